@@ -1,0 +1,53 @@
+"""What a builder is told: everything, and nothing about Kubernetes."""
+
+from pydantic import Field
+
+from enginesmith_contract.backends import Hardware, Toolchain
+from enginesmith_contract.keys import EngineKeyInputs
+from enginesmith_contract.record import Record
+from enginesmith_contract.verification import VerificationPolicy
+
+__all__ = ["BuildOptions", "BuildRequest"]
+
+
+class BuildOptions(Record):
+    """Knobs of the builder.
+
+    Attributes:
+        workspace_bytes: scratch memory that a tactic may take; None: by model size, 1 to 2 GiB.
+        optimization_level: 0 to 5, TensorRT's own scale.
+        timeout_seconds: enforced by the builder itself; the Job's deadline is 60 s later.
+        hardware_compatibility: "none", "ampere-plus" or "same-compute-capability".
+        version_compatible: a plan that a newer TensorRT can load; slower.
+        weight_streaming: weights may stay on the host.
+        refittable: weights can be replaced without a rebuild.
+        plugins: local paths of plugin libraries, already fetched and checked, in loading order.
+    """
+
+    workspace_bytes: int | None = None
+    optimization_level: int = Field(default=3, ge=0, le=5)
+    timeout_seconds: float = 1800.0
+    hardware_compatibility: str = "none"
+    version_compatible: bool = False
+    weight_streaming: bool = False
+    refittable: bool = False
+    plugins: tuple[str, ...] = ()
+
+
+class BuildRequest(Record):
+    """One engine to build from a stored preparation.
+
+    Attributes:
+        engine_key: of `key_inputs`; the builder computes it again and refuses a difference.
+        store: URI of the store that holds the preparation and receives the engine.
+        hardware: what the engine is for; the builder compares it with the device it finds.
+    """
+
+    schema_version: int = 1
+    engine_key: str
+    key_inputs: EngineKeyInputs
+    store: str
+    toolchain: Toolchain
+    hardware: Hardware = Hardware()
+    options: BuildOptions = BuildOptions()
+    verification: VerificationPolicy = VerificationPolicy()

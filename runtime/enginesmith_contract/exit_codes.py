@@ -1,0 +1,34 @@
+"""Exit codes of every process that the product starts.
+
+A Job's podFailurePolicy and the roll-back of a refused engine read these numbers: they change only by addition.
+"""
+
+from enum import IntEnum, unique
+
+__all__ = ["ExitCode"]
+
+
+@unique
+class ExitCode(IntEnum):
+    """Why a process ended."""
+
+    OK = 0
+    INTERNAL = 1
+    """A fault of ours: the log has the traceback."""
+    USAGE = 2
+    """The command line is wrong (what argparse uses)."""
+    SPEC_INVALID = 10
+    PLAN_REFUSED = 11
+    SOURCE_FAILED = 12
+    MODEL_INVALID = 13
+    BUILD_FAILED = 14
+    BUILD_OUT_OF_MEMORY = 15
+    BUILD_TIMED_OUT = 16
+    VERIFICATION_FAILED = 17
+    STORE_FAILED = 18
+    ENGINE_REFUSED = 30
+    """The engine does not fit this hardware or this toolchain, or is not what was built: never retry it here."""
+    DEVICE_FAILED = 31
+    """The GPU is gone or its context is broken: start again, elsewhere if it repeats."""
+    CANCELLED = 130
+    """Stopped by SIGINT (128 + 2, as shells expect)."""

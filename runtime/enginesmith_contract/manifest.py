@@ -1,0 +1,65 @@
+"""The manifest: what an engine is, what it was made of, where it may run. Its pointer in the store is this document.
+
+TensorRT has no preflight check and loads a plan with a flipped byte without a word, so the runtime believes nothing
+but a manifest that fits what it sees and a digest that fits the file.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from enginesmith_contract.backends import Hardware, Toolchain
+from enginesmith_contract.keys import EngineKeyInputs
+from enginesmith_contract.preparation import Batching, ReferenceSet
+from enginesmith_contract.profiles import Profile
+from enginesmith_contract.record import Record
+from enginesmith_contract.store_layout import StoredFile
+from enginesmith_contract.tensors import TensorSpec
+from enginesmith_contract.verification import Verification
+
+__all__ = ["Manifest", "Timings"]
+
+
+class Timings(Record):
+    """Durations in seconds; latency is of one inference at each profile's opt on the building device."""
+
+    build_seconds: float
+    verify_seconds: float | None = None
+    latency_seconds: Mapping[str, float] = {}
+
+
+class Manifest(Record):
+    """One stored engine.
+
+    Attributes:
+        engine_key: of `key_inputs`.
+        engine_digest: `content_digest(files)`; two builds of one key differ here.
+        files: the engine's files, the one to open first.
+        hardware: the device it was built on, as the device itself says; `product` None for a CPU.
+        runs_on: compute capabilities that it was compiled for where that is more than one device (TensorRT for RTX).
+        device_memory_bytes: what one execution context takes, where the backend tells.
+        references: inputs and outputs to verify against where `verification` is `notRun`.
+        inspector: the backend's own description of layers and precisions.
+        created_at: RFC 3339, UTC.
+    """
+
+    schema_version: int = 1
+    engine_key: str
+    key_inputs: EngineKeyInputs
+    source_digest: str
+    engine_digest: str
+    files: tuple[StoredFile, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    profiles: tuple[Profile, ...]
+    batching: Batching
+    toolchain: Toolchain
+    hardware: Hardware
+    runs_on: tuple[str, ...] = ()
+    device_memory_bytes: int | None = None
+    timings: Timings
+    verification: Verification
+    references: tuple[ReferenceSet, ...] = ()
+    inspector: Mapping[str, JsonValue] = {}
+    plugins: tuple[StoredFile, ...] = ()
+    created_at: str

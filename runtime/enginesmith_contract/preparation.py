@@ -1,0 +1,127 @@
+"""What a CPU finds out about a model before any GPU is taken."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from enginesmith_contract.backends import PrecisionPolicy
+from enginesmith_contract.profiles import Profile
+from enginesmith_contract.record import Record
+from enginesmith_contract.store_layout import StoredFile
+from enginesmith_contract.tensors import ModelFacts
+from enginesmith_contract.verification import VerificationPolicy
+
+__all__ = [
+    "Advice",
+    "Batching",
+    "Exercise",
+    "ExerciseStatus",
+    "ModelSource",
+    "Preparation",
+    "PreparationRequest",
+    "ReferenceSet",
+]
+
+
+class ModelSource(Record):
+    """Where an ONNX model comes from.
+
+    Attributes:
+        uri: file, http(s), s3, gs, oss, oci or hf; a plain path in local mode.
+        sha256: the digest that the user expects; of the model file alone where weights lie beside it.
+        options: passed to the source's client (endpoint, region); never credentials, which come by environment.
+    """
+
+    uri: str
+    sha256: str | None = None
+    options: Mapping[str, str] = {}
+
+
+class PreparationRequest(Record):
+    """All that a preparation depends on.
+
+    Attributes:
+        memory_bytes: budget of one reference run; a profile that needs more is `unverified`.
+        seconds: budget of all reference runs together.
+        tensorrt_versions: operator advice is given for each.
+    """
+
+    source: ModelSource
+    profiles: tuple[Profile, ...] = ()
+    precision: PrecisionPolicy = PrecisionPolicy()
+    verification: VerificationPolicy = VerificationPolicy()
+    memory_bytes: int = 4 << 30
+    seconds: float = 300.0
+    tensorrt_versions: tuple[str, ...] = ()
+
+
+class ExerciseStatus(StrEnum):
+    """Whether the model was seen to run with a shape."""
+
+    PASSED = "passed"
+    UNVERIFIED = "unverified"
+
+
+class Exercise(Record):
+    """One run of the model in ONNX Runtime at one point of a profile ("min", "opt" or "max")."""
+
+    profile: str
+    point: str
+    status: ExerciseStatus
+    seconds: float | None = None
+    reason: str = ""
+
+
+class ReferenceSet(Record):
+    """Inputs and FP32 outputs of one exercise, as an .npz blob with keys `input:<name>` and `output:<name>`."""
+
+    profile: str
+    point: str
+    file: StoredFile
+
+
+class Batching(Record):
+    """Whether f(a then b) = f(a) then f(b) on the first dimension was shown; batching is off unless it was."""
+
+    proved: bool
+    max_batch_size: int = 0
+    reason: str = ""
+
+
+class Advice(Record):
+    """A doubt about one node, never a verdict: only the builder's parser knows.
+
+    Attributes:
+        source: "table" (operators by TensorRT version) or "tensorrt-rtx" (that parser's own word).
+    """
+
+    tensorrt: str
+    node: str
+    op: str
+    source: str
+    message: str
+
+
+class Preparation(Record):
+    """The result of a preparation: what every build of this model starts from.
+
+    Attributes:
+        source_digest: of the model and its external weights, as fetched.
+        facts: of the prepared model; its inputs and outputs are what clients see.
+        model: the prepared model's files, the ONNX file first.
+        profiles: the request's, or the static model's own shapes as one profile.
+        kept: nodes that stayed in FP32, with the reason.
+        warnings: one line each, for the user.
+    """
+
+    schema_version: int = 1
+    preparation_key: str
+    source_digest: str
+    facts: ModelFacts
+    model: tuple[StoredFile, ...]
+    profiles: tuple[Profile, ...]
+    exercises: tuple[Exercise, ...]
+    references: tuple[ReferenceSet, ...]
+    batching: Batching
+    advice: tuple[Advice, ...] = ()
+    kept: Mapping[str, str] = {}
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,53 @@
+"""What a runtime server is told."""
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from enginesmith_contract.record import Record
+
+__all__ = ["ServeRequest", "ServedModel"]
+
+
+class ServedModel(Record):
+    """One engine under the name that clients use.
+
+    Attributes:
+        name: metadata.name of the InferenceEngine.
+        target: the target's name; every response carries it.
+        instances: inferences that run at once.
+        backend_options: session options of the backend ("intraOpThreads": "2").
+    """
+
+    name: str
+    version: str = "1"
+    target: str
+    engine_key: str
+    store: str
+    instances: int = Field(default=1, ge=1, le=64)
+    backend_options: Mapping[str, str] = {}
+
+
+class ServeRequest(Record):
+    """One server process.
+
+    Attributes:
+        address: host:port of the protocol; port 0 takes a free one and prints it.
+        health_address: plaintext grpc.health.v1 on a port of its own, for kubelet probes; None: none.
+        metrics_address: host:port of Prometheus metrics; None: none.
+        drain_delay_seconds: how long a terminating server says NOT_SERVING and still accepts.
+        grace_seconds: how long running requests may take after that.
+        max_message_bytes: of one request or response.
+        max_queued: requests that may wait for an instance, over all models; the next one gets RESOURCE_EXHAUSTED.
+        max_connection_age_seconds: so that clients spread over new replicas; None: no limit.
+    """
+
+    models: tuple[ServedModel, ...]
+    address: str = "127.0.0.1:8001"
+    health_address: str | None = None
+    metrics_address: str | None = "127.0.0.1:8002"
+    drain_delay_seconds: float = 5.0
+    grace_seconds: float = 30.0
+    max_message_bytes: int = 64 << 20
+    max_queued: int = 256
+    max_connection_age_seconds: float | None = None

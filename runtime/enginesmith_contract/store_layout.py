@@ -1,0 +1,78 @@
+"""Where everything lies in an engine store: the same names in a folder, a bucket and a registry.
+
+Blobs are addressed by content and written first; pointers are addressed by input and written last, and the first one
+stored wins. Nothing is renamed and nothing needs a lock, so a writer that is killed leaves no half engine behind.
+
+    blobs/sha256/<digest>
+    preparations/<preparation key>.json    a Preparation
+    keys/<engine key>.json                 a Manifest
+    timing-caches/<tensorrt version>/<gpu product>.json   a TimingCachePointer; the one kind that is overwritten
+"""
+
+import re
+from collections.abc import Iterable
+from hashlib import sha256
+
+from pydantic import Field
+
+from enginesmith_contract.record import Record
+
+__all__ = [
+    "StoredFile",
+    "TimingCachePointer",
+    "blob_name",
+    "content_digest",
+    "engine_pointer",
+    "preparation_pointer",
+    "timing_cache_pointer",
+]
+
+_SAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+
+class StoredFile(Record):
+    """One file of a prepared model or an engine.
+
+    Attributes:
+        path: relative, as the files must lie beside each other when they are used; the first file is the one to open.
+        digest: SHA-256 of its bytes, 64 hexadecimal digits.
+        size_bytes: for a progress bar and a cheap first check.
+    """
+
+    path: str
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+
+
+class TimingCachePointer(Record):
+    """The newest merged timing cache of one GPU product and TensorRT version."""
+
+    file: StoredFile
+
+
+def blob_name(digest: str) -> str:
+    """Return the name of the blob with this SHA-256."""
+    return f"blobs/sha256/{digest}"
+
+
+def preparation_pointer(preparation_key: str) -> str:
+    """Return the name of the pointer to a preparation."""
+    return f"preparations/{preparation_key}.json"
+
+
+def engine_pointer(engine_key: str) -> str:
+    """Return the name of the pointer to an engine, which is its manifest."""
+    return f"keys/{engine_key}.json"
+
+
+def timing_cache_pointer(gpu_product: str, tensorrt_version: str) -> str:
+    """Return the name of the pointer to a timing cache; it is valid for exactly this pair."""
+    return f"timing-caches/{_SAFE.sub('-', tensorrt_version)}/{_SAFE.sub('-', gpu_product)}.json"
+
+
+def content_digest(files: Iterable[StoredFile]) -> str:
+    """Return one digest for a set of files: a single file's own, else the SHA-256 of their `path digest` lines."""
+    ordered = sorted(files, key=lambda file: file.path)
+    if len(ordered) == 1:
+        return ordered[0].digest
+    return sha256("".join(f"{file.path} {file.digest}\n" for file in ordered).encode()).hexdigest()

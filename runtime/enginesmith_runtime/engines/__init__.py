@@ -1,0 +1,1 @@
+"""The backends: everything that knows one inference library, behind one interface (see `interface`)."""

@@ -1,0 +1,1 @@
+"""Engine stores: blobs by content, pointers by input (layout: `enginesmith_contract.store_layout`)."""
