@@ -1,0 +1,1 @@
+"""The wire protocol: Open Inference Protocol with Triton's extensions; generated code beside its source."""
