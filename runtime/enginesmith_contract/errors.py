@@ -5,7 +5,9 @@
     ├── PlanRefusedError   no target can be built or served here
     ├── SourceError        the model could not be had (missing, reset, wrong digest, outside its folder)
     ├── ModelError         the file is had, and is not a model that can be used
-    ├── BuildError         the builder refused, failed, ran out of memory or time
+    ├── BuildError         the builder refused or failed
+    │   ├── BuildOutOfMemoryError   it was killed, or could not have the memory it asked for
+    │   └── BuildTimedOutError      it ran longer than the request allows
     ├── VerificationError  the engine's answers differ from the reference
     ├── StoreError         the engine store cannot be written, or what it holds is not what was written
     ├── EngineRefusedError the engine does not fit what the runtime sees: never loaded
@@ -19,6 +21,8 @@ from enginesmith_contract.exit_codes import ExitCode
 
 __all__ = [
     "BuildError",
+    "BuildOutOfMemoryError",
+    "BuildTimedOutError",
     "CancelledBuildError",
     "EngineRefusedError",
     "EnginesmithError",
@@ -105,6 +109,20 @@ class BuildError(EnginesmithError):
 
     exit_code = ExitCode.BUILD_FAILED
     default_reason = "BuildFailed"
+
+
+class BuildOutOfMemoryError(BuildError):
+    """The builder was killed for memory, or could not have what it asked for; more memory may help."""
+
+    exit_code = ExitCode.BUILD_OUT_OF_MEMORY
+    default_reason = "OutOfMemory"
+
+
+class BuildTimedOutError(BuildError):
+    """The builder ran longer than the request allows."""
+
+    exit_code = ExitCode.BUILD_TIMED_OUT
+    default_reason = "TimedOut"
 
 
 class VerificationError(EnginesmithError):

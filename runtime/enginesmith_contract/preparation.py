@@ -109,6 +109,7 @@ class Preparation(Record):
         facts: of the prepared model; its inputs and outputs are what clients see.
         model: the prepared model's files, the ONNX file first.
         profiles: the request's, or the static model's own shapes as one profile.
+        precision: the policy that the model was prepared with; the verification's default limit follows from it.
         kept: nodes that stayed in FP32, with the reason.
         warnings: one line each, for the user.
     """
@@ -123,5 +124,6 @@ class Preparation(Record):
     references: tuple[ReferenceSet, ...]
     batching: Batching
     advice: tuple[Advice, ...] = ()
+    precision: PrecisionPolicy = PrecisionPolicy()
     kept: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
