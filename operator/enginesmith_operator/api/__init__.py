@@ -1,1 +1,1 @@
-"""The kinds as a user writes them: pydantic types, units, and errors that name field, value and nearest valid value."""
+"""`InferenceEngine` as a user writes it: types, loading, and the translation to the contract."""

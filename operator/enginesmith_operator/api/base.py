@@ -1,0 +1,65 @@
+"""The base of every type that a user writes.
+
+Fields have two names: camelCase in YAML, snake_case with the unit at the end in Python (`workspace` and
+`workspace_bytes`). Loading a document accepts the first only; Python code uses the second. What one field alone cannot
+tell (`min <= opt`, unique names) is checked by validators that raise `finding_error`, so that every error has the
+path of the field that is to be edited, however deep the check sits.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+__all__ = ["FINDING", "ApiModel", "Finding", "finding_error", "raise_findings"]
+
+FINDING: Final = "enginesmith_finding"
+"""Error type that marks an error whose context carries findings."""
+
+
+class ApiModel(BaseModel):
+    """A frozen part of a document that refuses fields it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        allow_inf_nan=False,
+    )
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong in a value.
+
+    Attributes:
+        reason: a clause that says what is wanted.
+        nearest: a value that would do, as the user would write it; empty where none can be named.
+        path: from the value that was checked down to the field in question, in YAML's spelling.
+        hint: a whole sentence on what to do, where a value alone would not say it.
+    """
+
+    reason: str
+    nearest: str = ""
+    path: tuple[str | int, ...] = ()
+    hint: str = ""
+
+
+def finding_error(*findings: Finding) -> PydanticCustomError:
+    """Return the error that a validator raises for `findings`."""
+    text = "; ".join(finding.reason for finding in findings)
+    return PydanticCustomError(FINDING, "{text}", {"text": text, "findings": findings})
+
+
+def raise_findings(findings: Iterable[Finding]) -> None:
+    """Raise `finding_error` where there is any finding.
+
+    Raises:
+        pydantic_core.PydanticCustomError: there is one; only for use inside a validator.
+    """
+    found = tuple(findings)
+    if found:
+        raise finding_error(*found)

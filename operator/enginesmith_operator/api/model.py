@@ -1,0 +1,92 @@
+"""`spec.model`: where the ONNX model comes from."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+
+from enginesmith_operator.api.base import ApiModel, Finding, finding_error, raise_findings
+from enginesmith_operator.api.quantities import Duration
+from enginesmith_operator.api.scalars import KubernetesName, Sha256
+
+__all__ = ["MODEL_SCHEMES", "ModelSpec", "ModelUri", "SecretReference"]
+
+MODEL_SCHEMES: Final = ("pvc", "http", "https", "s3", "gs", "oss", "oci", "hf", "file")
+_LONGEST_URI: Final = 2048
+_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+_CREDENTIAL = re.compile(r"(secret|passw|token|credential|access_?key|api_?key|^key$|^pass$)", re.IGNORECASE)
+
+
+def _check_uri(value: str) -> str:
+    if not value.strip() or len(value) > _LONGEST_URI or any(ord(letter) < ord(" ") for letter in value):
+        raise finding_error(Finding("expected a URI or a path of at most 2048 printable characters"))
+    match = _SCHEME.match(value)
+    if match is None:
+        return value
+    scheme, rest = match["scheme"], match["rest"]
+    if scheme not in MODEL_SCHEMES:
+        close = get_close_matches(scheme.lower(), MODEL_SCHEMES, n=1, cutoff=0.5)
+        nearest = f"{close[0]}://{rest}" if close else ""
+        raise finding_error(Finding(f"expected one of the schemes {', '.join(MODEL_SCHEMES)}", nearest))
+    if "@" in rest.partition("/")[0] and scheme in {"http", "https", "s3", "gs", "oss"}:
+        bare = f"{scheme}://{rest.partition('@')[2]}"
+        raise finding_error(
+            Finding("credentials do not belong into a URI, which every reader of the object sees", bare)
+        )
+    if not rest.strip("/"):
+        raise finding_error(Finding("nothing follows the scheme", f"{scheme}://bucket/model.onnx"))
+    return value
+
+
+ModelUri = Annotated[
+    str,
+    AfterValidator(_check_uri),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": _LONGEST_URI}),
+]
+"""A URI of a known scheme, or a path in local mode."""
+
+
+class SecretReference(ApiModel):
+    """A Secret of the same namespace; its keys become environment variables of the client that fetches.
+
+    Attributes:
+        name: of the Secret.
+    """
+
+    name: KubernetesName
+
+
+class ModelSpec(ApiModel):
+    """Where the ONNX model comes from.
+
+    Attributes:
+        uri: `pvc://claim/path`, `http(s)://`, `s3://`, `gs://`, `oss://`, `oci://`, `hf://owner/repository/file`; a
+            path or `file://` only in local mode.
+        sha256: digest of the model file that the user expects; a policy may demand it.
+        secret_ref: credentials of the source.
+        options: passed to the source's client (endpoint, region); never credentials.
+        refresh_seconds: how often a URI whose content may change is looked at again; omitted: once, and never again.
+    """
+
+    uri: ModelUri
+    sha256: Sha256 | None = None
+    secret_ref: SecretReference | None = None
+    options: Annotated[
+        Mapping[Annotated[str, Field(max_length=63)], Annotated[str, Field(max_length=1024)]], Field(max_length=32)
+    ] = {}
+    refresh_seconds: Duration | None = Field(default=None, alias="refresh")
+
+    @model_validator(mode="after")
+    def _hold_no_credentials(self) -> "ModelSpec":
+        raise_findings(
+            Finding(
+                "credentials do not belong into the document",
+                path=("options", name),
+                hint="put it into a Secret and name that in spec.model.secretRef",
+            )
+            for name in self.options
+            if _CREDENTIAL.search(name)
+        )
+        return self

@@ -1,0 +1,64 @@
+"""`spec.precision`: the arithmetic of the engine, as one word or as a policy."""
+
+from typing import Annotated, Any, Final
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from enginesmith_contract.backends import Precision
+from enginesmith_operator.api.base import ApiModel, Finding, raise_findings
+from enginesmith_operator.api.model import ModelUri
+
+__all__ = ["PrecisionSpec"]
+
+_CALIBRATED: Final = frozenset({Precision.INT8, Precision.FP8})
+
+
+class PrecisionSpec(ApiModel):
+    """The arithmetic of the engine: a word such as `fp16`, or a policy with these fields.
+
+    Attributes:
+        default: the precision of every layer that nothing else names.
+        keep: node names or operator types (shell patterns) that stay in FP32.
+        auto_keep: whether the preparation itself keeps nodes whose values leave the precision's range.
+        calibration: URI of an .npz file with calibration inputs; int8 and fp8 need it.
+        fallback: the precision to use where `default` fails the verification; omitted: the build fails.
+    """
+
+    default: Precision = Precision.FP32
+    keep: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=256)] = ()
+    auto_keep: bool = False
+    calibration: ModelUri | None = None
+    fallback: Precision | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_a_word(cls, value: object) -> object:
+        if isinstance(value, str):
+            return {"default": value}
+        if isinstance(value, dict) and isinstance(value.get("keep"), list):
+            # After a "before" validator strict validation wants Python's own sequence.
+            return value | {"keep": tuple(value["keep"])}
+        return value
+
+    @model_validator(mode="after")
+    def _need_calibration(self) -> "PrecisionSpec":
+        raise_findings(self._findings())
+        return self
+
+    @model_serializer(mode="wrap")
+    def _write_as_a_word(self, write: SerializerFunctionWrapHandler) -> Any:  # noqa: ANN401 - a word or a policy
+        if self.model_fields_set == {"default"}:
+            return self.default.value
+        return write(self)
+
+    def _findings(self) -> list[Finding]:
+        found = []
+        if self.default in _CALIBRATED and self.calibration is None:
+            reason = (
+                f"{self.default} needs calibration data: {{default: {self.default}, calibration: <URI of an .npz>}}"
+            )
+            found.append(Finding(reason, "fp16", ("default",)))
+        if self.fallback is not None and self.fallback is self.default:
+            reason = "a fallback that equals the default cannot help"
+            found.append(Finding(reason, "fp32" if self.default is not Precision.FP32 else "", ("fallback",)))
+        return found

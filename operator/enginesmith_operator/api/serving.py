@@ -1,0 +1,74 @@
+"""`spec.serving` and `spec.rollout`: how an engine is served, and how a new one replaces it."""
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from enginesmith_operator.api.base import ApiModel
+from enginesmith_operator.api.quantities import ByteQuantity, Duration, SpelledBytes, SpelledSeconds
+
+__all__ = ["BatchingSpec", "RetentionSpec", "RolloutSpec", "ServingSpec", "WhenFull"]
+
+_MAX_MESSAGE: Final = SpelledBytes(64 << 20, "64Mi")
+
+
+class BatchingSpec(ApiModel):
+    """Joining of requests. It happens only where the preparation proved that it changes no answer.
+
+    Attributes:
+        enabled: whether requests are joined at all.
+        max_queue_delay_seconds: how long a request may wait for others to join.
+        max_batch_size: the largest joined batch; omitted: what the profiles allow.
+    """
+
+    enabled: bool = True
+    max_queue_delay_seconds: Duration = Field(default=SpelledSeconds(0.0005, "500us"), alias="maxQueueDelay")
+    max_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
+
+
+class ServingSpec(ApiModel):
+    """How one pod serves.
+
+    Attributes:
+        batching: joining of requests.
+        instances: inferences that run at the same time in one pod.
+        drain_delay_seconds: how long a terminating server says NOT_SERVING and still accepts requests.
+        grace_period_seconds: how long running requests may take after that.
+        max_message_bytes: the largest request or response.
+    """
+
+    batching: BatchingSpec = BatchingSpec()
+    instances: Annotated[int, Field(ge=1, le=64)] = 2
+    drain_delay_seconds: Duration = Field(default=SpelledSeconds(5.0, "5s"), alias="drainDelay")
+    grace_period_seconds: Duration = Field(default=SpelledSeconds(30.0, "30s"), alias="gracePeriod")
+    max_message_bytes: ByteQuantity = Field(default=_MAX_MESSAGE, alias="maxMessageBytes")
+
+
+class WhenFull(StrEnum):
+    """What a build or a rollout does where no matching GPU is free."""
+
+    WAIT = "wait"
+    REPLACE = "replace"
+
+
+class RolloutSpec(ApiModel):
+    """How a new engine replaces the one that serves.
+
+    Attributes:
+        when_full: `wait` for a free GPU, or `replace`: free the GPU of one serving replica first.
+    """
+
+    when_full: WhenFull = WhenFull.WAIT
+
+
+class RetentionSpec(ApiModel):
+    """How long engines that no longer serve stay in the store, for a way back.
+
+    Attributes:
+        keep_engines: engines of each target that stay beside the serving one.
+        keep_for_seconds: how long they stay at least; omitted: the number alone decides.
+    """
+
+    keep_engines: Annotated[int, Field(ge=0, le=100)] = 2
+    keep_for_seconds: Duration | None = Field(default=None, alias="keepFor")

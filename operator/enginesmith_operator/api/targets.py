@@ -1,0 +1,118 @@
+"""`spec.targets`: the hardware that is to serve, and how much of it."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+from pydantic import Field, model_validator
+
+from enginesmith_contract.backends import Backend
+from enginesmith_operator.api.base import ApiModel, Finding, raise_findings
+from enginesmith_operator.api.quantities import ByteQuantity
+from enginesmith_operator.api.scalars import ComputeCapability, GpuProduct, Identifier, MigProfile, Name
+
+__all__ = ["DEFAULT_PROVIDER", "DEFAULT_TARGETS", "MAX_TARGETS", "AutoscalingSpec", "GpuSpec", "TargetSpec"]
+
+MAX_TARGETS: Final = 32
+DEFAULT_PROVIDER: Final = "cpu"
+"""ONNX Runtime's execution provider where none is named."""
+
+_LABEL_SUFFIX = re.compile(r"-(SHARED|MIG-(?P<profile>[0-9].*))$")
+_Replicas = Annotated[int, Field(ge=0, le=10_000)]
+
+
+class GpuSpec(ApiModel):
+    """Which GPUs will do. Every field that is set must fit; one engine is built per GPU model found.
+
+    Attributes:
+        product: the model as the node label nvidia.com/gpu.product spells it, without `-SHARED` and MIG suffix.
+        compute_capability: "8.9", in quotes.
+        min_memory_bytes: the least memory of one GPU, or of one slice where `migProfile` is set.
+        mig_profile: a slice ("1g.10gb"); omitted: whole GPUs only.
+        count: GPUs for each pod; an engine uses one, so more only reserves them.
+    """
+
+    product: GpuProduct | None = None
+    compute_capability: ComputeCapability | None = None
+    min_memory_bytes: ByteQuantity | None = Field(default=None, alias="minMemory")
+    mig_profile: MigProfile | None = None
+    count: Annotated[int, Field(ge=1, le=16)] = 1
+
+    @model_validator(mode="after")
+    def _name_the_bare_product(self) -> "GpuSpec":
+        match = _LABEL_SUFFIX.search(self.product or "")
+        if match is not None:
+            reason = "expected the model without the suffix that sharing and MIG append to the label"
+            hint = f"set gpu.migProfile to {match['profile']}" if match["profile"] else ""
+            bare = (self.product or "")[: match.start()]
+            raise_findings([Finding(reason, bare, ("product",), hint)])
+        return self
+
+
+class AutoscalingSpec(ApiModel):
+    """Bounds for an autoscaler (HPA or KEDA), which then owns the number of replicas.
+
+    Attributes:
+        min_replicas: never fewer; 0 only where the autoscaler can wake a sleeping target.
+        max_replicas: never more.
+    """
+
+    min_replicas: _Replicas = 1
+    max_replicas: Annotated[int, Field(ge=1, le=10_000)]
+
+    @model_validator(mode="after")
+    def _be_ordered(self) -> "AutoscalingSpec":
+        if self.min_replicas > self.max_replicas:
+            reason = f"minReplicas {self.min_replicas} is larger than maxReplicas {self.max_replicas}"
+            raise_findings([Finding(reason, str(self.max_replicas), ("minReplicas",))])
+        return self
+
+
+class TargetSpec(ApiModel):
+    """One kind of hardware that serves the engine.
+
+    Attributes:
+        name: of the target; unique, and part of its Service's name.
+        gpu: which GPUs will do; omitted: any GPU for the TensorRT backends, none for `onnxruntime`.
+        backend: what builds and runs the engine.
+        provider: ONNX Runtime's execution provider (`cpu`, `openvino`, ...); only for `onnxruntime`, where `cpu` is the
+            default.
+        replicas: pods of this target; with `autoscaling` the autoscaler decides instead.
+        autoscaling: bounds for an autoscaler.
+        standby: serve only while no target before this one is Ready.
+    """
+
+    name: Name
+    gpu: GpuSpec | None = None
+    backend: Backend = Backend.TENSORRT
+    provider: Identifier | None = None
+    replicas: _Replicas = 1
+    autoscaling: AutoscalingSpec | None = None
+    standby: bool = False
+
+    @property
+    def provider_or_default(self) -> str | None:
+        """Return the execution provider to use; None for the TensorRT backends."""
+        if self.backend is not Backend.ONNXRUNTIME:
+            return None
+        return self.provider or DEFAULT_PROVIDER
+
+    @model_validator(mode="after")
+    def _be_consistent(self) -> "TargetSpec":
+        raise_findings(self._findings())
+        return self
+
+    def _findings(self) -> Iterator[Finding]:
+        if self.provider is not None and self.backend is not Backend.ONNXRUNTIME:
+            hint = "remove provider, or set backend to onnxruntime"
+            yield Finding(f"the backend {self.backend} has no execution providers", path=("provider",), hint=hint)
+        if self.autoscaling is not None and "replicas" in self.model_fields_set:
+            hint = "remove one of the two"
+            yield Finding("replicas and autoscaling exclude each other", path=("replicas",), hint=hint)
+
+
+DEFAULT_TARGETS: Final = (
+    TargetSpec(name="gpu"),
+    TargetSpec(name="cpu", backend=Backend.ONNXRUNTIME, standby=True),
+)
+"""What an engine without `targets` gets: any GPU, and the CPU for as long as no GPU serves."""

@@ -1,0 +1,81 @@
+"""From what a user wrote to the contract's values; the only place that knows both spellings."""
+
+from enginesmith_contract.backends import PrecisionPolicy
+from enginesmith_contract.build_request import BuildOptions
+from enginesmith_contract.preparation import ModelSource
+from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.verification import InputValues, VerificationPolicy
+from enginesmith_operator.api.build import default_workspace_bytes
+from enginesmith_operator.api.inference_engine import InferenceEngineSpec
+from enginesmith_operator.api.verification import InputValuesSpec
+
+__all__ = ["build_options", "model_source", "precision_policy", "profiles", "verification_policy"]
+
+
+def model_source(spec: InferenceEngineSpec) -> ModelSource:
+    """Return where the model comes from, without credentials."""
+    return ModelSource(uri=spec.model.uri, sha256=spec.model.sha256, options=dict(spec.model.options))
+
+
+def precision_policy(spec: InferenceEngineSpec) -> PrecisionPolicy:
+    """Return which precision a layer gets."""
+    precision = spec.precision
+    return PrecisionPolicy(
+        default=precision.default,
+        keep=precision.keep,
+        auto_keep=precision.auto_keep,
+        calibration=precision.calibration,
+        fallback=precision.fallback,
+    )
+
+
+def profiles(spec: InferenceEngineSpec) -> tuple[Profile, ...]:
+    """Return the profiles in the user's order; empty where none is given."""
+    return tuple(
+        Profile(
+            name=profile.name,
+            inputs={
+                name: ShapeRange(min=shapes.min, opt=shapes.opt, max=shapes.max)
+                for name, shapes in profile.inputs.items()
+            },
+        )
+        for profile in spec.profiles
+    )
+
+
+def verification_policy(spec: InferenceEngineSpec) -> VerificationPolicy:
+    """Return the gate of the engine."""
+    verification = spec.verification
+    inputs = {name: _input_values(values) for name, values in verification.inputs.items()}
+    return VerificationPolicy(metric=verification.metric.value, limit=verification.limit, inputs=inputs)
+
+
+def build_options(
+    spec: InferenceEngineSpec, *, model_size_bytes: int | None = None, plugin_paths: tuple[str, ...] = ()
+) -> BuildOptions:
+    """Return the builder's knobs.
+
+    Args:
+        spec: of the engine.
+        model_size_bytes: of the model and its weights; decides the workspace where the user names none. None: unknown.
+        plugin_paths: where the plugins of `spec.build.plugins` lie on the builder's disk, in the same order.
+    """
+    build = spec.build
+    workspace = build.workspace_bytes
+    if workspace is None and model_size_bytes is not None:
+        workspace = default_workspace_bytes(model_size_bytes)
+    return BuildOptions(
+        workspace_bytes=None if workspace is None else int(workspace),
+        optimization_level=build.optimization_level,
+        timeout_seconds=float(build.timeout_seconds),
+        hardware_compatibility=build.hardware_compatibility.contract_value,
+        version_compatible=build.version_compatible,
+        weight_streaming=build.weight_streaming,
+        refittable=build.refittable,
+        plugins=plugin_paths,
+    )
+
+
+def _input_values(values: InputValuesSpec) -> InputValues:
+    pair = None if values.range is None else (values.range[0], values.range[1])
+    return InputValues(range=pair, constant=values.constant, npz=values.npz)

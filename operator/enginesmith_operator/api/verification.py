@@ -1,0 +1,59 @@
+"""`spec.verification`: how an engine's answers are held against the model's."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from enginesmith_operator.api.base import ApiModel, Finding, finding_error
+from enginesmith_operator.api.model import ModelUri
+
+__all__ = ["InputValuesSpec", "VerificationMetric", "VerificationSpec"]
+
+_Pair = Annotated[tuple[float, ...], Field(min_length=2, max_length=2)]
+
+
+class VerificationMetric(StrEnum):
+    """`maxRelative`: max|a-b| / max|b| over one output, b the reference."""
+
+    MAX_RELATIVE = "maxRelative"
+
+
+class InputValuesSpec(ApiModel):
+    """What one input is filled with; exactly one of the three ways.
+
+    Attributes:
+        range: smallest and largest value; uniform between them, both included for integers.
+        constant: one value everywhere.
+        npz: URI of an .npz file with an array of the input's name.
+    """
+
+    range: _Pair | None = None
+    constant: float | None = None
+    npz: ModelUri | None = None
+
+    @model_validator(mode="after")
+    def _be_one(self) -> "InputValuesSpec":
+        if sum(way is not None for way in (self.range, self.constant, self.npz)) != 1:
+            raise finding_error(Finding("expected exactly one of range, constant and npz", "{range: [0, 1]}"))
+        if self.range is not None and self.range[0] > self.range[1]:
+            nearest = f"[{self.range[1]:g}, {self.range[0]:g}]"
+            raise finding_error(Finding("the smaller value comes first", nearest, ("range",)))
+        return self
+
+
+class VerificationSpec(ApiModel):
+    """The gate of every engine: one whose answers differ by more than the limit is not served.
+
+    Attributes:
+        metric: how a difference is measured.
+        limit: the largest difference that passes (a ratio); omitted: by precision.
+        inputs: how inputs are filled, by name; others are uniform in [0, 1], integers in what the model bears.
+    """
+
+    metric: VerificationMetric = VerificationMetric.MAX_RELATIVE
+    limit: Annotated[float, Field(gt=0, le=1000)] | None = None
+    inputs: Annotated[
+        Mapping[Annotated[str, Field(min_length=1, max_length=256)], InputValuesSpec], Field(max_length=64)
+    ] = {}
