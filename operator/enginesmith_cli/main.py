@@ -2,15 +2,24 @@
 
 Start-up time is a feature, so this module imports nothing but the standard library; a command's module is imported
 when its name is on the command line. A command module has `add_arguments(parser)` and `run(arguments) -> int`.
+
+    EnginesmithError    `enginesmith: <where>: <what>: <why>. <Remedy>.` on stderr, the error's own exit code
+    Ctrl-C, SIGTERM     130, 143; what was half done is removed on the way out
+    anything else       one line that says where the traceback lies, exit code 1
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Final, NamedTuple
 
+from enginesmith_contract.exit_codes import ExitCode
+
 __all__ = ["main"]
+
+_DEBUG_VARIABLE: Final = "ENGINESMITH_DEBUG"
 
 
 class _Command(NamedTuple):
@@ -35,33 +44,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(words)
     parsed = parser.parse_args(words)
+    if parsed.version:
+        print(f"enginesmith {_version()}")
+        return ExitCode.OK
     if parsed.command is None:
         parser.print_help()
-        return 2
-    module = import_module(f"enginesmith_cli.commands.{parsed.command}")
-    from enginesmith_contract.errors import EnginesmithError  # noqa: PLC0415 - kept out of `--help`
+        return ExitCode.USAGE
+    return _run(parsed)
 
-    try:
-        return int(module.run(parsed))
-    except EnginesmithError as error:
-        print(f"enginesmith: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+
+def _run(parsed: argparse.Namespace) -> int:
+    from enginesmith_cli.signals import stop_signals_raise  # noqa: PLC0415 - kept out of `--help`
+    from enginesmith_contract.errors import EnginesmithError  # noqa: PLC0415 - the same
+
+    with stop_signals_raise() as stop:
+        try:
+            return int(import_module(f"enginesmith_cli.commands.{parsed.command}").run(parsed))
+        except EnginesmithError as error:
+            if _wants_traceback(parsed):
+                raise
+            print(f"enginesmith: {error}", file=sys.stderr)
+            return int(error.exit_code)
+        except KeyboardInterrupt:
+            print("\nenginesmith: stopped", file=sys.stderr)
+            return stop.exit_code
+        except BrokenPipeError:
+            # The reader (`| head`) has what it wanted; closing stdout here keeps Python from complaining at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.OK
+        except Exception as error:
+            if _wants_traceback(parsed):
+                raise
+            return _report_fault(error)
+
+
+def _report_fault(error: Exception) -> int:
+    from enginesmith_cli.fault_log import write_fault_log  # noqa: PLC0415 - needed only when something is broken
+
+    path = write_fault_log(error)
+    summary = " ".join(f"{type(error).__name__}: {error}".split())
+    print(f"enginesmith: a fault of ours: {summary[:300]}. The traceback is in {path}.", file=sys.stderr)
+    return ExitCode.INTERNAL
+
+
+def _wants_traceback(parsed: argparse.Namespace) -> bool:
+    return bool(parsed.debug or os.environ.get(_DEBUG_VARIABLE))
+
+
+def _version() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - it reads package metadata from disk
+
+    return version("enginesmith")
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="enginesmith",
         description="ONNX in, the right TensorRT engine on every GPU, verified and served.",
+        epilog="enginesmith COMMAND --help shows a command's options.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("--debug", action="store_true", help=f"show tracebacks (also {_DEBUG_VARIABLE}=1)")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    wanted = next((word for word in words if not word.startswith("-")), None)
     for command in _COMMANDS:
         subparser = subparsers.add_parser(command.name, help=command.summary, description=command.summary)
-        if command.name in words[:1]:
+        if command.name == wanted:
             import_module(f"enginesmith_cli.commands.{command.name}").add_arguments(subparser)
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
