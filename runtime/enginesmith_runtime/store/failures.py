@@ -1,0 +1,83 @@
+"""What the operating system says about a store's files, as a person reads it: the one place that translates it."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from enginesmith_contract.errors import StoreError
+from enginesmith_contract.store_layout import StoredFile, blob_name
+from enginesmith_runtime.local_files.space import free_bytes, is_disk_full, say_bytes
+
+__all__ = ["blob_missing", "blob_tampered", "disk_full", "name_refused", "translated"]
+
+_READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+@contextmanager
+def translated(root: Path, doing: str, *, needed_bytes: int = 0) -> Iterator[None]:
+    """Turn an OSError of the body into a StoreError that says what was being done at `root`."""
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise disk_full(root, needed_bytes) from error
+        if error.errno in _READ_ONLY:
+            raise StoreError(
+                f"{doing} is not allowed",
+                where=str(root),
+                why=error.strerror or "permission denied",
+                remedy="give this user the rights to the folder, or name another store",
+                reason="ReadOnly" if error.errno == errno.EROFS else "AccessDenied",
+            ) from error
+        raise StoreError(
+            f"{doing} failed", where=str(root), why=error.strerror or str(error), retry=error.errno == errno.EIO
+        ) from error
+
+
+def disk_full(root: Path, needed_bytes: int) -> StoreError:
+    """Return the error of a store with no room for `needed_bytes` (0: not known)."""
+    needed = f"{say_bytes(needed_bytes)} are needed, " if needed_bytes else ""
+    return StoreError(
+        "the disk is full",
+        where=str(root),
+        why=f"{needed}{say_bytes(free_bytes(root))} are free",
+        remedy="free some space or name another store; nothing of this write was kept",
+        reason="DiskFull",
+        retry=True,
+    )
+
+
+def blob_missing(root: Path, file: StoredFile) -> StoreError:
+    """Return the error of a file whose blob is not in the store."""
+    return StoreError(
+        f"the blob of {file.path} is missing",
+        where=str(root),
+        why=f"{blob_name(file.digest)} is not there, though a pointer names it",
+        remedy="delete the pointer that names it and build again",
+        reason="BlobMissing",
+    )
+
+
+def blob_tampered(root: Path, file: StoredFile, found: StoredFile) -> StoreError:
+    """Return the error of a blob that is not what was written."""
+    size = "" if found.size_bytes == file.size_bytes else f" and {found.size_bytes} bytes where {file.size_bytes} were"
+    return StoreError(
+        f"{file.path} is not what was stored",
+        where=str(root),
+        why=f"{blob_name(file.digest)} has the digest {found.digest}{size}",
+        remedy=f"delete {root / blob_name(file.digest)} and the pointer that names it, then build again",
+        reason="Tampered",
+    )
+
+
+def name_refused(root: Path, name: str) -> StoreError:
+    """Return the error of a name that would leave the store's or the caller's folder."""
+    return StoreError(
+        "this name leaves its folder",
+        where=str(root),
+        why=repr(name),
+        remedy="delete the pointer that holds it: this product never writes one",
+        reason="InvalidName",
+    )
