@@ -1,0 +1,270 @@
+"""From a node's labels and resources to what hardware it offers, without a guess.
+
+    NodeObject ── read_gfd_labels ─┐
+              └── LabelMapping ────┴─> NodeFacts ── offers ──> Offer (one kind of device that a pod can be given)
+
+Labels prove little: they may be there without a usable GPU, and a GPU may be there before its labels. So facts keep
+"unknown" apart from "no GPU", and an offer needs a resource that kubelet hands out. Whether an offer may build or serve
+is decided in `eligibility`.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from enginesmith_contract.backends import Hardware
+from enginesmith_contract.products import MIG_INVALID, canonical_product
+from enginesmith_contract.record import Record
+from enginesmith_operator.planning.cloud_labels import CloudLabels, LabelPin, has_nvidia_sign, read_cloud_labels
+from enginesmith_operator.planning.gfd import GfdLabels, MigLabels, read_gfd_labels
+from enginesmith_operator.planning.label_mapping import LabelMapping, Resource
+from enginesmith_operator.planning.node_object import NodeObject, Taint
+
+__all__ = ["GFD_PRODUCT_LABEL", "LabelPin", "NodeFacts", "Offer", "Presence", "read_node"]
+
+GFD_PRODUCT_LABEL = "nvidia.com/gpu.product"
+_GPU_RESOURCE = "nvidia.com/gpu"
+_MIG_RESOURCE = "nvidia.com/mig-"
+
+
+class Presence(StrEnum):
+    """Whether a node has an NVIDIA GPU; `NONE` is no sign of one, which a node that is seconds old may show too."""
+
+    NVIDIA = "nvidia"
+    OTHER_VENDOR = "other-vendor"
+    NONE = "none"
+
+
+class Offer(Record):
+    """One kind of device that a pod on the node can be given.
+
+    Attributes:
+        mig_profile: None for a whole GPU.
+        resource: what a pod asks for.
+        allocatable: how many of the resource kubelet hands out, used or not.
+        sharing: evidence that one device is given to several pods, one clause each; empty: it is not.
+    """
+
+    mig_profile: str | None = None
+    resource: str
+    allocatable: int
+    memory_mib: int | None = None
+    multiprocessors: int | None = None
+    sharing: tuple[str, ...] = ()
+
+
+class NodeFacts(Record):
+    """What is known of one node.
+
+    Attributes:
+        product: canonical; None where no label names it.
+        product_from: the label, with its value, that names it; or the platform.
+        pin: None where no label names the product.
+        claims: products that labels name and that contradict each other; empty: none do.
+        discovered: whether GPU Feature Discovery ran here.
+        count: GPUs by label; of slices under MIG strategy `single`.
+        sharing_of_all: evidence of sharing that holds for every device of the node.
+        mig_invalid: GPUs are partitioned differently under MIG strategy `single`.
+        no_mig_strategy: GPUs are in MIG mode and the device plugin has no MIG strategy.
+        capacity: NVIDIA resources with what the node has, whether handed out or not.
+        strangers: resources of NVIDIA's prefix that the label mapping does not know.
+        vendor: the other vendor and how it shows.
+        sign: the label that says "an NVIDIA GPU" and no more.
+        hint: what the machine type usually has; for sentences only.
+    """
+
+    name: str
+    presence: Presence
+    arch: str = ""
+    os: str = "linux"
+    is_ready: bool = True
+    is_cordoned: bool = False
+    taints: tuple[Taint, ...] = ()
+    product: str | None = None
+    product_from: str = ""
+    pin: LabelPin | None = None
+    claims: tuple[str, ...] = ()
+    discovered: bool = False
+    compute_capability: str | None = None
+    memory_mib: int | None = None
+    driver: str | None = None
+    cuda: str | None = None
+    is_tegra: bool = False
+    is_vgpu: bool = False
+    count: int | None = None
+    replicas: int | None = None
+    sharing_of_all: tuple[str, ...] = ()
+    mig_invalid: bool = False
+    no_mig_strategy: bool = False
+    offers: tuple[Offer, ...] = ()
+    capacity: Mapping[str, int] = {}
+    strangers: tuple[str, ...] = ()
+    vendor: str = ""
+    sign: str = ""
+    hint: str = ""
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """What a plan for this node has to leave to the pod that finds itself on it."""
+        found = {"driver": self.driver, "compute capability": self.compute_capability, "memory": self.memory_mib}
+        return tuple(name for name, value in found.items() if value is None)
+
+    def hardware(self, offer: Offer) -> Hardware:
+        """Return one device of `offer` as keys and checks name it."""
+        return Hardware(
+            product=self.product,
+            mig_profile=offer.mig_profile,
+            compute_capability=self.compute_capability,
+            memory_mib=offer.memory_mib,
+            multiprocessors=offer.multiprocessors,
+            driver=self.driver,
+            arch=self.arch or "amd64",
+            os=self.os,
+        )
+
+
+def read_node(node: NodeObject, mapping: LabelMapping) -> NodeFacts:
+    """Return what `node` says of itself, in GPU Feature Discovery's terms or through a cloud's labels."""
+    labels = node.metadata.labels
+    gfd = read_gfd_labels(labels)
+    cloud = read_cloud_labels(node, mapping)
+    capacity = _nvidia_resources(node, mapping)
+    claims = _contradiction(gfd, cloud)
+    product = None if claims else _product(gfd, cloud)
+    vendor = _other_vendor(node, mapping)
+    sign = has_nvidia_sign(node, mapping)
+    has_nvidia = bool(gfd.product or gfd.discovered or gfd.driver or cloud.product or capacity or sign)
+    return NodeFacts(
+        name=node.metadata.name,
+        presence=Presence.NVIDIA if has_nvidia else Presence.OTHER_VENDOR if vendor else Presence.NONE,
+        arch=labels.get("kubernetes.io/arch") or node.status.node_info.architecture,
+        os=labels.get("kubernetes.io/os") or node.status.node_info.operating_system or "linux",
+        is_ready=node.is_ready,
+        is_cordoned=node.spec.unschedulable,
+        taints=node.spec.taints,
+        product=product,
+        product_from="" if product is None else _product_from(gfd, cloud),
+        pin=None if product is None else _pin(gfd, cloud),
+        claims=claims,
+        discovered=gfd.discovered,
+        compute_capability=gfd.compute_capability,
+        memory_mib=gfd.memory_mib or cloud.memory_mib,
+        driver=gfd.driver,
+        cuda=gfd.cuda,
+        is_tegra=gfd.tegra,
+        is_vgpu=gfd.vgpu,
+        count=gfd.count,
+        replicas=gfd.replicas,
+        sharing_of_all=cloud.sharing,
+        mig_invalid=gfd.product is not None and gfd.product.mig_profile == MIG_INVALID,
+        no_mig_strategy=gfd.replicas == 0 and not (gfd.product and gfd.product.mig_profile),
+        offers=_offers(node, gfd, cloud, mapping),
+        capacity=capacity,
+        strangers=_strangers(node, mapping),
+        vendor=vendor,
+        sign=sign,
+        hint=cloud.hint if has_nvidia and product is None else "",
+    )
+
+
+def _product(gfd: GfdLabels, cloud: CloudLabels) -> str | None:
+    return gfd.product.product if gfd.product else cloud.product
+
+
+def _product_from(gfd: GfdLabels, cloud: CloudLabels) -> str:
+    return f"{GFD_PRODUCT_LABEL}={gfd.product_label}" if gfd.product else cloud.product_from
+
+
+def _pin(gfd: GfdLabels, cloud: CloudLabels) -> LabelPin | None:
+    return LabelPin(label=GFD_PRODUCT_LABEL, value=gfd.product_label) if gfd.product else cloud.pin
+
+
+def _contradiction(gfd: GfdLabels, cloud: CloudLabels) -> tuple[str, ...]:
+    """A gpu.product that a node pool declared before discovery ran, against what the machine type has."""
+    if gfd.product is None or gfd.discovered or cloud.product is None:
+        return ()
+    if gfd.product.product == canonical_product(cloud.product):
+        return ()
+    return (f"{GFD_PRODUCT_LABEL}={gfd.product_label}", cloud.product_from)
+
+
+def _offers(node: NodeObject, gfd: GfdLabels, cloud: CloudLabels, mapping: LabelMapping) -> tuple[Offer, ...]:
+    allocatable = {name: _quantity(text) for name, text in node.status.allocatable.items()}
+    found = [
+        _resource_offer(resource, allocatable[resource.name], gfd, cloud)
+        for resource in mapping.resources
+        if allocatable.get(resource.name)
+    ]
+    slices = {one.profile: one for one in gfd.mig}
+    for name in sorted(allocatable):
+        if name.startswith(_MIG_RESOURCE) and allocatable[name]:
+            profile = name.removeprefix(_MIG_RESOURCE)
+            found.append(
+                _slice_offer(name, allocatable[name], slices.get(profile) or MigLabels(profile=profile), cloud)
+            )
+    return tuple(found)
+
+
+def _resource_offer(resource: Resource, allocatable: int, gfd: GfdLabels, cloud: CloudLabels) -> Offer:
+    sharing = list(cloud.sharing)
+    if gfd.sharing:
+        sharing.append(f"gpu.sharing-strategy={gfd.sharing}")
+    if gfd.replicas is not None and gfd.replicas > 1:
+        sharing.append(f"gpu.replicas={gfd.replicas}")
+    if gfd.product and gfd.product.shared:
+        sharing.append(f"gpu.product={gfd.product_label}")
+    if resource.shared:
+        sharing.append(f"the resource is {resource.name}")
+    return Offer(
+        mig_profile=gfd.product.mig_profile if gfd.product else cloud.mig_profile,
+        resource=resource.name,
+        allocatable=allocatable,
+        memory_mib=gfd.memory_mib or cloud.memory_mib,
+        multiprocessors=gfd.multiprocessors,
+        sharing=tuple(sharing),
+    )
+
+
+def _slice_offer(resource: str, allocatable: int, labels: MigLabels, cloud: CloudLabels) -> Offer:
+    sharing = list(cloud.sharing)
+    if labels.sharing:
+        sharing.append(f"mig-{labels.profile}.sharing-strategy={labels.sharing}")
+    if labels.replicas is not None and labels.replicas > 1:
+        sharing.append(f"mig-{labels.profile}.replicas={labels.replicas}")
+    return Offer(
+        mig_profile=labels.profile,
+        resource=resource,
+        allocatable=allocatable,
+        memory_mib=labels.memory_mib,
+        multiprocessors=labels.multiprocessors,
+        sharing=tuple(sharing),
+    )
+
+
+def _nvidia_resources(node: NodeObject, mapping: LabelMapping) -> dict[str, int]:
+    known = {resource.name for resource in mapping.resources}
+    return {
+        name: _quantity(text)
+        for name, text in sorted(node.status.capacity.items())
+        if name in known or name.startswith(_MIG_RESOURCE)
+    }
+
+
+def _strangers(node: NodeObject, mapping: LabelMapping) -> tuple[str, ...]:
+    known = _nvidia_resources(node, mapping)
+    return tuple(name for name in sorted(node.status.capacity) if name.startswith("nvidia.com/") and name not in known)
+
+
+def _other_vendor(node: NodeObject, mapping: LabelMapping) -> str:
+    for vendor in mapping.other_vendors:
+        for name, patterns in ((node.status.capacity, vendor.resources), (node.metadata.labels, vendor.labels)):
+            found = next((key for key in sorted(name) for one in patterns if fnmatchcase(key, one)), None)
+            if found:
+                return f"{vendor.title} ({found})"
+    return ""
+
+
+def _quantity(text: str) -> int:
+    """Return a count; Kubernetes writes 1,000 shares as `1k`."""
+    number = text.removesuffix("k")
+    return (int(number) if number.isdigit() else 0) * (1 if number == text else 1000)
