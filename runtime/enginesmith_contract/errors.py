@@ -11,6 +11,7 @@
     ├── VerificationError  the engine's answers differ from the reference
     ├── StoreError         the engine store cannot be written, or what it holds is not what was written
     ├── EngineRefusedError the engine does not fit what the runtime sees: never loaded
+    ├── ServeError         a server cannot listen or be started as asked
     └── CancelledBuildError the user or the pod's end stopped it
 
 The class says how an error is handled, `reason` (CamelCase, stable) which one it is, `exit_code` what a process that
@@ -28,6 +29,7 @@ __all__ = [
     "EnginesmithError",
     "ModelError",
     "PlanRefusedError",
+    "ServeError",
     "SourceError",
     "SpecError",
     "StoreError",
@@ -144,6 +146,13 @@ class EngineRefusedError(EnginesmithError):
 
     exit_code = ExitCode.ENGINE_REFUSED
     default_reason = "EngineRefused"
+
+
+class ServeError(EnginesmithError):
+    """A server cannot listen or be started as asked."""
+
+    exit_code = ExitCode.SERVE_FAILED
+    default_reason = "ServeFailed"
 
 
 class CancelledBuildError(EnginesmithError):

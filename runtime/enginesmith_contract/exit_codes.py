@@ -30,5 +30,7 @@ class ExitCode(IntEnum):
     """The engine does not fit this hardware or this toolchain, or is not what was built: never retry it here."""
     DEVICE_FAILED = 31
     """The GPU is gone or its context is broken: start again, elsewhere if it repeats."""
+    SERVE_FAILED = 32
+    """The server cannot listen on its address, or was asked for the impossible."""
     CANCELLED = 130
     """Stopped by SIGINT (128 + 2, as shells expect)."""
