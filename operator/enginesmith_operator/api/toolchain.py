@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error
 
@@ -18,6 +18,14 @@ def _check_range(value: str) -> str:
     if not _is_range(value):
         reason = "expected a version range as in Python requirements, such as >=10.9,<12 or ==10.13.*"
         raise finding_error(Finding(reason, _nearest_range(value)))
+    return value
+
+
+def _refuse_number(value: object) -> object:
+    if isinstance(value, int | float):
+        raise finding_error(
+            Finding("expected a version range in quotes", hint='write it as ">=10.9,<12" or "==10.13.*"')
+        )
     return value
 
 
@@ -43,7 +51,10 @@ def _pinned(version: str) -> str:
 
 
 VersionRange = Annotated[
-    str, AfterValidator(_check_range), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": _LONGEST})
+    str,
+    BeforeValidator(_refuse_number),
+    AfterValidator(_check_range),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": _LONGEST}),
 ]
 """A version range as in Python requirements (PEP 440)."""
 

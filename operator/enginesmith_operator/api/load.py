@@ -1,0 +1,203 @@
+"""From a file or an object of a cluster to `InferenceEngine` values, with everything that is wrong said at once.
+
+A file is refused as a whole: the person who wrote it is there to edit it. An object of a cluster is read as far as it
+can be: fields that this release does not know become problems for a condition, since a newer CRD may have put them
+there.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Final
+
+from pydantic import ValidationError
+
+from enginesmith_operator.api.documents import MAX_BYTES, Document, read_documents
+from enginesmith_operator.api.explain import Located, explain, nearest_word
+from enginesmith_operator.api.inference_engine import API_VERSION, KIND, InferenceEngine
+from enginesmith_operator.api.problems import Path, Problem, SpecProblemsError, Value, spell_value
+
+__all__ = ["load_documents", "read_file", "read_object"]
+
+_UNKNOWN: Final = "extra_forbidden"
+_MANY: Final = 2
+
+
+def read_file(path: FilePath | str) -> tuple[InferenceEngine, ...]:
+    """Return the engines of a YAML or JSON file.
+
+    Raises:
+        enginesmith_contract.errors.SpecError: the file cannot be read, or a document of it is wrong.
+    """
+    where = str(path)
+    try:
+        with FilePath(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        problem = Problem(where=where, reason=f"the file cannot be read: {words}", hint="check the path")
+        raise SpecProblemsError(where, [problem]) from error
+    if len(data) > MAX_BYTES:
+        raise SpecProblemsError(where, [_too_large(where)])
+    try:
+        return load_documents(data.decode("utf-8-sig"), where=where)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        problem = Problem(where=f"{where}:{line}", reason="the file is not UTF-8 text", hint="save it as UTF-8")
+        raise SpecProblemsError(where, [problem]) from error
+
+
+def load_documents(text: str, *, where: str) -> tuple[InferenceEngine, ...]:
+    """Return the engines of a text with one or more YAML documents, in order.
+
+    Args:
+        text: YAML or JSON.
+        where: name of its file, for messages.
+
+    Raises:
+        enginesmith_contract.errors.SpecError: anything is wrong; a `SpecProblemsError` that lists all of it.
+    """
+    # An UTF-8 character takes up to four bytes; the cheap bound first.
+    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise SpecProblemsError(where, [_too_large(where)])
+    documents, problems = read_documents(text, where=where)
+    engines: list[InferenceEngine] = []
+    names: Counter[tuple[str | None, str]] = Counter()
+    for document in documents:
+        engine, found = _engine(document, where)
+        problems.extend(found)
+        if engine is not None:
+            key = (engine.metadata.namespace, engine.metadata.name)
+            names[key] += 1
+            if names[key] > 1:
+                problems.append(_duplicate(document, where, engine.metadata.name, names[key]))
+            engines.append(engine)
+    if not documents and not problems:
+        problems.append(Problem(where=where, reason="the file holds no document", hint=f"write one of kind {KIND}"))
+    if problems:
+        raise SpecProblemsError(where, sorted(problems, key=_by_line))
+    return tuple(engines)
+
+
+def read_object(document: Mapping[str, object]) -> tuple[InferenceEngine | None, tuple[Problem, ...]]:
+    """Return an object of a cluster, and what is wrong with it.
+
+    Fields that this release does not know are left out and named; with any other problem there is no engine. Never
+    raises.
+    """
+    try:
+        plain: Value = _without_nulls(json.loads(json.dumps(document)))
+    except (TypeError, ValueError, RecursionError):
+        return None, (Problem(reason="the object is no JSON"),)
+    if not isinstance(plain, dict):
+        return None, (Problem(reason="expected a mapping"),)
+    wrong_kind = _kind_problems(plain)
+    return (None, tuple(each.problem for each in wrong_kind)) if wrong_kind else _read_known(plain)
+
+
+def _read_known(plain: dict[str, Value]) -> tuple[InferenceEngine | None, tuple[Problem, ...]]:
+    unknown: list[Problem] = []
+    # The second pass validates without the unknown fields; a third could find nothing new.
+    for _ in range(_MANY):
+        try:
+            return _validate(plain), tuple(unknown)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            located = list(explain(error, plain, {}))
+            if any(each["type"] != _UNKNOWN for each in details):
+                return None, (*unknown, *(each.problem for each in located))
+            unknown.extend(each.problem for each in located)
+            for each in located:
+                _remove(plain, each.path)
+        except (ValueError, RecursionError) as error:
+            return None, (*unknown, Problem(reason=f"the object cannot be read: {type(error).__name__}"))
+    return None, tuple(unknown)
+
+
+def _engine(document: Document, where: str) -> tuple[InferenceEngine | None, list[Problem]]:
+    value = document.value
+    if not isinstance(value, dict):
+        problem = Problem(
+            where=f"{where}:{document.line}", found=spell_value(value), reason=f"expected a mapping of kind {KIND}"
+        )
+        return None, [problem, *document.problems]
+    located = _kind_problems(value)
+    engine = None
+    if not located:
+        try:
+            engine = _validate(value)
+        except ValidationError as error:
+            located = list(explain(error, value, document.texts))
+        except (ValueError, RecursionError) as error:
+            located = [Located((), Problem(reason=f"the document cannot be read: {error}"))]
+    found = [each.problem.model_copy(update={"where": f"{where}:{document.line_of(each.path)}"}) for each in located]
+    return engine, [*document.problems, *found]
+
+
+def _validate(document: dict[str, Value]) -> InferenceEngine:
+    # By way of JSON: strict there means JSON's own types, lists for tuples and words for enums included.
+    text = json.dumps(document)
+    return InferenceEngine.model_validate_json(text, strict=True, by_alias=True, by_name=False)
+
+
+def _kind_problems(document: dict[str, Value]) -> list[Located]:
+    """Judge apiVersion and kind alone: what a document of another kind holds is none of our business."""
+    found: list[Located] = []
+    for name, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+        value = document.get(name)
+        if value == wanted:
+            continue
+        path: Path = (name,) if name in document else ()
+        reason = f"expected {wanted}" if name in document else "the field is required"
+        hint = ""
+        if name == "apiVersion" and isinstance(value, str) and value.startswith("enginesmith.io/"):
+            hint = "this release knows no other version"
+        near = value is None or (isinstance(value, str) and nearest_word(value, [wanted]))
+        nearest = f"{name}: {wanted}" if value is None else (wanted if near or hint else "")
+        shown = spell_value(value) if name in document else ""
+        found.append(Located(path, Problem(path=name, found=shown, reason=reason, nearest=nearest, hint=hint)))
+    return found
+
+
+def _without_nulls(value: Value) -> Value:
+    """Drop null fields, as the API server does where a field is not nullable."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in value]
+    return value
+
+
+def _remove(document: Value, path: Path) -> None:
+    here: Value = document
+    for step in path[:-1]:
+        match here, step:
+            case dict(), str():
+                here = here[step]
+            case list(), int():
+                here = here[step]
+            case _:
+                return
+    if isinstance(here, dict):
+        here.pop(str(path[-1]), None)
+
+
+def _too_large(where: str) -> Problem:
+    return Problem(where=where, reason=f"the file is larger than {MAX_BYTES} bytes", hint="is this the right file?")
+
+
+def _duplicate(document: Document, where: str, name: str, count: int) -> Problem:
+    line = document.line_of(("metadata", "name"))
+    return Problem(
+        where=f"{where}:{line}",
+        path="metadata.name",
+        found=spell_value(name),
+        reason="an earlier document of the file has this name",
+        nearest=f"{name}-{count}",
+    )
+
+
+def _by_line(problem: Problem) -> int:
+    line = problem.where.rpartition(":")[2]
+    return int(line) if line.isdecimal() else 0
