@@ -1,0 +1,87 @@
+"""The question that every rule answers, and the look-ups that several rules share."""
+
+from typing import NamedTuple
+
+from enginesmith_contract.backends import Backend, Hardware, Precision, Toolchain
+from enginesmith_contract.matrix.model import GpuProduct, Matrix, Release
+from enginesmith_contract.matrix.versions import is_in_line, version_numbers
+from enginesmith_contract.products import canonical_product
+from enginesmith_contract.record import Record
+from enginesmith_contract.verdicts import RuleAnswer, Verdict
+
+__all__ = [
+    "BACKEND_NAMES",
+    "CudaBuild",
+    "MatrixQuery",
+    "capability_of",
+    "does_not_apply",
+    "find_product",
+    "find_release",
+    "is_jetson",
+]
+
+BACKEND_NAMES = {
+    Backend.TENSORRT: "TensorRT",
+    Backend.TENSORRT_RTX: "TensorRT for RTX",
+    Backend.ONNXRUNTIME: "ONNX Runtime",
+}
+
+
+class MatrixQuery(Record):
+    """One combination to judge.
+
+    Attributes:
+        hardware: what the engine is for; a None in it is "not known", and rules answer UNKNOWN where it matters.
+        hardware_compatibility: "none", "ampere-plus" or "same-compute-capability", as in BuildOptions.
+        version_compatible: as in BuildOptions.
+    """
+
+    toolchain: Toolchain
+    hardware: Hardware = Hardware()
+    precision: Precision = Precision.FP32
+    hardware_compatibility: str = "none"
+    version_compatible: bool = False
+
+
+class CudaBuild(NamedTuple):
+    """A TensorRT release built for one CUDA version; `version` is full where it is known, else the line."""
+
+    release: Release
+    version: str
+    cuda: str
+
+
+def find_release(matrix: Matrix, version: str) -> Release | None:
+    """Return the row that speaks for a full TensorRT version, None where there is none."""
+    numbers = version_numbers(version)
+    if numbers is None:
+        return None
+    fitting = [release for release in matrix.releases if is_in_line(numbers, release.line)]
+    return max(fitting, key=lambda release: release.line.count("."), default=None)
+
+
+def find_product(matrix: Matrix, product: str | None) -> GpuProduct | None:
+    """Return the row of a GPU product in any spelling that GPU Feature Discovery makes, None where there is none."""
+    if product is None:
+        return None
+    wanted = canonical_product(product)
+    return next((row for row in matrix.gpus if row.product == wanted), None)
+
+
+def capability_of(matrix: Matrix, hardware: Hardware) -> str | None:
+    """Return the compute capability that the hardware says of itself, else its product's, else None."""
+    if hardware.compute_capability is not None:
+        return hardware.compute_capability
+    row = find_product(matrix, hardware.product)
+    return row.capability if row else None
+
+
+def is_jetson(matrix: Matrix, hardware: Hardware) -> bool:
+    """Whether the hardware is known to be a Jetson module."""
+    row = find_product(matrix, hardware.product)
+    return (row is not None and row.integrated) or capability_of(matrix, hardware) in matrix.jetson_capabilities
+
+
+def does_not_apply(rule: str, why: str) -> RuleAnswer:
+    """Return the yes of a rule that has nothing to check here."""
+    return RuleAnswer(rule=rule, verdict=Verdict.YES, found=f"does not apply: {why}")
