@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from enginesmith_contract.backends import Hardware, Toolchain
+from enginesmith_contract.backends import Hardware, PrecisionPolicy, Toolchain
 from enginesmith_contract.keys import EngineKeyInputs
 from enginesmith_contract.preparation import Batching, ReferenceSet
 from enginesmith_contract.profiles import Profile
@@ -38,6 +38,7 @@ class Manifest(Record):
         hardware: the device it was built on, as the device itself says; `product` None for a CPU.
         runs_on: compute capabilities that it was compiled for where that is more than one device (TensorRT for RTX).
         device_memory_bytes: what one execution context takes, where the backend tells.
+        precision: the policy that the model was prepared with; a default limit follows from it.
         references: inputs and outputs to verify against where `verification` is `notRun`.
         inspector: the backend's own description of layers and precisions.
         created_at: RFC 3339, UTC.
@@ -59,6 +60,7 @@ class Manifest(Record):
     device_memory_bytes: int | None = None
     timings: Timings
     verification: Verification
+    precision: PrecisionPolicy = PrecisionPolicy()
     references: tuple[ReferenceSet, ...] = ()
     inspector: Mapping[str, JsonValue] = {}
     plugins: tuple[StoredFile, ...] = ()

@@ -83,9 +83,14 @@ class BuiltEngine:
 
 
 class Builder(Protocol):
-    """Turns a prepared ONNX model into an engine."""
+    """Turns a prepared ONNX model into an engine.
+
+    Attributes:
+        needs_device: whether the build itself runs on the GPU; where it does not, the engine may not run here either.
+    """
 
     backend: Backend
+    needs_device: bool
 
     def version(self) -> str:
         """Return the library's full version; it must equal the request's toolchain."""
@@ -119,6 +124,7 @@ class Instance(ABC):
 
         Raises:
             enginesmith_contract.errors.EngineRefusedError: the device is broken; the process must end.
+            enginesmith_contract.errors.SpecError: an element that the backend cannot take (BYTES that are no text).
         """
 
     @abstractmethod

@@ -19,8 +19,13 @@ class Store(Protocol):
         """Store files of `folder` as blobs; they are durable when this returns. A blob that exists is not rewritten."""
         ...
 
-    def get_files(self, files: Iterable[StoredFile], folder: Path) -> Path:
+    def get_files(self, files: Iterable[StoredFile], folder: Path, *, private: bool = False) -> Path:
         """Lay the blobs out under their paths in `folder`, checking every digest.
+
+        Args:
+            files: as a pointer names them, the one to open first.
+            folder: made if need be.
+            private: copies instead of links, for readers that refuse links or want to write.
 
         Returns:
             Path of the first file. May be links into the store: read only.

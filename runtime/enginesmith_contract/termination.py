@@ -1,0 +1,45 @@
+"""A builder's last word, which kubelet copies into the pod's status: at most 4,096 bytes of always-valid JSON."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from enginesmith_contract.record import Record
+from enginesmith_contract.verification import VerificationStatus
+
+__all__ = ["MAX_TERMINATION_BYTES", "BuildOutcome", "TerminationMessage"]
+
+MAX_TERMINATION_BYTES: Final = 4096
+"""What Kubernetes keeps of a termination message (core/v1 Container, terminationMessagePath)."""
+
+
+class BuildOutcome(StrEnum):
+    """How a build ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class TerminationMessage(Record):
+    """The end of one build.
+
+    Attributes:
+        engine_key: None where the request could not be read.
+        reason: the error's CamelCase reason; empty on success.
+        message: the error's sentence, cut where it would not fit.
+        retry: whether the same attempt may succeed later.
+        difference: the largest measured difference over all outputs (ratio); None where none was measured.
+        latency_seconds: of one inference at each profile's opt.
+    """
+
+    outcome: BuildOutcome
+    exit_code: int
+    engine_key: str | None = None
+    engine_digest: str | None = None
+    reason: str = ""
+    message: str = ""
+    retry: bool = False
+    build_seconds: float | None = None
+    verification: VerificationStatus | None = None
+    difference: float | None = None
+    latency_seconds: Mapping[str, float] = {}

@@ -1,0 +1,86 @@
+"""A builder's process: `python -m enginesmith_runtime.build [request file]`.
+
+The request comes from the argument or from the file that ENGINESMITH_BUILD_REQUEST names. The exit code and the
+termination message say how it ended; scratch files go to TMPDIR.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from enginesmith_contract import environment
+from enginesmith_contract.build_request import BuildRequest
+from enginesmith_contract.errors import EnginesmithError, SpecError
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_runtime.build.pipeline import build
+from enginesmith_runtime.build.signals import signals_cancel
+from enginesmith_runtime.build.termination import failure_message, success_message, write_termination
+from enginesmith_runtime.progress_output import open_reporter
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Build one engine.
+
+    Args:
+        arguments: at most the path of a request.
+        variables: the environment.
+
+    Returns:
+        The exit code (see `enginesmith_contract.exit_codes`).
+    """
+    log = variables.get(environment.TERMINATION_LOG)
+    termination = Path(log) if log else None
+    request: BuildRequest | None = None
+    try:
+        with signals_cancel():
+            request = _read_request(arguments, variables)
+            with open_reporter(variables.get(environment.LOG_FORMAT, "auto"), sys.stderr) as reporter:
+                manifest = build(request, Path(tempfile.gettempdir()), reporter)
+    except EnginesmithError as error:
+        return _fail(error, request, termination)
+    except Exception as error:  # the boundary of the process: a pod must say why it ended
+        logging.getLogger(__name__).exception("the builder has a fault")
+        return _fail(EnginesmithError("the builder has a fault", why=repr(error)), request, termination)
+    write_termination(success_message(manifest), termination)
+    print(manifest.to_json().decode())  # noqa: T201 - the result is this program's output
+    return ExitCode.OK
+
+
+def _read_request(arguments: Sequence[str], variables: Mapping[str, str]) -> BuildRequest:
+    path = arguments[0] if arguments else variables.get(environment.BUILD_REQUEST)
+    if not path:
+        raise SpecError(
+            "no build request was given",
+            where=environment.BUILD_REQUEST,
+            remedy=f"name the request's file in {environment.BUILD_REQUEST} or as the argument",
+        )
+    try:
+        return BuildRequest.from_json(Path(path).read_bytes())
+    except OSError as error:
+        raise SpecError("the build request cannot be read", where=path, why=str(error.strerror)) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SpecError(
+            "the build request is not one of this release",
+            where=f"{path}: {place}",
+            why=str(first["msg"]),
+            remedy="use the same release of the operator and the builder",
+        ) from error
+
+
+def _fail(error: EnginesmithError, request: BuildRequest | None, termination: Path | None) -> int:
+    write_termination(failure_message(error, request), termination)
+    print(f"enginesmith build: {error}", file=sys.stderr)  # noqa: T201 - a program's last word goes to its terminal
+    return int(error.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,207 @@
+"""One engine: looked up, else built in a child process, verified and stored, the pointer last.
+
+    pointer there? ── yes ──> judge again, return                    (nothing heavier than JSON is imported)
+          │ no
+    hold the right to build it, look again
+    lay out model, references, timing cache ──> child: build, verify ──> put blobs ──> timing cache ──> pointer
+
+The store's pointer is written when everything that it names is durable, so a process killed anywhere leaves no half
+engine; of two that race past a store without locks, the first pointer wins and both return it.
+"""
+
+import tempfile
+from datetime import UTC, datetime
+from hashlib import sha256
+from os import getpid
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from enginesmith_contract.backends import Backend
+from enginesmith_contract.build_request import BuildRequest
+from enginesmith_contract.errors import BuildError, StoreError
+from enginesmith_contract.keys import engine_key
+from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.preparation import Preparation
+from enginesmith_contract.store_layout import (
+    StoredFile,
+    TimingCachePointer,
+    engine_pointer,
+    preparation_pointer,
+    timing_cache_pointer,
+)
+from enginesmith_runtime.build.child_process import run_child
+from enginesmith_runtime.build.manifests import compose_manifest
+from enginesmith_runtime.build.verify import judge, raise_if_failed
+from enginesmith_runtime.build.wire import ChildJob, ChildResult
+from enginesmith_runtime.progress import Reporter
+from enginesmith_runtime.store.interface import Store
+from enginesmith_runtime.store.open import open_store
+
+__all__ = ["build"]
+
+_TIMING_CACHE = "timing.cache"
+
+
+def build(request: BuildRequest, work: Path, reporter: Reporter) -> Manifest:
+    """Return the engine's manifest, after building the engine unless the store has it.
+
+    Args:
+        request: what to build.
+        work: a folder for scratch files, which are gone when this returns or raises.
+        reporter: receives the stages `build`, `verify` and `store`; may cancel.
+
+    Raises:
+        BuildError: the key is not that of its inputs; the builder refused, failed, ran out of time or memory.
+        VerificationError: the answers differ from the references; nothing was stored.
+        StoreError: the store cannot be written, or lacks the preparation.
+        CancelledBuildError: the reporter said so.
+    """
+    _check_key(request)
+    store = open_store(request.store)
+    pointer = engine_pointer(request.engine_key)
+    stored = _find_engine(store, pointer, request)
+    if stored is not None:
+        return stored
+    with store.exclusive(pointer):
+        stored = _find_engine(store, pointer, request)
+        if stored is not None:
+            return stored
+        preparation = _read_preparation(store, request)
+        with tempfile.TemporaryDirectory(dir=work, prefix="build-") as folder:
+            return _build(store, request, preparation, Path(folder), reporter)
+
+
+def _check_key(request: BuildRequest) -> None:
+    computed = engine_key(request.key_inputs)
+    if computed == request.engine_key:
+        return
+    raise BuildError(
+        "the engine key is not that of its inputs",
+        where="engineKey",
+        why=f"the request says {request.engine_key}, its inputs give {computed}",
+        remedy="use the same release of the operator and the builder",
+        reason="KeyDiffers",
+    )
+
+
+def _find_engine(store: Store, pointer: str, request: BuildRequest) -> Manifest | None:
+    document = store.read_pointer(pointer)
+    if document is None:
+        return None
+    manifest = _read_manifest(document, pointer)
+    # The limit is not in the key: a changed one judges what was measured, and rebuilds nothing.
+    verification = judge(manifest, request.verification)
+    raise_if_failed(verification)
+    return manifest.model_copy(update={"verification": verification})
+
+
+def _read_manifest(document: bytes, pointer: str) -> Manifest:
+    try:
+        return Manifest.from_json(document)
+    except ValidationError as error:
+        raise _unreadable(pointer, error) from error
+
+
+def _read_preparation(store: Store, request: BuildRequest) -> Preparation:
+    pointer = preparation_pointer(request.key_inputs.preparation_key)
+    document = store.read_pointer(pointer)
+    if document is None:
+        raise StoreError(
+            "the store lacks the preparation",
+            where=pointer,
+            remedy="prepare the model first (`enginesmith build` does)",
+            reason="PreparationMissing",
+        )
+    try:
+        return Preparation.from_json(document)
+    except ValidationError as error:
+        raise _unreadable(pointer, error) from error
+
+
+def _unreadable(pointer: str, error: ValidationError) -> StoreError:
+    return StoreError(
+        "a document in the store is not what this release writes",
+        where=pointer,
+        why=str(error.errors(include_url=False)[0]["msg"]),
+        remedy="raise the epoch to build anew, or use the release that wrote it",
+        reason="PointerUnreadable",
+    )
+
+
+def _build(store: Store, request: BuildRequest, preparation: Preparation, folder: Path, reporter: Reporter) -> Manifest:
+    job = _lay_out(store, request, preparation, folder)
+    result = run_child(job, folder, reporter, request.options.timeout_seconds)
+    raise_if_failed(result.verification)
+    reporter.begin("store")
+    manifest = _put(store, job, result)
+    reporter.end(digest=manifest.engine_digest)
+    return manifest
+
+
+def _lay_out(store: Store, request: BuildRequest, preparation: Preparation, folder: Path) -> ChildJob:
+    output, references = folder / "engine", folder / "references"
+    output.mkdir()
+    references.mkdir()
+    # ONNX Runtime and onnx refuse external weights that are links.
+    model = store.get_files(preparation.model, folder / "model", private=len(preparation.model) > 1)
+    if preparation.references:
+        store.get_files((one.file for one in preparation.references), references)
+    timing_cache = _get_timing_cache(store, request, folder)
+    return ChildJob(
+        request=request,
+        preparation=preparation,
+        model=str(model),
+        output=str(output),
+        references=str(references),
+        timing_cache=None if timing_cache is None else str(timing_cache),
+        merged_timing_cache=str(folder / _TIMING_CACHE),
+        answer=str(folder / "answer.json"),
+        parent=getpid(),
+    )
+
+
+def _get_timing_cache(store: Store, request: BuildRequest, folder: Path) -> Path | None:
+    name = _timing_cache_name(request)
+    document = None if name is None else store.read_pointer(name)
+    if document is None:
+        return None
+    try:
+        pointer = TimingCachePointer.from_json(document)
+        return store.get_files((pointer.file,), folder / "old-cache")
+    except (ValidationError, StoreError):
+        # It only saves time: a damaged one is replaced by this build's.
+        return None
+
+
+def _timing_cache_name(request: BuildRequest) -> str | None:
+    product = request.hardware.product
+    if request.toolchain.backend is not Backend.TENSORRT or product is None:
+        return None
+    slice_of_it = f"{product}-{request.hardware.mig_profile}" if request.hardware.mig_profile else product
+    return timing_cache_pointer(slice_of_it, request.toolchain.version)
+
+
+def _put(store: Store, job: ChildJob, result: ChildResult) -> Manifest:
+    request, output = job.request, Path(job.output)
+    files = store.put_files(output, [output / path for path in result.files])
+    plugins = tuple(one for path in request.options.plugins for one in _put_plugin(store, Path(path)))
+    _put_timing_cache(store, job)
+    created_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    manifest = compose_manifest(request, job.preparation, result, files, plugins, created_at=created_at)
+    pointer = engine_pointer(request.engine_key)
+    return _read_manifest(store.create_pointer(pointer, manifest.to_json()), pointer)
+
+
+def _put_plugin(store: Store, path: Path) -> tuple[StoredFile, ...]:
+    return store.put_files(path.parent, [path])
+
+
+def _put_timing_cache(store: Store, job: ChildJob) -> None:
+    cache, name = Path(job.merged_timing_cache), _timing_cache_name(job.request)
+    if name is None or not cache.exists():
+        return
+    (file,) = store.put_files(cache.parent, [cache])
+    old = None if job.timing_cache is None else sha256(Path(job.timing_cache).read_bytes()).hexdigest()
+    if file.digest != old:
+        store.replace_pointer(name, TimingCachePointer(file=file).to_json())

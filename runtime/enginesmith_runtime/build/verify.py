@@ -1,0 +1,237 @@
+"""The gate: an engine's answers held against the references that the preparation stored.
+
+The measure is max|a-b| / max|b| over one output, b the FP32 reference: it says what part of the output's own scale the
+worst element is off, so one limit fits logits and probabilities alike. Where the reference is zero everywhere the
+absolute difference is taken. An answer with a NaN, an infinity or another shape differs by infinity.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from enginesmith_contract.backends import Precision, PrecisionPolicy
+from enginesmith_contract.errors import SpecError, VerificationError
+from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.preparation import ReferenceSet
+from enginesmith_contract.tensors import DType, TensorSpec
+from enginesmith_contract.verification import (
+    OutputDifference,
+    Verification,
+    VerificationPolicy,
+    VerificationStatus,
+)
+from enginesmith_runtime.engines.interface import Array, Engine, Instance
+from enginesmith_runtime.progress import Reporter
+
+__all__ = ["Measurement", "compare", "default_limit", "judge", "measure", "not_run", "raise_if_failed"]
+
+_METRIC: Final = "maxRelative"
+
+# Twenty times the unit roundoff of the arithmetic (Higham, "Accuracy and Stability of Numerical Algorithms", table
+# 2.1: fp16 and tf32 2^-11, bf16 2^-8; fp8 E4M3 2^-4, int8 half a step of 127), rounded: rounding errors of a deep
+# network grow slowly, since most of them cancel. FP32's own would be 1e-6, which no other order of summation keeps.
+_LIMITS: Final[Mapping[Precision, float]] = {
+    Precision.FP32: 1e-3,
+    Precision.TF32: 1e-2,
+    Precision.FP16: 1e-2,
+    Precision.BF16: 8e-2,
+    Precision.INT8: 1e-1,
+    Precision.FP8: 2.5e-1,
+}
+
+_LATENCY_RUNS: Final = 20
+_LATENCY_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Differences by output and profile, and the latency in seconds at each profile's opt."""
+
+    differences: tuple[OutputDifference, ...]
+    latency_seconds: Mapping[str, float]
+
+
+def default_limit(precision: PrecisionPolicy) -> float:
+    """Return the limit of a policy that names none: the loosest of the precisions that the model may be in."""
+    used = {precision.default} | ({precision.fallback} if precision.fallback else set())
+    return max(_LIMITS[one] for one in used)
+
+
+def compare(actual: Array, reference: Array, dtype: DType) -> float:
+    """Return max|a-b| / max|b|, infinity where they cannot be compared.
+
+    Args:
+        actual: what the engine said; BF16 as its raw bits.
+        reference: what the FP32 model said.
+        dtype: of `actual`.
+    """
+    if actual.shape != reference.shape:
+        return math.inf
+    if dtype is DType.BYTES:
+        same = [_as_bytes(a) == _as_bytes(b) for a, b in zip(actual.ravel(), reference.ravel(), strict=True)]
+        return 0.0 if all(same) else math.inf
+    a = _as_float(actual, dtype)
+    b = _as_float(reference, dtype if reference.dtype == np.uint16 else DType.FP64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return math.inf
+    if a.size == 0:
+        return 0.0
+    difference = float(np.abs(a - b).max())
+    scale = float(np.abs(b).max())
+    return difference / scale if scale > 0 else difference
+
+
+def measure(engine: Engine, references: Iterable[ReferenceSet], folder: Path, reporter: Reporter) -> Measurement:
+    """Run the engine on every reference.
+
+    Args:
+        engine: loaded; its manifest names profiles and outputs.
+        references: what to run; their files lie in `folder` under their own paths.
+        folder: see above.
+        reporter: in the stage `verify`; may cancel.
+    """
+    sets = tuple(references)
+    profiles = {profile.name: index for index, profile in enumerate(engine.manifest.profiles)}
+    worst: dict[tuple[str, str], float] = {}
+    latency: dict[str, float] = {}
+    with engine.open_instance() as instance:
+        for done, reference in enumerate(sets):
+            inputs, outputs = _read_reference(folder / reference.file.path, engine.manifest.inputs)
+            index = profiles[reference.profile]
+            reporter.advance(done / len(sets), f"profile {reference.profile}, {reference.point}")
+            answers = instance.infer(inputs, profile=index, outputs=tuple(outputs))
+            for spec in engine.manifest.outputs:
+                place = (reference.profile, spec.name)
+                found = compare(answers[spec.name], outputs[spec.name], spec.dtype)
+                worst[place] = max(worst.get(place, 0.0), found)
+            if reference.point == "opt":
+                latency[reference.profile] = _time_inference(instance, inputs, index, tuple(outputs))
+    return Measurement(
+        differences=tuple(
+            OutputDifference(output=output, profile=profile, difference=value)
+            for (profile, output), value in worst.items()
+        ),
+        latency_seconds=latency,
+    )
+
+
+def not_run(policy: VerificationPolicy, precision: PrecisionPolicy, reason: str) -> Verification:
+    """Return the verification of an engine that nothing here could run; the runtime runs it before Ready."""
+    return Verification(
+        status=VerificationStatus.NOT_RUN, metric=policy.metric, limit=_limit(policy, precision), reason=reason
+    )
+
+
+def judge(manifest: Manifest, policy: VerificationPolicy) -> Verification:
+    """Hold a stored manifest's measured differences against a policy, which may have changed since; builds nothing.
+
+    Raises:
+        SpecError: the metric is unknown.
+    """
+    measured = manifest.verification
+    if measured.status is VerificationStatus.NOT_RUN:
+        return not_run(policy, manifest.precision, measured.reason)
+    return judge_differences(measured.differences, policy, manifest.precision)
+
+
+def judge_differences(
+    differences: tuple[OutputDifference, ...], policy: VerificationPolicy, precision: PrecisionPolicy
+) -> Verification:
+    """Return `passed` where every difference is within the limit, else `failed` with the worst one in the reason."""
+    limit = _limit(policy, precision)
+    worst = max(differences, key=lambda one: one.difference, default=None)
+    # Written so that a NaN fails.
+    passed = all(one.difference <= limit for one in differences)
+    reason = ""
+    if not passed and worst is not None:
+        over = sum(not one.difference <= limit for one in differences)
+        reason = (
+            f"output {worst.output!r}, profile {worst.profile!r}: {_in_words(worst.difference)}, limit {limit:g}"
+            f" ({over} of {len(differences)} outputs over all profiles are beyond it)"
+        )
+    return Verification(
+        status=VerificationStatus.PASSED if passed else VerificationStatus.FAILED,
+        metric=policy.metric,
+        limit=limit,
+        differences=differences,
+        reason=reason,
+    )
+
+
+def raise_if_failed(verification: Verification) -> None:
+    """Turn a failed verification into an error.
+
+    Raises:
+        VerificationError: with the worst output, its difference, the limit and what can be done.
+    """
+    if verification.status is not VerificationStatus.FAILED:
+        return
+    raise VerificationError(
+        "the engine's answers differ from the ONNX model's",
+        where="verification",
+        why=verification.reason,
+        remedy=(
+            "keep the layers that lose precision in FP32 (precision.keep, or precision.autoKeep: true), choose a wider"
+            " precision, or raise verification.limit if the task bears it"
+        ),
+    )
+
+
+def _limit(policy: VerificationPolicy, precision: PrecisionPolicy) -> float:
+    if policy.metric != _METRIC:
+        raise SpecError(
+            "no such metric",
+            where="verification.metric",
+            why=f"{policy.metric!r} is not {_METRIC!r}",
+            remedy=f"use {_METRIC}",
+        )
+    return policy.limit if policy.limit is not None else default_limit(precision)
+
+
+def _in_words(difference: float) -> str:
+    if math.isfinite(difference):
+        return f"max|a-b|/max|b| is {difference:.3g}"
+    return "it holds NaN or infinity, or has another shape"
+
+
+def _read_reference(path: Path, inputs: Iterable[TensorSpec]) -> tuple[dict[str, Array], dict[str, Array]]:
+    text = {spec.name for spec in inputs if spec.dtype is DType.BYTES}
+    found: dict[str, dict[str, Array]] = {"input": {}, "output": {}}
+    with np.load(path, allow_pickle=False) as archive:
+        for key in archive.files:
+            kind, _, name = key.partition(":")
+            array = np.asarray(archive[key])
+            # Strings are stored in numpy's own fixed-width types, for pickles are code.
+            shaped = array.astype(object) if name in text and kind == "input" else array
+            found[kind][name] = shaped if shaped.ndim == 0 else np.ascontiguousarray(shaped)
+    return found["input"], found["output"]
+
+
+def _time_inference(instance: Instance, inputs: Mapping[str, Array], profile: int, outputs: tuple[str, ...]) -> float:
+    """Return the median of up to 20 inferences within a second; the verification run before it was the warm-up."""
+    seconds: list[float] = []
+    deadline = time.perf_counter() + _LATENCY_SECONDS
+    while len(seconds) < _LATENCY_RUNS:
+        begin = time.perf_counter()
+        instance.infer(inputs, profile=profile, outputs=outputs)
+        end = time.perf_counter()
+        seconds.append(end - begin)
+        if end > deadline:
+            break
+    return statistics.median(seconds)
+
+
+def _as_float(array: Array, dtype: DType) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+    if dtype is DType.BF16:
+        return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return array.astype(np.float64)
+
+
+def _as_bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()

@@ -1,0 +1,143 @@
+"""What the pipeline and its child process tell each other.
+
+The job and the result are files in the work folder; progress is one JSON line an event on a pipe of its own, because
+native libraries print to the standard streams whenever they like.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import JsonValue
+
+from enginesmith_contract import errors
+from enginesmith_contract.backends import Hardware
+from enginesmith_contract.build_request import BuildRequest
+from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.manifest import Timings
+from enginesmith_contract.preparation import Preparation
+from enginesmith_contract.record import Record
+from enginesmith_contract.tensors import TensorSpec
+from enginesmith_contract.verification import Verification
+from enginesmith_runtime.progress import Fact, Reporter
+
+__all__ = ["ChildAnswer", "ChildFailure", "ChildJob", "ChildResult", "PipeReporter", "replay"]
+
+_BEGIN: Final = "begin"
+_ADVANCE: Final = "advance"
+_END: Final = "end"
+
+
+class ChildJob(Record):
+    """One build, with every path absolute and on the local disk.
+
+    Attributes:
+        references: the folder in which the preparation's reference files lie under their own paths.
+        answer: where the child writes its ChildAnswer.
+        merged_timing_cache: where it writes the timing cache that the store should keep.
+    """
+
+    request: BuildRequest
+    preparation: Preparation
+    model: str
+    output: str
+    references: str
+    timing_cache: str | None = None
+    merged_timing_cache: str
+    answer: str
+    parent: int
+
+
+class ChildResult(Record):
+    """What was built. `files` are relative to the job's output."""
+
+    files: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    runs_on: tuple[str, ...]
+    device_memory_bytes: int | None = None
+    inspector: Mapping[str, JsonValue]
+    hardware: Hardware
+    verification: Verification
+    timings: Timings
+
+
+class ChildFailure(Record):
+    """An EnginesmithError in parts."""
+
+    kind: str
+    what: str
+    where: str
+    why: str
+    remedy: str
+    reason: str
+    retry: bool
+
+    @classmethod
+    def from_error(cls, error: EnginesmithError) -> "ChildFailure":
+        """Take the error apart."""
+        return cls(
+            kind=type(error).__name__,
+            what=error.what,
+            where=error.where,
+            why=error.why,
+            remedy=error.remedy,
+            reason=error.reason,
+            retry=error.retry,
+        )
+
+    def to_error(self) -> EnginesmithError:
+        """Return the error as it was raised in the child."""
+        kind = getattr(errors, self.kind, EnginesmithError)
+        error: EnginesmithError = kind(
+            self.what, where=self.where, why=self.why, remedy=self.remedy, reason=self.reason, retry=self.retry
+        )
+        return error
+
+
+class ChildAnswer(Record):
+    """The child's last word; one of the two is set."""
+
+    result: ChildResult | None = None
+    failure: ChildFailure | None = None
+
+
+class PipeReporter:
+    """A Reporter at the child's end of the pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def begin(self, stage: str, detail: str = "") -> None:
+        """Begin a stage."""
+        self._send({"event": _BEGIN, "stage": stage, "detail": detail})
+
+    def advance(self, fraction: float, detail: str = "") -> None:
+        """Say how much of the stage is done, 0 to 1."""
+        self._send({"event": _ADVANCE, "fraction": fraction, "detail": detail})
+
+    def end(self, **facts: Fact) -> None:
+        """End the stage."""
+        self._send({"event": _END, "facts": facts})
+
+    def _send(self, event: Mapping[str, object]) -> None:
+        # One write of less than PIPE_BUF bytes is atomic, so threads need no lock.
+        os.write(self._descriptor, json.dumps(event).encode() + b"\n")
+
+
+def replay(line: bytes, reporter: Reporter) -> None:
+    """Repeat one event of the pipe; a line cut off by the child's death is nobody's loss."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return
+    match event:
+        case {"event": "begin", "stage": str(stage), "detail": str(detail)}:
+            reporter.begin(stage, detail)
+        case {"event": "advance", "fraction": int() | float() as fraction, "detail": str(detail)}:
+            reporter.advance(fraction, detail)
+        case {"event": "end", "facts": dict(facts)}:
+            reporter.end(**facts)
+        case _:
+            return

@@ -1,0 +1,106 @@
+"""What this machine is: its GPUs through NVML, and the host itself.
+
+NVML answers without creating a CUDA context, so that looking costs no GPU memory.
+"""
+
+import platform
+from collections.abc import Iterator
+from typing import Any, Final
+
+from enginesmith_contract.backends import Hardware
+from enginesmith_contract.products import product_from_device_name
+
+__all__ = ["detect_devices", "host_hardware"]
+
+# Kubernetes' names of what the kernel calls otherwise.
+_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+
+# FP32 units of one multiprocessor by compute capability (CUDA C++ Programming Guide, "Arithmetic Instructions"); NVML
+# tells a full GPU's cores, and only a MIG slice's multiprocessors.
+_CORES_PER_MULTIPROCESSOR: Final = {"7.5": 64, "8.0": 64}
+_CORES_SINCE_AMPERE_86: Final = 128
+
+
+def host_hardware() -> Hardware:
+    """Return this machine without a GPU: architecture and operating system."""
+    machine = platform.machine()
+    return Hardware(arch=_ARCHITECTURES.get(machine, machine), os=platform.system().lower())
+
+
+def detect_devices() -> tuple[Hardware, ...]:
+    """Return every GPU or MIG slice that NVML sees, in its order; empty where there is no library or no driver."""
+    try:
+        import pynvml  # noqa: PLC0415 - only where a device is looked for
+    except ImportError:
+        return ()
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver, or one that does not answer
+        return ()
+    try:
+        return tuple(_list_devices(pynvml))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _list_devices(nvml: Any) -> Iterator[Hardware]:  # noqa: ANN401 - the library has no types
+    driver = _text(nvml.nvmlSystemGetDriverVersion())
+    for index in range(nvml.nvmlDeviceGetCount()):
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        whole = _describe_gpu(nvml, handle, driver)
+        slices = tuple(_list_slices(nvml, handle, whole))
+        yield from slices or (whole,)
+
+
+def _describe_gpu(nvml: Any, handle: Any, driver: str) -> Hardware:  # noqa: ANN401 - the library has no types
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    capability = f"{major}.{minor}"
+    host = host_hardware()
+    try:
+        cores = nvml.nvmlDeviceGetNumGpuCores(handle)
+    except nvml.NVMLError:  # older drivers do not tell
+        multiprocessors = None
+    else:
+        multiprocessors = cores // _CORES_PER_MULTIPROCESSOR.get(capability, _CORES_SINCE_AMPERE_86)
+    return Hardware(
+        product=product_from_device_name(_text(nvml.nvmlDeviceGetName(handle))),
+        compute_capability=capability,
+        memory_mib=nvml.nvmlDeviceGetMemoryInfo(handle).total >> 20,
+        multiprocessors=multiprocessors,
+        driver=driver,
+        arch=host.arch,
+        os=host.os,
+    )
+
+
+def _list_slices(nvml: Any, handle: Any, whole: Hardware) -> Iterator[Hardware]:  # noqa: ANN401 - untyped library
+    try:
+        mode, _ = nvml.nvmlDeviceGetMigMode(handle)
+    except nvml.NVMLError:  # the GPU knows no MIG
+        return
+    if mode != nvml.NVML_DEVICE_MIG_ENABLE:
+        return
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+        except nvml.NVMLError:  # no slice at this place, or none that this container may see
+            continue
+        attributes = nvml.nvmlDeviceGetAttributes_v2(part)
+        yield whole.model_copy(
+            update={
+                "mig_profile": _mig_profile(_text(nvml.nvmlDeviceGetName(part))),
+                "memory_mib": attributes.memorySizeMB,
+                "multiprocessors": attributes.multiprocessorCount,
+            }
+        )
+
+
+def _mig_profile(name: str) -> str | None:
+    """Return "1g.10gb" of "NVIDIA A100-SXM4-80GB MIG 1g.10gb"."""
+    _, found, profile = name.partition(" MIG ")
+    return profile.strip() if found else None
+
+
+def _text(value: bytes | str) -> str:
+    # Releases of the library before 11.5 return bytes.
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,114 @@
+"""The onnxruntime backend: the model with every offline optimisation applied is the engine.
+
+Optimising again at every start would take seconds for a large model. What depends on the loading CPU (the layout of
+convolutions, which follows its vector width) stays out of the file and happens at load. A provider that compiles whole
+subgraphs itself gets the standard operators only, for it does not know ONNX Runtime's fused ones.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+from enginesmith_contract.backends import Backend
+from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, EngineRefusedError
+from enginesmith_contract.providers import Provider, find_provider
+from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
+from enginesmith_runtime.engines.onnxruntime_engine import OnnxRuntimeLoader, check_provider
+from enginesmith_runtime.engines.onnxruntime_inspect import inspect_model
+
+__all__ = ["OnnxRuntimeBuilder", "create_builder", "create_loader"]
+
+ENGINE_FILE: Final = "model.onnx"
+WEIGHTS_FILE: Final = "model.onnx.data"
+
+# A protobuf file ends at 2 GiB; optimised graphs grow by folded constants, so weights leave the file well before.
+_EXTERNAL_WEIGHTS_FROM_BYTES: Final = 1 << 30
+
+_PHASE: Final = "onnxruntime"
+
+
+def create_builder() -> "OnnxRuntimeBuilder":
+    """Return the backend's builder."""
+    return OnnxRuntimeBuilder()
+
+
+def create_loader() -> OnnxRuntimeLoader:
+    """Return the backend's loader."""
+    return OnnxRuntimeLoader()
+
+
+class OnnxRuntimeBuilder:
+    """Writes an optimised model as the engine."""
+
+    backend = Backend.ONNXRUNTIME
+    needs_device = False
+
+    def version(self) -> str:
+        """Return ONNX Runtime's version."""
+        return OnnxRuntimeLoader().version()
+
+    def build(self, job: BuildJob, progress: ProgressSink) -> BuiltEngine:
+        """Optimise the model and write it.
+
+        Raises:
+            BuildError: ONNX Runtime has no implementation of a node, or refuses the model; its words are in it.
+        """
+        import onnxruntime  # noqa: PLC0415 - takes most of a second
+
+        provider = find_provider(job.request.toolchain.provider)
+        try:
+            check_provider(onnxruntime, provider)
+        except EngineRefusedError as error:
+            raise BuildError(
+                error.what, where=error.where, why=error.why, remedy=error.remedy, reason=error.reason
+            ) from error
+        progress.phase(_PHASE, steps=2)
+        files = _write_optimised(onnxruntime, job, provider)
+        progress.step(_PHASE, 1)
+        inspector = inspect_model(onnxruntime, files[0], provider)
+        progress.step(_PHASE, 2)
+        progress.finish(_PHASE)
+        return BuiltEngine(
+            files=files,
+            inputs=job.preparation.facts.inputs,
+            outputs=job.preparation.facts.outputs,
+            inspector=inspector,
+        )
+
+
+def _write_optimised(runtime: Any, job: BuildJob, provider: Provider) -> tuple[Path, ...]:  # noqa: ANN401 - untyped
+    levels = runtime.GraphOptimizationLevel
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = levels.ORT_ENABLE_BASIC if provider.compiles else levels.ORT_ENABLE_EXTENDED
+    engine = job.output / ENGINE_FILE
+    options.optimized_model_filepath = str(engine)
+    if job.preparation.facts.size_bytes >= _EXTERNAL_WEIGHTS_FROM_BYTES:
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS_FILE)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    try:
+        runtime.InferenceSession(str(job.model), options, providers=["CPUExecutionProvider"])
+    except MemoryError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors share no other base
+        raise _translate(error, job) from error
+    weights = job.output / WEIGHTS_FILE
+    return (engine, weights) if weights.exists() else (engine,)
+
+
+def _translate(error: Exception, job: BuildJob) -> BuildError:
+    said = str(error).strip()
+    if "bad_alloc" in said or "Failed to allocate memory" in said:
+        return BuildOutOfMemoryError(
+            "ONNX Runtime could not have the memory that it asked for",
+            where=job.model.name,
+            why=said,
+            remedy="give the build more memory",
+        )
+    unsupported = type(error).__name__ == "NotImplemented" or "is not a registered function/op" in said
+    return BuildError(
+        "ONNX Runtime refuses the model",
+        where=job.model.name,
+        why=said,
+        remedy="export the model with operators of the standard ONNX set" if unsupported else "check the model",
+        reason="UnsupportedOperators" if unsupported else "ParserRefused",
+    )

@@ -1,0 +1,163 @@
+"""Runs an engine in ONNX Runtime: one session, shared by every instance.
+
+A session is safe to use from many threads, and its weights and thread pool are the costly part, so instances are only
+handles. Threads are set by the loader, since ONNX Runtime itself counts the machine's cores and not the pod's.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from enginesmith_contract.backends import Backend
+from enginesmith_contract.errors import EngineRefusedError, SpecError
+from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.providers import Provider, find_provider
+from enginesmith_contract.tensors import DType
+from enginesmith_runtime.engines.device import host_hardware
+from enginesmith_runtime.engines.interface import Array, Engine, Instance
+from enginesmith_runtime.engines.onnxruntime_options import provider_options, session_options
+from enginesmith_runtime.engines.refusal import refuse_unless_fits
+
+__all__ = ["OnnxRuntimeEngine", "OnnxRuntimeInstance", "OnnxRuntimeLoader", "check_provider"]
+
+
+class OnnxRuntimeLoader:
+    """Loads engines of the onnxruntime backend."""
+
+    backend = Backend.ONNXRUNTIME
+
+    def version(self) -> str:
+        """Return ONNX Runtime's version."""
+        import onnxruntime  # noqa: PLC0415 - takes most of a second
+
+        return str(onnxruntime.__version__)
+
+    def load(self, manifest: Manifest, files: Path, options: Mapping[str, str]) -> "OnnxRuntimeEngine":
+        """Open a session on the engine's model.
+
+        Raises:
+            EngineRefusedError: another version, another architecture, or ONNX Runtime cannot read it.
+            SpecError: an option is unknown.
+        """
+        import onnxruntime  # noqa: PLC0415 - takes most of a second
+
+        refuse_unless_fits(manifest, host_hardware(), self.version())
+        provider = find_provider(manifest.toolchain.provider)
+        check_provider(onnxruntime, provider)
+        _refuse_bf16(manifest)
+        settings = session_options(onnxruntime, options)
+        path = files / manifest.files[0].path
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path),
+                settings,
+                providers=[(provider.execution_provider, provider_options(provider, options))],
+            )
+        except Exception as error:  # ONNX Runtime's errors share no other base
+            raise EngineRefusedError(
+                "ONNX Runtime cannot load the engine",
+                where=path.name,
+                why=str(error).strip(),
+                remedy="build it again with the installed version",
+                reason="EngineUnreadable",
+            ) from error
+        return OnnxRuntimeEngine(manifest, session)
+
+
+class OnnxRuntimeEngine(Engine):
+    """A session and the manifest that it was opened for."""
+
+    def __init__(self, manifest: Manifest, session: Any) -> None:  # noqa: ANN401 - the library has no types
+        self.manifest = manifest
+        self._session = session
+        self._dtypes = {spec.name: spec.dtype for spec in (*manifest.inputs, *manifest.outputs)}
+
+    @override
+    def open_instance(self) -> "OnnxRuntimeInstance":
+        if self._session is None:
+            raise RuntimeError("the engine is closed")
+        return OnnxRuntimeInstance(self._session, self._dtypes)
+
+    @override
+    def close(self) -> None:
+        self._session = None
+
+
+class OnnxRuntimeInstance(Instance):
+    """A handle on the shared session."""
+
+    def __init__(self, session: Any, dtypes: Mapping[str, DType]) -> None:  # noqa: ANN401 - the library has no types
+        self._session = session
+        self._dtypes = dtypes
+
+    @override
+    def infer(self, inputs: Mapping[str, Array], *, profile: int, outputs: Sequence[str]) -> dict[str, Array]:
+        if self._session is None:
+            raise RuntimeError("the instance is closed")
+        feed = {
+            name: _to_text(name, array) if self._dtypes[name] is DType.BYTES else array
+            for name, array in inputs.items()
+        }
+        values = self._session.run(list(outputs), feed)
+        return {
+            name: _to_bytes(value) if self._dtypes[name] is DType.BYTES else np.ascontiguousarray(value)
+            for name, value in zip(outputs, values, strict=True)
+        }
+
+    @override
+    def close(self) -> None:
+        self._session = None
+
+
+def check_provider(runtime: Any, provider: Provider) -> None:  # noqa: ANN401 - the library has no types
+    """Refuse a provider that the installed ONNX Runtime was built without.
+
+    Raises:
+        EngineRefusedError: ONNX Runtime would fall back to its CPU provider without a word.
+    """
+    available = runtime.get_available_providers()
+    if provider.execution_provider in available:
+        return
+    raise EngineRefusedError(
+        "the installed ONNX Runtime lacks the provider",
+        where=f"provider {provider.name}",
+        why=f"{provider.execution_provider} is not among {', '.join(available)}",
+        remedy=f"install {provider.wheel} in place of the other onnxruntime package",
+        reason="ProviderMissing",
+    )
+
+
+def _refuse_bf16(manifest: Manifest) -> None:
+    for spec in (*manifest.inputs, *manifest.outputs):
+        if spec.dtype is DType.BF16:
+            raise EngineRefusedError(
+                "ONNX Runtime's Python interface passes no BF16 tensors",
+                where=spec.name,
+                remedy="keep the model's inputs and outputs in FP32",
+                reason="DTypeUnsupported",
+            )
+
+
+def _to_text(name: str, array: Array) -> Array:
+    # ONNX Runtime would take `bytes` by their Python representation ("b'...'").
+    try:
+        texts = [value.decode() if isinstance(value, bytes) else str(value) for value in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise SpecError(
+            "a BYTES element is not UTF-8",
+            where=name,
+            why=str(error),
+            remedy="send text; this backend's string tensors hold nothing else",
+            reason="BytesNotUtf8",
+        ) from error
+    return np.array(texts, dtype=object).reshape(array.shape)
+
+
+def _to_bytes(array: Array) -> Array:
+    result = np.empty(array.size, dtype=object)
+    for index, value in enumerate(array.ravel()):
+        result[index] = str(value).encode()
+    return result.reshape(array.shape)
