@@ -13,7 +13,7 @@ from enginesmith_contract.verdicts import Verdict
 __all__ = ["BUILDER_MAJORS", "describe_build", "fits_device", "list_builds", "nearest_build"]
 
 BUILDER_MAJORS: Final = ("10", "11")
-"""TensorRT majors that the product builds with: networks are strongly typed, which older ones do not take."""
+"""TensorRT majors that the product builds with: 8 has no strongly typed networks, 9 was never released widely."""
 
 
 def list_builds(release: Release) -> Iterator[CudaBuild]:

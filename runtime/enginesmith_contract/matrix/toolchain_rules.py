@@ -41,7 +41,7 @@ def builder_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
         return RuleAnswer(rule=rule, verdict=Verdict.UNKNOWN, found=found)
     if str(numbers[0]) in BUILDER_MAJORS:
         return RuleAnswer(rule=rule, verdict=Verdict.YES, found=f"{name} builds engines here")
-    found = f"{name} takes no strongly typed network; it can be judged, not built with"
+    found = f"{name} can be judged, not built with: the builder is made for {taken}"
     build = nearest_build(matrix, toolchain.version, query.hardware)
     wanted = f"{describe_build(build)}, the nearest that can" if build else f"TensorRT {taken}"
     return RuleAnswer(rule=rule, verdict=Verdict.NO, found=found, wanted=wanted)
@@ -67,7 +67,7 @@ def cuda_build_exists(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
         found = f"{name} for CUDA {major} exists as wheels ({', '.join(release.wheels[major])}), for any {major}.x"
         return RuleAnswer(rule=rule, verdict=Verdict.YES, found=found, sources=release.sources)
     if major in release.cuda_majors:
-        seen = ", ".join(dict.fromkeys(minors)) or "wheels"
+        seen = ", ".join(sorted(set(minors), key=lambda cuda: version_numbers(cuda) or ())) or "wheels"
         found = f"{name} exists for CUDA {seen}; of {toolchain.cuda} no source speaks"
         return RuleAnswer(rule=rule, verdict=Verdict.UNKNOWN, found=found, sources=release.sources)
     majors = " and ".join(release.cuda_majors)
