@@ -12,7 +12,7 @@ from enginesmith_contract.record import Record
 from enginesmith_operator.planning.hardware import NodeFacts, Offer, Presence
 from enginesmith_operator.planning.refusals import Refusal
 
-__all__ = ["BuildEligibility", "ServeEligibility", "build_eligibility", "serve_eligibility"]
+__all__ = ["BuildEligibility", "ServeEligibility", "build_eligibility", "check_readiness", "serve_eligibility"]
 
 _GPU: Final = "nvidia.com/gpu"
 
@@ -60,6 +60,11 @@ def build_eligibility(facts: NodeFacts) -> BuildEligibility:
     )
 
 
+def check_readiness(facts: NodeFacts) -> tuple[Refusal, ...]:
+    """Return why no pod should go to the node now, whatever it needs."""
+    return (*_not_ready(facts), *_cordoned(facts))
+
+
 def _absence(facts: NodeFacts) -> tuple[Refusal, ...]:
     match facts.presence:
         case Presence.NVIDIA:
@@ -67,6 +72,9 @@ def _absence(facts: NodeFacts) -> tuple[Refusal, ...]:
         case Presence.OTHER_VENDOR:
             return (Refusal(rule="NotNvidia", found=f"its accelerator is {facts.vendor}"),)
         case Presence.NONE:
+            if facts.is_local:
+                wanted = "if it has one, install its driver; onnxruntime targets need none"
+                return (Refusal(rule="NoGpu", found="NVML finds no NVIDIA GPU", wanted=wanted),)
             found = "no label and no resource shows a GPU"
             wanted = "if it has one, install the NVIDIA device plugin and GPU Feature Discovery"
             return (Refusal(rule="NoGpu", found=found, wanted=wanted),)

@@ -57,6 +57,7 @@ class NodeFacts(Record):
     """What is known of one node.
 
     Attributes:
+        is_local: this machine, as NVML describes it, and no node of a cluster.
         product: canonical; None where no label names it.
         product_from: the label, with its value, that names it; or the platform.
         pin: None where no label names the product.
@@ -74,12 +75,14 @@ class NodeFacts(Record):
     """
 
     name: str
+    is_local: bool = False
     presence: Presence
     arch: str = ""
     os: str = "linux"
     is_ready: bool = True
     is_cordoned: bool = False
     taints: tuple[Taint, ...] = ()
+    labels: Mapping[str, str] = {}
     product: str | None = None
     product_from: str = ""
     pin: LabelPin | None = None
@@ -142,6 +145,7 @@ def read_node(node: NodeObject, mapping: LabelMapping) -> NodeFacts:
         is_ready=node.is_ready,
         is_cordoned=node.spec.unschedulable,
         taints=node.spec.taints,
+        labels=labels,
         product=product,
         product_from="" if product is None else _product_from(gfd, cloud),
         pin=None if product is None else _pin(gfd, cloud),

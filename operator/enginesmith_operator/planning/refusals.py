@@ -1,7 +1,7 @@
 """A "no" as a value, and many of them as a few lines.
 
 A refusal says which rule, what was found and what would make it a yes; with a node's name it is the whole sentence.
-Over a fleet refusals are counted by rule, with the three names that come first in the alphabet: the lines do not move
+Over a fleet refusals are counted by rule, with the three names that come first in natural order: the lines do not move
 when nodes come in another order, and change little when one comes or goes.
 """
 
@@ -12,7 +12,7 @@ from typing import Final
 
 from enginesmith_contract.record import Record
 
-__all__ = ["NodeRefusal", "Refusal", "RefusalCount", "count_refusals", "natural_order"]
+__all__ = ["Cause", "NodeRefusal", "Refusal", "RefusalCount", "count_refusals", "natural_order"]
 
 _SHOWN: Final = 3
 _DIGITS: Final = re.compile(r"(\d+)")
@@ -47,35 +47,63 @@ class NodeRefusal(Record):
         return f"{self.node}: {self.refusal.sentence()}"
 
 
-class RefusalCount(Record):
-    """How many nodes one rule refused for the same cause.
+class Cause(Record):
+    """What one rule found on some nodes; `wanted` is of the first of them."""
 
-    Attributes:
-        names: the first three in natural order.
-        wanted: of the first of them.
-    """
-
-    rule: str
     found: str
     wanted: str
     count: int
+
+    def text(self, *, with_wanted: bool) -> str:
+        """Return it as a part of a line, the number of nodes behind."""
+        return (
+            f"{self.found}; {self.wanted} ({self.count})"
+            if with_wanted and self.wanted
+            else f"{self.found} ({self.count})"
+        )
+
+
+class RefusalCount(Record):
+    """How many nodes one rule refused.
+
+    Attributes:
+        names: the first three in natural order.
+        causes: the most frequent first, then by text.
+    """
+
+    rule: str
+    count: int
     names: tuple[str, ...]
+    causes: tuple[Cause, ...]
 
     def sentence(self) -> str:
-        """Return it as one line: `DriverFloor: 12 nodes (a, b, c, ...): found; wanted`."""
+        """Return it as one line: `DriverFloor: 12 nodes (a, b, c, ...): found; wanted`.
+
+        Where the nodes differ in what was found, the three most frequent causes stand with their counts.
+        """
         more = ", ..." if self.count > len(self.names) else ""
-        nodes = "node" if self.count == 1 else "nodes"
-        head = f"{self.rule}: {self.count} {nodes} ({', '.join(self.names)}{more}): {self.found}"
-        return f"{head}; {self.wanted}" if self.wanted else head
+        head = f"{self.rule}: {self.count} {'node' if self.count == 1 else 'nodes'} ({', '.join(self.names)}{more}): "
+        if len(self.causes) == 1:
+            first = self.causes[0]
+            return head + (f"{first.found}; {first.wanted}" if first.wanted else first.found)
+        wanted = dict.fromkeys(cause.wanted for cause in self.causes if cause.wanted)
+        shared = len(wanted) == 1
+        shown = [cause.text(with_wanted=not shared) for cause in self.causes[:_SHOWN]]
+        rest = len(self.causes) - len(shown)
+        return (
+            head
+            + ", ".join(shown)
+            + (f" and {rest} more" if rest else "")
+            + (f"; {next(iter(wanted))}" if shared else "")
+        )
 
 
 def count_refusals(refusals: Iterable[NodeRefusal]) -> tuple[RefusalCount, ...]:
-    """Group refusals by rule and cause; the most frequent first, then by rule and cause."""
-    groups: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    """Group refusals by rule; the most frequent rule first, then by its name."""
+    rules: dict[str, list[NodeRefusal]] = defaultdict(list)
     for one in refusals:
-        groups[one.refusal.rule, one.refusal.found].setdefault(one.node, one.refusal.wanted)
-    counts = [_count(rule, found, nodes) for (rule, found), nodes in groups.items()]
-    return tuple(sorted(counts, key=lambda one: (-one.count, one.rule, one.found)))
+        rules[one.refusal.rule].append(one)
+    return tuple(sorted((_count(rule, found) for rule, found in rules.items()), key=lambda one: (-one.count, one.rule)))
 
 
 def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -84,6 +112,15 @@ def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((1, int(part), "") if part.isdecimal() and part.isascii() else (0, 0, part) for part in parts)
 
 
-def _count(rule: str, found: str, nodes: dict[str, str]) -> RefusalCount:
-    names = sorted(nodes, key=natural_order)
-    return RefusalCount(rule=rule, found=found, wanted=nodes[names[0]], count=len(names), names=tuple(names[:_SHOWN]))
+def _count(rule: str, refusals: list[NodeRefusal]) -> RefusalCount:
+    nodes: dict[str, dict[str, str]] = defaultdict(dict)
+    for one in sorted(refusals, key=lambda one: natural_order(one.node)):
+        nodes[one.refusal.found].setdefault(one.node, one.refusal.wanted)
+    causes = [Cause(found=found, wanted=next(iter(of.values())), count=len(of)) for found, of in nodes.items()]
+    names = sorted({one.node for one in refusals}, key=natural_order)
+    return RefusalCount(
+        rule=rule,
+        count=len(names),
+        names=tuple(names[:_SHOWN]),
+        causes=tuple(sorted(causes, key=lambda cause: (-cause.count, cause.found))),
+    )

@@ -1,0 +1,196 @@
+"""Gathers what a plan looks at: this machine or a file of nodes, what is installed, what the store has.
+
+    observe_this_machine ──┐
+    observe_nodes ─────────┴─> Observed ── observe_model ──> Observed that knows the model and its preparation
+
+Nothing here decides anything; no backend's library is imported (one without a driver aborts its process).
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from enginesmith_contract.backends import Hardware
+from enginesmith_contract.errors import EnginesmithError, SpecError
+from enginesmith_contract.matrix.load import load_matrix
+from enginesmith_contract.preparation import Preparation
+from enginesmith_contract.products import canonical_product
+from enginesmith_contract.store_layout import engine_pointer, preparation_pointer
+from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.api.translate import model_source
+from enginesmith_operator.planning.desired import preparation_key_of
+from enginesmith_operator.planning.hardware import NodeFacts, Offer, Presence, read_node
+from enginesmith_operator.planning.label_mapping import load_label_mapping
+from enginesmith_operator.planning.node_object import NodeObject
+from enginesmith_operator.planning.snapshot import Observed
+from enginesmith_runtime.engines.device import detect_devices, host_hardware
+from enginesmith_runtime.engines.registry import installed_toolchains
+from enginesmith_runtime.fetch.location import Scheme, scheme_of
+from enginesmith_runtime.progress import SilentReporter
+from enginesmith_runtime.store.open import open_store
+
+__all__ = [
+    "THIS_MACHINE",
+    "nodes_from_devices",
+    "observe_model",
+    "observe_nodes",
+    "observe_this_machine",
+    "read_nodes_file",
+    "with_preparation",
+]
+
+THIS_MACHINE = "this machine"
+_GPU_RESOURCE = "nvidia.com/gpu"
+_KEYS = engine_pointer("").removesuffix(".json")
+
+
+def observe_this_machine(store_uri: str, *, build_for_absent_gpus: bool = False) -> Observed:
+    """Return this machine as the only node; none found is a normal answer of NVML.
+
+    Args:
+        store_uri: of the store whose keys are listed.
+        build_for_absent_gpus: let TensorRT for RTX build for hardware that is not here.
+
+    Raises:
+        enginesmith_contract.errors.StoreError: the store cannot be read.
+    """
+    return Observed(
+        nodes=nodes_from_devices(detect_devices(), host_hardware()),
+        engine_keys=_stored_keys(store_uri),
+        matrix=load_matrix(),
+        toolchains=installed_toolchains(),
+        store=store_uri,
+        local=True,
+        build_for_absent_gpus=build_for_absent_gpus,
+    )
+
+
+def observe_nodes(path: Path, store_uri: str) -> Observed:
+    """Return the nodes of a file, with what is installed here as the toolchain catalog.
+
+    Raises:
+        enginesmith_contract.errors.SpecError: the file cannot be read or holds no nodes.
+        enginesmith_contract.errors.StoreError: the store cannot be read.
+    """
+    mapping = load_label_mapping()
+    return Observed(
+        nodes=tuple(read_node(node, mapping) for node in read_nodes_file(path)),
+        engine_keys=_stored_keys(store_uri),
+        matrix=load_matrix(),
+        toolchains=installed_toolchains(),
+        store=store_uri,
+    )
+
+
+def observe_model(observed: Observed, engine: InferenceEngine, *, base: Path, scratch: Path) -> Observed:
+    """Add what a local model file tells; a model elsewhere is left pending, and so is one that cannot be read.
+
+    Args:
+        observed: what was seen so far.
+        engine: whose model it is.
+        base: the folder that a relative path starts from.
+        scratch: takes copies of weights that are links.
+    """
+    source = model_source(engine.spec)
+    try:
+        if scheme_of(source.uri) is not Scheme.FILE:
+            return observed
+        from enginesmith_runtime.fetch.model import fetch_model  # noqa: PLC0415 - loads onnx, only for a local model
+        from enginesmith_runtime.prepare.facts import inspect_model  # noqa: PLC0415 - the same
+
+        fetched = fetch_model(source, scratch, SilentReporter(), base=base)
+        known = observed.model_copy(
+            update={"source_digest": fetched.source_digest, "model_facts": inspect_model(fetched.path)}
+        )
+    except EnginesmithError:
+        # A plan shows where things would go; that the model is missing is the preparation's to say.
+        return observed
+    return with_preparation(known, engine)
+
+
+def with_preparation(observed: Observed, engine: InferenceEngine) -> Observed:
+    """Add the stored preparation with the engine's key, where there is one.
+
+    Raises:
+        enginesmith_contract.errors.StoreError: the store cannot be read.
+    """
+    key = preparation_key_of(engine.spec, observed)
+    document = open_store(observed.store).read_pointer(preparation_pointer(key)) if key else None
+    if document is None:
+        return observed
+    return observed.model_copy(update={"preparation": Preparation.from_json(document)})
+
+
+def read_nodes_file(path: Path) -> tuple[NodeObject, ...]:
+    """Return the nodes of a YAML or JSON file: documents, or the list that `kubectl get nodes -o yaml` prints.
+
+    Raises:
+        enginesmith_contract.errors.SpecError: the file cannot be read or holds no nodes.
+    """
+    remedy = "save one with: kubectl get nodes -o yaml"
+    try:
+        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+        raise SpecError("the nodes cannot be read", where=str(path), why=why, remedy=remedy) from error
+    items = [item for document in documents if document is not None for item in _items(document)]
+    try:
+        nodes = tuple(NodeObject.model_validate(item) for item in items)
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        raise SpecError("not a list of nodes", where=str(path), why=why, remedy=remedy) from error
+    if not nodes:
+        raise SpecError("the file has no nodes", where=str(path), remedy=remedy)
+    return nodes
+
+
+def nodes_from_devices(devices: tuple[Hardware, ...], host: Hardware) -> tuple[NodeFacts, ...]:
+    """Return this machine as one node for each GPU model that it has; without a GPU, as one that has none."""
+    if not devices:
+        bare = NodeFacts(name=THIS_MACHINE, is_local=True, presence=Presence.NONE, arch=host.arch, os=host.os)
+        return (bare,)
+    kinds = Counter(devices)
+    alone = len(kinds) == 1
+    return tuple(
+        _node(device, count, host, "" if alone else f" ({number})")
+        for number, (device, count) in enumerate(kinds.items())
+    )
+
+
+def _node(device: Hardware, count: int, host: Hardware, suffix: str) -> NodeFacts:
+    offer = Offer(
+        mig_profile=device.mig_profile,
+        resource=_GPU_RESOURCE,
+        allocatable=count,
+        memory_mib=device.memory_mib,
+        multiprocessors=device.multiprocessors,
+    )
+    return NodeFacts(
+        name=f"{THIS_MACHINE}{suffix}",
+        is_local=True,
+        presence=Presence.NVIDIA,
+        arch=host.arch,
+        os=host.os,
+        product=canonical_product(device.product) if device.product else None,
+        product_from="NVML",
+        compute_capability=device.compute_capability,
+        memory_mib=device.memory_mib,
+        driver=device.driver,
+        discovered=True,
+        offers=(offer,),
+        capacity={_GPU_RESOURCE: count},
+    )
+
+
+def _items(document: object) -> list[object]:
+    if isinstance(document, dict) and isinstance(document.get("items"), list):
+        return list(document["items"])
+    return [document]
+
+
+def _stored_keys(store_uri: str) -> frozenset[str]:
+    pointers = open_store(store_uri).list_pointers(_KEYS)
+    return frozenset(name.removeprefix(_KEYS).removesuffix(".json") for name in pointers)

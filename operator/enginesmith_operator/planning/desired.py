@@ -1,0 +1,151 @@
+"""What a target needs, as values: keys, requests for the builder, and what the servers run.
+
+Nothing here decides whether; `plan` does. Keys are None ("pending") until the model's digest is known.
+"""
+
+from enginesmith_contract.backends import Backend, Hardware, Toolchain
+from enginesmith_contract.build_request import BuildOptions, BuildRequest
+from enginesmith_contract.keys import EngineKeyInputs, PreparationKeyInputs, engine_key, preparation_key
+from enginesmith_contract.preparation import PreparationRequest
+from enginesmith_contract.record import Record
+from enginesmith_contract.serve_request import ServedModel
+from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec
+from enginesmith_operator.api.targets import TargetSpec
+from enginesmith_operator.api.translate import (
+    build_options,
+    model_source,
+    precision_policy,
+    profiles,
+    verification_policy,
+)
+from enginesmith_operator.planning.hardware import LabelPin
+from enginesmith_operator.planning.snapshot import Observed
+
+__all__ = [
+    "Deployment",
+    "build_request",
+    "engine_key_inputs",
+    "preparation_key_of",
+    "preparation_request",
+    "served_model",
+]
+
+
+class Deployment(Record):
+    """What serves one target.
+
+    Attributes:
+        replicas: None: an autoscaler owns the number.
+        serves: False for a standby while a target before it serves: it has no replicas then.
+        resource: extended resource that each pod asks for; None: none.
+        pins: a pod's node must have one of them; empty where no GPU is asked for.
+        models: one per engine of the target; the pod takes the one for the GPU that it finds. Empty: keys are pending.
+        images: runtime images of the engines' toolchains; empty in local mode.
+    """
+
+    target: str
+    replicas: int | None
+    standby: bool
+    serves: bool
+    resource: str | None = None
+    gpus: int = 0
+    pins: tuple[LabelPin, ...] = ()
+    models: tuple[ServedModel, ...] = ()
+    images: tuple[str, ...] = ()
+
+
+def preparation_key_of(spec: InferenceEngineSpec, observed: Observed) -> str | None:
+    """Return the preparation's key, None while a digest that goes into it is not known."""
+    policy = precision_policy(spec)
+    if observed.source_digest is None or (policy.calibration is not None and observed.calibration_digest is None):
+        return None
+    return preparation_key(
+        PreparationKeyInputs(
+            source_digest=observed.source_digest,
+            profiles=profiles(spec),
+            precision=policy,
+            calibration_digest=observed.calibration_digest,
+            verification_inputs=verification_policy(spec).inputs,
+        )
+    )
+
+
+def preparation_request(spec: InferenceEngineSpec, toolchains: tuple[Toolchain, ...]) -> PreparationRequest:
+    """Return the request for the model's preparation, with advice for every TensorRT that the plan builds with."""
+    versions = {one.version for one in toolchains if one.backend is Backend.TENSORRT}
+    return PreparationRequest(
+        source=model_source(spec),
+        profiles=profiles(spec),
+        precision=precision_policy(spec),
+        verification=verification_policy(spec),
+        tensorrt_versions=tuple(sorted(versions)),
+    )
+
+
+def engine_key_inputs(spec: InferenceEngineSpec, key: str, toolchain: Toolchain, hardware: Hardware) -> EngineKeyInputs:
+    """Return all that one engine depends on.
+
+    `hardware` counts by product and slice: the driver and the memory are checked, not hashed.
+    """
+    is_onnxruntime = toolchain.backend is Backend.ONNXRUNTIME
+    return EngineKeyInputs(
+        preparation_key=key,
+        backend=toolchain.backend,
+        backend_version=toolchain.version,
+        cuda=toolchain.cuda,
+        os=hardware.os,
+        arch=hardware.arch,
+        gpu_product=None if is_onnxruntime else hardware.product,
+        mig_profile=None if is_onnxruntime else hardware.mig_profile,
+        provider=(toolchain.provider or "cpu") if is_onnxruntime else None,
+        flags={} if is_onnxruntime else _flags(build_options(spec)),
+        plugins=() if is_onnxruntime else tuple(plugin.sha256 for plugin in spec.build.plugins),
+        epoch=spec.build.epoch,
+    )
+
+
+def build_request(
+    spec: InferenceEngineSpec, inputs: EngineKeyInputs, toolchain: Toolchain, hardware: Hardware, observed: Observed
+) -> BuildRequest:
+    """Return the request for one engine; plugins are fetched by whoever runs it."""
+    facts = observed.preparation.facts if observed.preparation else observed.model_facts
+    return BuildRequest(
+        engine_key=engine_key(inputs),
+        key_inputs=inputs,
+        store=observed.store,
+        toolchain=toolchain,
+        hardware=hardware,
+        options=build_options(spec, model_size_bytes=facts.size_bytes if facts else None),
+        verification=verification_policy(spec),
+    )
+
+
+def served_model(engine: InferenceEngine, target: TargetSpec, key: str, observed: Observed) -> ServedModel:
+    """Return one engine under the name that clients use."""
+    return ServedModel(
+        name=engine.metadata.name,
+        target=target.name,
+        engine_key=key,
+        store=observed.store,
+        instances=engine.spec.serving.instances,
+    )
+
+
+def _flags(options: BuildOptions) -> dict[str, str]:
+    """Name the options that differ from their default, so that a new knob changes no old key.
+
+    The timeout changes nothing of the result, and plugins are in the key by digest.
+    """
+    default = BuildOptions()
+    names = (
+        "workspace_bytes",
+        "optimization_level",
+        "hardware_compatibility",
+        "version_compatible",
+        "weight_streaming",
+        "refittable",
+    )
+    changed = BuildOptions.model_validate({name: getattr(options, name) for name in names}).model_dump(
+        mode="json", by_alias=True, exclude_defaults=True
+    )
+    return {name: str(value).lower() for name, value in sorted(changed.items())} if options != default else {}

@@ -1,0 +1,131 @@
+"""Everything that a plan looks at, as one frozen value.
+
+The operator fills it from its watches and the store, the command line from this machine or a file of nodes
+(`enginesmith_cli.observe`). A plan reads nothing else, so two equal snapshots give one plan.
+"""
+
+from collections.abc import Mapping
+
+from enginesmith_contract.backends import Precision, Toolchain
+from enginesmith_contract.matrix.model import Matrix
+from enginesmith_contract.preparation import Preparation
+from enginesmith_contract.record import Record
+from enginesmith_contract.tensors import ModelFacts
+from enginesmith_operator.planning.hardware import LabelPin, NodeFacts, Offer, Presence
+from enginesmith_operator.planning.node_object import Taint
+
+__all__ = ["NodeClass", "Observed", "ObservedBuild", "ObservedDeployment", "Policy"]
+
+
+class NodeClass(Record):
+    """A pool that may have no node now, as the operator's configuration describes it; the pod checks the truth.
+
+    Attributes:
+        selector: labels of the pool's nodes; a pod that asks for them wakes the autoscaler.
+        product: in GPU Feature Discovery's spelling.
+    """
+
+    name: str
+    selector: Mapping[str, str]
+    product: str
+    mig_profile: str | None = None
+    compute_capability: str | None = None
+    memory_mib: int | None = None
+    driver: str | None = None
+    arch: str = "amd64"
+    resource: str = "nvidia.com/gpu"
+    gpus: int = 1
+    taints: tuple[Taint, ...] = ()
+
+    def as_node(self) -> NodeFacts:
+        """Return a node as the pool would start it."""
+        offer = Offer(
+            mig_profile=self.mig_profile, resource=self.resource, allocatable=self.gpus, memory_mib=self.memory_mib
+        )
+        label, value = min(self.selector.items(), default=("", ""))
+        return NodeFacts(
+            name=f"class {self.name}",
+            presence=Presence.NVIDIA,
+            arch=self.arch,
+            taints=self.taints,
+            labels=self.selector,
+            product=self.product,
+            product_from=f"node class {self.name}",
+            pin=LabelPin(label=label, value=value) if label else None,
+            compute_capability=self.compute_capability,
+            memory_mib=self.memory_mib,
+            driver=self.driver,
+            offers=(offer,),
+            capacity={self.resource: self.gpus},
+        )
+
+
+class ObservedBuild(Record):
+    """An EngineBuild that exists. `succeeded` None: it has not ended."""
+
+    name: str
+    target: str
+    engine_key: str
+    succeeded: bool | None = None
+
+
+class ObservedDeployment(Record):
+    """A target's Deployment that exists."""
+
+    name: str
+    target: str
+    ready_replicas: int = 0
+    engine_keys: tuple[str, ...] = ()
+
+
+class Policy(Record):
+    """What the platform team allows in the engine's namespace; None: anything.
+
+    Attributes:
+        name: of the EnginePolicy.
+        gpu_products: shell patterns over canonical products.
+        toolchains: shell patterns over the catalog's keys.
+        hardware_compatibility: levels that builds may use.
+        require_digest: spec.model.sha256 must be set.
+    """
+
+    name: str
+    gpu_products: tuple[str, ...] | None = None
+    toolchains: tuple[str, ...] | None = None
+    precisions: tuple[Precision, ...] | None = None
+    hardware_compatibility: tuple[str, ...] | None = None
+    require_digest: bool = False
+
+
+class Observed(Record):
+    """One snapshot.
+
+    Attributes:
+        source_digest: of the model and its external weights; None: not fetched yet, so keys are pending.
+        calibration_digest: of the calibration data; None where none is asked for or it was not fetched.
+        model_facts: of the model as fetched, where something read it.
+        preparation: of this engine, whichever key it has.
+        engine_keys: keys that the store has.
+        toolchains: the catalog, or what is installed here.
+        pinned: the toolchain of each target that has one, by target name.
+        store: URI for builders and servers.
+        local: one machine, one process per model; no scheduler.
+        build_for_absent_gpus: TensorRT for RTX may build for hardware that no node here has.
+    """
+
+    nodes: tuple[NodeFacts, ...] = ()
+    node_classes: tuple[NodeClass, ...] = ()
+    builds: tuple[ObservedBuild, ...] = ()
+    deployments: tuple[ObservedDeployment, ...] = ()
+    source_digest: str | None = None
+    calibration_digest: str | None = None
+    model_facts: ModelFacts | None = None
+    preparation: Preparation | None = None
+    engine_keys: frozenset[str] = frozenset()
+    matrix: Matrix
+    toolchains: tuple[Toolchain, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    pinned: Mapping[str, Toolchain] = {}
+    store: str = ""
+    local: bool = False
+    build_for_absent_gpus: bool = False

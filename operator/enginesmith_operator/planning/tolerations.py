@@ -1,0 +1,32 @@
+"""Which taints keep a pod away from a node, by Kubernetes' own rules."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from enginesmith_operator.api.pod_template import TaintEffect, Toleration, TolerationOperator
+from enginesmith_operator.planning.node_object import Taint
+
+__all__ = ["GPU_TOLERATION", "untolerated"]
+
+# Its value differs between platforms: `present`, `true` or none.
+GPU_TOLERATION: Final = Toleration(key="nvidia.com/gpu", operator=TolerationOperator.EXISTS)
+
+
+def untolerated(taints: Iterable[Taint], tolerations: Iterable[Toleration]) -> tuple[Taint, ...]:
+    """Return the taints that keep a pod with these tolerations away; a mere preference keeps nobody away."""
+    known = tuple(tolerations)
+    return tuple(
+        taint
+        for taint in taints
+        if taint.effect != TaintEffect.PREFER_NO_SCHEDULE and not any(_tolerates(one, taint) for one in known)
+    )
+
+
+def _tolerates(toleration: Toleration, taint: Taint) -> bool:
+    if toleration.effect is not None and toleration.effect.value != taint.effect:
+        return False
+    if toleration.key is None:
+        return toleration.operator is TolerationOperator.EXISTS
+    if toleration.key != taint.key:
+        return False
+    return toleration.operator is TolerationOperator.EXISTS or (toleration.value or "") == taint.value

@@ -1,0 +1,180 @@
+"""Which toolchain builds and serves a group of equal devices, and why that one.
+
+A toolchain is chosen once and pinned: a newer one shows as UpdateAvailable and changes nothing that serves, unless
+`toolchain.update` is `auto`. Among those in the user's range the one that runs on most of the group's nodes wins, the
+newest of several: one node with an old driver is a reason to take an older CUDA build, not to lose the node.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from packaging.version import InvalidVersion, Version
+
+from enginesmith_contract.backends import Backend, Hardware, Toolchain
+from enginesmith_contract.matrix.query import MatrixQuery
+from enginesmith_contract.matrix.rules import check_all
+from enginesmith_contract.providers import list_providers
+from enginesmith_contract.verdicts import RuleAnswer, Verdict
+from enginesmith_operator.api.inference_engine import InferenceEngineSpec
+from enginesmith_operator.api.targets import TargetSpec
+from enginesmith_operator.api.toolchain import ToolchainUpdate
+from enginesmith_operator.planning.candidates import Candidate
+from enginesmith_operator.planning.refusals import NodeRefusal, Refusal
+from enginesmith_operator.planning.snapshot import Observed
+
+__all__ = ["Choice", "choose_toolchain", "toolchain_text", "usable_toolchains"]
+
+
+class Choice(NamedTuple):
+    """A toolchain, and what it leaves out.
+
+    Attributes:
+        why: a clause for the plan's reader.
+        fits: candidates that it runs on.
+        refusals: of the candidates that it does not run on.
+        doubts: what no source tells, one clause each; the pod finds out.
+        newer: one that would be chosen were none pinned; None: there is none.
+    """
+
+    toolchain: Toolchain
+    why: str
+    fits: tuple[Candidate, ...]
+    refusals: tuple[NodeRefusal, ...]
+    doubts: tuple[str, ...]
+    newer: Toolchain | None = None
+
+
+def toolchain_text(toolchain: Toolchain) -> str:
+    """Return a toolchain in a few words: `tensorrt 10.13.3.9 (CUDA 12.9)`."""
+    detail = f"CUDA {toolchain.cuda}" if toolchain.cuda else toolchain.provider
+    return f"{toolchain.backend} {toolchain.version}" + (f" ({detail})" if detail else "")
+
+
+def usable_toolchains(
+    target: TargetSpec, spec: InferenceEngineSpec, observed: Observed
+) -> tuple[Toolchain, ...] | Refusal:
+    """Return the toolchains of the target's backend that the user's ranges admit, the newest first, or why none."""
+    same = [one for one in observed.toolchains if one.backend is target.backend]
+    provider = target.provider_or_default
+    if provider is not None:
+        same = [one for one in same if (one.provider or "cpu") == provider]
+    name = f"{target.backend}" + (f" with provider {provider}" if provider else "")
+    if not same:
+        return Refusal(
+            rule="NoToolchain", found=f"no toolchain for {name} {_place(observed)}", wanted=_remedy(target, observed)
+        )
+    usable = [one for one in same if _in_range(one, spec)]
+    if not usable:
+        found = f"{', '.join(toolchain_text(one) for one in _newest_first(same))} {_place(observed)}"
+        wanted = f"spec.toolchain asks for tensorrt {spec.toolchain.tensorrt}"
+        wanted += f" and CUDA {spec.toolchain.cuda}" if spec.toolchain.cuda else ""
+        return Refusal(rule="ToolchainOutOfRange", found=found, wanted=wanted)
+    return _newest_first(usable)
+
+
+def choose_toolchain(
+    target: TargetSpec, spec: InferenceEngineSpec, group: tuple[Candidate, ...], observed: Observed
+) -> Choice | tuple[NodeRefusal, ...]:
+    """Return the toolchain for a group of candidates, or the reasons of the one that comes closest."""
+    usable = usable_toolchains(target, spec, observed)
+    if isinstance(usable, Refusal):
+        return tuple(NodeRefusal(node=one.node, refusal=usable) for one in group)
+    choices = [_try(toolchain, spec, group, observed) for toolchain in usable]
+    # The newest comes first, and max keeps the first of equals.
+    best = max(choices, key=lambda choice: len(choice.fits))
+    if not best.fits:
+        return min(choices, key=lambda choice: len(choice.refusals)).refusals
+    best = best._replace(why=_why(best, choices, len(group)))
+    pinned = observed.pinned.get(target.name)
+    kept = next((choice for choice in choices if choice.toolchain == pinned), None)
+    if kept is None or kept.toolchain == best.toolchain or spec.toolchain.update is ToolchainUpdate.AUTO:
+        return best
+    if not kept.fits:
+        return best._replace(why=f"the pinned {toolchain_text(kept.toolchain)} runs on none of these nodes; {best.why}")
+    newer = best.toolchain if _version(best.toolchain) > _version(kept.toolchain) else None
+    return kept._replace(why="pinned", newer=newer)
+
+
+def _try(toolchain: Toolchain, spec: InferenceEngineSpec, group: tuple[Candidate, ...], observed: Observed) -> Choice:
+    answers: dict[Hardware, tuple[RuleAnswer, ...]] = {}
+    fits: list[Candidate] = []
+    refusals: list[NodeRefusal] = []
+    doubts: dict[str, None] = {}
+    for one in group:
+        if one.hardware not in answers:
+            answers[one.hardware] = _ask(toolchain, one.hardware, spec, observed)
+        said_no = [answer for answer in answers[one.hardware] if answer.verdict is Verdict.NO]
+        refusals += [NodeRefusal(node=one.node, refusal=_refusal(answer, toolchain)) for answer in said_no]
+        if not said_no:
+            fits.append(one)
+            unknown = [answer for answer in answers[one.hardware] if answer.verdict is Verdict.UNKNOWN]
+            doubts |= {f"{answer.rule}: {answer.found}": None for answer in unknown}
+    return Choice(toolchain, "", tuple(fits), tuple(refusals), tuple(doubts))
+
+
+def _ask(
+    toolchain: Toolchain, hardware: Hardware, spec: InferenceEngineSpec, observed: Observed
+) -> tuple[RuleAnswer, ...]:
+    query = MatrixQuery(
+        toolchain=toolchain,
+        hardware=hardware,
+        precision=spec.precision.default,
+        hardware_compatibility=spec.build.hardware_compatibility.contract_value,
+        version_compatible=spec.build.version_compatible,
+    )
+    return check_all(observed.matrix, query)
+
+
+def _refusal(answer: RuleAnswer, toolchain: Toolchain) -> Refusal:
+    return Refusal(rule=answer.rule, found=f"{toolchain_text(toolchain)}: {answer.found}", wanted=answer.wanted)
+
+
+def _why(best: Choice, choices: list[Choice], nodes: int) -> str:
+    newer = [choice for choice in choices if _version(choice.toolchain) > _version(best.toolchain)]
+    if newer:
+        return (
+            f"runs on {len(best.fits)} of {nodes} nodes, {toolchain_text(newer[0].toolchain)} on {len(newer[0].fits)}"
+        )
+    return "the only one in range" if len(choices) == 1 else f"the newest of {len(choices)} in range"
+
+
+def _in_range(toolchain: Toolchain, spec: InferenceEngineSpec) -> bool:
+    if toolchain.backend is not Backend.TENSORRT:
+        return True
+    return spec.toolchain.accepts_tensorrt(toolchain.version) and spec.toolchain.accepts_cuda(toolchain.cuda)
+
+
+def _newest_first(toolchains: Iterable[Toolchain]) -> tuple[Toolchain, ...]:
+    by_name = sorted(toolchains, key=lambda one: one.name)
+    return tuple(sorted(by_name, key=_version, reverse=True))
+
+
+def _version(toolchain: Toolchain) -> tuple[Version, Version]:
+    return _parsed(toolchain.version), _parsed(toolchain.cuda or "0")
+
+
+def _parsed(text: str) -> Version:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return Version("0")
+
+
+def _place(observed: Observed) -> str:
+    return "is installed here" if observed.local else "is in the toolchain catalog"
+
+
+# Packages that bring a backend to a machine; ONNX Runtime's depends on the provider.
+_PACKAGES: Final = {Backend.TENSORRT: "tensorrt", Backend.TENSORRT_RTX: "tensorrt-rtx-cu13"}
+
+
+def _remedy(target: TargetSpec, observed: Observed) -> str:
+    if not observed.local:
+        return "add one to the catalog"
+    wheel = _PACKAGES.get(target.backend)
+    if wheel is None:
+        known = {provider.name: provider.wheel for provider in list_providers()}
+        wheel = known.get(target.provider_or_default or "")
+        if wheel is None:
+            return f"known providers are {', '.join(sorted(known))}"
+    return f"pip install {wheel}"
