@@ -1,6 +1,6 @@
 """Names of environment variables that cross between the operator, the command line and the runtime."""
 
-__all__ = ["BUILD_REQUEST", "LOG_FORMAT", "SERVE_REQUEST", "STATE_DIR", "STORE_URI", "TERMINATION_LOG"]
+__all__ = ["BUILD_REQUEST", "LOG_FORMAT", "SERVE_REQUEST", "SOURCE_TOKEN", "STATE_DIR", "STORE_URI", "TERMINATION_LOG"]
 
 BUILD_REQUEST = "ENGINESMITH_BUILD_REQUEST"
 """Path of a file that holds a BuildRequest as JSON."""
@@ -14,3 +14,5 @@ LOG_FORMAT = "ENGINESMITH_LOG_FORMAT"
 """`auto` (a progress bar on a terminal, else JSON), `text` or `json` (one line a stage)."""
 TERMINATION_LOG = "ENGINESMITH_TERMINATION_LOG"
 """Path that receives the last word of a Job's pod, at most 4,096 bytes of valid JSON."""
+SOURCE_TOKEN = "ENGINESMITH_SOURCE_TOKEN"  # noqa: S105 - the variable's name, not a token
+"""Bearer token for models over http(s). Other sources read the variables of their own clients."""

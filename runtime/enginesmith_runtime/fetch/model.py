@@ -1,0 +1,143 @@
+"""Fetch a model: from a URI to checked files on the local disk.
+
+    ModelSource ──scheme──> a local path, used in place
+                       └──> an Origin ──download──> folder/downloads/<uri>/files ──rename──> folder/models/<digest>
+
+The model comes first, is refused here if it is no ONNX file, and names its weights files, which are then fetched from
+beside it. What is in `folder/models` is complete, was digested from the disk, and never changes again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from enginesmith_contract.errors import SourceError
+from enginesmith_contract.preparation import ModelSource
+from enginesmith_contract.store_layout import StoredFile, content_digest
+from enginesmith_runtime.fetch.download import Downloads, RetryPolicy
+from enginesmith_runtime.fetch.external_data import WeightsSpan, check_lengths, read_weights_spans
+from enginesmith_runtime.fetch.file_kind import check_not_foreign
+from enginesmith_runtime.fetch.local import LocalModel
+from enginesmith_runtime.fetch.location import Scheme, local_path, redact, scheme_of
+from enginesmith_runtime.fetch.open_origin import open_origin
+from enginesmith_runtime.fetch.origin import Origin
+from enginesmith_runtime.fetch.progress import Advance
+from enginesmith_runtime.fetch.reasons import SourceReason
+from enginesmith_runtime.local_files.space import say_bytes
+from enginesmith_runtime.progress import Reporter
+
+__all__ = ["FetchedModel", "fetch_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchedModel:
+    """A model whose files lie on the local disk, digested.
+
+    Attributes:
+        path: of the ONNX file, absolute; its external weights lie beside it under the names that it gives them. A
+            local model is used in place: read only, and its owner may still change it, so whoever stores a file
+            believes the digest of what was stored.
+        files: the ONNX file first, then each weights file once, in the model's order.
+        source_digest: `content_digest(files)`.
+        model_digest: SHA-256 of the ONNX file alone, which `ModelSource.sha256` is compared with.
+        size_bytes: of all files.
+    """
+
+    path: Path
+    files: tuple[StoredFile, ...]
+    source_digest: str
+    model_digest: str
+    size_bytes: int
+
+
+def fetch_model(
+    source: ModelSource,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    base: Path | None = None,
+    retry: RetryPolicy | None = None,
+) -> FetchedModel:
+    """Fetch a model and its external weights.
+
+    Args:
+        source: credentials are no part of it: the clients take them from the environment.
+        folder: keeps downloads; one that outlives the process lets the next attempt resume, and lets a source that
+            did not change be used without another download.
+        reporter: gets the stage "fetch".
+        base: the folder that a relative path starts from; None: the working directory.
+        retry: how long to insist on a broken connection.
+
+    Raises:
+        enginesmith_contract.errors.SourceError: see `SourceReason`.
+        enginesmith_contract.errors.ModelError: `NotOnnx`, with what the file is instead.
+    """
+    where = redact(source.uri)
+    reporter.begin("fetch", where)
+    if scheme_of(source.uri) is Scheme.FILE:
+        fetched = _fetch_local(source, folder, reporter, local_path(source.uri, base))
+    else:
+        with open_origin(source) as origin:
+            fetched = _fetch_from(origin, source, folder, reporter, retry or RetryPolicy())
+    reporter.end(source=where, sizeBytes=fetched.size_bytes, files=len(fetched.files), digest=fetched.source_digest)
+    return fetched
+
+
+def _fetch_local(source: ModelSource, folder: Path, reporter: Reporter, path: Path) -> FetchedModel:
+    local = LocalModel(path)
+    spans = _read_spans(path, str(path))
+    if local.has_linked_weights(spans):
+        # onnx refuses weights that are links, so these get a private copy.
+        return _fetch_from(local, source, folder, reporter, RetryPolicy())
+    names = _names(local.model, spans)
+    files = tuple(local.digest(name, Advance(reporter, name, local.size_bytes(name))) for name in names)
+    _check_digest(source, files[0], str(path))
+    check_lengths(spans, {file.path: file.size_bytes for file in files}, str(path))
+    return _fetched(path, files)
+
+
+def _fetch_from(
+    origin: Origin, source: ModelSource, folder: Path, reporter: Reporter, retry: RetryPolicy
+) -> FetchedModel:
+    where = redact(source.uri)
+    with Downloads.open(folder, source.uri, origin, retry) as downloads:
+        model = downloads.fetch(origin.model, reporter)
+        with downloads.discarded_on_error():
+            _check_digest(source, model, where)
+            spans = _read_spans(downloads.path(origin.model), where)
+        tensors = {span.file: span.tensor for span in reversed(spans)}
+        weights = _names(origin.model, spans)[1:]
+        files = (model, *(downloads.fetch(name, reporter, tensor=tensors[name]) for name in weights))
+        with downloads.discarded_on_error():
+            check_lengths(spans, {file.path: file.size_bytes for file in files}, where)
+        return _fetched(downloads.publish(files) / origin.model, files)
+
+
+def _read_spans(model: Path, where: str) -> tuple[WeightsSpan, ...]:
+    check_not_foreign(model, where)
+    return read_weights_spans(model, where)
+
+
+def _names(model: str, spans: tuple[WeightsSpan, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((model, *(span.file for span in spans))))
+
+
+def _check_digest(source: ModelSource, model: StoredFile, where: str) -> None:
+    if source.sha256 is None or source.sha256.lower() == model.digest:
+        return
+    raise SourceError(
+        "the digest differs",
+        where=where,
+        why=f"expected sha256 {source.sha256}, found {model.digest} ({say_bytes(model.size_bytes)})",
+        remedy="find out who changed the model; where the change is right, put the new digest into the document",
+        reason=SourceReason.DIGEST_MISMATCH,
+    )
+
+
+def _fetched(path: Path, files: tuple[StoredFile, ...]) -> FetchedModel:
+    return FetchedModel(
+        path=path,
+        files=files,
+        source_digest=content_digest(files),
+        model_digest=files[0].digest,
+        size_bytes=sum(file.size_bytes for file in files),
+    )
