@@ -1,0 +1,80 @@
+"""`python -m enginesmith_runtime.server`: one server process, told everything by a ServeRequest."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from enginesmith_contract import environment
+from enginesmith_contract.errors import EnginesmithError, ServeError
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.serve_request import ServeRequest
+from enginesmith_runtime.progress_output import open_reporter
+from enginesmith_runtime.server.announcement import Endpoints, ready_line, ready_text
+from enginesmith_runtime.server.app import serve
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> ExitCode:
+    """Read the request and serve; every failure is one sentence on stderr and an exit code."""
+    parser = argparse.ArgumentParser(prog="python -m enginesmith_runtime.server", description=__doc__)
+    parser.add_argument(
+        "--request", help=f"file with a ServeRequest as JSON, /dev/fd/N too (default: ${environment.SERVE_REQUEST})"
+    )
+    parsed = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_format = os.environ.get(environment.LOG_FORMAT, "auto")
+    try:
+        request = _read_request(parsed.request or os.environ.get(environment.SERVE_REQUEST))
+        with open_reporter(log_format, sys.stderr) as reporter:
+            return asyncio.run(serve(request, _announcer(log_format), reporter))
+    except EnginesmithError as error:
+        print(f"enginesmith: {error}", file=sys.stderr)  # noqa: T201 - the process's last word
+        return error.exit_code
+
+
+def _read_request(path: str | None) -> ServeRequest:
+    if path is None:
+        raise ServeError(
+            "no request was given", remedy=f"pass --request FILE or set {environment.SERVE_REQUEST}", reason="NoRequest"
+        )
+    try:
+        request = ServeRequest.from_json(Path(path).read_bytes())
+    except OSError as error:
+        raise ServeError(
+            "the request cannot be read", where=path, why=error.strerror or str(error), reason="NoRequest"
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ServeError(
+            "the request is no ServeRequest", where=path, why=f"{field}: {first['msg']}", reason="RequestInvalid"
+        ) from error
+    names = [model.name for model in request.models]
+    if not names or len(set(names)) < len(names):
+        raise ServeError(
+            "a server needs models, each with a name of its own",
+            where=path,
+            why=f"found {', '.join(names) or 'none'}",
+            reason="RequestInvalid",
+        )
+    return request
+
+
+def _announcer(log_format: str) -> Callable[[Endpoints], None]:
+    text = log_format == "text" or (log_format == "auto" and sys.stdout.isatty())
+
+    def announce(endpoints: Endpoints) -> None:
+        print(ready_text(endpoints) if text else ready_line(endpoints), flush=True)  # noqa: T201 - what a caller reads
+
+    return announce
+
+
+if __name__ == "__main__":
+    sys.exit(main())

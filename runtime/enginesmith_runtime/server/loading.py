@@ -1,0 +1,158 @@
+"""From a ServedModel to a model that answers. Nothing is loaded before its manifest fits what this process sees."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from enginesmith_contract.backends import Backend, Hardware
+from enginesmith_contract.errors import EngineRefusedError, StoreError
+from enginesmith_contract.keys import engine_key
+from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.serve_request import ServedModel
+from enginesmith_contract.store_layout import engine_pointer
+from enginesmith_contract.verification import VerificationStatus
+from enginesmith_runtime.engines.device import detect_devices, host_hardware
+from enginesmith_runtime.engines.interface import Engine, Loader
+from enginesmith_runtime.engines.refusal import refuse_unless_fits
+from enginesmith_runtime.engines.registry import loader
+from enginesmith_runtime.progress import Reporter
+from enginesmith_runtime.server.instance_pool import InstancePool
+from enginesmith_runtime.server.model import LoadedModel
+from enginesmith_runtime.server.protocol.profile_choice import ProfileTable
+from enginesmith_runtime.server.warm_up import verify_if_not_run, warm_up
+from enginesmith_runtime.store.interface import Store
+from enginesmith_runtime.store.open import open_store
+
+__all__ = ["Loading", "load_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """What loading needs beside the model.
+
+    Attributes:
+        folder: scratch space for the engine's files while the server lives.
+        queue_limit: requests of this model that may wait for an instance.
+    """
+
+    folder: Path
+    queue_limit: int
+    reporter: Reporter
+
+
+def load_model(served: ServedModel, loading: Loading) -> LoadedModel:
+    """Load, verify and warm up one engine.
+
+    Raises:
+        StoreError: the store cannot be read or has no such engine.
+        EngineRefusedError: the engine is not what was built, does not fit this device or library, or does not run.
+        VerificationError: nothing could verify the engine before, and its answers are wrong.
+    """
+    reporter = loading.reporter
+    reporter.begin("load", served.name)
+    store = open_store(served.store)
+    manifest = _read_manifest(store, served)
+    loads = loader(manifest.toolchain.backend)
+    _refuse_unless_loadable(manifest, loads)
+    folder = loading.folder / served.name
+    _get_files(store, manifest, folder)
+    engine = loads.load(manifest, folder, served.backend_options)
+    reporter.end(model=served.name, engine=manifest.engine_key)
+    verify_if_not_run(engine, folder, reporter)
+    return _open_model(served, engine, folder, loading)
+
+
+def _open_model(served: ServedModel, engine: Engine, folder: Path, loading: Loading) -> LoadedModel:
+    manifest = engine.manifest
+    loading.reporter.begin("warmUp", served.name)
+    instances = [engine.open_instance() for _ in range(served.instances)]
+    warm_up(manifest, instances, folder)
+    loading.reporter.end(model=served.name, profiles=max(len(manifest.profiles), 1), instances=served.instances)
+    return LoadedModel(
+        name=served.name,
+        version=served.version,
+        target=served.target,
+        manifest=manifest,
+        profiles=ProfileTable(manifest.inputs, manifest.profiles),
+        inputs={spec.name: spec for spec in manifest.inputs},
+        outputs={spec.name: spec for spec in manifest.outputs},
+        pool=InstancePool(instances, queue_limit=loading.queue_limit, name=served.name),
+    )
+
+
+def _read_manifest(store: Store, served: ServedModel) -> Manifest:
+    pointer = engine_pointer(served.engine_key)
+    document = store.read_pointer(pointer)
+    if document is None:
+        raise StoreError(
+            "the store has no such engine",
+            where=f"{served.store}, {pointer}",
+            remedy="build it first, or give the store that it was built into",
+            reason="EngineMissing",
+        )
+    try:
+        manifest = Manifest.from_json(document)
+    except ValidationError as error:
+        raise EngineRefusedError(
+            "the manifest cannot be read",
+            where=pointer,
+            why=f"{error.error_count()} fields are not what this version writes",
+            remedy="serve with the version that built the engine, or build it again",
+            reason="ManifestUnreadable",
+        ) from error
+    if engine_key(manifest.key_inputs) != served.engine_key:
+        raise EngineRefusedError(
+            "the manifest is of another engine",
+            where=pointer,
+            why=f"its inputs give the key {engine_key(manifest.key_inputs)[:12]}",
+            remedy="build the engine again; the store was altered",
+            reason="KeyMismatch",
+        )
+    return manifest
+
+
+def _refuse_unless_loadable(manifest: Manifest, loads: Loader) -> None:
+    if manifest.verification.status is VerificationStatus.FAILED:
+        raise EngineRefusedError(
+            "the engine failed its verification",
+            where=f"engine {manifest.engine_key[:12]}",
+            why=manifest.verification.reason,
+            remedy="build it with a wider precision or a looser limit",
+            reason="VerificationFailed",
+        )
+    # The device first: NVIDIA's libraries abort the process where there is no driver.
+    device = _find_device(manifest)
+    refuse_unless_fits(manifest, device, loads.version())
+
+
+def _find_device(manifest: Manifest) -> Hardware:
+    backend = manifest.toolchain.backend
+    if backend is Backend.ONNXRUNTIME:
+        return host_hardware()
+    devices = detect_devices()
+    if not devices:
+        raise EngineRefusedError(
+            "this process sees no GPU",
+            where=f"engine {manifest.engine_key[:12]}",
+            why=f"a {backend} engine runs on a GPU only",
+            remedy=f"serve it on a machine with {manifest.hardware.product or 'such a GPU'} and its driver",
+            reason="NoGpu",
+        )
+    return devices[0]
+
+
+def _get_files(store: Store, manifest: Manifest, folder: Path) -> None:
+    references = tuple(reference.file for reference in manifest.references)
+    try:
+        store.get_files((*manifest.files, *manifest.plugins, *references), folder)
+    except StoreError as error:
+        if error.reason != "Tampered":
+            raise
+        raise EngineRefusedError(
+            "the engine is not what was built",
+            where=error.where,
+            why=error.what,
+            remedy=error.remedy,
+            reason="Tampered",
+        ) from error

@@ -1,0 +1,116 @@
+"""Prometheus metrics, made from the models' counters when they are scraped, so that a request pays nothing for them."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from enginesmith_contract.errors import ServeError
+from enginesmith_runtime.server.model import LoadedModel
+from enginesmith_runtime.server.repository import ModelState, Repository
+
+__all__ = ["ModelCollector", "start_metrics"]
+
+_LABELS = ("model", "version", "target")
+
+
+class ModelCollector(Collector):
+    """Turns the counters of a repository's models into metrics."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics of this moment."""
+        models = [entry.model for entry in self._repository if entry.model is not None]
+        ready = GaugeMetricFamily("enginesmith_model_ready", "1 where the model answers.", labels=_LABELS)
+        for entry in self._repository:
+            labels = (entry.served.name, entry.served.version, entry.served.target)
+            ready.add_metric(labels, float(entry.state is ModelState.READY and not self._repository.draining))
+        yield ready
+        yield from _counters(models)
+        yield from _gauges(models)
+        yield from _histograms(models)
+
+
+def start_metrics(repository: Repository, address: str) -> tuple[Callable[[], None], str]:
+    """Serve /metrics on host:port; returns how to stop and the address.
+
+    Raises:
+        ServeError: the address cannot be had.
+    """
+    registry = CollectorRegistry()
+    registry.register(ModelCollector(repository))
+    host, _, port = address.rpartition(":")
+    try:
+        server, _thread = start_http_server(int(port), addr=host.strip("[]") or "0.0.0.0", registry=registry)  # noqa: S104 - an empty host means all, as everywhere
+    except (OSError, ValueError) as error:
+        raise ServeError(
+            "cannot listen for metrics", where=address, why=str(error), remedy="choose a free metrics address"
+        ) from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+
+    return stop, f"{host}:{server.server_port}"
+
+
+def _counters(models: list[LoadedModel]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "enginesmith_requests", "Requests by outcome, as gRPC names it.", labels=(*_LABELS, "code")
+    )
+    inferences = CounterMetricFamily("enginesmith_inferences", "Inferences; a batch of n counts n.", labels=_LABELS)
+    for model in models:
+        counters = model.statistics.read()
+        for code, count in tuple(counters.requests.items()):
+            requests.add_metric((*_labels(model), code.name if code else "OK"), count)
+        inferences.add_metric(_labels(model), counters.inference_count)
+    yield requests
+    yield inferences
+
+
+def _gauges(models: list[LoadedModel]) -> Iterator[Metric]:
+    running = GaugeMetricFamily("enginesmith_requests_in_flight", "Inferences that run.", labels=_LABELS)
+    waiting = GaugeMetricFamily("enginesmith_requests_queued", "Requests that wait for an instance.", labels=_LABELS)
+    instances = GaugeMetricFamily("enginesmith_instances", "Inferences that can run at once.", labels=_LABELS)
+    engines = InfoMetricFamily("enginesmith_engine", "The engine that answers.", labels=_LABELS)
+    for model in models:
+        running.add_metric(_labels(model), model.pool.running)
+        waiting.add_metric(_labels(model), model.pool.waiting)
+        instances.add_metric(_labels(model), model.pool.size)
+        toolchain = model.manifest.toolchain
+        facts = {
+            "engine": model.manifest.engine_key,
+            "backend": toolchain.backend.value,
+            "backend_version": toolchain.version,
+            "gpu": model.manifest.hardware.product or "",
+        }
+        engines.add_metric(_labels(model), facts)
+    yield from (running, waiting, instances, engines)
+
+
+def _histograms(models: list[LoadedModel]) -> Iterator[Metric]:
+    queue = HistogramMetricFamily("enginesmith_queue_seconds", "Time before an instance was free.", labels=_LABELS)
+    compute = HistogramMetricFamily("enginesmith_compute_seconds", "Time of the engine's run.", labels=_LABELS)
+    for model in models:
+        counters = model.statistics.read()
+        queue.add_metric(_labels(model), counters.queue_histogram.cumulative(), counters.queue_histogram.sum_seconds)
+        compute.add_metric(
+            _labels(model), counters.compute_histogram.cumulative(), counters.compute_histogram.sum_seconds
+        )
+    yield queue
+    yield compute
+
+
+def _labels(model: LoadedModel) -> tuple[str, str, str]:
+    return (model.name, model.version, model.target)

@@ -1,0 +1,157 @@
+"""What a client may learn of a model: ModelMetadata, ModelConfig, ModelStatistics."""
+
+from typing import Final, cast
+
+from enginesmith_contract.backends import Backend
+from enginesmith_contract.profiles import ShapeRange
+from enginesmith_contract.protos import inference_pb2 as pb
+from enginesmith_contract.protos import model_config_pb2 as config
+from enginesmith_contract.tensors import DType, TensorSpec
+from enginesmith_runtime.server.model import LoadedModel
+from enginesmith_runtime.server.protocol.tensor_encoding import string_parameters
+from enginesmith_runtime.server.statistics import Snapshot, Total
+
+__all__ = ["describe_config", "describe_metadata", "describe_statistics"]
+
+# As Triton names them, for clients that look.
+_PLATFORMS: Final = {
+    Backend.TENSORRT: "tensorrt_plan",
+    Backend.TENSORRT_RTX: "tensorrt_rtx_plan",
+    Backend.ONNXRUNTIME: "onnxruntime_onnx",
+}
+_BACKENDS: Final = {
+    Backend.TENSORRT: "tensorrt",
+    Backend.TENSORRT_RTX: "tensorrt_rtx",
+    Backend.ONNXRUNTIME: "onnxruntime",
+}
+
+
+def describe_metadata(model: LoadedModel) -> pb.ModelMetadataResponse:
+    """Return the model's tensors, the range of each open dimension and where the engine comes from."""
+    manifest = model.manifest
+    return pb.ModelMetadataResponse(
+        name=model.name,
+        versions=[model.version],
+        platform=_PLATFORMS[manifest.toolchain.backend],
+        inputs=[_tensor(spec, _range_parameters(model, spec)) for spec in manifest.inputs],
+        outputs=[_tensor(spec, {}) for spec in manifest.outputs],
+        parameters=string_parameters(
+            {
+                "engine": manifest.engine_key,
+                "target": model.target,
+                "digest": manifest.engine_digest,
+                "toolchain": f"{manifest.toolchain.backend} {manifest.toolchain.version}",
+                "verification": manifest.verification.status.value,
+            }
+        ),
+    )
+
+
+def describe_config(model: LoadedModel) -> config.ModelConfig:
+    """Return what can be said in Triton's terms."""
+    manifest, batched = model.manifest, model.max_batch_size > 0
+    kind = config.ModelInstanceGroup.KIND_GPU if manifest.hardware.product else config.ModelInstanceGroup.KIND_CPU
+    described = config.ModelConfig(
+        name=model.name,
+        platform=_PLATFORMS[manifest.toolchain.backend],
+        backend=_BACKENDS[manifest.toolchain.backend],
+        version_policy=config.ModelVersionPolicy(latest=config.ModelVersionPolicy.Latest(num_versions=1)),
+        max_batch_size=model.max_batch_size,
+        input=[
+            config.ModelInput(name=spec.name, data_type=_data_type(spec.dtype), dims=_dims(spec, batched=batched))
+            for spec in manifest.inputs
+        ],
+        output=[
+            config.ModelOutput(name=spec.name, data_type=_data_type(spec.dtype), dims=_dims(spec, batched=batched))
+            for spec in manifest.outputs
+        ],
+        instance_group=[
+            config.ModelInstanceGroup(
+                name=model.name,
+                count=model.pool.size,
+                kind=kind,
+                profile=[profile.name for profile in model.profiles.profiles],
+            )
+        ],
+        default_model_filename=manifest.files[0].path if manifest.files else "",
+        model_transaction_policy=config.ModelTransactionPolicy(decoupled=False),
+    )
+    for name, value in (("engine", manifest.engine_key), ("target", model.target)):
+        described.parameters[name].string_value = value
+    return described
+
+
+def describe_statistics(model: LoadedModel) -> pb.ModelStatistics:
+    """Return the counters since the start."""
+    counters = model.statistics.read()
+    batches = dict(counters.batches)
+    memory = model.manifest.device_memory_bytes
+    return pb.ModelStatistics(
+        name=model.name,
+        version=model.version,
+        last_inference=counters.last_inference_ms,
+        inference_count=counters.inference_count,
+        execution_count=counters.execution_count,
+        inference_stats=_inference_statistics(counters),
+        batch_stats=[
+            pb.InferBatchStatistics(
+                batch_size=size,
+                compute_input=_duration(totals.compute_input),
+                compute_infer=_duration(totals.compute_infer),
+                compute_output=_duration(totals.compute_output),
+            )
+            for size, totals in sorted(batches.items())
+        ],
+        memory_usage=[pb.MemoryUsage(type="GPU", id=0, byte_size=memory * model.pool.size)] if memory else [],
+    )
+
+
+def _inference_statistics(counters: Snapshot) -> pb.InferStatistics:
+    batches = tuple(counters.batches.values())
+    return pb.InferStatistics(
+        success=_duration(counters.success),
+        fail=_duration(counters.fail),
+        queue=_duration(counters.queue),
+        compute_input=_sum(tuple(totals.compute_input for totals in batches)),
+        compute_infer=_sum(tuple(totals.compute_infer for totals in batches)),
+        compute_output=_sum(tuple(totals.compute_output for totals in batches)),
+        cache_hit=pb.StatisticDuration(),
+        cache_miss=pb.StatisticDuration(),
+    )
+
+
+def _duration(total: Total) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=total.count, ns=total.ns)
+
+
+def _sum(totals: tuple[Total, ...]) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=sum(total.count for total in totals), ns=sum(total.ns for total in totals))
+
+
+def _tensor(spec: TensorSpec, parameters: dict[str, str]) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(
+        name=spec.name, datatype=spec.dtype.value, shape=spec.shape, parameters=string_parameters(parameters)
+    )
+
+
+def _range_parameters(model: LoadedModel, spec: TensorSpec) -> dict[str, str]:
+    if not spec.is_dynamic:
+        return {}
+    ranges = model.profiles.ranges(spec.name)
+    return {
+        f"profile.{profile.name}": _range_text(accepted)
+        for profile, accepted in zip(model.profiles.profiles, ranges, strict=True)
+    }
+
+
+def _range_text(accepted: ShapeRange) -> str:
+    return f"min {list(accepted.min)} opt {list(accepted.opt)} max {list(accepted.max)}"
+
+
+def _dims(spec: TensorSpec, *, batched: bool) -> tuple[int, ...]:
+    return spec.shape[1:] if batched else spec.shape
+
+
+def _data_type(dtype: DType) -> config.DataType:
+    name = "TYPE_STRING" if dtype is DType.BYTES else f"TYPE_{dtype.value}"
+    return cast("config.DataType", config.DataType.Value(name))

@@ -1,0 +1,104 @@
+"""Which of an engine's shape profiles a request runs in.
+
+The chosen profile contains every input's shape and its `opt` is nearest (sum of the differences over all dimensions,
+as Triton's TensorRT backend chooses).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.tensors import TensorSpec
+from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+
+__all__ = ["ProfileTable"]
+
+Shape = tuple[int, ...]
+
+
+class ProfileTable:
+    """The profiles of one engine, with a range for every input."""
+
+    def __init__(self, inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> None:
+        self.profiles = tuple(profiles) or (Profile(),)
+        self._inputs = tuple(inputs)
+        self._ranges = tuple({spec.name: _range(spec, profile) for spec in inputs} for profile in self.profiles)
+
+    def ranges(self, name: str) -> tuple[ShapeRange, ...]:
+        """Return the ranges of the input `name`, one for each profile."""
+        return tuple(ranges[name] for ranges in self._ranges)
+
+    def choose(self, shapes: Mapping[str, Shape]) -> int:
+        """Return the index of the profile for these input shapes, which have the right ranks.
+
+        Raises:
+            ProtocolError: INVALID_ARGUMENT; names the tensor, its shape and what the nearest profile takes.
+        """
+        self._check_symbols(shapes)
+        fitting = [
+            index
+            for index, ranges in enumerate(self._ranges)
+            if all(ranges[name].contains(shape) for name, shape in shapes.items())
+        ]
+        match fitting:
+            case [only]:
+                return only
+            case []:
+                raise self._outside(shapes)
+            case _:
+                return min(fitting, key=lambda index: self._distance_to_opt(index, shapes))
+
+    def _distance_to_opt(self, index: int, shapes: Mapping[str, Shape]) -> int:
+        ranges = self._ranges[index]
+        return sum(
+            abs(opt - value)
+            for name, shape in shapes.items()
+            for opt, value in zip(ranges[name].opt, shape, strict=True)
+        )
+
+    def _outside(self, shapes: Mapping[str, Shape]) -> ProtocolError:
+        index = min(
+            range(len(self._ranges)),
+            key=lambda index: sum(_excess(self._ranges[index][name], shape) for name, shape in shapes.items()),
+        )
+        name = next(name for name, shape in shapes.items() if not self._ranges[index][name].contains(shape))
+        accepted, shape = self._ranges[index][name], shapes[name]
+        dimension = next(
+            axis for axis, value in enumerate(shape) if not accepted.min[axis] <= value <= accepted.max[axis]
+        )
+        which = "the profile" if len(self.profiles) == 1 else "every profile; the nearest is"
+        return ProtocolError(
+            Code.INVALID_ARGUMENT,
+            f"input '{name}': shape {list(shape)} lies outside {which} '{self.profiles[index].name}', which takes "
+            f"{list(accepted.min)} to {list(accepted.max)}: dimension {dimension} is {shape[dimension]}, not "
+            f"{_interval(accepted.min[dimension], accepted.max[dimension])}",
+        )
+
+    def _check_symbols(self, shapes: Mapping[str, Shape]) -> None:
+        seen: dict[str, tuple[str, int]] = {}
+        for spec in self._inputs:
+            for symbol, value in zip(spec.symbols, shapes[spec.name], strict=False):
+                if symbol is None:
+                    continue
+                first, expected = seen.setdefault(symbol, (spec.name, value))
+                if value != expected:
+                    raise ProtocolError(
+                        Code.INVALID_ARGUMENT,
+                        f"input '{spec.name}': the model calls one dimension '{symbol}' here and in '{first}', so they "
+                        f"must be equal; the request has {value} and {expected}",
+                    )
+
+
+def _range(spec: TensorSpec, profile: Profile) -> ShapeRange:
+    given = profile.inputs.get(spec.name)
+    return given or ShapeRange(min=spec.shape, opt=spec.shape, max=spec.shape)
+
+
+def _excess(accepted: ShapeRange, shape: Shape) -> int:
+    return sum(
+        max(low - value, 0) + max(value - high, 0)
+        for low, value, high in zip(accepted.min, shape, accepted.max, strict=True)
+    )
+
+
+def _interval(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"

@@ -1,0 +1,171 @@
+"""Input tensors: from a request's raw or typed contents to arrays, every byte accounted for."""
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from enginesmith_contract.protos.inference_pb2 import InferTensorContents, ModelInferRequest
+from enginesmith_contract.tensors import DType, TensorSpec
+from enginesmith_runtime.engines.interface import Array
+from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+
+__all__ = ["TYPED_FIELDS", "decode_inputs"]
+
+InferInput = ModelInferRequest.InferInputTensor
+
+TYPED_FIELDS: Final[Mapping[DType, str]] = {
+    DType.BOOL: "bool_contents",
+    DType.INT8: "int_contents",
+    DType.INT16: "int_contents",
+    DType.INT32: "int_contents",
+    DType.INT64: "int64_contents",
+    DType.UINT8: "uint_contents",
+    DType.UINT16: "uint_contents",
+    DType.UINT32: "uint_contents",
+    DType.UINT64: "uint64_contents",
+    DType.FP32: "fp32_contents",
+    DType.FP64: "fp64_contents",
+    DType.BYTES: "bytes_contents",
+}
+"""The field of InferTensorContents that holds each datatype; FP16 and BF16 have none."""
+
+_LENGTH: Final = struct.Struct("<I")
+
+
+def decode_inputs(
+    request: ModelInferRequest, raw: Sequence[memoryview], specs: Mapping[str, TensorSpec]
+) -> dict[str, Array]:
+    """Return one array for each input of the model, in the model's order.
+
+    Args:
+        request: without its raw contents.
+        raw: the raw contents, in the order of `request.inputs`; empty where contents are typed.
+        specs: the model's inputs by name.
+
+    Returns:
+        C-contiguous, aligned arrays that may be views of the received bytes: read only.
+
+    Raises:
+        ProtocolError: INVALID_ARGUMENT naming the input; UNIMPLEMENTED for shared memory.
+    """
+    _check_names(request, specs)
+    if raw and len(raw) != len(request.inputs):
+        raise _invalid(
+            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; it needs one for each, "
+            "or none where contents are typed"
+        )
+    arrays: dict[str, Array] = {}
+    for index, tensor in enumerate(request.inputs):
+        spec = specs[tensor.name]
+        shape = _check_header(tensor, spec)
+        if raw:
+            if tensor.HasField("contents"):
+                raise _invalid(f"input '{tensor.name}' has typed contents beside raw_input_contents; use one of them")
+            arrays[tensor.name] = _from_raw(raw[index], spec, shape)
+        else:
+            arrays[tensor.name] = _from_typed(tensor.contents, spec, shape)
+    return {name: arrays[name] for name in specs}
+
+
+def _check_names(request: ModelInferRequest, specs: Mapping[str, TensorSpec]) -> None:
+    given: set[str] = set()
+    for tensor in request.inputs:
+        if tensor.name not in specs:
+            raise _invalid(f"input '{tensor.name}' is not one of the model's inputs: {_names(specs)}")
+        if tensor.name in given:
+            raise _invalid(f"input '{tensor.name}' is given twice")
+        given.add(tensor.name)
+    missing = [name for name in specs if name not in given]
+    if missing:
+        raise _invalid(f"input {_names(missing)} is missing; the model takes {_names(specs)}")
+
+
+def _check_header(tensor: InferInput, spec: TensorSpec) -> tuple[int, ...]:
+    """Check datatype and shape against the model's, and return the shape."""
+    if tensor.datatype != spec.dtype:
+        raise _invalid(f"input '{spec.name}': datatype is '{tensor.datatype}', the model takes {spec.dtype}")
+    if "shared_memory_region" in tensor.parameters:
+        raise ProtocolError(
+            Code.UNIMPLEMENTED, f"input '{spec.name}': shared memory is not offered; send the contents with the request"
+        )
+    shape = tuple(tensor.shape)
+    if len(shape) != len(spec.shape):
+        raise _invalid(
+            f"input '{spec.name}': shape {list(shape)} has {len(shape)} dimensions, the model takes "
+            f"{len(spec.shape)}: {list(spec.shape)}"
+        )
+    if any(value < 0 for value in shape):
+        raise _invalid(f"input '{spec.name}': shape {list(shape)} has a negative dimension")
+    for axis, (value, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
+        if wanted >= 0 and value != wanted:
+            raise _invalid(
+                f"input '{spec.name}': dimension {axis} of shape {list(shape)} is {value}, the model takes {wanted}: "
+                f"{list(spec.shape)}"
+            )
+    return shape
+
+
+def _from_raw(content: memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    count = math.prod(shape)
+    if spec.dtype is DType.BYTES:
+        return _strings(_split_strings(content, spec, count), shape)
+    wanted = count * spec.dtype.numpy.itemsize
+    if len(content) != wanted:
+        raise _invalid(
+            f"input '{spec.name}': {len(content)} bytes of raw contents, but {spec.dtype} {list(shape)} takes {wanted}"
+        )
+    array = np.frombuffer(content, dtype=spec.dtype.numpy).reshape(shape)
+    if spec.dtype is DType.BOOL and array.view(np.uint8).max(initial=0) > 1:
+        raise _invalid(f"input '{spec.name}': BOOL raw contents hold a byte that is neither 0 nor 1")
+    # A view starts wherever the message put it; kernels may load whole vectors.
+    return array if array.flags.aligned else array.copy()
+
+
+def _split_strings(content: memoryview, spec: TensorSpec, count: int) -> list[bytes]:
+    strings: list[bytes] = []
+    position, end = 0, len(content)
+    while position < end:
+        start = position + _LENGTH.size
+        position = start + _LENGTH.unpack_from(content, position)[0] if start <= end else end + 1
+        if position > end:
+            raise _invalid(f"input '{spec.name}': element {len(strings)} of the BYTES contents is cut off")
+        strings.append(bytes(content[start:position]))
+    if len(strings) != count:
+        raise _invalid(f"input '{spec.name}': {len(strings)} BYTES elements, but the shape takes {count}")
+    return strings
+
+
+def _from_typed(contents: InferTensorContents, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    field = TYPED_FIELDS.get(spec.dtype)
+    if field is None:
+        raise _invalid(f"input '{spec.name}': {spec.dtype} travels in raw_input_contents only")
+    present = [descriptor.name for descriptor, _ in contents.ListFields()]
+    if any(name != field for name in present):
+        raise _invalid(f"input '{spec.name}': {spec.dtype} travels in {field}, the request has {_names(present)}")
+    values = getattr(contents, field)
+    count = math.prod(shape)
+    if len(values) != count:
+        raise _invalid(f"input '{spec.name}': {len(values)} elements in {field}, but the shape takes {count}")
+    if spec.dtype is DType.BYTES:
+        return _strings(list(values), shape)
+    try:
+        return np.array(values, dtype=spec.dtype.numpy).reshape(shape)
+    except OverflowError:
+        raise _invalid(f"input '{spec.name}': {field} holds a value that {spec.dtype} cannot") from None
+
+
+def _strings(values: list[bytes], shape: tuple[int, ...]) -> Array:
+    array = np.empty(len(values), dtype=np.object_)
+    array[:] = values
+    return array.reshape(shape)
+
+
+def _names(names: Mapping[str, TensorSpec] | Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _invalid(message: str) -> ProtocolError:
+    return ProtocolError(Code.INVALID_ARGUMENT, message)

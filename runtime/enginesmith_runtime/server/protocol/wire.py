@@ -1,0 +1,99 @@
+"""The raw tensors of a message without a copy.
+
+A protobuf library copies `raw_input_contents` into the message and again out of it. For a request of several megabytes
+these copies are most of the cost, so the top level of the message is walked by hand: raw fields become views into the
+received bytes, everything else goes to the library. See the wire format, https://protobuf.dev/programming-guides/encoding/.
+"""
+
+from collections.abc import Sequence
+
+from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+
+__all__ = ["join_raw_outputs", "split_raw_inputs", "wrap_message"]
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_RAW_INPUT_TAG = 7 << 3 | _BYTES
+_RAW_OUTPUT_TAG = bytes([6 << 3 | _BYTES])
+_MAX_VARINT_BYTES = 10
+
+Buffer = bytes | memoryview
+
+
+def split_raw_inputs(data: bytes) -> tuple[bytes, list[memoryview]]:
+    """Return a ModelInferRequest's bytes without its raw contents, and those as views into `data`.
+
+    Raises:
+        ProtocolError: INVALID_ARGUMENT; the bytes end too early or hold an unknown wire type.
+    """
+    view, end = memoryview(data), len(data)
+    kept: list[memoryview] = []
+    raw: list[memoryview] = []
+    position = start = 0
+    while position < end:
+        tag_at = position
+        tag, position = _varint(data, position)
+        if tag & 7 != _BYTES:
+            position = _skip(data, position, tag & 7)
+            continue
+        size, position = _varint(data, position)
+        position += size
+        if position > end:
+            raise _malformed()
+        if tag == _RAW_INPUT_TAG:
+            kept.append(view[start:tag_at])
+            raw.append(view[position - size : position])
+            start = position
+    if not raw:
+        return data, raw
+    kept.append(view[start:])
+    return b"".join(kept), raw
+
+
+def join_raw_outputs(head: bytes, raw: Sequence[Buffer]) -> bytes:
+    """Return a serialised ModelInferResponse with `raw` appended as its raw_output_contents."""
+    parts: list[Buffer] = [head]
+    for content in raw:
+        parts += (_RAW_OUTPUT_TAG, _encode_varint(len(content)), content)
+    return b"".join(parts)
+
+
+def wrap_message(number: int, body: bytes) -> bytes:
+    """Return a message whose field `number` is the message `body`."""
+    return b"".join((_encode_varint(number << 3 | _BYTES), _encode_varint(len(body)), body))
+
+
+def _skip(data: bytes, position: int, wire_type: int) -> int:
+    match wire_type:
+        case 0:
+            _, position = _varint(data, position)
+        case 1:
+            position += 8
+        case 5:
+            position += 4
+        case _:
+            raise _malformed()
+    if position > len(data):
+        raise _malformed()
+    return position
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift, byte in enumerate(data[position : position + _MAX_VARINT_BYTES]):
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:  # noqa: PLR2004 - the last byte of a varint has no continuation bit
+            return value, position + shift + 1
+    raise _malformed()
+
+
+def _encode_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:  # noqa: PLR2004 - seven bits a byte
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _malformed() -> ProtocolError:
+    return ProtocolError(Code.INVALID_ARGUMENT, "the bytes are no ModelInferRequest: the message is cut off or garbled")

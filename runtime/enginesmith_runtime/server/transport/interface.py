@@ -1,0 +1,116 @@
+"""What a transport adapter and the protocol agree on: bytes in, bytes out.
+
+A handler gets the bytes of a request and a `reply` that it calls once, from any thread: at once where the answer is
+known, from an instance's thread after an inference. So an adapter may wait with an event loop, a thread or in native
+code, and nobody holds a thread while a request is queued.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from enginesmith_runtime.server.protocol.errors import ProtocolError
+
+__all__ = [
+    "Answer",
+    "Call",
+    "CallContext",
+    "Emit",
+    "Method",
+    "Methods",
+    "Reply",
+    "StreamMethod",
+    "Transport",
+    "UnaryMethod",
+    "WatchMethod",
+]
+
+
+class CallContext:
+    """What a call carries beside its bytes.
+
+    Attributes:
+        deadline: on `time.monotonic()`'s clock, in seconds; None: the client waits for ever.
+        cancelled: whether the client has gone; work not yet begun is then dropped.
+    """
+
+    __slots__ = ("_on_cancel", "cancelled", "deadline")
+
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
+        self.cancelled = False
+        self._on_cancel: Callable[[], None] | None = None
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the client goes; the adapter calls `cancel` on the thread that called the handler."""
+        self._on_cancel = callback
+
+    def cancel(self) -> None:
+        """Say that the client has gone."""
+        self.cancelled = True
+        if self._on_cancel is not None:
+            self._on_cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer: the message's bytes and the initial metadata that goes before it."""
+
+    body: bytes
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+Reply = Callable[[Answer | ProtocolError], None]
+Call = Callable[[bytes, CallContext, Reply], None]
+Emit = Callable[[bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryMethod:
+    """One request, one answer. The handler raises `ProtocolError` or replies, never both."""
+
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMethod:
+    """A stream of requests, each with one answer; answers keep the order of their requests.
+
+    Attributes:
+        in_flight: how many requests of one stream may be unanswered; the adapter reads no further until one is.
+    """
+
+    call: Call
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchMethod:
+    """One request, answers until the client leaves.
+
+    Attributes:
+        subscribe: takes the request and an `emit` that may be called from any thread; returns how to end it.
+    """
+
+    subscribe: Callable[[bytes, Emit], Callable[[], None]]
+
+
+Method = UnaryMethod | StreamMethod | WatchMethod
+Methods = Mapping[str, Method]
+"""By full name, with a slash before the service and before the method."""
+
+
+class Transport(Protocol):
+    """A listening server over some wire."""
+
+    async def start(self, address: str) -> str:
+        """Listen on host:port; returns the address with the port that was taken.
+
+        Raises:
+            enginesmith_contract.errors.ServeError: the address cannot be had.
+        """
+        ...
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Tell connected clients to go elsewhere, take no new call, end running ones within the time."""
+        ...
