@@ -8,6 +8,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -39,32 +40,38 @@ _KEEPALIVE_MS: Final = 60_000
 Outcome = Answer | ProtocolError
 
 
+@dataclass(frozen=True, kw_only=True)
 class GrpcLimits:
-    """Options of the library's server, from what a ServeRequest says."""
+    """What a ServeRequest says about connections and messages; see there."""
 
-    def __init__(self, *, max_message_bytes: int, max_connection_age_seconds: float | None, grace_seconds: float):
-        # The two limits of the library bound what goes over the wire; answers get a legible refusal earlier.
-        self.options: list[tuple[str, int]] = [
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", max_message_bytes),
+    max_message_bytes: int
+    max_connection_age_seconds: float | None
+    grace_seconds: float
+
+    def options(self) -> list[tuple[str, int]]:
+        """Return the options of the library's server."""
+        options = [
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.so_reuseport", 0),  # else a second server on the port is no error
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ]
-        if max_connection_age_seconds is not None:
-            self.options += [
-                ("grpc.max_connection_age_ms", int(max_connection_age_seconds * 1000)),
-                ("grpc.max_connection_age_grace_ms", int(grace_seconds * 1000)),
+        if self.max_connection_age_seconds is not None:
+            options += [
+                ("grpc.max_connection_age_ms", int(self.max_connection_age_seconds * 1000)),
+                ("grpc.max_connection_age_grace_ms", int(self.grace_seconds * 1000)),
             ]
+        return options
 
 
 class GrpcTransport:
     """A grpcio server for a map of methods. Lives on one event loop."""
 
     def __init__(self, methods: Methods, limits: GrpcLimits) -> None:
-        self._server = grpc.aio.server(handlers=(_Handlers(methods),), options=limits.options)
+        self._server = grpc.aio.server(handlers=(_Handlers(methods),), options=limits.options())
 
     async def start(self, address: str) -> str:
         """Listen; see `Transport`."""
@@ -86,7 +93,7 @@ class GrpcTransport:
         await self._server.stop(grace_seconds)
 
 
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc] - the library has no types
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has no types
     """Finds the handler of a method by its full name."""
 
     def __init__(self, methods: Methods) -> None:
@@ -115,12 +122,12 @@ async def _serve_unary(call: Call, data: bytes, context: Any) -> bytes:  # noqa:
     except asyncio.CancelledError:
         call_context.cancel()
         raise
-    if isinstance(outcome, ProtocolError):
-        await context.abort(_STATUS[outcome.code], outcome.message)
-        raise AssertionError("abort does not return")
-    if outcome.metadata:
-        await context.send_initial_metadata(outcome.metadata)
-    return outcome.body
+    if isinstance(outcome, Answer):
+        if outcome.metadata:
+            await context.send_initial_metadata(outcome.metadata)
+        return outcome.body
+    await context.abort(_STATUS[outcome.code], outcome.message)
+    return b""  # not reached: abort raises
 
 
 async def _serve_stream(method: StreamMethod, requests: Any, context: Any) -> None:  # noqa: ANN401 - untyped library
@@ -135,7 +142,7 @@ async def _serve_stream(method: StreamMethod, requests: Any, context: Any) -> No
                 call_context = _call_context(context)
                 unanswered.add(call_context)
                 future = _begin(method.call, data, call_context)
-                future.add_done_callback(lambda _future, ended=call_context: unanswered.discard(ended))
+                future.add_done_callback(partial(_discard, unanswered, call_context))
                 answers.put_nowait(future)
         finally:
             answers.put_nowait(None)
@@ -153,6 +160,10 @@ async def _serve_stream(method: StreamMethod, requests: Any, context: Any) -> No
         reader.cancel()
         for call_context in tuple(unanswered):
             call_context.cancel()
+
+
+def _discard(unanswered: set[CallContext], call_context: CallContext, _future: asyncio.Future[Outcome]) -> None:
+    unanswered.discard(call_context)
 
 
 async def _serve_watch(

@@ -74,7 +74,9 @@ def inference_methods(repository: Repository, inference: Inference) -> Methods:
     }
 
 
-_FIXED_MODELS: Final = "a server's models are fixed when it starts; change the InferenceEngine and it is rolled out without an interruption"
+_FIXED_MODELS: Final = (
+    "a server's models are fixed when it starts; change the InferenceEngine, and it is rolled out without a gap"
+)
 _NO_SHARED_MEMORY: Final = "shared memory is not offered; send tensors in raw_input_contents"
 
 

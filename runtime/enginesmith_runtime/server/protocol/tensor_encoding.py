@@ -47,6 +47,7 @@ def string_parameters(values: Mapping[str, str]) -> dict[str, InferParameter]:
 
 def _join_strings(array: Array) -> bytes:
     parts: list[bytes] = []
-    for value in array.ravel():
+    strings: list[bytes] = array.ravel().tolist()
+    for value in strings:
         parts += (struct.pack("<I", len(value)), value)
     return b"".join(parts)
