@@ -1,0 +1,145 @@
+"""The file's own check: is it ONNX that today's runtimes read, and does everything that it names exist?
+
+Operators come before `onnx.checker`, which stops at the first unknown one; a user wants the whole list at once.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import onnx
+from onnx import checker, defs
+
+from enginesmith_contract.errors import ModelError
+from enginesmith_contract.tensors import DType, ModelFacts
+from enginesmith_runtime.prepare.advice import table_advice
+from enginesmith_runtime.prepare.facts import facts_of, model_files
+from enginesmith_runtime.prepare.graph import all_nodes, is_onnx_domain, label, opset_of, read_graph
+from enginesmith_runtime.prepare.index_bounds import find_index_bounds
+from enginesmith_runtime.prepare.jobs import Inspection
+
+__all__ = ["check_model", "inspect"]
+
+_OLDEST_OPSET: Final = 7  # ONNX Runtime's floor ("Compatibility" page of its documentation)
+_PLUGIN_SUFFIX: Final = "_TRT"  # how TensorRT's own plugins are called in exports (EfficientNMS_TRT)
+
+
+def inspect(path: Path) -> Inspection:
+    """Check a model and return what is known of it.
+
+    Raises:
+        enginesmith_contract.errors.ModelError: see `check_model` and `facts_of`.
+    """
+    model = read_graph(path)
+    facts = facts_of(model, path)
+    warnings = (*check_model(model, path), *_string_warnings(facts))
+    nodes = [(label(node), node.op_type, node.domain) for node in all_nodes(model.graph)]
+    return Inspection(
+        facts=facts, index_bounds=find_index_bounds(model.graph), advice=table_advice(nodes), warnings=tuple(warnings)
+    )
+
+
+def check_model(model: onnx.ModelProto, path: Path) -> tuple[str, ...]:
+    """Refuse a model that no runtime reads; returns warnings, one line each.
+
+    Raises:
+        enginesmith_contract.errors.ModelError: `ModelTooNew`, `OpsetTooOld`, `ExternalDataMissing`,
+            `OperatorsUnknown` (every one of them by node and operator) or `ModelInvalid` (the ONNX checker's words).
+    """
+    _check_versions(model, path)
+    _check_files(model, path)
+    unknown, plugins = _foreign_operators(model)
+    if unknown:
+        raise ModelError(
+            f"{len(unknown)} node(s) use operators that ONNX opset {opset_of(model)} does not have",
+            where=path.name,
+            why="; ".join(unknown),
+            remedy="export with a newer opset, or without these operators; a plugin's operator needs its own domain",
+            reason="OperatorsUnknown",
+        )
+    if not plugins:
+        _run_checker(path)
+    return tuple(f"node {name} uses {op}, which needs a plugin library in build.plugins" for name, op in plugins)
+
+
+def _check_versions(model: onnx.ModelProto, path: Path) -> None:
+    opset, newest = opset_of(model), defs.onnx_opset_version()
+    if model.ir_version > onnx.IR_VERSION or opset > newest:
+        raise ModelError(
+            "the model is newer than this release reads",
+            where=path.name,
+            why=f"IR version {model.ir_version} and opset {opset}; read are up to {int(onnx.IR_VERSION)} and {newest}",
+            remedy=f"export it with opset {newest} or lower",
+            reason="ModelTooNew",
+        )
+    if 0 < opset < _OLDEST_OPSET:
+        raise ModelError(
+            "the model's operator set is too old",
+            where=path.name,
+            why=f"opset {opset}; the oldest that runtimes read is {_OLDEST_OPSET}",
+            remedy="export it again, or raise it with onnx.version_converter",
+            reason="OpsetTooOld",
+        )
+
+
+def _check_files(model: onnx.ModelProto, path: Path) -> None:
+    missing = [file.relative_to(path.parent).as_posix() for file in model_files(model, path)[1:] if not file.is_file()]
+    if missing:
+        raise ModelError(
+            "weights are missing",
+            where=path.name,
+            why=f"the model says they lie in {', '.join(missing)} beside it",
+            remedy="put the weight files where the model file is, under the names that it knows",
+            reason="ExternalDataMissing",
+        )
+
+
+def _foreign_operators(model: onnx.ModelProto) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the operators that ONNX should have and has not, and those of other domains, which need plugins."""
+    versions = {entry.domain: int(entry.version) for entry in model.opset_import}
+    functions = {(function.domain, function.name) for function in model.functions}
+    unknown: list[str] = []
+    plugins: list[tuple[str, str]] = []
+    for node in _checked_nodes(model):
+        if (node.domain, node.op_type) in functions or _is_known(node, versions):
+            continue
+        if is_onnx_domain(node.domain) and not node.op_type.endswith(_PLUGIN_SUFFIX):
+            unknown.append(f"{label(node)} ({node.op_type})")
+        else:
+            plugins.append((label(node), "::".join(part for part in (node.domain, node.op_type) if part)))
+    return unknown, plugins
+
+
+def _checked_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    yield from all_nodes(model.graph)
+    for function in model.functions:
+        yield from function.node
+
+
+def _is_known(node: onnx.NodeProto, versions: dict[str, int]) -> bool:
+    domain = "" if is_onnx_domain(node.domain) else node.domain
+    version = versions.get(node.domain, versions.get(domain, defs.onnx_opset_version()))
+    try:
+        return not defs.get_schema(node.op_type, version, domain).deprecated
+    except defs.SchemaError:
+        return False
+
+
+def _run_checker(path: Path) -> None:
+    try:
+        checker.check_model(str(path))  # by path: a model in memory may not pass 2 GiB
+    except checker.ValidationError as error:
+        words = str(error).strip().splitlines()
+        raise ModelError(
+            "the ONNX checker refuses the model",
+            where=path.name,
+            why=words[0] if words else "it gives no reason",
+            remedy="export it again",
+            reason="ModelInvalid",
+        ) from error
+
+
+def _string_warnings(facts: ModelFacts) -> Iterator[str]:
+    names = [tensor.name for tensor in (*facts.inputs, *facts.outputs) if tensor.dtype is DType.BYTES]
+    if names:
+        yield f"{', '.join(names)}: strings run on the onnxruntime backend only, TensorRT has no such type"

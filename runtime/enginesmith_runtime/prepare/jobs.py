@@ -1,0 +1,168 @@
+"""What the preparation tells its child processes, and what they answer.
+
+Nothing of a user's model is read in the preparing process itself: libraries that parse and run models crash, fill the
+memory and cannot be interrupted. Each step is one job for `enginesmith_runtime.prepare.worker`, which answers with
+events; the parent keeps what was answered before a child died.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import JsonValue
+
+from enginesmith_contract.backends import PrecisionPolicy
+from enginesmith_contract.preparation import Advice
+from enginesmith_contract.record import Record
+from enginesmith_contract.tensors import ModelFacts
+from enginesmith_contract.verification import InputValues
+
+__all__ = [
+    "AnyJob",
+    "BatchJob",
+    "CastJob",
+    "CastResult",
+    "Event",
+    "EventKind",
+    "Feed",
+    "InspectJob",
+    "Inspection",
+    "ProbeJob",
+    "RangeJob",
+    "RunJob",
+    "Shapes",
+    "ShapesByRun",
+]
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""One shape for each input, by name."""
+ShapesByRun = Mapping[str, Shapes]
+
+
+class EventKind(StrEnum):
+    """What a child says; `data` of an event depends on it."""
+
+    ERROR = "error"
+    """An EnginesmithError: `class`, `what`, `where`, `why`, `remedy`, `reason`."""
+    RESULT = "result"
+    """The job's result record."""
+    STARTED = "started"
+    """A run began: `run`."""
+    RAN = "ran"
+    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs)."""
+    REFUSED = "refused"
+    """The model refused a run: `run`, `message`."""
+    OUT_OF_MEMORY = "outOfMemory"
+    """A run needed more than its budget: `run`."""
+    NOT_LOADED = "notLoaded"
+    """ONNX Runtime cannot run this model at all: `message`, `missing` (whether operators are unknown to it)."""
+
+
+class Event(Record):
+    """One line of a child's answer."""
+
+    kind: EventKind
+    data: JsonValue = None
+
+
+class Feed(Record):
+    """How a model's inputs are filled.
+
+    Attributes:
+        values: the user's wishes, with local paths in place of URIs.
+        index_bounds: for inputs that index a table: the table's size, so that a random id stays inside.
+    """
+
+    facts: ModelFacts
+    values: Mapping[str, InputValues] = {}
+    index_bounds: Mapping[str, int] = {}
+
+
+class InspectJob(Record):
+    """Check a model and say what is known of it without running it."""
+
+    job: Literal["inspect"] = "inspect"
+    model: str
+
+
+class Inspection(Record):
+    """What the check found. A model that cannot be used ends in an error instead."""
+
+    facts: ModelFacts
+    index_bounds: Mapping[str, int] = {}
+    advice: tuple[Advice, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class RunJob(Record):
+    """Run the model once for each entry of `runs`.
+
+    Attributes:
+        folder: receives `<run>.npz` with inputs and outputs; None: nothing is kept.
+        memory_bytes: what the runs may take on top of the idle process.
+    """
+
+    job: Literal["run"] = "run"
+    model: str
+    feed: Feed
+    runs: ShapesByRun
+    folder: str | None = None
+    memory_bytes: int
+
+
+class ProbeJob(Record):
+    """Find one open dimension whose change makes a refused shape work."""
+
+    job: Literal["probe"] = "probe"
+    model: str
+    feed: Feed
+    shapes: Shapes
+    memory_bytes: int
+
+
+class BatchJob(Record):
+    """Show or deny f(a then b) = f(a) then f(b), a and b being filled with different values."""
+
+    job: Literal["batch"] = "batch"
+    model: str
+    feed: Feed
+    first: Shapes
+    second: Shapes
+    memory_bytes: int
+
+
+class RangeJob(Record):
+    """Find nodes whose values leave FP16's range in a run with `shapes`."""
+
+    job: Literal["range"] = "range"
+    model: str
+    feed: Feed
+    shapes: Shapes
+    folder: str
+    memory_bytes: int
+
+
+class CastJob(Record):
+    """Write the model with the arithmetic that the policy asks for.
+
+    Attributes:
+        output: an empty folder that receives the cast model.
+        keep: nodes that stay in FP32 beside the policy's, by name, with the reason.
+    """
+
+    job: Literal["cast"] = "cast"
+    model: str
+    output: str
+    policy: PrecisionPolicy
+    keep: Mapping[str, str] = {}
+
+
+class CastResult(Record):
+    """Files relative to the output folder, the ONNX file first; and what stayed in FP32."""
+
+    files: tuple[str, ...]
+    kept: Mapping[str, str] = {}
+    warnings: tuple[str, ...] = ()
+
+
+AnyJob = InspectJob | RunJob | ProbeJob | BatchJob | RangeJob | CastJob

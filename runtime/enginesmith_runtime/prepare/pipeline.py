@@ -1,0 +1,332 @@
+"""One model, prepared: fetch, check, exercise, batching proof, cast, references, store.
+
+The path of a preparation that exists already touches no model library: fetch, digest, key, pointer. Everything else
+runs in child processes (see `child`), so a cancel ends the work within a second whatever a library is doing, and the
+working folder goes with it. The pointer is written last: before it there is no preparation.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import ValidationError
+
+from enginesmith_contract.errors import ModelError, SpecError, StoreError
+from enginesmith_contract.keys import PreparationKeyInputs, preparation_key
+from enginesmith_contract.preparation import (
+    Advice,
+    Exercise,
+    ExerciseStatus,
+    Preparation,
+    PreparationRequest,
+    ReferenceSet,
+)
+from enginesmith_contract.profile_checks import ProfileProblem, check_profiles, complete_profiles, suggest_profile
+from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.store_layout import StoredFile, preparation_pointer
+from enginesmith_contract.tensors import ModelFacts
+from enginesmith_runtime.fetch.model import FetchedModel, fetch_model
+from enginesmith_runtime.prepare.advice import parser_advice
+from enginesmith_runtime.prepare.batching import prove_batching
+from enginesmith_runtime.prepare.child import ChildEnd, Limits, Outcome, run_worker
+from enginesmith_runtime.prepare.exercise import Budget, Exercised, exercise
+from enginesmith_runtime.prepare.inputs import check_values, local_values
+from enginesmith_runtime.prepare.jobs import (
+    AnyJob,
+    CastJob,
+    CastResult,
+    Event,
+    EventKind,
+    Feed,
+    Inspection,
+    InspectJob,
+    RangeJob,
+)
+from enginesmith_runtime.prepare.precision import needs_cast, refuse_unavailable
+from enginesmith_runtime.prepare.references import store_references
+from enginesmith_runtime.progress import Reporter
+from enginesmith_runtime.store.interface import Store
+
+__all__ = ["prepare"]
+
+# A check or a cast reads the whole model; nothing but a hang takes longer.
+_STEP_SECONDS = 1800.0
+_PARSER_SECONDS = 60.0
+
+
+def prepare(
+    request: PreparationRequest, store: Store, work: Path, reporter: Reporter, *, base: Path | None = None
+) -> Preparation:
+    """Return the stored preparation of a request, making it where there is none.
+
+    Args:
+        work: folder for everything temporary, which is removed again, and for downloads, which stay: one that
+            outlives the process lets a broken download resume.
+        reporter: told every stage; what it raises ends the work.
+        base: folder that relative paths of the request start from.
+
+    Raises:
+        enginesmith_contract.errors.SourceError: the model could not be had.
+        enginesmith_contract.errors.ModelError: the model cannot be used as asked; `reason` says why.
+        enginesmith_contract.errors.SpecError: a profile (`ProfileMissing` and the reasons of `ProfileProblem`) or
+            `verification.inputs` does not fit the model.
+        enginesmith_contract.errors.StoreError: the store failed.
+        enginesmith_contract.errors.CancelledBuildError: the reporter was told to stop.
+    """
+    refuse_unavailable(request.precision)
+    work.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="prepare-", dir=work) as made:
+        folder = Path(made)
+        fetched = fetch_model(request.source, work / "sources", reporter, base=base)
+        key = preparation_key(
+            PreparationKeyInputs(
+                source_digest=fetched.source_digest,
+                profiles=request.profiles,
+                precision=request.precision,
+                verification_inputs=request.verification.inputs,
+            )
+        )
+        known = _stored(store, key)
+        if known is not None:
+            return known
+        with store.exclusive(preparation_pointer(key)):
+            known = _stored(store, key)  # another process may have made it while this one waited
+            if known is not None:
+                return known
+            preparation = _Work(request, store, folder, reporter, base, fetched, key).run()
+            document = store.create_pointer(preparation_pointer(key), preparation.to_json())
+        return Preparation.from_json(document)
+
+
+@dataclass
+class _Work:
+    """One preparation that has to be made."""
+
+    request: PreparationRequest
+    store: Store
+    folder: Path
+    reporter: Reporter
+    base: Path | None
+    fetched: FetchedModel
+    key: str
+
+    def run(self) -> Preparation:
+        """Go through the stages; the first that fails ends it."""
+        inspection, profiles = self._check()
+        values = local_values(self.request.verification.inputs, self.base)
+        feed = Feed(facts=inspection.facts, values=values, index_bounds=inspection.index_bounds)
+        check_values(feed, profiles)
+        exercised, budget = self._exercise(feed, profiles)
+        batching = prove_batching(
+            self.fetched.path,
+            feed,
+            profiles,
+            folder=_folder(self.folder, "batching"),
+            limits=budget.limits,
+            memory_bytes=budget.memory_bytes,
+            tick=self._tick,
+        )
+        self.reporter.end(batching=batching.proved, runs=len(exercised.stored))
+        cast = self._cast(feed, exercised, budget)
+        advice, parser_warning = self._second_opinion(cast)
+        model, references, reference_warnings = self._store(cast, exercised)
+        warnings = (
+            *inspection.warnings,
+            *cast.warnings,
+            parser_warning,
+            *_unverified(exercised.exercises),
+            *reference_warnings,
+        )
+        return Preparation(
+            preparation_key=self.key,
+            source_digest=self.fetched.source_digest,
+            facts=inspection.facts,
+            model=model,
+            profiles=profiles,
+            exercises=exercised.exercises,
+            references=references,
+            batching=batching,
+            advice=(*inspection.advice, *advice),
+            precision=self.request.precision,
+            kept=cast.kept,
+            warnings=tuple(warning for warning in warnings if warning),
+        )
+
+    def _check(self) -> tuple[Inspection, tuple[Profile, ...]]:
+        self.reporter.begin("check", self.fetched.path.name)
+        results = self._do(InspectJob(model=str(self.fetched.path)), "check")
+        inspection = Inspection.model_validate(results)
+        problems = check_profiles(inspection.facts, self.request.profiles)
+        if problems:
+            raise _profiles_refused(inspection.facts, problems)
+        facts = inspection.facts
+        self.reporter.end(inputs=len(facts.inputs), outputs=len(facts.outputs), opset=facts.opset)
+        return inspection, complete_profiles(facts, self.request.profiles)
+
+    def _exercise(self, feed: Feed, profiles: tuple[Profile, ...]) -> tuple[Exercised, Budget]:
+        self.reporter.begin("exercise", f"{3 * len(profiles)} shapes")
+        budget = Budget(
+            memory_bytes=self.request.memory_bytes, deadline=time.monotonic() + max(self.request.seconds, 1.0)
+        )
+        exercised = exercise(
+            self.fetched.path,
+            feed,
+            profiles,
+            folder=_folder(self.folder, "runs"),
+            budget=budget,
+            tick=self.reporter.advance,
+        )
+        return exercised, budget
+
+    def _cast(self, feed: Feed, exercised: Exercised, budget: Budget) -> "_Prepared":
+        policy = self.request.precision
+        if not needs_cast(policy):
+            source = self.fetched.path.parent
+            return _Prepared(folder=source, files=tuple(source / file.path for file in self.fetched.files))
+        self.reporter.begin("cast", policy.default.value)
+        auto, warning = self._out_of_range(feed, exercised, budget) if policy.auto_keep else ({}, "")
+        output = _folder(self.folder, "prepared")
+        job = CastJob(model=str(self.fetched.path), output=str(output), policy=policy, keep=auto)
+        result = CastResult.model_validate(self._do(job, "cast"))
+        self._try_cast(output / result.files[0], feed, exercised, budget)
+        self.reporter.end(kept=len(result.kept))
+        warnings = (*result.warnings, warning) if warning else result.warnings
+        return _Prepared(
+            folder=output, files=tuple(output / name for name in result.files), kept=result.kept, warnings=warnings
+        )
+
+    def _out_of_range(self, feed: Feed, exercised: Exercised, budget: Budget) -> tuple[dict[str, str], str]:
+        """Look at all values in the largest run that fits the budget; returns nodes to keep and a warning."""
+        folder = _folder(self.folder, "ranges")
+        for point in reversed(exercised.stored):
+            job = RangeJob(
+                model=str(self.fetched.path),
+                feed=feed,
+                shapes=point.shapes,
+                folder=str(folder),
+                memory_bytes=budget.memory_bytes,
+            )
+            results, end = self._ask(job, folder, budget.limits())
+            if end.outcome is Outcome.FINISHED and isinstance(results, dict):
+                return {name: str(reason) for name, reason in results.items()}, ""
+        return {}, "precision.autoKeep found no run within the budget, so it kept nothing"
+
+    def _try_cast(self, model: Path, feed: Feed, exercised: Exercised, budget: Budget) -> None:
+        """Run the cast model once, at the smallest point that the source model was seen to run at."""
+        if not exercised.stored or budget.is_spent:
+            return
+        point = exercised.stored[0]
+        shapes = Profile(name=point.profile, inputs={n: _fixed(shape) for n, shape in point.shapes.items()})
+        exercise(
+            model, feed, [shapes], folder=_folder(self.folder, "castRuns"), budget=budget, tick=self.reporter.advance
+        )
+
+    def _second_opinion(self, prepared: "_Prepared") -> tuple[tuple[Advice, ...], str]:
+        return parser_advice(
+            prepared.files[0],
+            folder=self.folder,
+            limits=Limits(memory_bytes=2 * self.request.memory_bytes, seconds=_PARSER_SECONDS),
+            tick=self._tick,
+        )
+
+    def _store(
+        self, prepared: "_Prepared", exercised: Exercised
+    ) -> tuple[tuple[StoredFile, ...], tuple[ReferenceSet, ...], tuple[str, ...]]:
+        self.reporter.begin("store")
+        model = self.store.put_files(prepared.folder, prepared.files)
+        references, warnings = store_references(self.store, self.folder / "runs", exercised.stored)
+        self._tick()
+        size = sum(file.size_bytes for file in model)
+        self.reporter.end(modelBytes=size, references=len(references))
+        return model, references, warnings
+
+    def _do(self, job: AnyJob, name: str) -> object:
+        """Run a job that must give a result; its only limits are those of the machine."""
+        results, end = self._ask(job, _folder(self.folder, name), Limits(seconds=_STEP_SECONDS))
+        if end.outcome is not Outcome.FINISHED or results is None:
+            raise ModelError(
+                f"the {name} of the model did not finish",
+                where=self.fetched.path.name,
+                why=f"{end.outcome.value} {end.detail}".strip(),
+                remedy="give the preparation more memory; if it crashed, the ONNX library cannot read this model",
+                reason="PreparationCrashed",
+            )
+        return results
+
+    def _ask(self, job: AnyJob, folder: Path, limits: Limits) -> tuple[object, ChildEnd]:
+        results: list[object] = []
+
+        def receive(event: Event) -> None:
+            if event.kind is EventKind.RESULT:
+                results.append(event.data)
+
+        end = run_worker(job, folder=folder, limits=limits, tick=self._tick, on_event=receive)
+        return (results[0] if results else None), end
+
+    def _tick(self) -> None:
+        self.reporter.advance(1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """The model that builds start from: its folder, its files (the ONNX file first) and what stayed in FP32."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    kept: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def _stored(store: Store, key: str) -> Preparation | None:
+    name = preparation_pointer(key)
+    document = store.read_pointer(name)
+    if document is None:
+        return None
+    try:
+        return Preparation.from_json(document)
+    except ValidationError as error:
+        raise StoreError(
+            "the stored preparation is not one that this release reads",
+            where=name,
+            why=f"{error.error_count()} field(s) differ",
+            remedy="remove the pointer from the store, or use the release that wrote it",
+            reason="PreparationUnreadable",
+        ) from error
+
+
+def _folder(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    return folder
+
+
+def _unverified(exercises: Iterable[Exercise]) -> tuple[str, ...]:
+    return tuple(
+        f"profile {entry.profile!r}, {entry.point}: unverified, since {entry.reason}"
+        for entry in exercises
+        if entry.status is ExerciseStatus.UNVERIFIED
+    )
+
+
+def _fixed(shape: tuple[int, ...]) -> ShapeRange:
+    return ShapeRange(min=shape, opt=shape, max=shape)
+
+
+def _profiles_refused(facts: ModelFacts, problems: tuple[ProfileProblem, ...]) -> SpecError:
+    if problems[0].reason == "ProfileMissing":
+        return SpecError(
+            "the model needs shape profiles",
+            where="spec.profiles",
+            why=problems[0].found,
+            remedy=f"add below spec, with your own sizes:\n{suggest_profile(facts)}",
+            reason="ProfileMissing",
+        )
+    return SpecError(
+        "the profiles do not fit the model",
+        where="spec.profiles",
+        why="; ".join(problem.sentence() for problem in problems),
+        remedy="correct the profiles",
+        reason=problems[0].reason,
+    )

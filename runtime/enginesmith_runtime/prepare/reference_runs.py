@@ -1,0 +1,270 @@
+"""The child's side of every run in ONNX Runtime: the reference that an engine is verified against.
+
+Memory is bounded by the child itself (RLIMIT_DATA), so that ONNX Runtime says "failed to allocate" and the next run
+goes on; the parent's watch is the second line.
+"""
+
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from pydantic import JsonValue
+
+from enginesmith_contract.preparation import Batching
+from enginesmith_contract.tensors import DType
+from enginesmith_runtime.prepare.inputs import Array, fill_inputs
+from enginesmith_runtime.prepare.jobs import BatchJob, EventKind, Feed, ProbeJob, RunJob, Shapes
+from enginesmith_runtime.prepare.worker_events import Emit
+
+__all__ = ["RunFailedError", "Session", "bound_memory", "compare_batches", "probe", "run_all"]
+
+_FAILURES: Final = (
+    ort_errors.EPFail,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    RuntimeError,
+    ValueError,
+)
+_MEMORY_WORDS: Final = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory", "cannot allocate")
+_SEVERITY_FATAL: Final = 4
+# Sizes that models are known to insist on, tried nearest first.
+_USUAL_SIZES: Final = (
+    1, 2, 3, 4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 100, 112, 128, 160, 192, 224, 256, 288, 299, 320, 336, 384,
+    448, 480, 512, 518, 608, 640, 768, 1024, 1280,
+)  # fmt: skip
+_STEPS: Final = (8, 14, 16, 32, 64)
+_PROBE_SECONDS: Final = 15.0
+# Kernels that split work by size add in another order; anything that mixes rows differs by far more.
+_SAME_RELATIVE: Final = 1e-3
+_MESSAGE_LENGTH: Final = 300
+
+
+class RunFailedError(Exception):
+    """A run that ended in ONNX Runtime's own words; `out_of_memory` tells the two kinds apart."""
+
+    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
+        self.message = message
+        self.out_of_memory = out_of_memory
+        super().__init__(message)
+
+
+class Session:
+    """One ONNX model in ONNX Runtime on the CPU, set to be exact and frugal rather than fast."""
+
+    def __init__(self, model: str) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = _SEVERITY_FATAL
+        # Folding and packing copy the weights, and each shape is run once.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except _FAILURES as error:
+            raise _failed(error) from error
+        except MemoryError as error:
+            raise RunFailedError("no memory", out_of_memory=True) from error
+
+    def run(self, feed: Feed, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; returns the outputs by name, BF16 as raw uint16 bits.
+
+        Raises:
+            RunFailedError: ONNX Runtime refused or had no memory.
+        """
+        values = {spec.name: _as_ort(inputs[spec.name], spec.dtype) for spec in feed.facts.inputs}
+        names = [spec.name for spec in feed.facts.outputs]
+        try:
+            outputs = self._session.run_with_ort_values(names, values)
+            return {name: _as_numpy(value) for name, value in zip(names, outputs, strict=True)}
+        except _FAILURES as error:
+            raise _failed(error) from error
+        except MemoryError as error:
+            raise RunFailedError("no memory", out_of_memory=True) from error
+
+
+def run_all(job: RunJob, emit: Emit) -> None:
+    """Run every entry of the job, saying what became of each."""
+    bound_memory(job.memory_bytes)
+    session = _open(job.model, emit)
+    if session is None:
+        return
+    for run, shapes in job.runs.items():
+        emit(EventKind.STARTED, {"run": run})
+        began = time.monotonic()
+        try:
+            inputs = fill_inputs(job.feed, shapes, run)
+            outputs = session.run(job.feed, inputs)
+            seconds = time.monotonic() - began
+            size = 0 if job.folder is None else _save(Path(job.folder) / f"{run}.npz", inputs, outputs)
+        except RunFailedError as error:
+            kind = EventKind.OUT_OF_MEMORY if error.out_of_memory else EventKind.REFUSED
+            emit(kind, {"run": run, "message": error.message})
+        except MemoryError:
+            emit(EventKind.OUT_OF_MEMORY, {"run": run, "message": "no memory"})
+        else:
+            emit(EventKind.RAN, {"run": run, "seconds": seconds, "bytes": size})
+
+
+def probe(job: ProbeJob, emit: Emit) -> None:
+    """Change one open dimension at a time until the model takes the shape; the result is null where none helps."""
+    bound_memory(job.memory_bytes)
+    session = _open(job.model, emit)
+    deadline = time.monotonic() + _PROBE_SECONDS
+    found: JsonValue = None
+    for name, axis, size, shapes in _candidates(job.feed, job.shapes):
+        if session is None or time.monotonic() > deadline:
+            break
+        try:
+            session.run(job.feed, fill_inputs(job.feed, shapes, "probe"))
+        except (RunFailedError, MemoryError):
+            continue
+        found = {"input": name, "axis": axis, "size": size}
+        break
+    emit(EventKind.RESULT, found)
+
+
+def compare_batches(job: BatchJob, emit: Emit) -> None:
+    """Run a, b, and a then b; the result says whether the outputs are those of a then those of b."""
+    bound_memory(job.memory_bytes)
+    session = _open(job.model, emit)
+    if session is None:
+        return
+    first = fill_inputs(job.feed, job.first, "batch a")
+    second = fill_inputs(job.feed, job.second, "batch b")
+    both = {name: np.concatenate([array, second[name]]) for name, array in first.items()}
+    try:
+        difference = _first_difference(*(session.run(job.feed, inputs) for inputs in (first, second, both)))
+    except RunFailedError as error:
+        difference = f"the model refuses the joined batch: {error.message}"
+    emit(EventKind.RESULT, Batching(proved=not difference, reason=difference).model_dump(mode="json"))
+
+
+def bound_memory(extra_bytes: int) -> None:
+    """Let this process have `extra_bytes` of private memory on top of what it has now."""
+    status = Path("/proc/self/status")
+    if not status.exists():  # no Linux: the parent's watch has to do
+        return
+    lines = status.read_text(encoding="ascii").splitlines()
+    now = sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
+    resource.setrlimit(resource.RLIMIT_DATA, (now + extra_bytes, now + extra_bytes))
+
+
+def _open(model: str, emit: Emit) -> Session | None:
+    try:
+        return Session(model)
+    except RunFailedError as error:
+        kind = EventKind.OUT_OF_MEMORY if error.out_of_memory else EventKind.NOT_LOADED
+        emit(kind, {"run": "", "message": error.message})
+        return None
+
+
+def _save(path: Path, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> int:
+    arrays = {f"input:{name}": _storable(array) for name, array in inputs.items()}
+    arrays |= {f"output:{name}": _storable(array) for name, array in outputs.items()}
+    np.savez(path, allow_pickle=False, **arrays)
+    return path.stat().st_size
+
+
+def _storable(array: Array) -> Array:
+    """Strings go as UTF-8 bytes of fixed width: an .npz that needs no pickle can be read by anybody safely."""
+    if array.dtype != object:
+        return array
+    return np.char.encode(array.astype(np.str_), "utf-8")
+
+
+def _first_difference(first: dict[str, Array], second: dict[str, Array], both: dict[str, Array]) -> str:
+    """Return in words how the joined run differs from the two single ones; empty where it does not."""
+    for name, joined in both.items():
+        parts = [first[name], second[name]]
+        if any(part.ndim == 0 for part in parts) or [part.shape[1:] for part in parts] != [joined.shape[1:]] * 2:
+            return f"output {name} has another shape when two batches are joined"
+        want = np.concatenate(parts)
+        if want.shape != joined.shape:
+            return f"output {name} has {joined.shape[0]} rows for two joined batches, {want.shape[0]} for them apart"
+        if not _same(joined, want):
+            return f"output {name} of one batch depends on what else is in the batch"
+    return ""
+
+
+def _same(one: Array, other: Array) -> bool:
+    if not np.issubdtype(one.dtype, np.floating):
+        return bool(np.array_equal(one, other))
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    finite = np.isfinite(b)
+    if not np.array_equal(finite, np.isfinite(a)):
+        return False
+    scale = float(np.max(np.abs(b[finite]), initial=0.0))
+    return float(np.max(np.abs(a[finite] - b[finite]), initial=0.0)) <= _SAME_RELATIVE * scale
+
+
+def _candidates(feed: Feed, shapes: Shapes) -> Iterator[tuple[str, int, int, Shapes]]:
+    """Yield shapes that differ from `shapes` in one open dimension; dimensions of one symbol change together."""
+    seen: set[str] = set()
+    for spec in feed.facts.inputs:
+        # The batch last: it is hardly ever what a model insists on.
+        for axis in [*range(1, len(spec.shape)), *range(min(1, len(spec.shape)))]:
+            symbol = spec.symbols[axis] if axis < len(spec.symbols) else None
+            if spec.shape[axis] >= 0 or symbol in seen:
+                continue
+            seen |= {symbol} if symbol else set()
+            now = shapes[spec.name][axis]
+            for size in _sizes_near(now):
+                yield spec.name, axis, size, _changed(feed, shapes, (spec.name, axis, symbol), size)
+
+
+def _changed(feed: Feed, shapes: Shapes, place: tuple[str, int, str | None], size: int) -> Shapes:
+    name, axis, symbol = place
+    return {
+        spec.name: tuple(
+            size
+            if (spec.name == name and number == axis)
+            or (symbol is not None and number < len(spec.symbols) and spec.symbols[number] == symbol)
+            else value
+            for number, value in enumerate(shapes[spec.name])
+        )
+        for spec in feed.facts.inputs
+    }
+
+
+def _sizes_near(now: int) -> list[int]:
+    multiples = {step * (now // step + more) for step in _STEPS for more in (0, 1)}
+    sizes = {size for size in multiples | set(_USUAL_SIZES) if size > 0} - {now}
+    return sorted(sizes, key=lambda size: (max(size, now) / max(min(size, now), 1), size))
+
+
+def _as_ort(array: Array, dtype: DType) -> ort.OrtValue:
+    if dtype is DType.BF16:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, 16)
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def _as_numpy(value: ort.OrtValue) -> Array:
+    array = value.numpy()
+    return np.asarray(array.view(np.uint16) if array.dtype.name == "bfloat16" else array)
+
+
+def _failed(error: Exception) -> RunFailedError:
+    words = " ".join(str(error).split())
+    return RunFailedError(_shortened(words), out_of_memory=any(word in words.lower() for word in _MEMORY_WORDS))
+
+
+def _shortened(words: str) -> str:
+    """Cut ONNX Runtime's prefix of error classes and source paths: "[ONNXRuntimeError] : 6 : NAME : "."""
+    parts = words.split(" : ", maxsplit=3)
+    rest = parts[-1] if words.startswith("[ONNXRuntimeError]") else words
+    # Status messages of kernels carry the path of the C++ file and its signature before the reason.
+    for mark in ("Status Message: ", ") was false. ", "] "):
+        if mark == "] " and "/onnxruntime/" not in rest:
+            continue
+        rest = rest.rsplit(mark, maxsplit=1)[-1] if mark in rest else rest
+    return rest if len(rest) <= _MESSAGE_LENGTH else f"{rest[: _MESSAGE_LENGTH - 3]}..."

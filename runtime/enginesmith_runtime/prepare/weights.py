@@ -1,0 +1,133 @@
+"""Weights, one at a time: read where they lie, converted in pieces, written beside the new model.
+
+Weights that lay outside the ONNX file do so again; those inside stay inside, which ONNX allows up to 2 GiB in all.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo
+
+from enginesmith_runtime.prepare.cast_rules import CastRules
+from enginesmith_runtime.prepare.graph import all_tensors, external_location
+
+__all__ = ["WeightWriter", "nodes_beyond_range"]
+
+_PIECE: Final = 1 << 22  # values: 16 MiB of FP32
+_ALIGNMENT: Final = 4096  # so that runtimes can map the file
+_HALF_MAX: Final = float(np.finfo(np.float16).max)
+
+_Floats = npt.NDArray[np.float32]
+
+
+class WeightWriter:
+    """Writes the weights of one new model.
+
+    Args:
+        source: folder of the old model's files.
+        output: folder of the new ones.
+    """
+
+    def __init__(self, source: Path, output: Path) -> None:
+        self._source = source
+        self._output = output
+        self._file: IO[bytes] | None = None
+        self._name = ""
+
+    def to_half(self, tensor: TensorProto, name: str) -> None:
+        """Turn an FP32 weight into FP16 under a new name, in place. Values beyond the range must not be there."""
+        values = _values(tensor, self._source)
+        pieces = (piece.astype(np.float16).tobytes() for piece in _pieces(values))
+        outside = external_location(tensor) is not None
+        tensor.name = name
+        tensor.data_type = TensorProto.FLOAT16
+        if outside:
+            self._write(tensor, pieces)
+        else:
+            data = b"".join(pieces)
+            del tensor.float_data[:]
+            tensor.raw_data = data
+
+    def finish(self, model: onnx.ModelProto, name: str) -> tuple[str, ...]:
+        """Copy the weights that stayed as they are and write the model; returns the files' names, the model first."""
+        for tensor in all_tensors(model.graph):
+            if external_location(tensor) is not None and not self._is_new(tensor):
+                self._write(tensor, _raw_pieces(tensor, self._source))
+        (self._output / name).write_bytes(model.SerializeToString())
+        if self._file is None:
+            return (name,)
+        self._file.close()
+        return (name, self._name)
+
+    def _is_new(self, tensor: TensorProto) -> bool:
+        return any(entry.key == "location" and entry.value == self._name for entry in tensor.external_data)
+
+    def _write(self, tensor: TensorProto, pieces: Iterator[bytes]) -> None:
+        if self._file is None:
+            self._name = "prepared-weights.bin"
+            self._file = (self._output / self._name).open("wb")
+        offset = -(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT
+        self._file.seek(offset)
+        length = sum(self._file.write(piece) for piece in pieces)
+        del tensor.external_data[:]
+        for key, value in (("location", self._name), ("offset", str(offset)), ("length", str(length))):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, value
+
+
+def nodes_beyond_range(graph: onnx.GraphProto, rules: CastRules, kept: frozenset[str], folder: Path) -> tuple[str, ...]:
+    """Return the nodes outside `kept` that would read a weight whose values FP16 cannot hold, in the graph's order."""
+    weights: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+    heavy: dict[str, bool] = {}
+    found: list[str] = []
+    for node in graph.node:
+        if node.name in kept or not rules.is_convertible(node):
+            continue
+        names = [node.input[index] for index in rules.half_inputs(node) if node.input[index] in weights]
+        for name in names:
+            if name not in heavy:
+                heavy[name] = _is_beyond_range(_values(weights[name], folder))
+        if any(heavy[name] for name in names):
+            found.append(node.name)
+    return tuple(found)
+
+
+def _is_beyond_range(values: _Floats) -> bool:
+    """Whether a finite value would become infinite; an infinity (a mask's) stays what it is."""
+    for piece in _pieces(values):
+        finite = piece[np.isfinite(piece)]
+        if finite.size and float(np.max(np.abs(finite))) > _HALF_MAX:
+            return True
+    return False
+
+
+def _values(tensor: TensorProto, folder: Path) -> _Floats:
+    """Return an FP32 weight as one flat array, mapped where it lies in a file of its own."""
+    if external_location(tensor) is None:
+        return np.asarray(numpy_helper.to_array(tensor), dtype=np.float32).reshape(-1)
+    info = ExternalDataInfo(tensor)
+    count = int(np.prod(tensor.dims, dtype=np.int64))
+    if count == 0:
+        return np.zeros(0, dtype=np.float32)
+    return np.memmap(folder / info.location, dtype="<f4", mode="r", offset=info.offset or 0, shape=(count,))
+
+
+def _pieces(values: _Floats) -> Iterator[_Floats]:
+    for start in range(0, values.size, _PIECE):
+        yield np.asarray(values[start : start + _PIECE])
+
+
+def _raw_pieces(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
+    info = ExternalDataInfo(tensor)
+    path = folder / info.location
+    left = info.length if info.length is not None else path.stat().st_size - (info.offset or 0)
+    with path.open("rb") as file:
+        file.seek(info.offset or 0)
+        while left > 0 and (piece := file.read(min(left, _PIECE * 4))):
+            left -= len(piece)
+            yield piece
