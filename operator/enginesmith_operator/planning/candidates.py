@@ -20,7 +20,7 @@ from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, natural
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_operator.planning.tolerations import GPU_TOLERATION, untolerated
 
-__all__ = ["Candidate", "Matches", "group_candidates", "match_nodes", "needs_gpu"]
+__all__ = ["Candidate", "Matches", "group_candidates", "keep_one_resource", "match_nodes", "needs_gpu"]
 
 _MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
@@ -73,6 +73,39 @@ def match_nodes(target: TargetSpec, spec: InferenceEngineSpec, observed: Observe
         else:
             refusals += [NodeRefusal(node=facts.name, refusal=one) for one in found if isinstance(one, Refusal)]
     return Matches(tuple(candidates), tuple(refusals))
+
+
+def keep_one_resource(matches: Matches) -> Matches:
+    """Leave out nodes that hand out another resource: the pods of one Deployment ask for one.
+
+    A resource with which an engine can be built goes first, then the one that most nodes have.
+    """
+    candidates = matches.candidates
+    resources = {one.resource for one in candidates}
+    if len(resources) <= 1:
+        return matches
+    kept = min(
+        resources,
+        key=lambda name: (
+            not any(one.can_build for one in candidates if one.resource == name),
+            -sum(one.resource == name for one in candidates),
+            name or "",
+        ),
+    )
+    wanted = "give such nodes a target of their own"
+    left_out = tuple(
+        NodeRefusal(
+            node=one.node,
+            refusal=Refusal(
+                rule="ResourceDiffers",
+                found=f"it hands out {one.resource}, the target's pods ask for {kept}",
+                wanted=wanted,
+            ),
+        )
+        for one in candidates
+        if one.resource != kept
+    )
+    return Matches(tuple(one for one in candidates if one.resource == kept), (*matches.refusals, *left_out))
 
 
 def group_candidates(candidates: tuple[Candidate, ...]) -> tuple[tuple[Candidate, ...], ...]:

@@ -112,7 +112,7 @@ def _unknown_product(facts: NodeFacts) -> Iterator[Refusal]:
         shown = facts.sign or (
             "GPU Feature Discovery" if facts.discovered or facts.driver else ", ".join(facts.capacity)
         )
-        found = f"it has an NVIDIA GPU ({shown}), but no label names the model"
+        found = f"no label names the model of its NVIDIA GPU ({shown})"
         wanted = "install GPU Feature Discovery, or describe the pool as a node class"
         yield Refusal(rule="ProductUnknown", found=f"{found}; {facts.hint}" if facts.hint else found, wanted=wanted)
 

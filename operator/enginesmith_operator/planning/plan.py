@@ -21,7 +21,14 @@ from enginesmith_contract.profile_checks import suggest_profile
 from enginesmith_contract.record import Record
 from enginesmith_operator.api.inference_engine import InferenceEngine, warnings
 from enginesmith_operator.api.targets import GpuSpec, TargetSpec
-from enginesmith_operator.planning.candidates import Candidate, Matches, group_candidates, match_nodes, needs_gpu
+from enginesmith_operator.planning.candidates import (
+    Candidate,
+    Matches,
+    group_candidates,
+    keep_one_resource,
+    match_nodes,
+    needs_gpu,
+)
 from enginesmith_operator.planning.checks import (
     check_document,
     check_dtypes,
@@ -182,7 +189,7 @@ def _plan_target(engine: InferenceEngine, target: TargetSpec, observed: Observed
     forbidden = check_dtypes(target, observed)
     if forbidden:
         return _refused(target, (NodeRefusal(node="every node", refusal=refusal) for refusal in forbidden))
-    matches = match_nodes(target, engine.spec, observed)
+    matches = keep_one_resource(match_nodes(target, engine.spec, observed))
     if not matches.candidates:
         return _no_candidate(engine, target, observed, matches, key)
     engines: list[EnginePlan] = []

@@ -1,0 +1,513 @@
+"""What a plan decides: targets, keys, toolchains, standby, policies, and every reason why not."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+import pytest
+
+from enginesmith_contract.backends import Backend, Precision
+from enginesmith_contract.preparation import Batching, Preparation
+from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
+from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.planning.hardware import NodeFacts
+from enginesmith_operator.planning.plan import Plan, TargetState, plan, refusal_error
+from enginesmith_operator.planning.snapshot import NodeClass, Observed, ObservedDeployment, Policy
+
+MakeEngine = Callable[..., InferenceEngine]
+MakeObserved = Callable[..., Observed]
+MakeNode = Callable[..., NodeFacts]
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+DIGEST = "ab" * 32
+L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
+CPU = {"name": "cpu", "backend": "onnxruntime"}
+
+
+def _facts(*dtypes: DType, shape: tuple[int, ...] = (1, 3)) -> ModelFacts:
+    inputs = tuple(TensorSpec(name=f"in{n}", dtype=dtype, shape=shape) for n, dtype in enumerate(dtypes))
+    return ModelFacts(inputs=inputs, outputs=(), opset=17, size_bytes=1 << 20)
+
+
+def _rules(result: Plan, target: int = 0) -> list[str]:
+    return [count.rule for count in result.targets[target].refusals]
+
+
+def test_a_target_gets_a_toolchain_a_node_keys_and_a_deployment(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    observed = make_observed(make_node("gpu-1"), source_digest=DIGEST)
+
+    result = plan(make_engine(targets=[L4 | {"replicas": 3}]), observed, NOW)
+
+    (target,) = result.targets
+    (engine,) = target.engines
+    assert target.state is TargetState.PLANNED
+    assert (engine.toolchain.name, engine.nodes, engine.build_nodes) == ("trt-10.13-cu13", ("gpu-1",), ("gpu-1",))
+    assert engine.build is not None
+    assert engine.build.engine_key == engine.engine_key
+    assert engine.build.key_inputs.gpu_product == "NVIDIA-L4"
+    assert target.deployment is not None
+    assert (target.deployment.replicas, target.deployment.resource) == (3, "nvidia.com/gpu")
+    assert [pin.value for pin in target.deployment.pins] == ["NVIDIA-L4"]
+    assert [model.engine_key for model in target.deployment.models] == [engine.engine_key]
+
+
+def test_keys_are_pending_until_the_digest_is_known(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    result = plan(make_engine(targets=[L4]), make_observed(make_node("gpu-1")), NOW)
+
+    assert result.preparation_key is None
+    assert result.targets[0].engines[0].engine_key is None
+    assert result.targets[0].engines[0].build is None
+    assert {one.type: one.status for one in result.conditions} == {"Planned": True, "KeysResolved": False}
+
+
+def test_calibration_keeps_keys_pending_until_its_digest_is_known(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    engine = make_engine(targets=[L4], precision={"default": "int8", "calibration": "s3://models/calibration.npz"})
+    observed = make_observed(make_node("gpu-1"), source_digest=DIGEST)
+
+    assert plan(engine, observed, NOW).preparation_key is None
+    known = observed.model_copy(update={"calibration_digest": "cd" * 32})
+    assert plan(engine, known, NOW).preparation_key is not None
+
+
+def test_a_stored_engine_is_not_built_again_even_where_no_node_could_build_it(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    engine = make_engine(targets=[L4])
+    first = plan(engine, make_observed(make_node("gpu-1"), source_digest=DIGEST), NOW).targets[0].engines[0]
+    shared = make_node("gpu-1", gpu_replicas="4")
+    lost = plan(engine, make_observed(shared, source_digest=DIGEST), NOW)
+    assert lost.targets[0].state is TargetState.REFUSED
+    assert _rules(lost) == ["SharedGpu"]
+
+    observed = make_observed(shared, source_digest=DIGEST, engine_keys=frozenset({first.engine_key}))
+    result = plan(engine, observed, NOW)
+
+    assert (result.targets[0].state, result.targets[0].engines[0].stored) == (TargetState.PLANNED, True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "want_same"),
+    [
+        ({"targets": [L4 | {"replicas": 9}]}, True),
+        ({"build": {"timeout": "5m"}}, True),
+        ({"build": {"optimizationLevel": 3}}, True),
+        ({"build": {"optimizationLevel": 5}}, False),
+        ({"build": {"epoch": 1}}, False),
+        ({"build": {"workspace": "4Gi"}}, False),
+        ({"precision": "fp16"}, False),
+        ({"verification": {"limit": 0.1}}, True),
+        ({"toolchain": {"tensorrt": "<10.13"}}, False),
+    ],
+)
+def test_the_engine_key_changes_with_what_changes_the_engine_and_nothing_else(
+    make_engine: MakeEngine,
+    make_observed: MakeObserved,
+    make_node: MakeNode,
+    changed: dict[str, object],
+    want_same: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    observed = make_observed(make_node("gpu-1"), source_digest=DIGEST)
+
+    before = plan(make_engine(targets=[L4]), observed, NOW).targets[0].engines[0].engine_key
+    after = plan(make_engine(**({"targets": [L4]} | changed)), observed, NOW).targets[0].engines[0].engine_key
+
+    assert (before == after) is want_same
+
+
+def test_a_driver_update_changes_no_key(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    engine = make_engine(targets=[L4])
+    keys = {
+        plan(engine, make_observed(make_node("gpu-1", **driver), source_digest=DIGEST), NOW)
+        .targets[0]
+        .engines[0]
+        .engine_key
+        for driver in ({}, {"cuda_driver__version_full": "590.44.01"})
+    }
+
+    assert len(keys) == 1
+
+
+def test_one_engine_per_product_and_one_deployment_for_all(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    target = {"name": "ada", "gpu": {"computeCapability": "8.9"}}
+    observed = make_observed(
+        make_node("b", "NVIDIA-L40S"), make_node("a"), make_node("t4", "Tesla-T4"), source_digest=DIGEST
+    )
+
+    (planned,) = plan(make_engine(targets=[target]), observed, NOW).targets
+
+    assert [engine.hardware.product for engine in planned.engines] == ["NVIDIA-L4", "NVIDIA-L40S"]
+    assert planned.deployment is not None
+    assert [pin.value for pin in planned.deployment.pins] == ["NVIDIA-L4", "NVIDIA-L40S"]
+    assert len(planned.deployment.models) == 2
+
+
+def test_two_spellings_of_one_card_are_one_engine_with_two_pins(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    observed = make_observed(
+        make_node("old", "A100-SXM4-40GB"), make_node("new", "NVIDIA-A100-SXM4-40GB"), source_digest=DIGEST
+    )
+
+    (target,) = plan(
+        make_engine(targets=[{"name": "a100", "gpu": {"product": "A100-SXM4-40GB"}}]), observed, NOW
+    ).targets
+
+    assert [engine.nodes for engine in target.engines] == [("new", "old")]
+    assert target.deployment is not None
+    assert [pin.value for pin in target.deployment.pins] == ["A100-SXM4-40GB", "NVIDIA-A100-SXM4-40GB"]
+
+
+def test_a_slice_and_a_whole_gpu_are_other_hardware(
+    make_engine: MakeEngine, make_observed: MakeObserved, nodes: Mapping[str, NodeFacts]
+) -> None:
+    observed = make_observed(nodes["a100-sxm4-40-mig-single"], nodes["a100-pcie-40-mig-mixed"])
+    whole = {"name": "whole", "gpu": {"computeCapability": "8.0"}, "backend": "onnxruntime"}
+    sliced = {"name": "sliced", "gpu": {"migProfile": "1g.5gb"}, "backend": "onnxruntime"}
+
+    result = plan(make_engine(targets=[whole, sliced]), observed, NOW)
+
+    assert _rules(result) == ["MigProfile"]
+    assert "gpu.migProfile: 1g.5gb would match" in result.targets[0].refusals[0].sentence()
+    assert result.targets[1].state is TargetState.PLANNED
+
+
+def test_the_pods_of_a_target_ask_for_one_resource_and_other_nodes_are_named(
+    make_engine: MakeEngine, make_observed: MakeObserved, nodes: Mapping[str, NodeFacts]
+) -> None:
+    observed = make_observed(nodes["a100-sxm4-40-mig-single"], nodes["a100-pcie-40-mig-mixed"])
+    sliced = {"name": "sliced", "gpu": {"migProfile": "1g.5gb"}, "backend": "onnxruntime"}
+
+    (target,) = plan(make_engine(targets=[sliced]), observed, NOW).targets
+
+    assert target.deployment is not None
+    assert target.deployment.resource == "nvidia.com/gpu"
+    assert [engine.nodes for engine in target.engines] == [("a100-sxm4-40-mig-single",)]
+    assert "nvidia.com/mig-1g.5gb" in target.refusals[0].sentence()
+
+
+def test_the_newest_toolchain_that_runs_on_most_nodes_wins(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    old = {"cuda_driver__version_full": "560.28.03"}
+    observed = make_observed(make_node("new"), make_node("old-1", **old), make_node("old-2", **old))
+
+    (engine,) = plan(make_engine(targets=[L4]), observed, NOW).targets[0].engines
+
+    assert engine.toolchain.name == "trt-10.13-cu12"
+    assert engine.why == "runs on 3 of 3 nodes, tensorrt 10.13.3.9 (CUDA 13.0) on 1"
+
+
+def test_nodes_that_the_toolchain_leaves_out_are_named_with_the_rule(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    observed = make_observed(make_node("new"), make_node("old", cuda_driver__version_full="470.82.01"))
+
+    (target,) = plan(make_engine(targets=[L4]), observed, NOW).targets
+
+    assert target.engines[0].nodes == ("new",)
+    assert _rules(plan(make_engine(targets=[L4]), observed, NOW)) == ["DriverFloor"]
+    assert "470.82.01" in target.refusals[0].sentence()
+
+
+@pytest.mark.parametrize(
+    ("update", "want_name", "want_newer"),
+    [("manual", "trt-10.9-cu12", "trt-10.13-cu13"), ("auto", "trt-10.13-cu13", None)],
+)
+def test_a_pinned_toolchain_stays_and_a_newer_one_shows(
+    make_engine: MakeEngine,
+    make_observed: MakeObserved,
+    make_node: MakeNode,
+    update: str,
+    want_name: str,
+    want_newer: str | None,
+) -> None:
+    observed = make_observed(make_node("gpu-1"))
+    pinned = next(one for one in observed.toolchains if one.name == "trt-10.9-cu12")
+    observed = observed.model_copy(update={"pinned": {"l4": pinned}})
+
+    result = plan(make_engine(targets=[L4], toolchain={"update": update}), observed, NOW)
+
+    (engine,) = result.targets[0].engines
+    assert engine.toolchain.name == want_name
+    assert (engine.newer.name if engine.newer else None) == want_newer
+    assert ("UpdateAvailable" in {one.type for one in result.conditions}) == (want_newer is not None)
+
+
+def test_a_pin_that_runs_nowhere_gives_way_and_says_so(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    observed = make_observed(make_node("gpu-1", cuda_driver__version_full="560.28.03"))
+    pinned = next(one for one in observed.toolchains if one.name == "trt-10.13-cu13")
+    observed = observed.model_copy(update={"pinned": {"l4": pinned}})
+
+    (engine,) = plan(make_engine(targets=[L4]), observed, NOW).targets[0].engines
+
+    assert engine.toolchain.name == "trt-10.13-cu12"
+    assert engine.why.startswith("the pinned tensorrt 10.13.3.9 (CUDA 13.0) runs on none of these nodes")
+
+
+@pytest.mark.parametrize(
+    ("toolchain", "backend", "want_rule", "want_words"),
+    [
+        ({"tensorrt": ">=11"}, "tensorrt", "ToolchainOutOfRange", "spec.toolchain asks for tensorrt >=11"),
+        ({}, "onnxruntime", "NoToolchain", "onnxruntime with provider openvino"),
+    ],
+)
+def test_a_missing_toolchain_is_a_reason_of_its_own(
+    make_engine: MakeEngine,
+    make_observed: MakeObserved,
+    make_node: MakeNode,
+    toolchain: dict[str, str],
+    backend: str,
+    want_rule: str,
+    want_words: str,
+) -> None:
+    provider = {"provider": "openvino"} if backend == "onnxruntime" else {}
+    target = L4 | {"backend": backend} | provider
+
+    result = plan(make_engine(targets=[target], toolchain=toolchain), make_observed(make_node("gpu-1")), NOW)
+
+    assert _rules(result) == [want_rule]
+    assert want_words in result.targets[0].refusals[0].sentence()
+
+
+@pytest.mark.parametrize(
+    ("asked", "want"),
+    [
+        ("NVIDIA-T4", "did you mean Tesla-T4?"),
+        ("NVIDIA-H100-SXM4-80GB", "did you mean NVIDIA-H100-80GB-HBM3?"),
+        ("NVIDIA-A100-SXM4-80GB", ""),
+    ],
+)
+def test_a_product_that_no_driver_produces_gets_a_suggestion(
+    make_engine: MakeEngine, make_observed: MakeObserved, nodes: Mapping[str, NodeFacts], asked: str, want: str
+) -> None:
+    engine = make_engine(targets=[{"name": "gpu", "gpu": {"product": asked}}])
+
+    (target,) = plan(engine, make_observed(*nodes.values()), NOW).targets
+
+    assert target.state is TargetState.REFUSED
+    assert [hint for hint in target.hints if hint.startswith("did you mean")] == ([want] if want else [])
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "want_state"),
+    [
+        (Backend.TENSORRT, DType.FP32, TargetState.PLANNED),
+        (Backend.TENSORRT, DType.INT64, TargetState.PLANNED),
+        (Backend.TENSORRT, DType.BYTES, TargetState.REFUSED),
+        (Backend.TENSORRT, DType.FP64, TargetState.REFUSED),
+        (Backend.TENSORRT_RTX, DType.UINT16, TargetState.REFUSED),
+        (Backend.ONNXRUNTIME, DType.BYTES, TargetState.PLANNED),
+        (Backend.ONNXRUNTIME, DType.FP64, TargetState.PLANNED),
+    ],
+)
+def test_a_datatype_that_a_backend_lacks_is_refused_before_a_gpu_is_taken(
+    make_engine: MakeEngine,
+    make_observed: MakeObserved,
+    make_node: MakeNode,
+    backend: Backend,
+    dtype: DType,
+    want_state: TargetState,
+) -> None:
+    observed = make_observed(make_node("gpu-1"), model_facts=_facts(dtype))
+
+    result = plan(make_engine(targets=[L4 | {"backend": backend.value}]), observed, NOW)
+
+    assert result.targets[0].state is want_state
+    if want_state is TargetState.REFUSED:
+        assert f"input 'in0' is {dtype}" in result.targets[0].refusals[0].sentence()
+
+
+def test_a_profile_that_does_not_fit_refuses_the_document_once(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    observed = make_observed(make_node("gpu-1"), model_facts=_facts(DType.FP32))
+    profiles = [{"inputs": {"in0": {"min": [1, 4], "opt": [1, 4], "max": [1, 4]}}}]
+
+    result = plan(make_engine(targets=[L4, CPU], profiles=profiles), observed, NOW)
+
+    assert not result.has_target
+    assert {refusal.rule for refusal in result.refusals} == {"FixedDimension"}
+    assert "use 3" in refusal_error(result).sentence()
+
+
+def test_a_dynamic_model_without_profiles_gets_one_to_paste(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    observed = make_observed(make_node("gpu-1"), model_facts=_facts(DType.FP32, shape=(-1, 3)))
+
+    result = plan(make_engine(targets=[L4]), observed, NOW)
+
+    assert [refusal.rule for refusal in result.refusals] == ["ProfileMissing"]
+    assert "in0: {min: [1, 3]" in result.suggestion
+    assert result.suggestion in refusal_error(result).sentence() + "\n"
+
+
+def test_the_preparations_word_goes_before_the_files(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    key = plan(make_engine(targets=[L4]), make_observed(source_digest=DIGEST), NOW).preparation_key
+    assert key is not None
+    preparation = Preparation(
+        preparation_key=key,
+        source_digest=DIGEST,
+        facts=_facts(DType.FP32),
+        model=(),
+        profiles=(),
+        exercises=(),
+        references=(),
+        batching=Batching(proved=False),
+    )
+    observed = make_observed(
+        make_node("gpu-1"), source_digest=DIGEST, model_facts=_facts(DType.FP64), preparation=preparation
+    )
+
+    result = plan(make_engine(targets=[L4]), observed, NOW)
+
+    assert (result.prepared, result.targets[0].state) == (True, TargetState.PLANNED)
+
+
+@pytest.mark.parametrize(
+    ("local", "ready", "want_serves"), [(False, (), True), (False, ("l4",), False), (True, (), False)]
+)
+def test_a_standby_serves_only_while_no_target_before_it_does(
+    make_engine: MakeEngine,
+    make_observed: MakeObserved,
+    make_node: MakeNode,
+    local: bool,  # noqa: FBT001 - a column of the table
+    ready: tuple[str, ...],
+    want_serves: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    deployments = tuple(ObservedDeployment(name=name, target=name, ready_replicas=1) for name in ready)
+    observed = make_observed(make_node("gpu-1"), local=local, deployments=deployments)
+
+    result = plan(make_engine(targets=[L4, CPU | {"standby": True}]), observed, NOW)
+
+    deployment = result.targets[1].deployment
+    assert deployment is not None
+    assert deployment.serves is want_serves
+
+
+@pytest.mark.parametrize(
+    ("policy", "want_rule"),
+    [
+        ({"gpu_products": ("Tesla-*",)}, "PolicyGpuProduct"),
+        ({"toolchains": ("trt-11*",)}, "PolicyToolchain"),
+        ({"precisions": (Precision.FP16,)}, "PolicyPrecision"),
+        ({"require_digest": True}, "PolicyDigest"),
+        ({"hardware_compatibility": ("ampere-plus",)}, "PolicyPortability"),
+        ({"gpu_products": ("NVIDIA-L*",), "toolchains": ("trt-*",), "precisions": (Precision.FP32,)}, ""),
+    ],
+)
+def test_a_policy_that_forbids_is_named(
+    make_engine: MakeEngine,
+    make_observed: MakeObserved,
+    make_node: MakeNode,
+    policy: dict[str, object],
+    want_rule: str,
+) -> None:
+    policies = (Policy.model_validate({"name": "house"} | policy),)
+
+    result = plan(make_engine(targets=[L4]), make_observed(make_node("gpu-1"), policies=policies), NOW)
+
+    found = [refusal.rule for refusal in result.refusals] + _rules(result)
+    assert found == ([want_rule] if want_rule else [])
+
+
+def test_a_pool_scaled_to_zero_is_planned_for_and_waits(make_engine: MakeEngine, make_observed: MakeObserved) -> None:
+    pool = NodeClass(name="l4-spot", selector={"pool": "l4"}, product="NVIDIA-L4", compute_capability="8.9")
+
+    result = plan(make_engine(targets=[L4]), make_observed(node_classes=(pool,)), NOW)
+
+    (engine,) = result.targets[0].engines
+    assert (engine.waits_for_class, engine.nodes) == (True, ("class l4-spot",))
+    assert "NodesMissing" in {one.type for one in result.conditions}
+
+
+def test_a_taint_needs_a_toleration_except_the_gpus_own(
+    make_engine: MakeEngine, make_observed: MakeObserved, nodes: Mapping[str, NodeFacts]
+) -> None:
+    target = {"name": "gb200", "gpu": {"product": "NVIDIA-GB200"}, "backend": "onnxruntime"}
+    observed = make_observed(nodes["gb200-gke-arm"])
+    toleration = {"key": "kubernetes.io/arch", "operator": "Equal", "value": "arm64"}
+
+    refused = plan(make_engine(targets=[target]), observed, NOW)
+    planned = plan(make_engine(targets=[target], podTemplate={"tolerations": [toleration]}), observed, NOW)
+
+    assert _rules(refused) == ["Taint"]
+    assert planned.targets[0].state is TargetState.PLANNED
+
+
+def test_a_machine_without_gpu_refuses_gpus_in_one_line_each_and_serves_on_its_cpu(
+    make_engine: MakeEngine, make_observed: MakeObserved
+) -> None:
+    bare = NodeFacts(name="this machine", is_local=True, presence="none", arch="amd64")
+    engine = make_engine()
+
+    result = plan(engine, make_observed(bare, local=True), NOW)
+
+    assert [target.state for target in result.targets] == [TargetState.REFUSED, TargetState.PLANNED]
+    (line,) = result.targets[0].refusals
+    assert line.sentence().startswith("NoGpu: 1 node (this machine): NVML finds no NVIDIA GPU")
+    assert result.targets[1].deployment is not None
+    assert result.targets[1].deployment.serves
+
+
+@pytest.mark.parametrize(
+    ("product", "want_state"),
+    [("NVIDIA-L4", TargetState.BUILD_ONLY), ("NVIDIA-H100-PCIe", TargetState.REFUSED)],
+)
+def test_tensorrt_for_rtx_builds_for_hardware_that_is_not_here_when_asked(
+    make_engine: MakeEngine, make_observed: MakeObserved, product: str, want_state: TargetState
+) -> None:
+    bare = NodeFacts(name="this machine", is_local=True, presence="none", arch="amd64")
+    engine = make_engine(targets=[{"name": "rtx", "gpu": {"product": product}, "backend": "tensorrt-rtx"}])
+
+    (here,) = plan(engine, make_observed(bare, local=True), NOW).targets
+    (elsewhere,) = plan(engine, make_observed(bare, local=True, build_for_absent_gpus=True), NOW).targets
+
+    assert here.state is TargetState.REFUSED
+    assert elsewhere.state is want_state
+    assert elsewhere.deployment is None
+
+
+def test_nodes_in_another_order_give_the_same_plan(
+    make_engine: MakeEngine, make_observed: MakeObserved, nodes: Mapping[str, NodeFacts]
+) -> None:
+    engine = make_engine(targets=[L4, {"name": "any"}, CPU])
+    shuffled = sorted(nodes.values(), key=lambda facts: facts.name[::-1])
+
+    first = plan(engine, make_observed(*nodes.values(), source_digest=DIGEST), NOW)
+    second = plan(engine, make_observed(*shuffled, source_digest=DIGEST), NOW)
+
+    assert first.to_json() == second.to_json()
+
+
+def test_two_hundred_nodes_are_counted_and_three_are_named(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    fleet = [make_node(f"gpu-{number}", "Tesla-T4") for number in range(200)]
+
+    (target,) = plan(make_engine(targets=[L4]), make_observed(*fleet), NOW).targets
+    (smaller,) = plan(make_engine(targets=[L4]), make_observed(*fleet[:-1]), NOW).targets
+
+    want = "ProductDiffers: 200 nodes (gpu-0, gpu-1, gpu-2, ...): its GPU is Tesla-T4"
+    assert [count.sentence() for count in target.refusals] == [want]
+    assert [count.sentence() for count in smaller.refusals] == [want.replace("200", "199")]
+
+
+def test_no_nodes_at_all_is_said(make_engine: MakeEngine, make_observed: MakeObserved) -> None:
+    result = plan(make_engine(targets=[L4]), make_observed(), NOW)
+
+    assert not result.has_target
+    assert result.conditions[0].reason == "NoNodes"
