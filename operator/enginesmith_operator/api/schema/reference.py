@@ -1,0 +1,178 @@
+"""The reference page: every field with type, default, meaning and an example that was seen to load."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from pydantic import WithJsonSchema
+
+from enginesmith_operator.api.base import ApiModel
+from enginesmith_operator.api.inference_engine import API_VERSION, InferenceEngine, InferenceEngineSpec
+from enginesmith_operator.api.introspect import FieldType, attribute_docs, field_type, fields_by_alias, summary
+from enginesmith_operator.api.quantities import BYTES_PATTERN, DURATION_PATTERN, QUANTITY_PATTERN
+from enginesmith_operator.api.schema.structural import default_of
+
+__all__ = ["FieldEntry", "field_entries", "reference_page"]
+
+_HEAD: Final = """<!-- Written by hack/generate-reference from operator/enginesmith_operator/api; do not edit. -->
+# InferenceEngine
+
+{summary}
+
+`apiVersion: {version}`, `kind: InferenceEngine`, short name `ie`. Beside `apiVersion`, `kind` and `metadata` (whose
+`name` is a DNS label that begins with a letter: clients ask for the model under it) there is `spec`, described here,
+and `status`, which only the operator writes.
+
+- **bytes**: a number, or one with a suffix of Kubernetes (`512Mi`, `2Gi`, `1.5G`).
+- **duration**: numbers with units as in Go (`500us`, `5s`, `30m`, `1h30m`).
+- **version range**: as in Python requirements (`>=10.9,<12`, `==10.13.*`).
+- Fields in bold are required where the structure around them is given.
+
+[every-field.yaml](every-field.yaml) holds all of the examples in whole documents.
+"""
+
+_PATTERNS: Final[Mapping[str, str]] = {
+    BYTES_PATTERN: "bytes",
+    DURATION_PATTERN: "duration",
+    QUANTITY_PATTERN: "quantity",
+}
+
+
+class FieldEntry(NamedTuple):
+    """One field of the page.
+
+    Attributes:
+        path: "spec.targets[].gpu.product"; `<name>` stands for a key of the user's.
+        words: its type.
+        default: as YAML, empty where there is none.
+        section: the field of `spec` that it belongs to.
+    """
+
+    path: str
+    words: str
+    default: str
+    meaning: str
+    required: bool
+    section: str
+    model: type[ApiModel]
+
+
+def field_entries() -> tuple[FieldEntry, ...]:
+    """Return every field below `spec`, in the order of the types."""
+    return tuple(_entries(InferenceEngineSpec, "spec.", ""))
+
+
+def reference_page(examples: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page as Markdown.
+
+    Args:
+        examples: documents that between them set every field.
+
+    Raises:
+        LookupError: a field is in none of them.
+    """
+    parts = [_HEAD.format(summary=summary(InferenceEngine), version=API_VERSION)]
+    section = ""
+    for entry in field_entries():
+        if entry.section != section:
+            section = entry.section
+            parts.append(f"\n## spec.{section}\n\n{_introduction(section)}\n\n{_TABLE_HEAD}")
+        parts.append(_row(entry, _example(entry.path, examples)))
+    return "".join(parts)
+
+
+_TABLE_HEAD: Final = "| field | type | default | meaning | example |\n|---|---|---|---|---|\n"
+
+
+def _entries(model: type[ApiModel], prefix: str, section: str) -> Iterator[FieldEntry]:
+    docs = attribute_docs(model)
+    for name, info in model.model_fields.items():
+        alias = info.alias or name
+        kind = field_type(info.annotation, tuple(info.metadata))
+        default = default_of(info)
+        yield FieldEntry(
+            path=f"{prefix}{alias}",
+            words=_words(kind),
+            default="" if default is None else str(default).lower() if isinstance(default, bool) else str(default),
+            meaning=docs[name],
+            required=info.is_required(),
+            section=section or alias,
+            model=model,
+        )
+        suffix = ""
+        while kind.model is None and kind.item is not None:
+            suffix += "[]" if kind.origin is tuple else ".<name>"
+            kind = kind.item
+        if kind.model is not None:
+            yield from _entries(kind.model, f"{prefix}{alias}{suffix}.", section or alias)
+
+
+def _words(kind: FieldType) -> str:
+    for each in kind.metadata:
+        if isinstance(each, WithJsonSchema):
+            pattern = str((each.json_schema or {}).get("pattern", ""))
+            return _PATTERNS.get(pattern, "string")
+    if kind.model is not None:
+        return "object"
+    if kind.enum is not None:
+        return " or ".join(f"`{member.value}`" for member in kind.enum)
+    if kind.origin is tuple and kind.item is not None:
+        return f"list of {_words(kind.item)}"
+    if kind.origin is Mapping and kind.item is not None:
+        return f"map of {_words(kind.item)}"
+    return {str: "string", bool: "boolean", int: "integer", float: "number"}[kind.origin]
+
+
+def _introduction(section: str) -> str:
+    kind = field_type(fields_by_alias(InferenceEngineSpec)[section].annotation)
+    while kind.model is None and kind.item is not None:
+        kind = kind.item
+    return summary(kind.model) if kind.model is not None else ""
+
+
+def _row(entry: FieldEntry, example: str) -> str:
+    depth = entry.path.removeprefix("spec.")
+    name = f"**`{depth}`**" if entry.required else f"`{depth}`"
+    default = f"`{entry.default}`" if entry.default else ""
+    meaning = entry.meaning[:1].upper() + entry.meaning[1:]
+    cells = (name, entry.words, default, meaning, f"`{example}`")
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n"
+
+
+def _example(path: str, examples: Sequence[Mapping[str, Any]]) -> str:
+    steps = path.replace("[]", ".[]").split(".")
+    for document in examples:
+        for value in _values_at(document, steps):
+            return _flow(value)
+    raise LookupError(f"no example sets {path}")
+
+
+def _values_at(value: Any, steps: Sequence[str]) -> Iterator[Any]:  # noqa: ANN401 - any YAML value
+    if not steps:
+        yield value
+        return
+    step, rest = steps[0], steps[1:]
+    if step == "[]" and isinstance(value, list):
+        inner = value
+    elif step == "<name>" and isinstance(value, dict):
+        inner = list(value.values())
+    else:
+        inner = [value[step]] if isinstance(value, dict) and step in value else []
+    for each in inner:
+        yield from _values_at(each, rest)
+
+
+def _flow(value: Any, depth: int = 0) -> str:  # noqa: ANN401 - any YAML value
+    """Write a value on one line, deep structures cut to `...`."""
+    if isinstance(value, dict):
+        inner = ", ".join(f"{name}: {_flow(each, depth + 1)}" for name, each in value.items())
+        return f"{{{inner}}}" if depth == 0 or len(inner) <= _SHORT else "{...}"
+    if isinstance(value, list):
+        inner = ", ".join(_flow(each, depth + 1) for each in value)
+        return f"[{inner}]" if len(inner) <= _SHORT else "[...]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    # A string that YAML would read as a number needs its quotes.
+    return f'"{value}"' if isinstance(value, str) and value.replace(".", "").isdigit() else str(value)
+
+
+_SHORT: Final = 40

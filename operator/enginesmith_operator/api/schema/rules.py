@@ -1,0 +1,107 @@
+"""What a structural schema cannot say by itself: CEL rules, lists with unique names, the one field of two kinds.
+
+The rules repeat checks that the types make, so that `kubectl apply` refuses at once what the operator would refuse
+later. They index with a literal list instead of two-variable comprehensions, which API servers before 1.33 lack.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from enginesmith_contract.backends import Precision
+from enginesmith_operator.api.base import ApiModel
+from enginesmith_operator.api.inference_engine import InferenceEngineSpec
+from enginesmith_operator.api.model import MODEL_SCHEMES, ModelSpec
+from enginesmith_operator.api.pod_template import EnvSource, EnvVar
+from enginesmith_operator.api.profiles import MAX_RANK, ShapeRangeSpec
+from enginesmith_operator.api.store import StoreSpec
+from enginesmith_operator.api.targets import AutoscalingSpec, TargetSpec
+from enginesmith_operator.api.verification import InputValuesSpec
+
+__all__ = ["OVERRIDES", "ROOT_RULES", "RULES", "UNIQUE_LISTS", "Rule"]
+
+
+class Rule(NamedTuple):
+    """One CEL rule and what a user reads where it fails."""
+
+    rule: str
+    message: str
+
+
+_REMOTE: Final = tuple(scheme for scheme in MODEL_SCHEMES if scheme != "file")
+_INDEXES: Final = str(list(range(MAX_RANK)))
+
+
+def _ordered(low: str, high: str) -> Rule:
+    compared = f"{_INDEXES}.all(i, i >= size(self.{low}) || i >= size(self.{high}) || self.{low}[i] <= self.{high}[i])"
+    return Rule(compared, f"every dimension of {low} must be at most that of {high}")
+
+
+def _exactly_one(*fields: str) -> Rule:
+    counted = " + ".join(f"(has(self.{field}) ? 1 : 0)" for field in fields)
+    return Rule(f"{counted} == 1", f"expected exactly one of {', '.join(fields)}")
+
+
+RULES: Final[Mapping[type[ApiModel], tuple[Rule, ...]]] = {
+    InferenceEngineSpec: (
+        Rule(
+            "!has(self.targets) || self.targets.all(t, self.targets.exists_one(other, other.name == t.name))",
+            "the names of targets must be unique",
+        ),
+    ),
+    ShapeRangeSpec: (
+        Rule(
+            "size(self.min) == size(self.opt) && size(self.opt) == size(self.max)",
+            "min, opt and max must have the same number of dimensions",
+        ),
+        _ordered("min", "opt"),
+        _ordered("opt", "max"),
+    ),
+    AutoscalingSpec: (Rule("self.minReplicas <= self.maxReplicas", "minReplicas must be at most maxReplicas"),),
+    TargetSpec: (
+        Rule(
+            "!has(self.provider) || self.backend == 'onnxruntime'",
+            "provider is only for the backend onnxruntime",
+        ),
+        Rule("!(has(self.replicas) && has(self.autoscaling))", "replicas and autoscaling exclude each other"),
+    ),
+    InputValuesSpec: (
+        _exactly_one("range", "constant", "npz"),
+        Rule("!has(self.range) || self.range[0] <= self.range[1]", "range: the smaller value comes first"),
+    ),
+    StoreSpec: (
+        _exactly_one("pvc", "s3", "oci", "path"),
+        Rule("!has(self.path)", "a folder of this machine cannot be reached from the cluster"),
+    ),
+    EnvSource: (_exactly_one("secretKeyRef", "configMapKeyRef", "fieldRef"),),
+    EnvVar: (Rule("!(has(self.value) && has(self.valueFrom))", "value and valueFrom exclude each other"),),
+    ModelSpec: (
+        Rule(
+            f"self.uri.matches('^({'|'.join(_REMOTE)})://.')",
+            f"uri: expected one of the schemes {', '.join(_REMOTE)}; a file of this machine cannot be reached",
+        ),
+    ),
+}
+
+ROOT_RULES: Final = (
+    Rule(
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')",
+        "metadata.name: expected at most 63 of a-z, 0-9 and '-', with a letter first (Services carry it)",
+    ),
+)
+
+UNIQUE_LISTS: Final = frozenset({(InferenceEngineSpec, "targets"), (InferenceEngineSpec, "profiles")})
+"""Lists whose entries are known by their name."""
+
+# A word or a mapping. Structural schemas have no union, so the API server checks the word and the operator the mapping.
+_PRECISION: Final[Mapping[str, Any]] = {
+    "x-kubernetes-preserve-unknown-fields": True,
+    "pattern": f"^({'|'.join(precision.value for precision in Precision)})$",
+    "maxLength": 16,
+    "maxProperties": 5,
+}
+
+OVERRIDES: Final[Mapping[tuple[type[ApiModel], str], Mapping[str, Any]]] = {
+    (InferenceEngineSpec, "precision"): _PRECISION,
+    # No default: with one, a target that autoscales would have both.
+    (TargetSpec, "replicas"): {"type": "integer", "format": "int64", "minimum": 0, "maximum": 10_000},
+}

@@ -1,0 +1,127 @@
+"""A Kubernetes structural schema from a type.
+
+pydantic's own JSON schema has `$ref` and `anyOf` with null, which structural schemas forbid (Kubernetes, "Custom
+resources: specifying a structural schema"), so the types are walked here. Every string, list and map gets a bound:
+without one the API server counts the largest conceivable value when it estimates the cost of a CEL rule, and refuses.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import annotated_types
+from pydantic import WithJsonSchema
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from enginesmith_operator.api.base import ApiModel
+from enginesmith_operator.api.introspect import FieldType, attribute_docs, field_type, fields_by_alias
+from enginesmith_operator.api.schema.rules import OVERRIDES, RULES, UNIQUE_LISTS
+
+__all__ = ["Schema", "default_of", "schema_of_model"]
+
+Schema = dict[str, Any]
+
+_MAX_LENGTH: Final = 2048
+_MAX_ITEMS: Final = 256
+_MAX_PROPERTIES: Final = 256
+
+
+def schema_of_model(model: type[ApiModel]) -> Schema:
+    """Return the schema of a model, fields in the order of the class."""
+    docs = attribute_docs(model)
+    properties: dict[str, Schema] = {}
+    required: list[str] = []
+    for alias, info in fields_by_alias(model).items():
+        name = next(name for name, each in model.model_fields.items() if each is info)
+        properties[alias] = _schema_of_field(model, alias, info, docs[name])
+        if info.is_required():
+            required.append(alias)
+    schema: Schema = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = required
+    if model in RULES:
+        schema["x-kubernetes-validations"] = [rule._asdict() for rule in RULES[model]]
+    return schema
+
+
+def default_of(info: FieldInfo) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a field's default as JSON, None where it has none or is a structure whose fields have their own."""
+    if info.default is PydanticUndefined or info.default is None:
+        return None
+    if isinstance(info.default, ApiModel | Mapping | tuple):
+        return None
+    holder = info.default
+    for each in info.metadata:
+        serializer = getattr(each, "func", None) if type(each).__name__ == "PlainSerializer" else None
+        if serializer is not None:
+            return serializer(holder)
+    return getattr(holder, "value", holder)
+
+
+def _schema_of_field(model: type[ApiModel], alias: str, info: FieldInfo, description: str) -> Schema:
+    sentence = description[:1].upper() + description[1:]
+    schema: Schema = {"description": sentence}
+    kind = field_type(info.annotation, tuple(info.metadata))
+    override = OVERRIDES.get((model, alias))
+    schema |= override if override is not None else _schema_of_type(kind)
+    if (model, alias) in UNIQUE_LISTS:
+        schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+    default = default_of(info)
+    if default is not None and override is None:
+        schema["default"] = default
+    return schema
+
+
+def _schema_of_type(kind: FieldType) -> Schema:
+    for each in reversed(kind.metadata):
+        if isinstance(each, WithJsonSchema):
+            return dict(each.json_schema or {})
+    if kind.model is not None:
+        return schema_of_model(kind.model)
+    if kind.enum is not None:
+        return {"type": "string", "enum": [member.value for member in kind.enum]}
+    if kind.item is not None:
+        return _schema_of_collection(kind, kind.item)
+    return _schema_of_scalar(kind)
+
+
+def _schema_of_collection(kind: FieldType, item: FieldType) -> Schema:
+    if kind.origin is tuple:
+        items = {"type": "array", "items": _schema_of_type(item), "maxItems": _MAX_ITEMS}
+        return items | _bounds(kind, "minItems", "maxItems")
+    values = _schema_of_type(item)
+    mapping = {"type": "object", "additionalProperties": values, "maxProperties": _MAX_PROPERTIES}
+    return mapping | _bounds(kind, "minProperties", "maxProperties")
+
+
+def _schema_of_scalar(kind: FieldType) -> Schema:
+    if kind.origin is str:
+        return {"type": "string", "maxLength": _MAX_LENGTH} | _bounds(kind, "minLength", "maxLength")
+    if kind.origin is bool:
+        return {"type": "boolean"}
+    if kind.origin is int:
+        return {"type": "integer", "format": "int64"} | _bounds(kind, "", "")
+    if kind.origin is float:
+        return {"type": "number"} | _bounds(kind, "", "")
+    raise TypeError(f"no structural schema for {kind.origin!r}")
+
+
+def _bounds(kind: FieldType, shortest: str, longest: str) -> Schema:
+    bounds: Schema = {}
+    for each in kind.metadata:
+        match each:
+            case annotated_types.MinLen(min_length=length):
+                bounds[shortest] = length
+            case annotated_types.MaxLen(max_length=length):
+                bounds[longest] = length
+            case annotated_types.Ge(ge=limit):
+                bounds["minimum"] = limit
+            case annotated_types.Gt(gt=limit):
+                bounds |= {"minimum": limit, "exclusiveMinimum": True}
+            case annotated_types.Le(le=limit):
+                bounds["maximum"] = limit
+            case _ if getattr(each, "pattern", None):
+                bounds["pattern"] = each.pattern
+            case _:
+                pass
+    return bounds
