@@ -86,8 +86,9 @@ def suggest_profile(facts: ModelFacts) -> str:
     Dimensions that share a symbol get one size, so what is suggested always passes `check_profiles`.
     """
     lines = ["profiles:", "  - name: default", "    inputs:"]
+    chosen: dict[str, tuple[int, int, int]] = {}
     for spec in facts.inputs:
-        sizes = [_suggest_sizes(spec, axis) for axis in range(len(spec.shape))]
+        sizes = [_suggest_sizes(spec, axis, chosen) for axis in range(len(spec.shape))]
         ranges = ", ".join(f"{point}: [{', '.join(str(size[i]) for size in sizes)}]" for i, point in enumerate(_POINTS))
         lines.append(f"      {_yaml_key(spec.name)}: {{{ranges}}}  # {shape_text(spec)}")
     return "\n".join(lines) + "\n"
@@ -228,16 +229,22 @@ _IMAGE: Final = _GUESSES[1].sizes
 _IMAGE_RANK: Final = 4
 
 
-def _suggest_sizes(spec: TensorSpec, axis: int) -> tuple[int, int, int]:
+def _suggest_sizes(spec: TensorSpec, axis: int, chosen: dict[str, tuple[int, int, int]]) -> tuple[int, int, int]:
+    """Guess by name, else by place; `chosen` keeps what a symbol got where it was met first."""
     size = spec.shape[axis]
     if size >= 0:
         return (size, size, size)
     symbol = _symbol(spec, axis)
-    if symbol is not None:
-        # A guess by position would give one symbol two sizes where inputs differ in rank.
+    if symbol is None:
+        return _suggest_by_place(spec, axis)
+    if symbol not in chosen:
         words = re.split(r"[^a-z]+", symbol.lower())
-        named = (g.sizes for g in _GUESSES if any(_matches(word, g.words) for word in words))
-        return next(named, _ANY_SIZE)
+        named = (guess.sizes for guess in _GUESSES if any(_matches(word, guess.words) for word in words))
+        chosen[symbol] = next(named, _suggest_by_place(spec, axis))
+    return chosen[symbol]
+
+
+def _suggest_by_place(spec: TensorSpec, axis: int) -> tuple[int, int, int]:
     if axis == 0:
         return _BATCH
     return _IMAGE if len(spec.shape) == _IMAGE_RANK else _ANY_SIZE

@@ -98,6 +98,10 @@ def test_two_profiles_of_one_name_are_found() -> None:
     [
         (IMAGES, MASK, SCALE),
         (TensorSpec(name="y", dtype=DType.INT64, shape=(-1, -1), symbols=("N", "seq_len")),),
+        (
+            TensorSpec(name="a", dtype=DType.FP32, shape=(2, -1), symbols=(None, "s")),
+            TensorSpec(name="b", dtype=DType.FP32, shape=(-1,), symbols=("s",)),
+        ),
         (TensorSpec(name="input:0", dtype=DType.FP32, shape=(-1, -1, -1, 3)),),
         (TensorSpec(name='"odd" #name', dtype=DType.FP32, shape=()), MASK),
     ],
@@ -108,3 +112,10 @@ def test_a_suggested_profile_is_valid_yaml_that_passes_the_checks(inputs: tuple[
     (suggested,) = yaml.safe_load(suggest_profile(facts))["profiles"]
 
     assert check_profiles(facts, (Profile.model_validate(suggested),)) == ()
+
+
+def test_dimensions_whose_names_say_nothing_are_guessed_by_their_place() -> None:
+    symbols = ("p2o.DynamicDimension.0", None, "p2o.DynamicDimension.1", "p2o.DynamicDimension.2")
+    spec = TensorSpec(name="x", dtype=DType.FP32, shape=(-1, 3, -1, -1), symbols=symbols)
+
+    assert "x: {min: [1, 3, 32, 32], opt: [4, 3, 320, 320], max: [8, 3, 640, 640]}" in suggest_profile(_facts(spec))
