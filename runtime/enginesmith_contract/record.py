@@ -13,7 +13,10 @@ __all__ = ["Record"]
 
 
 class Record(BaseModel):
-    """A frozen value with a canonical JSON form."""
+    """A frozen value with a canonical JSON form.
+
+    An optional field defaults to None and to nothing else, since the canonical form leaves it out.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -26,8 +29,10 @@ class Record(BaseModel):
 
     def to_json(self) -> bytes:
         """Return the canonical form: sorted camelCase keys, no spaces, UTF-8, no unset optional field."""
-        document = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        # Only pydantic's own JSON writes infinities as strings; Python's would write a literal that JSON does not have.
+        document = json.loads(self.model_dump_json(by_alias=True, exclude_none=True))
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode()
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Self:

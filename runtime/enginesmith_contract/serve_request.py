@@ -45,7 +45,7 @@ class ServeRequest(Record):
     models: tuple[ServedModel, ...]
     address: str = "127.0.0.1:8001"
     health_address: str | None = None
-    metrics_address: str | None = "127.0.0.1:8002"
+    metrics_address: str | None = None
     drain_delay_seconds: float = 5.0
     grace_seconds: float = 30.0
     max_message_bytes: int = 64 << 20

@@ -44,6 +44,7 @@ def did_you_mean_product(matrix: Matrix, asked: str, seen: Iterable[str] = ()) -
 
 def _words(product: str) -> frozenset[str]:
     spaced = re.sub(r"(rtx|gtx|pro)(?=[a0-9])", r"\1-", product.casefold())
+    spaced = re.sub(r"(?<=\d)(?=(ti|super)\b)", "-", spaced)
     words = (_SXM.sub("sxm", word) for word in _SEPARATORS.split(spaced))
     return frozenset(word for word in words if word and word not in _IGNORED)
 
