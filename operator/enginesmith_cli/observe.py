@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from enginesmith_contract.backends import Hardware
-from enginesmith_contract.errors import EnginesmithError, SpecError
+from enginesmith_contract.errors import EnginesmithError, SpecError, StoreError
 from enginesmith_contract.matrix.load import load_matrix
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.products import canonical_product
@@ -118,9 +118,18 @@ def with_preparation(observed: Observed, engine: InferenceEngine) -> Observed:
     """
     key = preparation_key_of(engine.spec, observed)
     document = open_store(observed.store).read_pointer(preparation_pointer(key)) if key else None
-    if document is None:
+    if key is None or document is None:
         return observed
-    return observed.model_copy(update={"preparation": Preparation.from_json(document)})
+    try:
+        return observed.model_copy(update={"preparation": Preparation.from_json(document)})
+    except ValidationError as error:
+        raise StoreError(
+            "the preparation cannot be read",
+            where=f"{observed.store}: {preparation_pointer(key)}",
+            why=f"{error.error_count()} fields are not what this release writes",
+            remedy="remove the file to have the model prepared anew",
+            reason="StoreDamaged",
+        ) from error
 
 
 def read_nodes_file(path: Path) -> tuple[NodeObject, ...]:

@@ -4,12 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from enginesmith_cli.observe import nodes_from_devices, observe_model, observe_this_machine, read_nodes_file
+from enginesmith_cli.observe import (
+    nodes_from_devices,
+    observe_model,
+    observe_this_machine,
+    read_nodes_file,
+    with_preparation,
+)
 from enginesmith_contract.backends import Backend, Hardware
-from enginesmith_contract.errors import SpecError
+from enginesmith_contract.errors import SpecError, StoreError
+from enginesmith_contract.store_layout import preparation_pointer
 from enginesmith_operator.api.load import load_documents
+from enginesmith_operator.planning.desired import preparation_key_of
 from enginesmith_operator.planning.eligibility import build_eligibility
 from enginesmith_operator.planning.hardware import Presence
+from enginesmith_runtime.store.open import open_store
 
 HOST = Hardware(arch="amd64")
 L4 = Hardware(product="NVIDIA-L4", compute_capability="8.9", memory_mib=23034, driver="580.95.05")
@@ -97,3 +106,16 @@ def test_a_model_that_is_elsewhere_or_missing_stays_pending(tmp_path: Path, uri:
     observed = observe_this_machine(str(tmp_path / "store"))
 
     assert observe_model(observed, engine, base=tmp_path, scratch=tmp_path).source_digest is None
+
+
+def test_a_damaged_preparation_is_an_error_of_the_store(tmp_path: Path) -> None:
+    (engine,) = load_documents(_document("s3://models/cls.onnx"), where="test")
+    observed = observe_this_machine(str(tmp_path)).model_copy(update={"source_digest": "ab" * 32})
+    key = preparation_key_of(engine.spec, observed)
+    assert key is not None
+    open_store(str(tmp_path)).create_pointer(preparation_pointer(key), b"{}")
+
+    with pytest.raises(StoreError) as caught:
+        with_preparation(observed, engine)
+
+    assert caught.value.reason == "StoreDamaged"
