@@ -128,7 +128,7 @@ def with_preparation(observed: Observed, engine: InferenceEngine) -> Observed:
             where=f"{observed.store}: {preparation_pointer(key)}",
             why=f"{error.error_count()} fields are not what this release writes",
             remedy="remove the file to have the model prepared anew",
-            reason="StoreDamaged",
+            reason="PreparationUnreadable",
         ) from error
 
 
