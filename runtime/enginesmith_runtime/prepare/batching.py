@@ -29,9 +29,13 @@ def prove_batching(  # noqa: PLR0913 - what is run, with what, where, within wha
     """Try every profile that takes two rows or more, at its smallest other dimensions.
 
     Args:
+        model: the FP32 source; precision changes nothing about which rows mix.
+        feed: how inputs are filled.
         profiles: complete ones.
+        folder: for jobs and logs; must exist.
         limits: of the next child.
         memory_bytes: of one run.
+        tick: called often; what it raises ends the proof.
     """
     reason = _shape_reason(feed.facts)
     if reason:

@@ -1,6 +1,6 @@
 """Which nodes can compute in FP16, read from ONNX's own operator schemas instead of a list kept by hand."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import onnx
@@ -28,6 +28,7 @@ _TYPED_BY_ATTRIBUTE: Final = frozenset(
         "RandomNormalLike", "RandomUniform", "RandomUniformLike",
     }
 )  # fmt: skip
+_SHAPE_READERS: Final = frozenset({"Shape", "Size"})
 
 
 class CastRules:
@@ -62,7 +63,7 @@ class CastRules:
             return "nodes with inner graphs are left alone"
         if node.op_type in _STAY:
             return _STAY[node.op_type]
-        if node.output and node.output[0] in self._shape_nodes:
+        if node.op_type not in _SHAPE_READERS and node.output and node.output[0] in self._shape_nodes:
             return "it computes shapes, and integers above 2048 are not exact in FP16"
         if node.op_type not in _TYPED_BY_ATTRIBUTE and not self.half_inputs(node):
             return "ONNX has no FP16 form of it"
@@ -104,7 +105,7 @@ class CastRules:
             return None
 
 
-def _formal(parameters: "list[defs.OpSchema.FormalParameter]", index: int) -> "defs.OpSchema.FormalParameter":
+def _formal(parameters: "Sequence[defs.OpSchema.FormalParameter]", index: int) -> "defs.OpSchema.FormalParameter":
     """Return the formal parameter of an actual one; the last one may stand for many."""
     return parameters[min(index, len(parameters) - 1)]
 
@@ -116,6 +117,6 @@ def _shape_nodes(graph: onnx.GraphProto) -> set[str]:
     made: set[str] = set()
     for node in graph.node:
         inputs = set(node.input) - constants
-        if node.op_type in {"Shape", "Size"} or (inputs and inputs <= made):
+        if node.op_type in _SHAPE_READERS or (inputs and inputs <= made):
             made |= set(node.output) - {""}
     return made

@@ -64,7 +64,9 @@ def run_worker(
     """Run one job in a child process.
 
     Args:
+        job: what to do.
         folder: receives the job's document and the child's log; must exist.
+        limits: of the child.
         tick: called every few hundredths of a second; what it raises ends the child.
         on_event: receives every event but errors.
 
@@ -92,8 +94,11 @@ def run_child(
     """Run a command, hand over the lines of its standard output, and end it when a limit is passed.
 
     Args:
+        command: program and arguments, never a shell's line.
         log: receives its standard error.
-        tick: called every few hundredths of a second; what it or `on_line` raises ends the child.
+        limits: of the child.
+        tick: called every few hundredths of a second; what it raises ends the child.
+        on_line: receives each line without its end; what it raises ends the child.
     """
     deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
     with log.open("wb") as stderr:
@@ -165,7 +170,7 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _private_bytes(pid: int) -> int:
-    """Return the memory that only this process has (RssAnon and RssShmem of /proc), 0 where the system tells nothing."""
+    """Return the memory that only this process has, mapped files left out; 0 where the system tells nothing."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -184,8 +189,11 @@ def _event(line: bytes) -> Event | None:
 def _error(event: Event) -> errors.EnginesmithError:
     parts = event.data if isinstance(event.data, dict) else {"what": json.dumps(event.data)}
     words = {name: str(value) for name, value in parts.items()}
-    kind = getattr(errors, words.pop("class", ""), errors.ModelError)
-    error = kind(words.pop("what", "the model could not be prepared"), **words)
-    if not isinstance(error, errors.EnginesmithError):
-        raise TypeError(words)
-    return error
+    kind: type[errors.EnginesmithError] = getattr(errors, words.get("class", ""), errors.ModelError)
+    return kind(
+        words.get("what", "the model could not be prepared"),
+        where=words.get("where", ""),
+        why=words.get("why", ""),
+        remedy=words.get("remedy", ""),
+        reason=words.get("reason", ""),
+    )

@@ -124,8 +124,11 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
     """Run every point once, points of one shape together.
 
     Args:
+        model: the ONNX file.
+        feed: how inputs are filled.
         profiles: complete ones, see `complete_profiles`.
-        folder: receives inputs and outputs of each distinct point.
+        folder: receives inputs and outputs of each distinct point; must exist.
+        budget: of all runs together.
         tick: called often with the share of runs that are done; what it raises ends the runs.
 
     Raises:

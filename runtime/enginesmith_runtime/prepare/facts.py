@@ -4,7 +4,7 @@ Older files list weights among the inputs; those are no inputs. PaddlePaddle nam
 name: two of them need not agree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from enginesmith_runtime.prepare.graph import all_tensors, external_location, op
 
 __all__ = ["facts_of", "inspect_model", "model_files"]
 
-_DTYPES: Final = {
+_DTYPES: Final[Mapping[int, DType]] = {
     onnx.TensorProto.BOOL: DType.BOOL,
     onnx.TensorProto.UINT8: DType.UINT8,
     onnx.TensorProto.UINT16: DType.UINT16,

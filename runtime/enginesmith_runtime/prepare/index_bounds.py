@@ -43,7 +43,7 @@ def _follow(
         if node.op_type in _KEEP_VALUES and node.input and node.input[0] in origins:
             origins.update(dict.fromkeys(node.output, origins[node.input[0]]))
         for inner in subgraphs(node):
-            _follow(inner, dict(origins), tables | _table_shapes(inner), bounds)
+            _follow(inner, dict(origins), {**tables, **_table_shapes(inner)}, bounds)
 
 
 def _gathered_size(node: onnx.NodeProto, tables: Mapping[str, tuple[int, ...]]) -> int | None:

@@ -32,6 +32,7 @@ def fill_inputs(feed: Feed, shapes: Shapes, seed: str) -> dict[str, Array]:
     """Return one array for each input of the model.
 
     Args:
+        feed: the inputs, and what the user and the model ask of their values.
         shapes: by input name.
         seed: whatever tells two fillings apart; the same text gives the same values.
 
@@ -49,6 +50,7 @@ def local_values(values: Mapping[str, InputValues], base: Path | None) -> dict[s
     """Return the values with the path of every .npz file made absolute.
 
     Args:
+        values: by input name.
         base: folder of the user's document; relative paths start there. None: the current folder.
 
     Raises:

@@ -57,15 +57,23 @@ _PARSER_SECONDS = 60.0
 
 
 def prepare(
-    request: PreparationRequest, store: Store, work: Path, reporter: Reporter, *, base: Path | None = None
+    request: PreparationRequest,
+    store: Store,
+    work: Path,
+    reporter: Reporter,
+    *,
+    base: Path | None = None,
+    downloads: Path | None = None,
 ) -> Preparation:
     """Return the stored preparation of a request, making it where there is none.
 
     Args:
-        work: folder for everything temporary, which is removed again, and for downloads, which stay: one that
-            outlives the process lets a broken download resume.
+        request: what to prepare, and within which budget.
+        store: is looked at first, and receives the result.
+        work: folder for everything temporary, which is removed again.
         reporter: told every stage; what it raises ends the work.
         base: folder that relative paths of the request start from.
+        downloads: folder that keeps what was fetched, so that a broken download resumes; None: inside `work`.
 
     Raises:
         enginesmith_contract.errors.SourceError: the model could not be had.
@@ -79,7 +87,7 @@ def prepare(
     work.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="prepare-", dir=work) as made:
         folder = Path(made)
-        fetched = fetch_model(request.source, work / "sources", reporter, base=base)
+        fetched = fetch_model(request.source, downloads or work / "sources", reporter, base=base)
         key = preparation_key(
             PreparationKeyInputs(
                 source_digest=fetched.source_digest,

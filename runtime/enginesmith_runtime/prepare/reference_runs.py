@@ -8,18 +8,20 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-from pydantic import JsonValue
 
 from enginesmith_contract.preparation import Batching
 from enginesmith_contract.tensors import DType
 from enginesmith_runtime.prepare.inputs import Array, fill_inputs
 from enginesmith_runtime.prepare.jobs import BatchJob, EventKind, Feed, ProbeJob, RunJob, Shapes
 from enginesmith_runtime.prepare.worker_events import Emit
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["RunFailedError", "Session", "bound_memory", "compare_batches", "probe", "run_all"]
 
@@ -120,7 +122,7 @@ def probe(job: ProbeJob, emit: Emit) -> None:
     bound_memory(job.memory_bytes)
     session = _open(job.model, emit)
     deadline = time.monotonic() + _PROBE_SECONDS
-    found: JsonValue = None
+    found: dict[str, JsonValue] | None = None
     for name, axis, size, shapes in _candidates(job.feed, job.shapes):
         if session is None or time.monotonic() > deadline:
             break

@@ -20,7 +20,7 @@ from enginesmith_runtime.prepare.reference_runs import bound_memory
 
 __all__ = ["find_out_of_range"]
 
-_GROUP: Final = 24
+_GROUP: Final = 64
 _MAX: Final = float(np.finfo(np.float16).max)
 _SMALLEST_NORMAL: Final = float(np.finfo(np.float16).smallest_normal)
 _SEVERITY_FATAL: Final = 4

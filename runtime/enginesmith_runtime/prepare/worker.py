@@ -41,7 +41,8 @@ def main(path: str) -> int:
         _do(job, emit)
     except EnginesmithError as error:
         parts = ("what", "where", "why", "remedy", "reason")
-        emit(EventKind.ERROR, {"class": type(error).__name__} | {part: str(getattr(error, part)) for part in parts})
+        words: dict[str, JsonValue] = {part: str(getattr(error, part)) for part in parts}
+        emit(EventKind.ERROR, {"class": type(error).__name__, **words})
     return 0
 
 
