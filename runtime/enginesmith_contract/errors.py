@@ -11,6 +11,7 @@
     ├── VerificationError  the engine's answers differ from the reference
     ├── StoreError         the engine store cannot be written, or what it holds is not what was written
     ├── EngineRefusedError the engine does not fit what the runtime sees: never loaded
+    │   └── DeviceFailedError       the device broke under a loaded engine: the process must end
     ├── ServeError         a server cannot listen or be started as asked
     └── CancelledBuildError the user or the pod's end stopped it
 
@@ -25,6 +26,7 @@ __all__ = [
     "BuildOutOfMemoryError",
     "BuildTimedOutError",
     "CancelledBuildError",
+    "DeviceFailedError",
     "EngineRefusedError",
     "EnginesmithError",
     "ModelError",
@@ -153,6 +155,13 @@ class ServeError(EnginesmithError):
 
     exit_code = ExitCode.SERVE_FAILED
     default_reason = "ServeFailed"
+
+
+class DeviceFailedError(EngineRefusedError):
+    """The device, or this process's hold on it, is broken; only a new process can go on."""
+
+    exit_code = ExitCode.DEVICE_FAILED
+    default_reason = "DeviceFailed"
 
 
 class CancelledBuildError(EnginesmithError):

@@ -24,7 +24,6 @@ from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.store_layout import (
-    StoredFile,
     TimingCachePointer,
     engine_pointer,
     preparation_pointer,
@@ -34,6 +33,7 @@ from enginesmith_runtime.build.child_process import run_child
 from enginesmith_runtime.build.manifests import compose_manifest
 from enginesmith_runtime.build.verify import judge, raise_if_failed
 from enginesmith_runtime.build.wire import ChildJob, ChildResult
+from enginesmith_runtime.engines.nvinfer_plugins import PLUGIN_FOLDER
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
@@ -185,16 +185,12 @@ def _timing_cache_name(request: BuildRequest) -> str | None:
 def _put(store: Store, job: ChildJob, result: ChildResult) -> Manifest:
     request, output = job.request, Path(job.output)
     files = store.put_files(output, [output / path for path in result.files])
-    plugins = tuple(one for path in request.options.plugins for one in _put_plugin(store, Path(path)))
+    plugins = tuple(file for file in files if file.path.startswith(f"{PLUGIN_FOLDER}/"))
     _put_timing_cache(store, job)
     created_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     manifest = compose_manifest(request, job.preparation, result, files, plugins, created_at=created_at)
     pointer = engine_pointer(request.engine_key)
     return _read_manifest(store.create_pointer(pointer, manifest.to_json()), pointer)
-
-
-def _put_plugin(store: Store, path: Path) -> tuple[StoredFile, ...]:
-    return store.put_files(path.parent, [path])
 
 
 def _put_timing_cache(store: Store, job: ChildJob) -> None:

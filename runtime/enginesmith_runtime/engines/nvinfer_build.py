@@ -1,0 +1,151 @@
+"""The build itself, the same for both libraries: parse, configure, build, write.
+
+plugins ─> parse (seconds, and every refusal) ─> configuration, profiles ─> build (the long part) ─> engine.plan
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import JsonValue
+
+from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, CancelledBuildError
+from enginesmith_contract.tensors import TensorSpec
+from enginesmith_runtime.engines.interface import BuildJob, ProgressSink
+from enginesmith_runtime.engines.nvinfer_config import configure
+from enginesmith_runtime.engines.nvinfer_messages import MessageLog, Translation, create_logger, translate
+from enginesmith_runtime.engines.nvinfer_network import add_profiles, describe_tensors, parse_network
+from enginesmith_runtime.engines.nvinfer_plugins import PLUGIN_FOLDER, load_plugins
+from enginesmith_runtime.engines.nvinfer_progress import create_monitor
+from enginesmith_runtime.engines.onnx_dimensions import without_false_names
+
+__all__ = ["ENGINE_FILE", "Plan", "build_plan"]
+
+ENGINE_FILE: Final = "engine.plan"
+
+_PHASE: Final = "build"
+_STEPS: Final = 3
+
+Configure = Callable[[Any, Any], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A serialised engine on disk.
+
+    Attributes:
+        files: the plan first, then plugin libraries in loading order.
+        timing_cache: what the build measured, None where the library keeps none.
+        layers: layers of the network by type, before the builder fused them.
+    """
+
+    files: tuple[Path, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    timing_cache: bytes | None
+    layers: dict[str, JsonValue]
+
+
+def build_plan(module: Any, job: BuildJob, progress: ProgressSink, adjust: Configure) -> Plan:  # noqa: ANN401 - untyped
+    """Build a plan.
+
+    Args:
+        module: the library.
+        job: what to build.
+        progress: told of the library's phases; may cancel.
+        adjust: called with the library and the configuration before the build, for what only one library has.
+
+    Raises:
+        BuildError: the parser or the builder refuses; its words are in the message.
+        CancelledBuildError: the sink said so.
+    """
+    log = create_logger(module)
+    progress.phase(_PHASE, steps=_STEPS)
+    plugins = _copy_plugins(job)
+    load_plugins(module, log, plugins, BuildError)
+    builder = module.Builder(log)
+    facts = job.preparation.facts
+    parsed = parse_network(module, builder, log, without_false_names(job.model, facts.inputs))
+    _stop_if_cancelled(progress, 0)
+    network = parsed.network
+    config = configure(module, builder, job)
+    add_profiles(builder, config, network, job.preparation.profiles, log)
+    cache = _set_timing_cache(config, job)
+    adjust(module, config)
+    monitor = create_monitor(module, progress, _PHASE)
+    config.progress_monitor = monitor
+    inputs = describe_tensors(network, facts.inputs, are_inputs=True)
+    outputs = describe_tensors(network, facts.outputs, are_inputs=False)
+    layers = _count_layers(network)
+    plan = builder.build_serialized_network(network, config)
+    if monitor.cancelled:
+        raise CancelledBuildError("the build was cancelled")
+    if plan is None:
+        raise _translate_failure(log, job)
+    _stop_if_cancelled(progress, 1)
+    engine = job.output / ENGINE_FILE
+    engine.write_bytes(memoryview(plan))
+    progress.step(_PHASE, 2)
+    progress.finish(_PHASE)
+    return Plan(
+        files=(engine, *plugins),
+        inputs=inputs,
+        outputs=outputs,
+        timing_cache=None if cache is None else bytes(memoryview(cache.serialize())),
+        layers=layers,
+    )
+
+
+def _copy_plugins(job: BuildJob) -> tuple[Path, ...]:
+    """Copy plugin libraries beside the plan, which does not load without them; numbered, for their order matters."""
+    copies = []
+    for number, name in enumerate(job.request.options.plugins):
+        source = Path(name)
+        target = job.output / PLUGIN_FOLDER / f"{number:02}-{source.name}"
+        target.parent.mkdir(exist_ok=True)
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise BuildError(
+                "a plugin library cannot be read",
+                where=f"build.plugins[{number}]",
+                why=f"{source.name}: {error.strerror}",
+                remedy="check the path",
+                reason="PluginMissing",
+            ) from error
+        copies.append(target)
+    return tuple(copies)
+
+
+def _stop_if_cancelled(progress: ProgressSink, step: int) -> None:
+    if not progress.step(_PHASE, step):
+        raise CancelledBuildError("the build was cancelled")
+
+
+def _set_timing_cache(config: Any, job: BuildJob) -> Any:  # noqa: ANN401 - the library has no types
+    """Start from the stored cache. One that the library does not take (another version) is replaced by an empty one."""
+    cache = config.create_timing_cache(job.timing_cache or b"")
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+    return cache
+
+
+def _count_layers(network: Any) -> dict[str, JsonValue]:  # noqa: ANN401 - the library has no types
+    layers = (network.get_layer(index) for index in range(network.num_layers))
+    return dict(sorted(Counter(layer.type.name for layer in layers).items()))
+
+
+def _translate_failure(log: MessageLog, job: BuildJob) -> BuildError:
+    known = translate(log.errors, Translation("BuilderFailed", "check the model and its profiles"))
+    kind = BuildOutOfMemoryError if known.reason == "OutOfMemory" else BuildError
+    return kind(
+        "the builder failed",
+        where=job.model.name,
+        why="\n".join(dict.fromkeys(log.errors)) or "it gave no reason",
+        remedy=known.remedy,
+        reason=known.reason,
+    )

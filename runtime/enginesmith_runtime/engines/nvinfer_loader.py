@@ -1,0 +1,119 @@
+"""Loads a plan, after everything that the library would not say has been asked.
+
+The library answers "None", aborts without a driver, and takes a plan of another GPU with a warning. So the version
+matrix is asked first, then the driver, and the library last.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enginesmith_contract.backends import Backend
+from enginesmith_contract.errors import EngineRefusedError, SpecError
+from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.matrix.portability import VERSION_COMPATIBLE_FLAG
+from enginesmith_runtime.engines.cuda_driver import require_driver
+from enginesmith_runtime.engines.device import detect_devices, host_hardware
+from enginesmith_runtime.engines.nvinfer_library import NvInferLibrary
+from enginesmith_runtime.engines.nvinfer_messages import Translation, create_logger, translate
+from enginesmith_runtime.engines.nvinfer_plugins import PLUGIN_FOLDER, load_plugins
+from enginesmith_runtime.engines.refusal import refuse_unless_fits
+
+if TYPE_CHECKING:
+    from enginesmith_runtime.engines.nvinfer_execution import NvInferEngine
+
+__all__ = ["NvInferLoader"]
+
+
+class NvInferLoader:
+    """Loads plans of one library."""
+
+    backend: Backend
+
+    def __init__(self, library: NvInferLibrary) -> None:
+        self.backend = library.backend
+        self._library = library
+
+    def version(self) -> str:
+        """Return the installed version in full."""
+        return self._library.version(EngineRefusedError)
+
+    def load(self, manifest: Manifest, files: Path, options: Mapping[str, str]) -> "NvInferEngine":
+        """Deserialise the plan on the first visible GPU.
+
+        Raises:
+            EngineRefusedError: it does not fit this machine, or the library refuses it.
+            SpecError: an option is given; this backend has none yet.
+        """
+        _refuse_options(options)
+        device = next(iter(detect_devices()), host_hardware())
+        refuse_unless_fits(manifest, device, self.version())
+        require_driver(EngineRefusedError)
+        module = self._library.load(EngineRefusedError)
+        # Needs CUDA's Python binding, which a machine without a driver cannot even import.
+        from enginesmith_runtime.engines.nvinfer_execution import NvInferEngine, open_device  # noqa: PLC0415
+
+        plugins = [files / file.path for file in manifest.files if file.path.startswith(f"{PLUGIN_FOLDER}/")]
+        gpu = open_device()
+        with gpu.current():
+            log = create_logger(module)
+            load_plugins(module, log, plugins, EngineRefusedError)
+            runtime = module.Runtime(log)
+            plan = (files / manifest.files[0].path).read_bytes()
+            _check_validity(module, runtime, plan, log)
+            # A version-compatible plan carries host code; the manifest's digest vouches for it.
+            if manifest.key_inputs.flags.get(VERSION_COMPATIBLE_FLAG) == "true":
+                runtime.engine_host_code_allowed = True
+            engine = runtime.deserialize_cuda_engine(plan)
+            if engine is None:
+                raise _refused(manifest, log)
+            _allow_weight_streaming(engine)
+            return NvInferEngine(manifest=manifest, module=module, runtime=runtime, engine=engine, log=log, gpu=gpu)
+
+
+def _refuse_options(options: Mapping[str, str]) -> None:
+    for name in options:
+        raise SpecError(
+            "no such option of this backend",
+            where=f"backendOptions.{name}",
+            why="it has none",
+            remedy="leave it out",
+            reason="BackendOptionInvalid",
+        )
+
+
+def _check_validity(module: Any, runtime: Any, plan: bytes, log: Any) -> None:  # noqa: ANN401 - untyped library
+    """Ask TensorRT for RTX about the plan; TensorRT itself has no such question."""
+    if not hasattr(runtime, "get_engine_validity"):
+        return
+    validity, diagnostics = runtime.get_engine_validity(plan)
+    if validity != module.EngineValidity.INVALID:
+        return
+    found = [
+        name
+        for name, member in module.EngineInvalidityDiagnostics.__members__.items()
+        if int(diagnostics) & int(member)
+    ]
+    raise EngineRefusedError(
+        "the library says that the engine cannot run here",
+        why=", ".join((*found, *log.errors)),
+        remedy="build the engine for this GPU with the installed version",
+        reason="EngineInvalid",
+    )
+
+
+def _refused(manifest: Manifest, log: Any) -> EngineRefusedError:  # noqa: ANN401 - the library has no types
+    known = translate(log.errors, Translation("EngineUnreadable", "build the engine again with the installed version"))
+    return EngineRefusedError(
+        "the library refuses the engine",
+        where=f"engine {manifest.engine_key[:12]}",
+        why="\n".join(dict.fromkeys(log.errors)) or "it gave no reason",
+        remedy=known.remedy,
+        reason=known.reason,
+    )
+
+
+def _allow_weight_streaming(engine: Any) -> None:  # noqa: ANN401 - the library has no types
+    """Set the budget that the library recommends; it must be set before the first context."""
+    if getattr(engine, "streamable_weights_size", 0) > 0:
+        engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()

@@ -1,0 +1,86 @@
+"""What the library says in its log, which is the only place where it gives reasons.
+
+Its calls return None or False; the text is with the logger. Some texts are well known and are translated into what to
+do about them.
+"""
+
+from collections import deque
+from typing import Any, Final, NamedTuple, Protocol
+
+__all__ = ["MessageLog", "Translation", "create_logger", "translate"]
+
+_KEPT_MESSAGES: Final = 50
+
+
+class MessageLog(Protocol):
+    """The part of our logger that is not the library's."""
+
+    errors: "deque[str]"
+    warnings: "deque[str]"
+
+
+class Translation(NamedTuple):
+    """A CamelCase reason and a remedy for a text of the library."""
+
+    reason: str
+    remedy: str
+
+
+class _Known(NamedTuple):
+    fragment: str
+    translation: Translation
+
+
+_REBUILD: Final = "build the engine for this GPU with the installed version"
+
+# Fragments of messages; the library concatenates them with numbers. Read in TensorRT 10.6 and 11.4 and for RTX 1.7.
+_KNOWN: Final = (
+    _Known("expecting compute", Translation("WrongDevice", _REBUILD)),
+    _Known("which has compute capability", Translation("WrongDevice", "use a GPU that TensorRT for RTX supports")),
+    _Known("hardware-compatible engine", Translation("WrongDevice", "use a newer GPU, or build for this one")),
+    _Known("multiprocessors but the engine", Translation("TooFewMultiprocessors", _REBUILD)),
+    _Known("not compatible with this version of", Translation("WrongVersion", _REBUILD)),
+    _Known("Version tag does not match", Translation("WrongVersion", _REBUILD)),
+    _Known("old deserialization call", Translation("WrongVersion", _REBUILD)),
+    _Known("plan major version", Translation("WrongVersion", _REBUILD)),
+    _Known("Platform specific tag", Translation("WrongPlatform", "build on this operating system and architecture")),
+    _Known("MagicTag", Translation("NotAnEngine", "fetch the engine again; the file is damaged or something else")),
+    _Known("MAGIC_TAG", Translation("NotAnEngine", "fetch the engine again; the file is damaged or something else")),
+    _Known("blobSize", Translation("EngineTruncated", "fetch the engine again; the file is cut off")),
+    _Known("getEngineHostCodeAllowed", Translation("HostCodeRefused", "load it through its manifest")),
+    _Known("optimization profile", Translation("ProfileRefused", "correct the shape ranges in spec.profiles")),
+    _Known("Dimension mismatch for tensor", Translation("ProfileRefused", "correct the shape ranges in spec.profiles")),
+    _Known("reshape changes volume", Translation("ProfileRefused", "give the model a shape that it can take")),
+    _Known("out of memory", Translation("OutOfMemory", "lower build.workspace, or use a GPU with more memory")),
+    _Known("OutOfMemory", Translation("OutOfMemory", "lower build.workspace, or use a GPU with more memory")),
+)
+
+
+def translate(messages: "deque[str]", otherwise: Translation) -> Translation:
+    """Return what is known of the first message that is known, else `otherwise`."""
+    for message in messages:
+        for known in _KNOWN:
+            if known.fragment in message:
+                return known.translation
+    return otherwise
+
+
+def create_logger(module: Any) -> Any:  # noqa: ANN401 - the library has no types
+    """Return a logger of the library that keeps its last errors and warnings, oldest first (a MessageLog)."""
+
+    class _Logger(module.ILogger):  # type: ignore[misc]  # the base is known at run time only
+        """Keeps messages in place of printing them."""
+
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+            self.errors: deque[str] = deque(maxlen=_KEPT_MESSAGES)
+            self.warnings: deque[str] = deque(maxlen=_KEPT_MESSAGES)
+
+        def log(self, severity: Any, message: str) -> None:  # noqa: ANN401 - the library has no types
+            """Receive a message; called from any thread."""
+            if severity in {module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR}:
+                self.errors.append(message.strip())
+            elif severity == module.ILogger.WARNING:
+                self.warnings.append(message.strip())
+
+    return _Logger()

@@ -1,0 +1,169 @@
+"""From an ONNX file to a strongly typed network with its profiles, or every reason why not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from enginesmith_contract.errors import BuildError
+from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.tensors import DType, TensorSpec
+from enginesmith_runtime.engines.nvinfer_messages import MessageLog
+
+__all__ = ["ParsedNetwork", "add_profiles", "describe_tensors", "parse_network"]
+
+# Names of nvinfer's DataType, and how clients spell them. FP8, INT4 and FP4 never cross an engine's border.
+_DTYPES: Final = {
+    "FLOAT": DType.FP32,
+    "HALF": DType.FP16,
+    "BF16": DType.BF16,
+    "INT8": DType.INT8,
+    "INT32": DType.INT32,
+    "INT64": DType.INT64,
+    "BOOL": DType.BOOL,
+    "UINT8": DType.UINT8,
+}
+
+_NO_NODE: Final = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParsedNetwork:
+    """A network and its parser, which must live as long as the network: the library frees what both share."""
+
+    network: Any
+    parser: Any
+
+
+def parse_network(module: Any, builder: Any, log: Any, model: Path) -> ParsedNetwork:  # noqa: ANN401 - untyped library
+    """Parse a model.
+
+    Args:
+        module: the library.
+        builder: its Builder.
+        log: its logger.
+        model: the ONNX file; external weights lie beside it.
+
+    Raises:
+        BuildError: `UnsupportedOperators` with every node that the parser refuses, else `ParserRefused`.
+    """
+    network = builder.create_network(_strongly_typed(module))
+    if network is None:
+        raise BuildError("the library created no network", why=" | ".join(log.errors), reason="BuilderFailed")
+    parser = module.OnnxParser(network, log)
+    if parser.parse_from_file(str(model)):
+        return ParsedNetwork(network=network, parser=parser)
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    lines = tuple(dict.fromkeys(_describe_error(error) for error in errors))
+    unsupported = any(_is_unsupported(error) for error in errors)
+    raise BuildError(
+        f"the parser refuses {len(lines)} {'node' if len(lines) == 1 else 'nodes'}"
+        if unsupported
+        else "the parser refuses the model",
+        where=model.name,
+        why="\n".join(lines) or " | ".join(log.errors),
+        remedy=(
+            "replace these operators in the model, add a plugin that has them (build.plugins), or use the backend "
+            "onnxruntime"
+            if unsupported
+            else "check the model with onnx.checker"
+        ),
+        reason="UnsupportedOperators" if unsupported else "ParserRefused",
+    )
+
+
+def add_profiles(
+    builder: Any,  # noqa: ANN401 - the library has no types
+    config: Any,  # noqa: ANN401 - the library has no types
+    network: Any,  # noqa: ANN401 - the library has no types
+    profiles: tuple[Profile, ...],
+    log: MessageLog,
+) -> None:
+    """Add one optimisation profile for each of ours; a network of fixed shapes needs none.
+
+    Raises:
+        BuildError: `ProfileRefused`, with the library's words; `ShapeInput` where an input's values are a shape.
+    """
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    for tensor in inputs:
+        if tensor.is_shape_tensor:
+            raise BuildError(
+                "an input holds a shape, and profiles say nothing about values",
+                where=tensor.name,
+                remedy="fold the input into the model as a constant",
+                reason="ShapeInput",
+            )
+    dynamic = [tensor for tensor in inputs if any(size < 0 for size in tensor.shape)]
+    if not dynamic:
+        return
+    for profile in profiles:
+        native = builder.create_optimization_profile()
+        for tensor in dynamic:
+            shapes = _find_range(profile, tensor.name)
+            try:
+                native.set_shape(tensor.name, shapes.min, shapes.opt, shapes.max)
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise _profile_refused(profile, tensor.name, str(error)) from error
+        if not native or config.add_optimization_profile(native) < 0:
+            raise _profile_refused(profile, "", " | ".join(log.errors))
+
+
+def describe_tensors(network: Any, specs: tuple[TensorSpec, ...], *, are_inputs: bool) -> tuple[TensorSpec, ...]:  # noqa: ANN401 - untyped library
+    """Return the model's tensors with the datatypes that the network has: the parser narrows FP64 to FP32."""
+    tensors = _list_inputs(network) if are_inputs else _list_outputs(network)
+    dtypes = {tensor.name: tensor.dtype.name for tensor in tensors}
+    return tuple(
+        spec.model_copy(update={"dtype": _DTYPES.get(dtypes[spec.name], spec.dtype)})
+        for spec in specs
+        if spec.name in dtypes
+    )
+
+
+def _list_inputs(network: Any) -> Iterator[Any]:  # noqa: ANN401 - the library has no types
+    return (network.get_input(index) for index in range(network.num_inputs))
+
+
+def _list_outputs(network: Any) -> Iterator[Any]:  # noqa: ANN401 - the library has no types
+    return (network.get_output(index) for index in range(network.num_outputs))
+
+
+def _strongly_typed(module: Any) -> int:  # noqa: ANN401 - the library has no types
+    """Return the creation flags. TensorRT 10 must be asked for strong typing; 11 knows nothing else and ignores it."""
+    flag = getattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _find_range(profile: Profile, name: str) -> ShapeRange:
+    shapes = profile.inputs.get(name)
+    if shapes is not None:
+        return shapes
+    raise BuildError(
+        "an input with open dimensions has no shape range",
+        where=f"profile {profile.name}, input {name}",
+        remedy="give it min, opt and max in spec.profiles",
+        reason="ProfileRefused",
+    )
+
+
+def _profile_refused(profile: Profile, tensor: str, said: str) -> BuildError:
+    return BuildError(
+        "the builder refuses the profile",
+        where=f"profile {profile.name}, input {tensor}" if tensor else f"profile {profile.name}",
+        why=said,
+        remedy="correct the shape ranges in spec.profiles",
+        reason="ProfileRefused",
+    )
+
+
+def _describe_error(error: Any) -> str:  # noqa: ANN401 - the library has no types
+    description = str(error.desc()).strip()
+    if error.node() == _NO_NODE:
+        return f"{error.code().name}: {description}"
+    return f"node {error.node()} {error.node_name()!r} ({error.node_operator()}): {description}"
+
+
+def _is_unsupported(error: Any) -> bool:  # noqa: ANN401 - the library has no types
+    if error.node() == _NO_NODE:
+        return False
+    description = str(error.desc()).lower()
+    return error.code().name.startswith("UNSUPPORTED") or "plugin" in description

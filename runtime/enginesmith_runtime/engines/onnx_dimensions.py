@@ -1,0 +1,57 @@
+"""Names of open dimensions that mean nothing, taken out before nvinfer's parser believes them.
+
+The parser holds dimensions of one name to one value. PaddlePaddle's exporter calls every dimension that it knows
+nothing of "?", so that a batch of images of another height and width is a contradiction to it. Once parsed, the tie
+cannot be undone: renaming the network's dimensions ends in an internal error of the builder (TensorRT for RTX 1.7).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from enginesmith_contract.tensors import TensorSpec
+
+__all__ = ["without_false_names"]
+
+
+def without_false_names(model: Path, inputs: tuple[TensorSpec, ...]) -> Path:
+    """Return a model in which only those open dimensions are named that `inputs` name.
+
+    Args:
+        model: an ONNX file; external weights lie beside it.
+        inputs: the model's facts; a symbol is None where a dimension has no name that means anything.
+
+    Returns:
+        `model` itself, or a copy beside it.
+    """
+    open_axes = {spec.name: _nameless_axes(spec) for spec in inputs if spec.is_dynamic}
+    if not any(open_axes.values()):
+        return model
+    import onnx  # noqa: PLC0415 - most models need no second look
+
+    loaded = onnx.load(str(model), load_external_data=False)
+    false_names = {
+        dimension.dim_param
+        for value in loaded.graph.input
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim)
+        if axis in open_axes.get(value.name, ()) and dimension.dim_param
+    }
+    if not false_names:
+        return model
+    for value in (*loaded.graph.input, *loaded.graph.output, *loaded.graph.value_info):
+        _clear(value, false_names)
+    copy = model.with_name(f"nameless-{model.name}")
+    copy.write_bytes(loaded.SerializeToString())
+    return copy
+
+
+def _nameless_axes(spec: TensorSpec) -> frozenset[int]:
+    symbols = spec.symbols or (None,) * len(spec.shape)
+    return frozenset(
+        axis for axis, (size, symbol) in enumerate(zip(spec.shape, symbols, strict=True)) if size < 0 and symbol is None
+    )
+
+
+def _clear(value: Any, names: set[str]) -> None:  # noqa: ANN401 - the library has no types
+    for dimension in value.type.tensor_type.shape.dim:
+        if dimension.dim_param in names:
+            dimension.ClearField("dim_param")
