@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 UV := .tools/uv/bin/uv
 BIN := .venv/bin
 
-.PHONY: setup demo test test-fast lint verify lock clean
+.PHONY: setup demo test test-fast lint verify lock bench clean
 
 setup: .venv/.synced  ## the locked environment in .venv
 
@@ -20,6 +20,9 @@ $(UV):
 	VIRTUAL_ENV=.venv $(UV) pip sync --quiet --require-hashes requirements/dev.txt
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
 	touch $@
+
+demo: setup  ## three OCR models built, served and asked on this machine
+	hack/demo
 
 lint: setup  ## ruff, mypy and the import contracts
 	$(BIN)/ruff format --check .

@@ -1,0 +1,101 @@
+"""`enginesmith build`: prepare models and build their engines into the store; nothing is served."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from enginesmith_cli.options import add_home_options
+from enginesmith_contract.errors import SpecError
+from enginesmith_contract.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from enginesmith_cli.local import BuiltEngine, PreparedDocument
+    from enginesmith_operator.planning.plan import TargetPlan
+
+__all__ = ["add_arguments", "run"]
+
+_EXAMPLES = """examples:
+  enginesmith build engine.yaml
+  enginesmith build engine.yaml --target rtx --output json
+
+Every target that this machine can build for is built, TensorRT for RTX also for a GPU that is elsewhere.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
+    parser.add_argument("file", metavar="FILE", type=Path, help="documents of kind InferenceEngine")
+    parser.add_argument("--target", metavar="NAME", help="build this target only")
+    parser.add_argument("--output", "-o", choices=("text", "json"), default="text", help="default: text")
+    add_home_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build every engine, print what is in the store then."""
+    from enginesmith_cli.local import open_machine  # noqa: PLC0415 - kept out of `--help`
+    from enginesmith_operator.api.load import read_file  # noqa: PLC0415 - the same
+
+    engines = read_file(arguments.file)
+    built: list[BuiltEngine] = []
+    with open_machine(arguments, build_for_absent_gpus=True) as machine:
+        observed = machine.observe()
+        for engine, planned in zip(engines, machine.plan_documents(engines, observed), strict=True):
+            document = machine.prepare_document(engine, planned, observed)
+            for target in _wanted(document, arguments.target):
+                built += machine.build_target(document, target)
+    if arguments.output == "json":
+        print(json.dumps([_facts(one) for one in built], indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_line(one) for one in built))
+    return ExitCode.OK
+
+
+def _wanted(document: "PreparedDocument", name: str | None) -> "tuple[TargetPlan, ...]":
+    from enginesmith_operator.planning.plan import TargetState, refusal_error  # noqa: PLC0415 - loaded by now
+
+    targets = document.plan.targets
+    if name is None:
+        return tuple(target for target in targets if target.state is not TargetState.REFUSED)
+    found = next((target for target in targets if target.name == name), None)
+    if found is None:
+        raise SpecError(
+            "no such target",
+            where=f"{document.plan.name}: --target {name}",
+            why=f"it has {', '.join(target.name for target in targets)}",
+            remedy="name one of them",
+            reason="NoSuchTarget",
+        )
+    if found.state is TargetState.REFUSED:
+        raise refusal_error(document.plan.model_copy(update={"targets": (found,)}))
+    return (found,)
+
+
+def _facts(built: "BuiltEngine") -> dict[str, object]:
+    manifest = built.manifest
+    return {
+        "name": built.document.plan.name,
+        "target": built.target.name,
+        "engineKey": manifest.engine_key,
+        "engineDigest": manifest.engine_digest,
+        "toolchain": f"{manifest.toolchain.name} {manifest.toolchain.version}",
+        "sizeBytes": sum(file.size_bytes for file in manifest.files),
+        "verification": json.loads(manifest.verification.to_json()),
+        "buildSeconds": manifest.timings.build_seconds,
+        "wasStored": built.was_stored,
+        "warnings": [*built.document.plan.warnings, *built.document.preparation.warnings],
+    }
+
+
+def _line(built: "BuiltEngine") -> str:
+    manifest, verification = built.manifest, built.manifest.verification
+    worst = max((one.difference for one in verification.differences), default=None)
+    detail = verification.reason if worst is None else f"largest difference {worst:.2g}, limit {verification.limit:.2g}"
+    return (
+        f"{built.document.plan.name}/{built.target.name}  {manifest.engine_key[:20]}  "
+        f"{manifest.toolchain.name} {manifest.toolchain.version}  "
+        f"{'from the store' if built.was_stored else f'built in {manifest.timings.build_seconds:.1f} s'}  "
+        f"{verification.status.value}{f' ({detail})' if detail else ''}"
+    )

@@ -1,0 +1,141 @@
+"""`enginesmith inspect`: what is in an engine and where it will run; what an ONNX model takes and gives."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from enginesmith_cli.options import add_home_options
+from enginesmith_contract.errors import SourceError
+from enginesmith_contract.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from enginesmith_contract.manifest import Manifest
+    from enginesmith_contract.tensors import TensorSpec
+
+__all__ = ["add_arguments", "run"]
+
+_LINE = 90
+"""Characters of an inspector's entry that a terminal is shown."""
+
+_EXAMPLES = """examples:
+  enginesmith inspect                     the engines of the store
+  enginesmith inspect 4f1c0de29ab3        one engine, by the first digits of its key
+  enginesmith inspect model.onnx          inputs, outputs, and a profile to paste
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
+    parser.add_argument("what", nargs="?", metavar="KEY|MODEL.onnx", help="omitted: list the store's engines")
+    parser.add_argument("--output", "-o", choices=("text", "json"), default="text", help="default: text")
+    add_home_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what is asked for."""
+    from enginesmith_cli.home import default_store_uri, state_folder  # noqa: PLC0415 - kept out of `--help`
+    from enginesmith_cli.stored_engines import find_engine, list_engines  # noqa: PLC0415 - the same
+
+    if arguments.what and (arguments.what.endswith(".onnx") or Path(arguments.what).is_file()):
+        return _inspect_model(Path(arguments.what), arguments.output)
+    store = arguments.store or default_store_uri(state_folder(arguments.home))
+    if arguments.what is None:
+        manifests = list_engines(store)
+        if arguments.output == "json":
+            print(json.dumps([json.loads(one.to_json()) for one in manifests], indent=2, ensure_ascii=False))
+        else:
+            print("\n".join(_row(one) for one in manifests) or f"no engine in {store}")
+        return ExitCode.OK
+    manifest = find_engine(store, arguments.what)
+    if arguments.output == "json":
+        print(json.dumps(json.loads(manifest.to_json()), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_describe(manifest)))
+    return ExitCode.OK
+
+
+def _row(manifest: "Manifest") -> str:
+    inputs = ", ".join(tensor.name for tensor in manifest.inputs)
+    toolchain, place = manifest.toolchain, manifest.key_inputs.gpu_product or manifest.key_inputs.arch
+    return (
+        f"{manifest.engine_key[:20]}  {toolchain.name} {toolchain.version}  {place}  "
+        f"{manifest.verification.status.value}  {manifest.created_at}  inputs {inputs}"
+    )
+
+
+def _describe(manifest: "Manifest") -> Iterator[str]:
+    size = sum(file.size_bytes for file in manifest.files)
+    yield f"engine key     {manifest.engine_key}"
+    yield f"engine digest  {manifest.engine_digest}  ({size / 1e6:.1f} MB, {manifest.created_at})"
+    yield f"model digest   {manifest.source_digest}"
+    yield f"toolchain      {manifest.toolchain.name} {manifest.toolchain.version}"
+    yield f"built in       {manifest.timings.build_seconds:.2f} s on {manifest.hardware.product or manifest.hardware.arch}"
+    verification = manifest.verification
+    yield f"verification   {verification.status.value} {verification.reason}".rstrip()
+    for one in verification.differences:
+        yield f"               {one.output}, profile {one.profile}: {verification.metric} {one.difference:.3g}"
+    batching = manifest.batching
+    yield f"batching       {'up to ' + str(batching.max_batch_size) if batching.proved else 'off'}: {batching.reason}"
+    yield from (_tensor("input", tensor) for tensor in manifest.inputs)
+    yield from (_tensor("output", tensor) for tensor in manifest.outputs)
+    for profile in manifest.profiles:
+        for name, sizes in profile.inputs.items():
+            points = " / ".join(str(list(point)) for point in (sizes.min, sizes.opt, sizes.max))
+            yield f"profile        {profile.name}: {name} min / opt / max {points}"
+    for name, value in manifest.inspector.items():
+        text = json.dumps(value, ensure_ascii=False)
+        shown = text if len(text) <= _LINE else f"{text[:_LINE]} ... (--output json)"
+        yield f"inspector      {name}: {shown}"
+    yield from _where_it_runs(manifest)
+
+
+def _tensor(kind: str, tensor: "TensorSpec") -> str:
+    symbols = tensor.symbols or (None,) * len(tensor.shape)
+    shape = ", ".join(str(symbol or size) for size, symbol in zip(tensor.shape, symbols, strict=True))
+    return f"{kind:<15}{tensor.name}  {tensor.dtype}  [{shape}]"
+
+
+def _where_it_runs(manifest: "Manifest") -> Iterator[str]:
+    from enginesmith_contract.matrix.portability import fits  # noqa: PLC0415 - needs the matrix, for an engine only
+    from enginesmith_contract.verdicts import Verdict  # noqa: PLC0415 - the same
+    from enginesmith_runtime.engines.device import detect_devices, host_hardware  # noqa: PLC0415 - the same
+    from enginesmith_runtime.engines.registry import installed_toolchains  # noqa: PLC0415 - the same
+
+    installed = [one for one in installed_toolchains() if one.backend is manifest.toolchain.backend]
+    version = installed[0].version if installed else "not installed"
+    provider = manifest.toolchain.provider
+    for device in detect_devices() or (host_hardware(),):
+        name = device.product or f"this machine ({device.arch}, no GPU)"
+        refusals = [one for one in fits(manifest, device, version, provider=provider) if one.verdict is Verdict.NO]
+        yield f"runs on        {name}: {'no' if refusals else 'yes'}"
+        yield from (f"               {one.rule}: {one.found}; wanted: {one.wanted}" for one in refusals)
+
+
+def _inspect_model(path: Path, output: str) -> int:
+    from enginesmith_contract.preparation import ModelSource  # noqa: PLC0415 - loads pydantic
+    from enginesmith_contract.profile_checks import suggest_profile  # noqa: PLC0415 - the same
+    from enginesmith_runtime.fetch.model import fetch_model  # noqa: PLC0415 - loads onnx
+    from enginesmith_runtime.prepare.facts import inspect_model  # noqa: PLC0415 - the same
+    from enginesmith_runtime.progress import SilentReporter  # noqa: PLC0415 - the same
+
+    if not path.is_file():
+        raise SourceError("no such file", where=str(path), remedy="give the path of an .onnx file", reason="NotFound")
+    fetched = fetch_model(ModelSource(uri=str(path.absolute())), path.parent, SilentReporter())
+    facts = inspect_model(fetched.path)
+    if output == "json":
+        print(
+            json.dumps({"digest": fetched.source_digest, **json.loads(facts.to_json())}, indent=2, ensure_ascii=False)
+        )
+        return ExitCode.OK
+    print(f"model          {path.name}  {facts.size_bytes / 1e6:.1f} MB  opset {facts.opset}  {facts.producer}")
+    print(f"digest         {fetched.source_digest}")
+    for kind, tensors in (("input", facts.inputs), ("output", facts.outputs)):
+        for tensor in tensors:
+            print(_tensor(kind, tensor))
+    if any(tensor.is_dynamic for tensor in facts.inputs):
+        print(f"\nIt has open dimensions. A profile to start from, below spec:\n\n{suggest_profile(facts)}")
+    return ExitCode.OK

@@ -1,0 +1,75 @@
+"""`enginesmith up`: every document of a file planned, prepared, built and served on this machine, on one port."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from enginesmith_cli.options import add_home_options, add_server_options, require_free_address
+
+if TYPE_CHECKING:
+    from enginesmith_cli.local import BuiltEngine
+    from enginesmith_operator.api.inference_engine import InferenceEngine
+
+__all__ = ["add_arguments", "run"]
+
+_EXAMPLES = """examples:
+  enginesmith up engine.yaml
+  enginesmith up engine.yaml --address 0.0.0.0:8001 --metrics-address none
+
+Each document is served by its first target that this machine can serve, under metadata.name, version "1".
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EXAMPLES
+    parser.add_argument("file", metavar="FILE", type=Path, help="documents of kind InferenceEngine")
+    add_server_options(parser)
+    add_home_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> NoReturn:
+    """Build what is missing, and become the server."""
+    from enginesmith_cli.server_process import become_server, serve_request  # noqa: PLC0415 - kept out of `--help`
+    from enginesmith_operator.api.load import read_file  # noqa: PLC0415 - the same
+
+    engines = read_file(arguments.file)
+    require_free_address(arguments)
+    built = _build_all(engines, arguments)
+    for one in built:
+        print("\n".join(_choice(one)), file=sys.stderr)
+    become_server(
+        serve_request([(one.document.engine, one.target.name, one.manifest.engine_key) for one in built], arguments)
+    )
+
+
+def _build_all(engines: "tuple[InferenceEngine, ...]", arguments: argparse.Namespace) -> "tuple[BuiltEngine, ...]":
+    from enginesmith_cli.local import open_machine, servable_target  # noqa: PLC0415 - after the file was read
+
+    built: list[BuiltEngine] = []
+    with open_machine(arguments) as machine:
+        observed = machine.observe()
+        for engine, planned in zip(engines, machine.plan_documents(engines, observed), strict=True):
+            document = machine.prepare_document(engine, planned, observed)
+            built += machine.build_target(document, servable_target(document.plan))
+    return tuple(built)
+
+
+def _choice(built: "BuiltEngine") -> list[str]:
+    """Say in a line each what serves the document, and why the others do not."""
+    planned, chosen = built.document.plan, built.target.name
+    state = "from the store" if built.was_stored else "built"
+    toolchain = built.manifest.toolchain
+    verification = built.manifest.verification.status.value
+    engine = f"{built.manifest.engine_key[:20]} ({toolchain.name} {toolchain.version}, {verification}, {state})"
+    lines = [f"{planned.name}: target {chosen} serves engine {engine}"]
+    for target in planned.targets:
+        if target.name == chosen:
+            continue
+        why = "; ".join([*(count.sentence() for count in target.refusals), *target.hints])
+        lines.append(f"{planned.name}: target {target.name} was not chosen: {why or f'{chosen} comes before it'}")
+    return lines + [
+        f"{planned.name}: {warning}" for warning in (*planned.warnings, *built.document.preparation.warnings)
+    ]

@@ -1,0 +1,216 @@
+"""From words on the command line to the arrays that an inference takes.
+
+name=photo.npy         an array
+batch.npz              one array for each input, by name
+name=page.png          a picture, as float32 0 to 1 or bytes, laid out as the input wants it
+name=random            random values of the input's own shape, open dimensions from --shape or from its profile
+name=random:1x3x8x8    the same with this shape
+(nothing)              random, for every input that no word names
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from enginesmith_cli.protocol_client import Array, TensorDescription
+from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.tensors import DType
+
+__all__ = ["InputError", "arrays_from_words", "shapes_from_words"]
+
+_SEED: Final = 0
+_PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+_PICTURE_RANK: Final = 4
+_CHANNELS: Final = 3
+_SHAPE: Final = re.compile(r"\d+(x\d+)*")
+
+
+class InputError(EnginesmithError):
+    """What was given for an input cannot be sent."""
+
+    exit_code = ExitCode.USAGE
+    default_reason = "InputInvalid"
+
+
+def shapes_from_words(words: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of `name=1x3x224x224` words, by input name.
+
+    Raises:
+        InputError: a word is not of that form.
+    """
+    shapes = {}
+    for word in words:
+        name, separator, text = word.rpartition("=")
+        if not separator or not name:
+            raise InputError("no input is named", where=f"--shape {word}", remedy="write --shape NAME=1x3x224x224")
+        shapes[name] = _shape(text, f"--shape {word}")
+    return shapes
+
+
+def arrays_from_words(
+    words: Sequence[str], shapes: Mapping[str, tuple[int, ...]], inputs: Sequence[TensorDescription]
+) -> dict[str, Array]:
+    """Return one array for each input of a model.
+
+    Raises:
+        InputError: a name that the model has not, a file that cannot be read, an open dimension that nothing fills.
+    """
+    given: dict[str, str] = {}
+    arrays: dict[str, Array] = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if separator:
+            given[name] = value
+        elif word.endswith(".npz"):
+            arrays.update(_arrays_of_npz(word))
+        elif len(inputs) == 1:
+            given[inputs[0].name] = word
+        else:
+            raise InputError(
+                "which input is this for",
+                where=f"--input {word}",
+                why=f"the model has {_listed(inputs)}",
+                remedy=f"write --input {inputs[0].name}={word}",
+            )
+    _refuse_unknown({*given, *arrays, *shapes}, inputs)
+    for tensor in inputs:
+        if tensor.name not in arrays:
+            arrays[tensor.name] = _array(given.get(tensor.name, "random"), tensor, shapes.get(tensor.name))
+    return {tensor.name: _cast(arrays[tensor.name], tensor) for tensor in inputs}
+
+
+def _array(value: str, tensor: TensorDescription, shape: tuple[int, ...] | None) -> Array:
+    kind, _, text = value.partition(":")
+    if kind == "random":
+        wanted = _shape(text, f"--input {tensor.name}={value}") if text else shape or _own_shape(tensor)
+        return _random(tensor, wanted)
+    path = Path(value)
+    try:
+        if path.suffix.lower() in _PICTURE_SUFFIXES:
+            return _picture(path, tensor, shape)
+        return np.asarray(np.load(path, allow_pickle=False))
+    except FileNotFoundError as error:
+        raise InputError("no such file", where=f"--input {tensor.name}={value}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "the file cannot be read",
+            where=f"--input {tensor.name}={value}",
+            why=str(error),
+            remedy="give an .npy or .npz file without pickled objects, or a picture",
+        ) from error
+
+
+def _arrays_of_npz(word: str) -> dict[str, Array]:
+    try:
+        with np.load(word, allow_pickle=False) as file:
+            return {name: np.asarray(file[name]) for name in file.files}
+    except (OSError, ValueError) as error:
+        raise InputError("the file cannot be read", where=f"--input {word}", why=str(error)) from error
+
+
+def _own_shape(tensor: TensorDescription) -> tuple[int, ...]:
+    """Return the declared shape where it is fixed, else the opt of the first profile that the server told of."""
+    if all(dimension >= 0 for dimension in tensor.shape):
+        return tensor.shape
+    for text in tensor.ranges.values():
+        opt = _opt_of_range(text)
+        if opt is not None and len(opt) == len(tensor.shape):
+            return opt
+    spelled = "x".join(str(dimension) if dimension >= 0 else "N" for dimension in tensor.shape)
+    raise InputError(
+        "an open dimension needs a value",
+        where=f"input {tensor.name}",
+        why=f"its shape is {spelled}",
+        remedy=f"write --shape {tensor.name}={spelled} with numbers",
+        reason="ShapeOpen",
+    )
+
+
+def _opt_of_range(text: str) -> tuple[int, ...] | None:
+    """Return the opt shape of a profile's range, which servers write as JSON: {"min": [...], "opt": [...], ...}."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    opt = found.get("opt") if isinstance(found, dict) else None
+    if not isinstance(opt, list) or not all(isinstance(size, int) for size in opt):
+        return None
+    return tuple(opt)
+
+
+def _random(tensor: TensorDescription, shape: tuple[int, ...]) -> Array:
+    generator = np.random.default_rng(_SEED)
+    match tensor.dtype:
+        case DType.BYTES:
+            values = np.empty(shape, np.object_)
+            values[...] = b"text"
+            return values
+        case DType.BOOL:
+            return generator.integers(0, 2, shape).astype(np.bool_)
+        case DType.FP16 | DType.FP32 | DType.FP64:
+            return generator.random(shape).astype(tensor.dtype.numpy)
+        case DType.BF16:
+            # The upper half of a float32 is a bfloat16.
+            return (generator.random(shape, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+        case _:
+            return generator.integers(0, 2, shape).astype(tensor.dtype.numpy)
+
+
+def _picture(path: Path, tensor: TensorDescription, shape: tuple[int, ...] | None) -> Array:
+    try:
+        from PIL import Image  # noqa: PLC0415 - an extra: only who sends pictures needs it
+    except ImportError as error:
+        raise InputError(
+            "pictures need Pillow", where=str(path), remedy="install pillow, or give an .npy file"
+        ) from error
+    wanted = shape or _own_shape(tensor)
+    channels_first = len(wanted) == _PICTURE_RANK and wanted[1] == _CHANNELS
+    channels_last = len(wanted) == _PICTURE_RANK and wanted[3] == _CHANNELS
+    if not channels_first and not channels_last:
+        raise InputError(
+            "a picture does not fit", where=f"input {tensor.name}", why=f"its shape is {wanted}, not [N,3,H,W]"
+        )
+    height, width = wanted[2:] if channels_first else wanted[1:3]
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB").resize((width, height)))
+    values = pixels if tensor.dtype is DType.UINT8 else pixels.astype(np.float32) / 255
+    return np.broadcast_to(values.transpose(2, 0, 1) if channels_first else values, wanted)
+
+
+def _cast(array: Array, tensor: TensorDescription) -> Array:
+    """Return the array in the input's dtype where numpy calls that the same kind; BYTES from any text."""
+    if tensor.dtype is DType.BYTES:
+        items = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()]
+        cast = np.empty(len(items), np.object_)
+        cast[:] = items
+        return cast.reshape(array.shape)
+    wanted = tensor.dtype.numpy
+    if not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise InputError(
+            f"{array.dtype} is not {tensor.dtype}",
+            where=f"input {tensor.name}",
+            remedy=f"save the array as {wanted}",
+            reason="DTypeMismatch",
+        )
+    return array.astype(wanted)
+
+
+def _refuse_unknown(names: set[str], inputs: Sequence[TensorDescription]) -> None:
+    unknown = sorted(names - {tensor.name for tensor in inputs})
+    if unknown:
+        raise InputError("no such input", where=unknown[0], why=f"the model has {_listed(inputs)}")
+
+
+def _listed(inputs: Sequence[TensorDescription]) -> str:
+    return ", ".join(f"{tensor.name} ({tensor.dtype} {list(tensor.shape)})" for tensor in inputs)
+
+
+def _shape(text: str, where: str) -> tuple[int, ...]:
+    if not _SHAPE.fullmatch(text):
+        raise InputError("not a shape", where=where, why=f"found {text!r}", remedy="write 1x3x224x224")
+    return tuple(int(size) for size in text.split("x"))

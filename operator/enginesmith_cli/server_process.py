@@ -1,0 +1,62 @@
+"""Turns this process into a server: the same pid, so that signals and supervisors need to know nothing.
+
+The request travels in an unlinked file that the new program inherits; nothing is left on disk.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from enginesmith_cli.home import default_store_uri, state_folder
+from enginesmith_cli.options import metrics_address
+from enginesmith_contract.serve_request import ServedModel, ServeRequest
+from enginesmith_operator.api.inference_engine import InferenceEngine
+
+__all__ = ["become_server", "serve_request"]
+
+
+def serve_request(chosen: Sequence[tuple[InferenceEngine, str, str]], arguments: argparse.Namespace) -> ServeRequest:
+    """Return the request for one server of all documents.
+
+    Args:
+        chosen: document, name of its target and engine key. Of limits that the documents set differently, the
+            largest holds: they share the process.
+        arguments: with the options of `add_server_options` and `add_home_options`.
+    """
+    store = arguments.store or default_store_uri(state_folder(arguments.home))
+    serving = [engine.spec.serving for engine, _, _ in chosen]
+    return ServeRequest(
+        models=tuple(
+            ServedModel(
+                name=engine.metadata.name,
+                target=target,
+                engine_key=key,
+                store=store,
+                instances=arguments.instances or engine.spec.serving.instances,
+            )
+            for engine, target, key in chosen
+        ),
+        address=arguments.address,
+        metrics_address=metrics_address(arguments),
+        drain_delay_seconds=max(one.drain_delay_seconds for one in serving),
+        grace_seconds=max(one.grace_period_seconds for one in serving),
+        max_message_bytes=max(one.max_message_bytes for one in serving),
+    )
+
+
+def become_server(request: ServeRequest) -> NoReturn:
+    """Replace this process by `python -m enginesmith_runtime.server`."""
+    descriptor, path = tempfile.mkstemp(prefix="enginesmith-serve-")
+    Path(path).unlink()
+    os.write(descriptor, request.to_json())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.set_inheritable(descriptor, True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # -P: the user's folder may hold a module with the name of a library.
+    words = [sys.executable, "-P", "-m", "enginesmith_runtime.server", "--request", f"/dev/fd/{descriptor}"]
+    os.execv(sys.executable, words)  # noqa: S606 - this very interpreter, no shell

@@ -1,0 +1,62 @@
+"""Finds engines in a store by the first digits of their key."""
+
+from difflib import get_close_matches
+
+from pydantic import ValidationError
+
+from enginesmith_contract.errors import StoreError
+from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.store_layout import engine_pointer
+from enginesmith_runtime.store.interface import Store
+from enginesmith_runtime.store.open import open_store
+
+__all__ = ["find_engine", "list_engines"]
+
+_POINTERS = engine_pointer("").removesuffix(".json")
+_SHOWN_DIGITS = 20
+
+
+def find_engine(store_uri: str, prefix: str) -> Manifest:
+    """Return the manifest of the one engine whose key begins with `prefix`.
+
+    Raises:
+        StoreError: none or several begin so, or the manifest is not what this release writes.
+    """
+    store = open_store(store_uri)
+    keys = [name.removeprefix(_POINTERS).removesuffix(".json") for name in store.list_pointers(_POINTERS)]
+    found = [key for key in keys if prefix and key.startswith(prefix)]
+    if len(found) != 1:
+        near = found or get_close_matches(prefix, [key[: len(prefix)] for key in keys], n=3, cutoff=0.5)
+        some = ", ".join(key[:_SHOWN_DIGITS] for key in (near or keys)[:3])
+        raise StoreError(
+            "several engines have this key" if found else "no engine has this key",
+            where=f"{prefix} in {store_uri}",
+            why=f"the store has {len(keys)} engines" + (f", {some} among them" if some else ""),
+            remedy="give more digits" if found else "list what there is with: enginesmith inspect",
+            reason="KeyAmbiguous" if found else "KeyUnknown",
+        )
+    return _read(store, found[0])
+
+
+def list_engines(store_uri: str) -> tuple[Manifest, ...]:
+    """Return the manifests of a store's engines, newest last.
+
+    Raises:
+        StoreError: a manifest is not what this release writes.
+    """
+    store = open_store(store_uri)
+    keys = [name.removeprefix(_POINTERS).removesuffix(".json") for name in store.list_pointers(_POINTERS)]
+    return tuple(sorted((_read(store, key) for key in keys), key=lambda manifest: manifest.created_at))
+
+
+def _read(store: Store, key: str) -> Manifest:
+    try:
+        return Manifest.from_json(store.read_pointer(engine_pointer(key)) or b"")
+    except ValidationError as error:
+        raise StoreError(
+            "the manifest is not what this release writes",
+            where=engine_pointer(key),
+            why=str(error.errors(include_url=False)[0]["msg"]),
+            remedy="raise build.epoch to build it anew",
+            reason="PointerUnreadable",
+        ) from error
