@@ -6,6 +6,7 @@ there.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path as FilePath
@@ -20,6 +21,7 @@ from enginesmith_operator.api.problems import Path, Problem, SpecProblemsError, 
 
 __all__ = ["load_documents", "read_file", "read_object"]
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _UNKNOWN: Final = "extra_forbidden"
 _MANY: Final = 2
 
@@ -58,9 +60,12 @@ def load_documents(text: str, *, where: str) -> tuple[InferenceEngine, ...]:
     Raises:
         enginesmith_contract.errors.SpecError: anything is wrong; a `SpecProblemsError` that lists all of it.
     """
-    # An UTF-8 character takes up to four bytes; the cheap bound first.
+    # A character takes up to four bytes; the cheap bound first.
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise SpecProblemsError(where, [_too_large(where)])
+    if not text.isascii() and _SURROGATE.search(text):
+        problem = Problem(where=where, reason="the text holds half a character (a lone surrogate)")
+        raise SpecProblemsError(where, [problem])
     documents, problems = read_documents(text, where=where)
     engines: list[InferenceEngine] = []
     names: Counter[tuple[str | None, str]] = Counter()

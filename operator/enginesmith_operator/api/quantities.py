@@ -94,7 +94,7 @@ def parse_bytes(value: object) -> SpelledBytes:
         raise finding_error(Finding(_BYTES_WANTED, _rounded(value)))
     if isinstance(value, int):
         return SpelledBytes(_within_bytes(Fraction(value)))
-    if len(value) > _LONGEST or not _BYTES_WHOLE.match(value):
+    if len(value) > _LONGEST or not _BYTES_WHOLE.fullmatch(value):
         raise finding_error(Finding(_BYTES_WANTED, _nearest_bytes(value)))
     match = _BYTES.fullmatch(value)
     assert match is not None, value  # noqa: S101 - the whole pattern matched, and this is its first half
@@ -157,7 +157,7 @@ def spell_duration(value: float) -> str:
 def _parse_resource(value: object) -> str | int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_BYTES:
         return value
-    if isinstance(value, str) and _QUANTITY_WHOLE.match(value):
+    if isinstance(value, str) and _QUANTITY_WHOLE.fullmatch(value):
         return value
     nearest = f'"{value}"' if isinstance(value, float) and value >= 0 else ""
     raise finding_error(Finding("expected a Kubernetes quantity such as 500m, 2 or 4Gi", nearest))
