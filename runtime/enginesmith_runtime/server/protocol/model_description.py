@@ -1,5 +1,6 @@
 """What a client may learn of a model: ModelMetadata, ModelConfig, ModelStatistics."""
 
+import json
 from typing import Final, cast
 
 from enginesmith_contract.backends import Backend
@@ -145,7 +146,7 @@ def _range_parameters(model: LoadedModel, spec: TensorSpec) -> dict[str, str]:
 
 
 def _range_text(accepted: ShapeRange) -> str:
-    return f"min {list(accepted.min)} opt {list(accepted.opt)} max {list(accepted.max)}"
+    return json.dumps({"min": accepted.min, "opt": accepted.opt, "max": accepted.max})
 
 
 def _dims(spec: TensorSpec, *, batched: bool) -> tuple[int, ...]:
