@@ -217,6 +217,7 @@ def test_an_object_of_a_cluster_is_read_past_fields_that_this_release_does_not_k
     document["metadata"] |= {"uid": "u", "managedFields": [{"manager": "kubectl"}], "creationTimestamp": None}
     document["spec"]["targets"][0]["gpu"]["newer"] = 1
     document["spec"]["precison"] = "fp16"
+    document["spec"]["rollout"] = None
     document["status"] = {"conditions": []}
 
     engine, problems = read_object(document)
