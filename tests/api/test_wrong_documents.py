@@ -33,7 +33,7 @@ WRONG = [
     ("replicas: 2", ["spec.replicas", "unknown field", "belongs to spec.targets[].replicas"]),
     ("precision: fp61", ['spec.precision: found "fp61"', "did you mean `fp16`?"]),
     ("precision: FP16", ["spec.precision", "did you mean `fp16`?"]),
-    ("precision: 16", ["spec.precision: found 16", "expected a mapping"]),
+    ("precision: 16", ["spec.precision: found 16", "fp16", "or a mapping"]),
     ("precision: int8", ["spec.precision", "needs calibration data"]),
     ("precision: {default: fp16, fallback: fp16}", ["spec.precision.fallback", "did you mean `fp32`?"]),
     ("precision: {keep: Softmax}", ["spec.precision.keep", "expected a list"]),

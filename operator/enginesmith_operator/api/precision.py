@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from enginesmith_contract.backends import Precision
-from enginesmith_operator.api.base import ApiModel, Finding, raise_findings
+from enginesmith_operator.api.base import ApiModel, Finding, finding_error, raise_findings
 from enginesmith_operator.api.model import ModelUri
 
 __all__ = ["PrecisionSpec"]
@@ -38,6 +38,9 @@ class PrecisionSpec(ApiModel):
         if isinstance(value, dict) and isinstance(value.get("keep"), list):
             # After a "before" validator strict validation wants Python's own sequence.
             return value | {"keep": tuple(value["keep"])}
+        if isinstance(value, int | float | list):
+            words = ", ".join(precision.value for precision in Precision)
+            raise finding_error(Finding(f"expected one of {words}, or a mapping with default, keep, fallback, ..."))
         return value
 
     @model_validator(mode="after")
