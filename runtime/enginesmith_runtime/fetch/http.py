@@ -18,7 +18,6 @@ from enginesmith_contract.errors import SourceError
 from enginesmith_runtime.fetch.location import model_name, redact
 from enginesmith_runtime.fetch.origin import Transfer
 from enginesmith_runtime.fetch.reasons import SourceReason
-from enginesmith_runtime.local_files.digests import CHUNK_BYTES
 
 __all__ = ["HttpOrigin"]
 
@@ -104,7 +103,8 @@ def _transfer(response: httpx.Response, offset: int) -> Transfer:
         offset=start,
         total_bytes=total,
         validator=_validator(response) if plain else None,
-        chunks=response.iter_bytes(CHUNK_BYTES),
+        # As they come: a larger chunk would be lost when the connection breaks in the middle of it.
+        chunks=response.iter_bytes(),
     )
 
 

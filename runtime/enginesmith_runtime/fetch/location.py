@@ -37,7 +37,7 @@ _ALIASES: Final = {
     "s3a": Scheme.S3,
     "s3n": Scheme.S3,
 }
-_USERINFO: Final = re.compile(r"(?<=://)[^/?#\s@]*@")
+_USERINFO: Final = re.compile(r"(?<=://)[^/?#\s]*@")
 _QUERY: Final = re.compile(r"\?[^\s\"'#]+")
 
 

@@ -15,12 +15,13 @@ from enginesmith_runtime.fetch.location import redact
 from enginesmith_runtime.fetch.options import check_options, is_on
 from enginesmith_runtime.fetch.origin import Transfer
 from enginesmith_runtime.fetch.reasons import SourceReason
-from enginesmith_runtime.local_files.digests import CHUNK_BYTES
 
 __all__ = ["RegistryOrigin"]
 
 _TITLE: Final = "org.opencontainers.image.title"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+# What is lost at most when the connection breaks.
+_READ_BYTES: Final = 64 << 10
 _OK: Final = 200
 _PARTIAL: Final = 206
 _NOT_FOUND: Final = 404
@@ -76,7 +77,7 @@ class RegistryOrigin:
                     offset=resumes if response.status_code == _PARTIAL else 0,
                     total_bytes=int(layer["size"]),
                     validator=digest,
-                    chunks=response.iter_content(CHUNK_BYTES),
+                    chunks=response.iter_content(_READ_BYTES),
                 )
 
     def _request(self, url: str, where: str, headers: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 - requests' Response, which oras hands on untyped
