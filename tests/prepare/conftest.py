@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from enginesmith_contract.preparation import ModelSource, Preparation, PreparationRequest
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_runtime.prepare.pipeline import prepare
-from enginesmith_runtime.progress import SilentReporter
+from enginesmith_runtime.progress import Reporter, SilentReporter
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
 
@@ -44,8 +44,9 @@ def make_profile() -> MakeProfile:
 def prepare_model(store: Store, tmp_path: Path) -> Prepare:
     """Return a short form of `prepare`: `prepare_model(path, profile, ..., precision=...)`."""
 
-    def run(model: Path, *profiles: Profile, reporter: Any = None, **fields: Any) -> Preparation:
-        request = PreparationRequest(source=ModelSource(uri=str(model)), profiles=profiles, **fields)
+    def run(model: Path, *profiles: Profile, reporter: Reporter | None = None, **fields: object) -> Preparation:
+        source = ModelSource(uri=str(model))
+        request = PreparationRequest.model_validate({"source": source, "profiles": profiles, **fields})
         return prepare(request, store, tmp_path / "work", reporter or SilentReporter(), base=tmp_path)
 
     return run

@@ -15,6 +15,7 @@ from enginesmith_runtime.prepare.check import inspect
 from enginesmith_runtime.prepare.facts import inspect_model
 
 Make = Callable[..., Path]
+Prepare = Callable[..., object]
 F = TensorProto.FLOAT
 
 
@@ -170,14 +171,14 @@ def test_weights_are_no_inputs_and_question_marks_are_no_names(make_model: Make,
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16", "fp8"])
-def test_a_precision_without_a_preparation_names_those_that_there_are(prepare_model: Any, precision: str) -> None:
+def test_a_precision_without_a_preparation_names_those_that_there_are(prepare_model: Prepare, precision: str) -> None:
     with pytest.raises(EnginesmithError) as caught:
         prepare_model(Path("no-such-model.onnx"), precision={"default": precision})
     assert caught.value.reason == "PrecisionNotAvailable"
     assert "fp32, tf32, fp16" in str(caught.value)
 
 
-def test_values_for_an_input_that_there_is_not_are_refused(prepare_model: Any, make_model: Make) -> None:
+def test_values_for_an_input_that_there_is_not_are_refused(prepare_model: Prepare, make_model: Make) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     path = make_model(nodes, inputs={"x": (F, [1, 4])}, outputs={"y": (F, [1, 4])})
     with pytest.raises(SpecError, match="it has x") as caught:

@@ -1,7 +1,6 @@
 """Batching is on only where rows were shown not to touch each other."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ def test_rows_that_touch_each_other_are_found(
     want_proved: bool,  # noqa: FBT001 - a column of the table
     want_fragment: str,
 ) -> None:
-    path: Path = make_model(
+    path = make_model(
         nodes,
         inputs={"x": (F, ["n", 4])},
         outputs={"y": (F, [None, 4])},
@@ -61,7 +60,7 @@ def test_rows_that_touch_each_other_are_found(
     ],
 )
 def test_a_profile_without_room_for_two_gets_no_batching(
-    prepare_model: Make, make_profile: Make, make_model: Make, points: Any, want_fragment: str
+    prepare_model: Make, make_profile: Make, make_model: Make, points: tuple[tuple[int, ...], ...], want_fragment: str
 ) -> None:
     path = make_model([node("Relu", ["x"], ["y"])], inputs={"x": (F, ["n", 4])}, outputs={"y": (F, ["n", 4])})
     batching = prepare_model(path, make_profile(x=points)).batching

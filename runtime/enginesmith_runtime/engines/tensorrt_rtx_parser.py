@@ -33,7 +33,10 @@ def main(path: str) -> int:
 def _described(error: object) -> dict[str, str]:
     """Return a ParserError as plain words; its accessors are methods of the native class."""
     read = {name: str(getattr(error, name)()) for name in ("node_name", "node_operator", "desc")}
-    return {"node": read["node_name"], "op": read["node_operator"], "message": " ".join(read["desc"].split())}
+    words = " ".join(read["desc"].split())
+    # For an operator that it has no importer for, the parser's description is the failed check itself.
+    message = "the parser has no importer for this operator" if words == "false" else words
+    return {"node": read["node_name"], "op": read["node_operator"], "message": message}
 
 
 if __name__ == "__main__":

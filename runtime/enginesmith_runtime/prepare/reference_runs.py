@@ -4,6 +4,8 @@ Memory is bounded by the child itself (RLIMIT_DATA), so that ONNX Runtime says "
 goes on; the parent's watch is the second line.
 """
 
+import ctypes
+import re
 import resource
 import time
 from collections.abc import Iterator, Mapping
@@ -38,6 +40,7 @@ _FAILURES: Final = (
 )
 _MEMORY_WORDS: Final = ("bad_alloc", "bad allocation", "failed to allocate memory", "out of memory", "cannot allocate")
 _SEVERITY_FATAL: Final = 4
+_BFLOAT16: Final = 16  # TensorProto.BFLOAT16, without importing onnx
 # Sizes that models are known to insist on, tried nearest first.
 _USUAL_SIZES: Final = (
     1, 2, 3, 4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 100, 112, 128, 160, 192, 224, 256, 288, 299, 320, 336, 384,
@@ -48,6 +51,9 @@ _PROBE_SECONDS: Final = 15.0
 # Kernels that split work by size add in another order; anything that mixes rows differs by far more.
 _SAME_RELATIVE: Final = 1e-3
 _MESSAGE_LENGTH: Final = 300
+_NODE: Final = re.compile(r"while running (?P<op>\w+) node\. Name:'(?P<name>[^']*)'")
+# Up to the file and line of a kernel, its signature, and the condition that was false.
+_BEFORE_REASON: Final = re.compile(r"^.*?Status Message: (?:\S+/onnxruntime/\S+:\d+ (?:.*? was false\. )?)?")
 
 
 class RunFailedError(Exception):
@@ -83,11 +89,16 @@ class Session:
         Raises:
             RunFailedError: ONNX Runtime refused or had no memory.
         """
-        values = {spec.name: _as_ort(inputs[spec.name], spec.dtype) for spec in feed.facts.inputs}
         names = [spec.name for spec in feed.facts.outputs]
+        dtypes = {spec.dtype for spec in (*feed.facts.inputs, *feed.facts.outputs)}
         try:
-            outputs = self._session.run_with_ort_values(names, values)
-            return {name: _as_numpy(value) for name, value in zip(names, outputs, strict=True)}
+            # OrtValues take BF16, which numpy has not, and no strings, which plain arrays do.
+            if DType.BF16 not in dtypes:
+                arrays = self._session.run(names, dict(inputs))
+            else:
+                values = {spec.name: _as_ort(inputs[spec.name], spec.dtype) for spec in feed.facts.inputs}
+                arrays = [_as_numpy(value) for value in self._session.run_with_ort_values(names, values)]
+            return {name: np.asarray(array) for name, array in zip(names, arrays, strict=True)}
         except _FAILURES as error:
             raise _failed(error) from error
         except MemoryError as error:
@@ -246,13 +257,17 @@ def _sizes_near(now: int) -> list[int]:
 
 def _as_ort(array: Array, dtype: DType) -> ort.OrtValue:
     if dtype is DType.BF16:
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, 16)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
 
 def _as_numpy(value: ort.OrtValue) -> Array:
-    array = value.numpy()
-    return np.asarray(array.view(np.uint16) if array.dtype.name == "bfloat16" else array)
+    if value.element_type() != _BFLOAT16:
+        return np.asarray(value.numpy())
+    shape = value.shape()
+    # No numpy type, so no `numpy()`: the bits are copied from where they lie.
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.uint16).itemsize
+    return np.frombuffer(ctypes.string_at(value.data_ptr(), size), dtype=np.uint16).reshape(shape)
 
 
 def _failed(error: Exception) -> RunFailedError:
@@ -261,12 +276,10 @@ def _failed(error: Exception) -> RunFailedError:
 
 
 def _shortened(words: str) -> str:
-    """Cut ONNX Runtime's prefix of error classes and source paths: "[ONNXRuntimeError] : 6 : NAME : "."""
-    parts = words.split(" : ", maxsplit=3)
-    rest = parts[-1] if words.startswith("[ONNXRuntimeError]") else words
-    # Status messages of kernels carry the path of the C++ file and its signature before the reason.
-    for mark in ("Status Message: ", ") was false. ", "] "):
-        if mark == "] " and "/onnxruntime/" not in rest:
-            continue
-        rest = rest.rsplit(mark, maxsplit=1)[-1] if mark in rest else rest
+    """Keep the node and the reason: ONNX Runtime puts error classes, C++ paths and signatures around them."""
+    node = _NODE.search(words)
+    rest = words.split(" : ", maxsplit=3)[-1] if words.startswith("[ONNXRuntimeError]") else words
+    rest = _BEFORE_REASON.sub("", rest)
+    if node:
+        rest = f"{node['op']} node {node['name']!r}: {rest}"
     return rest if len(rest) <= _MESSAGE_LENGTH else f"{rest[: _MESSAGE_LENGTH - 3]}..."

@@ -1,0 +1,171 @@
+"""FP16 by rewriting the graph: it runs, it is near, and what FP16 cannot hold stays in FP32."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, checker, helper
+
+from enginesmith_contract.backends import Precision, PrecisionPolicy
+from enginesmith_runtime.prepare.cast import cast_model
+from enginesmith_runtime.prepare.jobs import CastJob, CastResult
+
+Make = Callable[..., Path]
+F = TensorProto.FLOAT
+node = helper.make_node
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [("cls", (3, 3, 48, 192)), ("rec", (2, 3, 48, 320))],
+)
+def test_a_real_model_in_fp16_is_valid_smaller_and_near(
+    tmp_path: Path, ocr_models: Path, model: str, shape: tuple[int, ...]
+) -> None:
+    source = ocr_models / f"{model}.onnx"
+    cast, _ = _cast(source, tmp_path)
+    checker.check_model(str(cast), full_check=True)
+    feed = {"x": np.random.default_rng(0).random(shape, dtype=np.float32)}
+    want, have = _run(source, feed)[0], _run(cast, feed)[0]
+    assert have.dtype == np.float32
+    assert np.max(np.abs(want - have)) / np.max(np.abs(want)) < 1e-2
+    assert cast.stat().st_size < 0.6 * source.stat().st_size
+    types = [tensor.data_type for tensor in onnx.load(cast).graph.initializer if len(tensor.dims) > 1]
+    assert types.count(TensorProto.FLOAT16) > 0.9 * len(types)
+
+
+@pytest.mark.slow
+def test_a_real_detector_in_fp16_finds_the_same_strokes(tmp_path: Path, ocr_models: Path) -> None:
+    cast, result = _cast(ocr_models / "det.onnx", tmp_path)
+    feed = {"x": _strokes(320)}
+    want, have = _run(ocr_models / "det.onnx", feed)[0], _run(cast, feed)[0]
+    assert want.max() > 0.99
+    # Its last sigmoid is steep: single pixels on an edge move by percents, the picture does not.
+    assert np.mean(np.abs(want - have)) < 1e-3
+    # One of its normalisations has a variance above 65504, which a clipping cast turns into noise.
+    assert "p2o.BatchNormalization.1" in result.kept
+
+
+@pytest.mark.parametrize("pattern", ["Mat*", "second"])
+def test_a_node_on_the_keep_list_stays_in_fp32_with_its_weight(make_model: Make, tmp_path: Path, pattern: str) -> None:
+    path = make_model(
+        [node("Relu", ["x"], ["a"], name="first"), node("MatMul", ["a", "w"], ["y"], name="second")],
+        inputs={"x": (F, ["n", 8])},
+        outputs={"y": (F, ["n", 8])},
+        weights={"w": np.eye(8, dtype=np.float32)},
+    )
+    cast, result = _cast(path, tmp_path, keep=(pattern,))
+    assert result.kept == {"second": f"precision.keep names it ({pattern})"}
+    assert [tensor.data_type for tensor in onnx.load(cast).graph.initializer] == [F]
+
+
+def test_values_between_kept_nodes_never_pass_through_fp16(make_model: Make, tmp_path: Path) -> None:
+    path = make_model(
+        [
+            node("Mul", ["x", "big"], ["huge"], name="grow"),
+            node("Div", ["huge", "big"], ["back"], name="shrink"),
+            node("Relu", ["back"], ["y"], name="rest"),
+        ],
+        inputs={"x": (F, ["n", 4])},
+        outputs={"y": (F, ["n", 4])},
+        weights={"big": np.full(4, 60000, np.float32)},
+    )
+    cast, _ = _cast(path, tmp_path, keep=("grow", "shrink"))
+    feed = {"x": np.full((1, 4), 50, np.float32)}
+    np.testing.assert_allclose(_run(cast, feed)[0], 50)
+    pairs = itertools.pairwise(onnx.load(cast).graph.node)
+    assert not any(a.op_type == b.op_type == "Cast" for a, b in pairs)
+
+
+def test_a_weight_beyond_the_range_keeps_its_node_and_says_so(make_model: Make, tmp_path: Path) -> None:
+    path = make_model(
+        [node("Mul", ["x", "big"], ["a"], name="grow"), node("Relu", ["a"], ["y"], name="rest")],
+        inputs={"x": (F, ["n", 4])},
+        outputs={"y": (F, ["n", 4])},
+        weights={"big": np.array([1, 2, 3, 1e6], np.float32)},
+    )
+    cast, result = _cast(path, tmp_path)
+    assert "grow" in result.kept
+    assert "beyond FP16's range" in result.warnings[0]
+    np.testing.assert_allclose(_run(cast, {"x": np.full((1, 4), 1e-3, np.float32)})[0][0, 3], 1e3, rtol=1e-2)
+
+
+def test_shape_arithmetic_stays_exact(make_model: Make, tmp_path: Path) -> None:
+    path = make_model(
+        [
+            node("Shape", ["x"], ["s"]),
+            node("Cast", ["s"], ["sf"], to=F),
+            node("Mul", ["sf", "one"], ["sm"]),
+            node("Cast", ["sm"], ["back"], to=TensorProto.INT64),
+            node("Reshape", ["x", "back"], ["y"]),
+        ],
+        inputs={"x": (F, ["n", 4])},
+        outputs={"y": (F, [None, None])},
+        weights={"one": np.ones(1, np.float32)},
+    )
+    cast, _ = _cast(path, tmp_path)
+    assert _run(cast, {"x": np.zeros((4099, 4), np.float32)})[0].shape == (4099, 4)
+
+
+def test_inner_graphs_read_their_outer_values_in_fp32(make_model: Make, tmp_path: Path) -> None:
+    def branch(op: str, output: str) -> onnx.GraphProto:
+        graph_node = node(op, ["a"], [output])
+        return helper.make_graph([graph_node], op, [], [helper.make_tensor_value_info(output, F, ["n", 4])])
+
+    path = make_model(
+        [
+            node("Mul", ["x", "two"], ["a"]),
+            node("If", ["c"], ["b"], then_branch=branch("Relu", "t"), else_branch=branch("Neg", "e")),
+            node("Add", ["b", "a"], ["y"]),
+        ],
+        inputs={"x": (F, ["n", 4]), "c": (TensorProto.BOOL, [])},
+        outputs={"y": (F, ["n", 4])},
+        weights={"two": np.full(1, 2, np.float32)},
+    )
+    cast, _ = _cast(path, tmp_path)
+    checker.check_model(str(cast), full_check=True)
+    feed = {"x": np.ones((1, 4), np.float32), "c": np.array(True)}
+    np.testing.assert_allclose(_run(cast, feed)[0], 4)
+
+
+def test_external_weights_are_converted_beside_the_model(make_model: Make, tmp_path: Path) -> None:
+    path = make_model(
+        [node("MatMul", ["x", "w"], ["a"], name="m"), node("MatMul", ["a", "k"], ["y"], name="kept")],
+        inputs={"x": (F, ["n", 64])},
+        outputs={"y": (F, ["n", 64])},
+        weights={"w": np.eye(64, dtype=np.float32), "k": 2 * np.eye(64, dtype=np.float32)},
+    )
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    cast, result = _cast(path, tmp_path, keep=("kept",))
+    assert len(result.files) == 2
+    feed = {"x": np.random.default_rng(0).random((2, 64), dtype=np.float32)}
+    np.testing.assert_allclose(_run(cast, feed)[0], 2 * feed["x"], atol=2e-3)
+
+
+def _strokes(size: int) -> np.ndarray:
+    """Return a white page with rows of dark strokes, normalised as the detector was trained: [1, 3, size, size]."""
+    page = np.ones((size, size), np.float32)
+    for row, column in itertools.product(range(30, size - 20, 60), range(20, size - 20, 12)):
+        page[row : row + 20, column : column + 3] = 0
+        page[row + column % 3 * 8 : row + column % 3 * 8 + 3, column : column + 9] = 0
+    return np.repeat(((page - 0.45) / 0.226)[None, None], 3, axis=1).astype(np.float32)
+
+
+def _cast(source: Path, tmp_path: Path, keep: tuple[str, ...] = ()) -> tuple[Path, CastResult]:
+    output = tmp_path / "cast"
+    output.mkdir()
+    policy = PrecisionPolicy(default=Precision.FP16, keep=keep)
+    result = cast_model(CastJob(model=str(source), output=str(output), policy=policy))
+    return output / result.files[0], result
+
+
+def _run(path: Path, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session.run(None, dict(feed))
