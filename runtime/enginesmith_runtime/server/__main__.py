@@ -1,7 +1,6 @@
 """`python -m enginesmith_runtime.server`: one server process, told everything by a ServeRequest."""
 
 import argparse
-import asyncio
 import logging
 import os
 import sys
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     try:
         request = _read_request(parsed.request or os.environ.get(environment.SERVE_REQUEST))
         with open_reporter(log_format, sys.stderr) as reporter:
-            return asyncio.run(serve(request, _announcer(log_format), reporter))
+            return serve(request, _announcer(log_format), reporter)
     except EnginesmithError as error:
         print(f"enginesmith: {error}", file=sys.stderr)  # noqa: T201 - the process's last word
         return error.exit_code
@@ -76,5 +75,13 @@ def _announcer(log_format: str) -> Callable[[Endpoints], None]:
     return announce
 
 
+def _end(code: ExitCode) -> None:
+    """End the process now: a native inference that never returns must not keep it from ending."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

@@ -8,13 +8,12 @@
 A second signal skips what is left of the delay and of the grace.
 """
 
-import asyncio
 import logging
-import signal
+import shutil
 import tempfile
+import threading
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +30,8 @@ from enginesmith_runtime.server.protocol.infer import Inference, InferenceLimits
 from enginesmith_runtime.server.protocol.service import SERVICE, inference_methods
 from enginesmith_runtime.server.reflection import Reflection
 from enginesmith_runtime.server.repository import Repository
+from enginesmith_runtime.server.stopping import Stopping
+from enginesmith_runtime.server.transport.interface import Methods
 
 __all__ = ["serve"]
 
@@ -38,90 +39,66 @@ _log = logging.getLogger(__name__)
 
 _HURRIED_GRACE_SECONDS: Final = 0.5
 
+_OTHER_CALLS: Final = 128
+"""Threads beside those of inferences: streams, watchers, questions about models."""
 
-@dataclass
-class _Stopping:
-    """Why and how fast the process ends."""
-
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-    hurried: asyncio.Event = field(default_factory=asyncio.Event)
-    exit_code: ExitCode = ExitCode.OK
-
-    def on_signal(self, number: signal.Signals) -> None:
-        # At a keyboard nobody takes this server out of a load balancer first.
-        if self.begun.is_set() or number is signal.SIGINT:
-            self.hurried.set()
-        self.begun.set()
-
-    def on_lost_device(self) -> None:
-        self.exit_code = ExitCode.DEVICE_FAILED
-        self.hurried.set()
-        self.begun.set()
+_PROBE_CALLS: Final = 16
 
 
-async def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter: Reporter) -> ExitCode:
+def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter: Reporter) -> ExitCode:
     """Serve until told to stop; returns what the process exits with.
 
     Raises:
         EnginesmithError: a model cannot be served or an address cannot be had.
     """
-    loop, stopping = asyncio.get_running_loop(), _Stopping()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.on_signal, number)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="enginesmith-serve-")))
-        process = _Process(request, stopping, loop)
-        stack.callback(process.close)
-        endpoints = await process.start()
-        try:
-            loaded = await process.load(folder, reporter)
-            if loaded:
-                announce(endpoints)
-                await stopping.begun.wait()
-        finally:
-            await process.drain()
+    stopping = Stopping()
+    folder = Path(tempfile.mkdtemp(prefix="enginesmith-serve-"))
+    remove_folder = partial(shutil.rmtree, folder, ignore_errors=True)
+    stopping.end_at_once_after(remove_folder)
+    process = _Process(request, stopping)
+    try:
+        endpoints = process.start()
+        process.load(folder, reporter)
+        announce(endpoints)
+        stopping.end_at_once_after(None)
+        stopping.begun.wait()
+    finally:
+        process.drain()
+        process.close()
+        remove_folder()
     return stopping.exit_code
 
 
 class _Process:
     """The parts of one server and the order in which they start and end."""
 
-    def __init__(self, request: ServeRequest, stopping: _Stopping, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, request: ServeRequest, stopping: Stopping) -> None:
         self._request = request
         self._stopping = stopping
         self._repository = Repository(request.models)
         self._health = HealthBoard((SERVICE, *(model.name for model in request.models)))
         self._stop_metrics: Callable[[], None] | None = None
-
-        def lose_device(error: EngineRefusedError) -> None:
-            _log.error("the device failed: %s", error)
-            loop.call_soon_threadsafe(stopping.on_lost_device)
-
         limits = InferenceLimits(max_message_bytes=request.max_message_bytes)
-        inference = Inference(self._repository, limits, lose_device)
-        grpc_limits = GrpcLimits(
-            max_message_bytes=request.max_message_bytes,
-            max_connection_age_seconds=request.max_connection_age_seconds,
-            grace_seconds=request.grace_seconds,
-        )
+        inference = Inference(self._repository, limits, self._lose_device)
         methods = {
             **inference_methods(self._repository, inference),
             **self._health.methods(),
             **Reflection((SERVICE, HEALTH_SERVICE)).methods(),
         }
-        self._transport = GrpcTransport(methods, grpc_limits)
+        instances = sum(model.instances for model in request.models)
+        self._transport = self._grpc(methods, calls=request.max_queued + instances + _OTHER_CALLS)
         self._probes: GrpcTransport | None = None
         if request.health_address is not None:
-            self._probes = GrpcTransport(self._health.methods(), grpc_limits)
+            self._probes = self._grpc(self._health.methods(), calls=_PROBE_CALLS)
 
-    async def start(self) -> Endpoints:
+    def start(self) -> Endpoints:
         """Listen everywhere; nothing is ready yet."""
         metrics_address = health_address = None
         if self._request.metrics_address is not None:
             self._stop_metrics, metrics_address = start_metrics(self._repository, self._request.metrics_address)
         if self._probes is not None and self._request.health_address is not None:
-            health_address = await self._probes.start(self._request.health_address)
-        address = await self._transport.start(self._request.address)
+            health_address = self._probes.start(self._request.health_address)
+        address = self._transport.start(self._request.address)
         return Endpoints(
             address=address,
             health=health_address,
@@ -129,53 +106,54 @@ class _Process:
             models=tuple(model.name for model in self._request.models),
         )
 
-    async def load(self, folder: Path, reporter: Reporter) -> bool:
-        """Load every model; returns False where a signal came in between."""
+    def load(self, folder: Path, reporter: Reporter) -> None:
+        """Load every model and say SERVING."""
         # Each model has a share of its own, so that one model's flood leaves the others room.
         share = max(self._request.max_queued // max(len(self._request.models), 1), 1)
         loading = Loading(folder=folder, queue_limit=share, reporter=reporter)
         for served in self._request.models:
-            model = await asyncio.to_thread(load_model, served, loading)
-            self._repository.make_ready(model)
+            self._repository.make_ready(load_model(served, loading))
             self._health.set(served.name, serving=True)
-            if self._stopping.begun.is_set():
-                return False
         for name in ("", SERVICE):
             self._health.set(name, serving=True)
-        return True
 
-    async def drain(self) -> None:
+    def drain(self) -> None:
         """Leave the rotation, then end what runs."""
-        ready = self._repository.ready
+        was_ready = self._repository.ready
         self._repository.draining = True
         self._health.stop_serving()
-        if ready:
-            await _wait(self._stopping.hurried, self._request.drain_delay_seconds)
-        await self._stop_transport()
+        if was_ready:
+            self._stopping.hurried.wait(self._request.drain_delay_seconds)
+        ended = threading.Event()
+        threading.Thread(target=self._shorten_grace, args=(ended,), name="hurry", daemon=True).start()
+        self._transport.stop(self._request.grace_seconds)
+        ended.set()
         if self._probes is not None:
-            await self._probes.stop(0)
-
-    async def _stop_transport(self) -> None:
-        stop = asyncio.create_task(self._transport.stop(self._request.grace_seconds))
-        hurried = asyncio.create_task(self._stopping.hurried.wait())
-        await asyncio.wait((stop, hurried), return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        if not stop.done():
-            # The shorter of two graces holds.
-            await self._transport.stop(min(self._request.grace_seconds, _HURRIED_GRACE_SECONDS))
-        await stop
+            self._probes.stop(0)
 
     def close(self) -> None:
         """Free the instances and the metrics port."""
         for entry in self._repository:
             if entry.model is not None:
-                entry.model.pool.close()
+                entry.model.pool.close(_HURRIED_GRACE_SECONDS)
         if self._stop_metrics is not None:
             self._stop_metrics()
 
+    def _grpc(self, methods: Methods, *, calls: int) -> GrpcTransport:
+        limits = GrpcLimits(
+            max_message_bytes=self._request.max_message_bytes,
+            max_connection_age_seconds=self._request.max_connection_age_seconds,
+            grace_seconds=self._request.grace_seconds,
+            max_concurrent_calls=calls,
+        )
+        return GrpcTransport(methods, limits)
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return
+    def _lose_device(self, error: EngineRefusedError) -> None:
+        _log.error("the device failed: %s", error)
+        self._stopping.lose_device()
+
+    def _shorten_grace(self, ended: threading.Event) -> None:
+        self._stopping.hurried.wait()
+        if not ended.is_set():
+            # The shorter of two graces holds.
+            self._transport.stop(min(self._request.grace_seconds, _HURRIED_GRACE_SECONDS))

@@ -1,19 +1,19 @@
-"""The transport adapter for grpcio: its event-loop server, with bytes on both sides.
+"""The transport adapter for grpcio: its thread-pool server, with bytes on both sides.
 
-The event loop carries any number of waiting requests without a thread each, and took a third less CPU per request than
-the thread-pool server (docs/adr/0008). Generic handlers without serialisers hand the received bytes on as they are.
+Generic handlers without serialisers hand the received bytes on as they are. The thread that takes a request runs its
+inference where an instance is idle; docs/adr/0008 has the measurements that decided for threads.
 """
 
-import asyncio
+import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import grpc
-import grpc.aio
 from typing_extensions import override
 
 from enginesmith_contract.errors import ServeError
@@ -22,9 +22,9 @@ from enginesmith_runtime.server.transport.interface import (
     Answer,
     Call,
     CallContext,
+    Emit,
     Method,
     Methods,
-    Reply,
     StreamMethod,
     UnaryMethod,
     WatchMethod,
@@ -32,7 +32,7 @@ from enginesmith_runtime.server.transport.interface import (
 
 __all__ = ["GrpcLimits", "GrpcTransport"]
 
-_STATUS: Final = {code: next(s for s in grpc.StatusCode if s.value[0] == code.value) for code in Code}
+_STATUS: Final = {code: next(status for status in grpc.StatusCode if status.value[0] == code.value) for code in Code}
 
 _KEEPALIVE_MS: Final = 60_000
 """A client that vanished without a word is found out after a minute and 20 seconds."""
@@ -42,11 +42,16 @@ Outcome = Answer | ProtocolError
 
 @dataclass(frozen=True, kw_only=True)
 class GrpcLimits:
-    """What a ServeRequest says about connections and messages; see there."""
+    """What a ServeRequest says about connections and messages; see there.
+
+    Attributes:
+        max_concurrent_calls: threads; one for each call that runs, waits or streams. More calls than that are refused.
+    """
 
     max_message_bytes: int
     max_connection_age_seconds: float | None
     grace_seconds: float
+    max_concurrent_calls: int
 
     def options(self) -> list[tuple[str, int]]:
         """Return the options of the library's server."""
@@ -68,12 +73,17 @@ class GrpcLimits:
 
 
 class GrpcTransport:
-    """A grpcio server for a map of methods. Lives on one event loop."""
+    """A grpcio server for a map of methods."""
 
     def __init__(self, methods: Methods, limits: GrpcLimits) -> None:
-        self._server = grpc.aio.server(handlers=(_Handlers(methods),), options=limits.options())
+        self._server = grpc.server(
+            ThreadPoolExecutor(limits.max_concurrent_calls, thread_name_prefix="grpc"),
+            handlers=(_Handlers(methods),),
+            options=limits.options(),
+            maximum_concurrent_rpcs=limits.max_concurrent_calls,
+        )
 
-    async def start(self, address: str) -> str:
+    def start(self, address: str) -> str:
         """Listen; see `Transport`."""
         try:
             port = self._server.add_insecure_port(address)
@@ -85,12 +95,12 @@ class GrpcTransport:
                 remedy="choose another address, or port 0 for a free one",
                 reason="AddressUnavailable",
             ) from error
-        await self._server.start()
+        self._server.start()
         return f"{address.rpartition(':')[0]}:{port}"
 
-    async def stop(self, grace_seconds: float) -> None:
-        """Send GOAWAY, take no new call, end running ones within the time."""
-        await self._server.stop(grace_seconds)
+    def stop(self, grace_seconds: float) -> None:
+        """Send GOAWAY, take no new call, return when the running ones ended or the time is up."""
+        self._server.stop(grace_seconds).wait()
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has no types
@@ -114,114 +124,110 @@ def _handler(method: Method) -> Any:  # noqa: ANN401 - the library has no types
             return grpc.unary_stream_rpc_method_handler(partial(_serve_watch, subscribe))
 
 
-async def _serve_unary(call: Call, data: bytes, context: Any) -> bytes:  # noqa: ANN401 - untyped library
-    call_context = _call_context(context)
-    future = _begin(call, data, call_context)
+class _GrpcCallContext(CallContext):
+    def __init__(self, context: Any, *, may_run_here: bool) -> None:  # noqa: ANN401 - the library has no types
+        remaining = context.time_remaining()
+        super().__init__(None if remaining is None else time.monotonic() + remaining, may_run_here=may_run_here)
+        self._context = context
+
+    @property
+    @override
+    def cancelled(self) -> bool:
+        return not self._context.is_active()
+
+    @override
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        if not self._context.add_callback(callback):
+            callback()
+
+
+class _Pending:
+    """The answer to come of one call; `reply` may be called before or after `wait`, from any thread."""
+
+    __slots__ = ("_answered", "_outcome")
+
+    def __init__(self) -> None:
+        # A bare lock costs a fraction of an Event.
+        self._answered = threading.Lock()
+        self._answered.acquire()
+        self._outcome: Outcome | None = None
+
+    def reply(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._answered.release()
+
+    def wait(self) -> Outcome:
+        self._answered.acquire()
+        assert self._outcome is not None  # noqa: S101 - the lock is released after it is set
+        return self._outcome
+
+
+def _begin(call: Call, data: bytes, context: CallContext) -> _Pending:
+    pending = _Pending()
     try:
-        outcome = await future
-    except asyncio.CancelledError:
-        call_context.cancel()
-        raise
+        call(data, context, pending.reply)
+    except ProtocolError as error:
+        pending.reply(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an id and the log the rest
+        pending.reply(internal_error(error))
+    return pending
+
+
+def _serve_unary(call: Call, data: bytes, context: Any) -> bytes:  # noqa: ANN401 - untyped library
+    outcome = _begin(call, data, _GrpcCallContext(context, may_run_here=True)).wait()
     if isinstance(outcome, Answer):
         if outcome.metadata:
-            await context.send_initial_metadata(outcome.metadata)
+            context.send_initial_metadata(outcome.metadata)
         return outcome.body
-    await context.abort(_STATUS[outcome.code], outcome.message)
+    _abort(context, outcome)
     return b""  # not reached: abort raises
 
 
-async def _serve_stream(method: StreamMethod, requests: Any, context: Any) -> None:  # noqa: ANN401 - untyped library
-    answers: asyncio.Queue[asyncio.Future[Outcome] | None] = asyncio.Queue()
-    room = asyncio.Semaphore(method.in_flight)
-    unanswered: set[CallContext] = set()
+def _serve_stream(method: StreamMethod, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - untyped library
+    """Answer in order; a thread of its own reads, so that requests are taken while earlier ones run."""
+    answers: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+    room = threading.Semaphore(method.in_flight)
 
-    async def read() -> None:
+    def read() -> None:
         try:
-            async for data in requests:
-                await room.acquire()
-                call_context = _call_context(context)
-                unanswered.add(call_context)
-                future = _begin(method.call, data, call_context)
-                future.add_done_callback(partial(_discard, unanswered, call_context))
-                answers.put_nowait(future)
+            for data in requests:
+                room.acquire()
+                answers.put(_begin(method.call, data, _GrpcCallContext(context, may_run_here=False)))
+        except grpc.RpcError:  # the client cancelled; the library raises its bare base class here
+            return
         finally:
-            answers.put_nowait(None)
+            answers.put(None)
 
-    reader = asyncio.create_task(read())
-    try:
-        while (future := await answers.get()) is not None:
-            outcome = await future
-            room.release()
-            if isinstance(outcome, ProtocolError):
-                await context.abort(_STATUS[outcome.code], outcome.message)
-            else:
-                await context.write(outcome.body)
-    finally:
-        reader.cancel()
-        for call_context in tuple(unanswered):
-            call_context.cancel()
+    # A client that goes while the reader waits for room must not leave it waiting.
+    context.add_callback(partial(room.release, method.in_flight))
+    threading.Thread(target=read, name="grpc-stream", daemon=True).start()
+    while (pending := answers.get()) is not None:
+        outcome = pending.wait()
+        room.release()
+        if isinstance(outcome, ProtocolError):
+            _abort(context, outcome)
+        else:
+            yield outcome.body
 
 
-def _discard(unanswered: set[CallContext], call_context: CallContext, _future: asyncio.Future[Outcome]) -> None:
-    unanswered.discard(call_context)
-
-
-async def _serve_watch(
-    subscribe: Callable[[bytes, Callable[[bytes], None]], Callable[[], None]],
+def _serve_watch(
+    subscribe: Callable[[bytes, Emit], Callable[[], None]],
     data: bytes,
     context: Any,  # noqa: ANN401 - the library has no types
-) -> None:
-    loop = asyncio.get_running_loop()
-    messages: asyncio.Queue[bytes] = asyncio.Queue()
+) -> Iterator[bytes]:
+    messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     try:
-        unsubscribe = subscribe(data, lambda message: _call_soon(loop, partial(messages.put_nowait, message)))
+        unsubscribe = subscribe(data, messages.put)
     except ProtocolError as error:
-        await context.abort(_STATUS[error.code], error.message)
+        _abort(context, error)
         return
+    context.add_callback(partial(messages.put, None))
     try:
-        while True:
-            await context.write(await messages.get())
+        while (message := messages.get()) is not None:
+            yield message
     finally:
         unsubscribe()
 
 
-def _call_context(context: Any) -> CallContext:  # noqa: ANN401 - the library has no types
-    remaining = context.time_remaining()
-    return CallContext(None if remaining is None else time.monotonic() + remaining)
-
-
-def _begin(call: Call, data: bytes, context: CallContext) -> asyncio.Future[Outcome]:
-    """Call the handler; the future holds what it replies, whichever thread it replies from."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Outcome] = loop.create_future()
-    reply = _reply_to(loop, future)
-    try:
-        call(data, context, reply)
-    except ProtocolError as error:
-        future.set_result(error)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an id and the log the rest
-        future.set_result(internal_error(error))
-    return future
-
-
-def _reply_to(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Outcome]) -> Reply:
-    thread = threading.get_ident()
-
-    def settle(outcome: Outcome) -> None:
-        if not future.done():  # a client that has gone cancelled it
-            future.set_result(outcome)
-
-    def reply(outcome: Outcome) -> None:
-        if threading.get_ident() == thread:
-            settle(outcome)
-        else:
-            _call_soon(loop, partial(settle, outcome))
-
-    return reply
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], Awaitable[None] | None]) -> None:
-    try:
-        loop.call_soon_threadsafe(callback)
-    except RuntimeError:  # the loop has ended, and every client with it
-        return
+def _abort(context: Any, error: ProtocolError) -> None:  # noqa: ANN401 - the library has no types
+    context.abort(_STATUS[error.code], error.message)

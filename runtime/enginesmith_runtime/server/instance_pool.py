@@ -1,10 +1,12 @@
 """The instances of one model and the queue before them.
 
-Each instance has a thread that takes the oldest job, so nobody overtakes and nothing waits while an instance is idle.
-A job whose client has gone or whose deadline has passed is never run. The queue is bounded: what cannot be run soon is
-refused at once, while the client still has time to go elsewhere.
+A request that finds an instance idle runs on the thread that brought it, where the transport lets it: a hand-over to
+another thread costs as much as a small model. Otherwise it queues, oldest first, for the pool's own threads, one for
+each instance. A job whose client has gone or whose deadline has passed is never run. The queue is bounded: what cannot
+be run soon is refused at once, while the client still has time to go elsewhere.
 """
 
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -17,9 +19,11 @@ from enginesmith_runtime.server.transport.interface import CallContext
 
 __all__ = ["InstancePool", "Job"]
 
+_log = logging.getLogger(__name__)
+
 
 class Job(ABC):
-    """One inference that waits for an instance. Exactly one of `run` and `refuse` is called, once."""
+    """One inference. Exactly one of `run` and `refuse` is called, once."""
 
     def __init__(self, context: CallContext) -> None:
         self.context = context
@@ -27,7 +31,7 @@ class Job(ABC):
 
     @abstractmethod
     def run(self, instance: Instance) -> None:
-        """Run on the instance's thread; must not raise."""
+        """Run, on whichever thread has the instance; must not raise."""
 
     @abstractmethod
     def refuse(self, error: ProtocolError) -> None:
@@ -44,13 +48,12 @@ class InstancePool:
     def __init__(self, instances: Sequence[Instance], *, queue_limit: int, name: str) -> None:
         self.queue_limit = queue_limit
         self._instances = tuple(instances)
+        self._idle = list(instances)
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
-        self._running = 0
         self._closed = False
         self._threads = tuple(
-            threading.Thread(target=self._work, args=(instance,), name=f"{name}-{index}", daemon=True)
-            for index, instance in enumerate(self._instances)
+            threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True) for index in range(self.size)
         )
         for thread in self._threads:
             thread.start()
@@ -68,10 +71,10 @@ class InstancePool:
     @property
     def running(self) -> int:
         """How many jobs run."""
-        return self._running
+        return self.size - len(self._idle)
 
     def submit(self, job: Job) -> None:
-        """Queue a job.
+        """Run a job here and now, or queue it.
 
         Raises:
             ProtocolError: RESOURCE_EXHAUSTED where the queue is full, UNAVAILABLE once the pool is closed.
@@ -80,30 +83,45 @@ class InstancePool:
             if self._closed:
                 raise ProtocolError(Code.UNAVAILABLE, "the server is shutting down; send the request to another one")
             # Idle instances take a job each before anything counts as waiting.
-            idle = self.size - self._running
-            if len(self._waiting) - idle >= self.queue_limit:
-                raise ProtocolError(
-                    Code.RESOURCE_EXHAUSTED,
-                    f"the queue is full: {self.size} inferences run and {self.queue_limit} requests wait; try again "
-                    "later or on another replica",
-                )
-            self._waiting.append(job)
-            self._changed.notify()
-        job.context.on_cancel(lambda: self._withdraw(job))
+            ahead = len(self._waiting) - len(self._idle)
+            instance = self._idle.pop() if ahead < 0 and job.context.may_run_here else None
+            if instance is None:
+                self._enqueue(job, ahead)
+        if instance is None:
+            job.context.on_cancel(lambda: self._withdraw(job))
+        else:
+            self._run(job, instance)
 
-    def close(self) -> None:
-        """Refuse what waits, let what runs end, free the instances; safe to call twice."""
+    def close(self, timeout_seconds: float) -> None:
+        """Refuse what waits, give what runs the time to end, free the instances."""
         with self._changed:
             self._closed = True
             refused = tuple(self._waiting)
             self._waiting.clear()
             self._changed.notify_all()
-        for job in refused:
-            job.refuse(ProtocolError(Code.UNAVAILABLE, "the server shut down before the request ran"))
+            for job in refused:
+                job.refuse(ProtocolError(Code.UNAVAILABLE, "the server shut down before the request ran"))
+            ended = self._changed.wait_for(lambda: not self.running, timeout_seconds)
+        if not ended:
+            # Freeing an instance under a running inference would crash the process instead of ending it.
+            _log.warning(
+                "%d inferences still run after %s s; their memory goes with the process", self.running, timeout_seconds
+            )
+            return
         for thread in self._threads:
             thread.join()
         for instance in self._instances:
             instance.close()
+
+    def _enqueue(self, job: Job, ahead: int) -> None:
+        if ahead >= self.queue_limit:
+            raise ProtocolError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the queue is full: {self.size} inferences run and {self.queue_limit} requests wait; try again later "
+                "or on another replica",
+            )
+        self._waiting.append(job)
+        self._changed.notify()
 
     def _withdraw(self, job: Job) -> None:
         with self._changed:
@@ -113,31 +131,34 @@ class InstancePool:
                 return
         job.refuse(ProtocolError(Code.CANCELLED, "the client cancelled the request"))
 
-    def _work(self, instance: Instance) -> None:
-        while (job := self._take()) is not None:
-            error = _reason_to_drop(job.context)
-            if error is None:
-                job.run(instance)
-            else:
-                job.refuse(error)
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or (self._waiting and self._idle))
+                if self._closed:
+                    return
+                job, instance = self._waiting.popleft(), self._idle.pop()
+            self._run(job, instance)
             # The last reference to a large request must not live until the next one comes.
             del job
-            with self._changed:
-                self._running -= 1
 
-    def _take(self) -> Job | None:
+    def _run(self, job: Job, instance: Instance) -> None:
+        error = _reason_to_drop(job.context)
+        if error is None:
+            job.run(instance)
+        else:
+            job.refuse(error)
         with self._changed:
-            while not self._waiting:
-                if self._closed:
-                    return None
-                self._changed.wait()
-            self._running += 1
-            return self._waiting.popleft()
+            self._idle.append(instance)
+            if self._closed:
+                self._changed.notify_all()
+            elif self._waiting:
+                self._changed.notify()
 
 
 def _reason_to_drop(context: CallContext) -> ProtocolError | None:
-    if context.cancelled:
-        return ProtocolError(Code.CANCELLED, "the client cancelled the request")
     if context.deadline is not None and time.monotonic() >= context.deadline:
         return ProtocolError(Code.DEADLINE_EXCEEDED, "the deadline passed while the request waited; it was not run")
+    if context.cancelled:
+        return ProtocolError(Code.CANCELLED, "the client cancelled the request")
     return None

@@ -1,8 +1,8 @@
 """What a transport adapter and the protocol agree on: bytes in, bytes out.
 
 A handler gets the bytes of a request and a `reply` that it calls once, from any thread: at once where the answer is
-known, from an instance's thread after an inference. So an adapter may wait with an event loop, a thread or in native
-code, and nobody holds a thread while a request is queued.
+known, from an instance's thread after an inference that was queued. So an adapter may wait with a thread, an event loop
+or in native code.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,29 +27,24 @@ __all__ = [
 
 
 class CallContext:
-    """What a call carries beside its bytes.
+    """What a call carries beside its bytes. Each adapter has its own, for only it knows when a client has gone.
 
     Attributes:
         deadline: on `time.monotonic()`'s clock, in seconds; None: the client waits for ever.
-        cancelled: whether the client has gone; work not yet begun is then dropped.
+        may_run_here: whether the thread that calls the handler may run the inference itself.
     """
 
-    __slots__ = ("_on_cancel", "cancelled", "deadline")
-
-    def __init__(self, deadline: float | None = None) -> None:
+    def __init__(self, deadline: float | None = None, *, may_run_here: bool = False) -> None:
         self.deadline = deadline
-        self.cancelled = False
-        self._on_cancel: Callable[[], None] | None = None
+        self.may_run_here = may_run_here
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the client has gone; work not yet begun is then dropped."""
+        return False
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the client goes; the adapter calls `cancel` on the thread that called the handler."""
-        self._on_cancel = callback
-
-    def cancel(self) -> None:
-        """Say that the client has gone."""
-        self.cancelled = True
-        if self._on_cancel is not None:
-            self._on_cancel()
+        """Call `callback` when the client goes, from any thread; at once where it has gone already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +98,7 @@ Methods = Mapping[str, Method]
 class Transport(Protocol):
     """A listening server over some wire."""
 
-    async def start(self, address: str) -> str:
+    def start(self, address: str) -> str:
         """Listen on host:port; returns the address with the port that was taken.
 
         Raises:
@@ -111,6 +106,9 @@ class Transport(Protocol):
         """
         ...
 
-    async def stop(self, grace_seconds: float) -> None:
-        """Tell connected clients to go elsewhere, take no new call, end running ones within the time."""
+    def stop(self, grace_seconds: float) -> None:
+        """Send clients elsewhere, take no new call, and return when the running ones ended or time is up.
+
+        A second call with a shorter time from another thread shortens the wait.
+        """
         ...

@@ -1,0 +1,52 @@
+"""Signals, heard by a thread of their own: a handler in the main thread could meet the lock that it interrupted."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from enginesmith_contract.exit_codes import ExitCode
+
+__all__ = ["Stopping"]
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopping:
+    """Why and how fast the process ends. Create it before any other thread, which then inherits the blocked signals.
+
+    Attributes:
+        begun: the process shall end.
+        hurried: without waiting for anything.
+        exit_code: what it then returns.
+    """
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.hurried = threading.Event()
+        self.exit_code = ExitCode.OK
+        self._clean_up: Callable[[], None] | None = None
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        threading.Thread(target=self._listen, name="signals", daemon=True).start()
+
+    def end_at_once_after(self, clean_up: Callable[[], None] | None) -> None:
+        """While this is set, a signal ends the process right after `clean_up`: nobody is served yet."""
+        self._clean_up = clean_up
+
+    def lose_device(self) -> None:
+        """End because the device is broken: nothing that runs will succeed."""
+        self.exit_code = ExitCode.DEVICE_FAILED
+        self.hurried.set()
+        self.begun.set()
+
+    def _listen(self) -> None:
+        while True:
+            number = signal.sigwait(_SIGNALS)
+            if self._clean_up is not None:
+                self._clean_up()
+                os._exit(ExitCode.OK)
+            # At a keyboard nobody takes this server out of a load balancer first.
+            if self.begun.is_set() or number is signal.SIGINT:
+                self.hurried.set()
+            self.begun.set()
