@@ -9,8 +9,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, checker, helper
+from onnxruntime.transformers import float16
 
 from enginesmith_contract.backends import Precision, PrecisionPolicy
+from enginesmith_contract.preparation import Preparation
 from enginesmith_runtime.prepare.cast import cast_model
 from enginesmith_runtime.prepare.jobs import CastJob, CastResult
 
@@ -49,6 +51,36 @@ def test_a_real_detector_in_fp16_finds_the_same_strokes(tmp_path: Path, ocr_mode
     assert np.mean(np.abs(want - have)) < 1e-3
     # One of its normalisations has a variance above 65504, which a clipping cast turns into noise.
     assert "p2o.BatchNormalization.1" in result.kept
+
+
+@pytest.mark.slow
+def test_a_cast_that_clips_weights_would_turn_the_detector_into_noise(tmp_path: Path, ocr_models: Path) -> None:
+    source = ocr_models / "det.onnx"
+    clipped = tmp_path / "clipped.onnx"
+    onnx.save(float16.convert_float_to_float16(onnx.load(source), keep_io_types=True), clipped)
+    feed = {"x": _strokes(320)}
+    assert np.max(np.abs(_run(source, feed)[0] - _run(clipped, feed)[0])) > 0.5
+
+
+@pytest.mark.slow
+def test_auto_keep_finds_values_that_fp16_cannot_hold(
+    prepare_model: Callable[..., Preparation], make_model: Make
+) -> None:
+    path = make_model(
+        [
+            node("Mul", ["x", "k"], ["a"], name="once"),
+            node("Mul", ["a", "k"], ["b"], name="twice"),
+            node("Div", ["b", "k"], ["c"], name="back"),
+            node("Relu", ["c"], ["y"], name="rest"),
+        ],
+        inputs={"x": (F, [1, 64])},
+        outputs={"y": (F, [1, 64])},
+        weights={"k": np.full(1, 1000, np.float32)},
+    )
+    kept = prepare_model(path, precision={"default": "fp16", "autoKeep": True}).kept
+    assert set(kept) == {"twice", "back"}
+    assert "FP16 ends at 65504" in kept["twice"]
+    assert prepare_model(path, precision={"default": "fp16"}).kept == {}
 
 
 @pytest.mark.parametrize("pattern", ["Mat*", "second"])
