@@ -5,8 +5,11 @@
 Credentials are the container tools' own: config.json in the folder that DOCKER_CONFIG names.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from enginesmith_contract.errors import EnginesmithError, SourceError
@@ -20,6 +23,8 @@ __all__ = ["RegistryOrigin"]
 
 _TITLE: Final = "org.opencontainers.image.title"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+# To connect, and between two pieces of an answer; in seconds.
+_TIMEOUTS: Final = (15.0, 60.0)
 # What is lost at most when the connection breaks.
 _READ_BYTES: Final = 64 << 10
 _OK: Final = 200
@@ -84,8 +89,13 @@ class RegistryOrigin:
         import oras.defaults  # noqa: PLC0415 - an optional dependency
 
         accept = ", ".join(oras.defaults.default_manifest_accepted_media_types)
-        response = self._registry.do_request(
-            f"{self._registry.prefix}://{url}", "GET", headers={"Accept": accept, **(headers or {})}, stream=True
+        # Without the library's own retries, which take two minutes: `Downloads` retries, and resumes.
+        response = self._registry.do_request.__wrapped__(
+            self._registry,
+            f"{self._registry.prefix}://{url}",
+            "GET",
+            headers={"Accept": accept, **(headers or {})},
+            stream=True,
         )
         if response.status_code in (_OK, _PARTIAL):
             return response
@@ -169,8 +179,17 @@ def _connect(reference: str, *, plain_http: bool) -> tuple[Any, Any]:
     host = reference.partition("/")[0]
     insecure = plain_http or host.rpartition(":")[0] in _LOOPBACK or host in _LOOPBACK
     registry = oras.provider.Registry(host, insecure=insecure)
+    # oras has no argument for time limits, and without them a silent registry would hold the work for ever.
+    registry.session.request = partial(registry.session.request, timeout=_TIMEOUTS)
+    challenge = registry.session.get(f"{registry.prefix}://{host}/v2/").headers.get("Www-Authenticate", "")
+    if challenge.lower().startswith("basic"):
+        registry.auth = oras.auth.get_auth_backend("basic", registry.session, insecure)
     container = registry.get_container(reference)
-    registry.auth.load_configs(container)
+    # oras itself reads only the home folder's.
+    configuration = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    registry.auth.load_configs(container, [str(configuration)] if configuration.exists() else [])
+    if getattr(registry.auth, "_basic_auth", None) is None and challenge.lower().startswith("basic"):
+        raise _denied(f"oci://{reference}", f"it asks for a password, and none for {host} is configured")
     return registry, container
 
 
