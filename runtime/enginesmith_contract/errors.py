@@ -13,6 +13,7 @@
     ├── EngineRefusedError the engine does not fit what the runtime sees: never loaded
     │   └── DeviceFailedError       the device broke under a loaded engine: the process must end
     ├── ServeError         a server cannot listen or be started as asked
+    ├── InferenceError     one inference failed; the engine and the device are fine
     └── CancelledBuildError the user or the pod's end stopped it
 
 The class says how an error is handled, `reason` (CamelCase, stable) which one it is, `exit_code` what a process that
@@ -29,6 +30,7 @@ __all__ = [
     "DeviceFailedError",
     "EngineRefusedError",
     "EnginesmithError",
+    "InferenceError",
     "ModelError",
     "PlanRefusedError",
     "ServeError",
@@ -162,6 +164,12 @@ class DeviceFailedError(EngineRefusedError):
 
     exit_code = ExitCode.DEVICE_FAILED
     default_reason = "DeviceFailed"
+
+
+class InferenceError(EnginesmithError):
+    """One inference failed for what is in the model or in its inputs; the next one may succeed."""
+
+    default_reason = "InferenceFailed"
 
 
 class CancelledBuildError(EnginesmithError):

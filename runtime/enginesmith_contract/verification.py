@@ -45,15 +45,20 @@ class VerificationStatus(StrEnum):
 
 
 class OutputDifference(Record):
-    """The largest difference of one output over all references of one profile (ratio, no unit)."""
+    """The largest difference of one output over all references of one profile (ratio, no unit).
+
+    Attributes:
+        scale: the largest absolute value in the references, in the output's own unit; None: not kept.
+    """
 
     output: str
     profile: str
     difference: float
+    scale: float | None = None
 
 
 class Verification(Record):
-    """What the gate found. `reason` says in one sentence why it was not run or failed."""
+    """What the gate found. `reason` says in one sentence why it was not run or failed, or what a pass does not prove."""
 
     status: VerificationStatus
     metric: str = "maxRelative"

@@ -20,8 +20,10 @@ from enginesmith_contract.errors import (
     CancelledBuildError,
     EngineRefusedError,
     EnginesmithError,
+    InferenceError,
 )
 from enginesmith_contract.manifest import Manifest, Timings
+from enginesmith_contract.preparation import ReferenceSet
 from enginesmith_contract.store_layout import StoredFile
 from enginesmith_contract.verification import Verification
 from enginesmith_runtime.build.manifests import compose_manifest
@@ -29,7 +31,7 @@ from enginesmith_runtime.build.phases import PhaseProgress
 from enginesmith_runtime.build.verify import Measurement, judge_differences, measure, not_run
 from enginesmith_runtime.build.wire import ChildAnswer, ChildFailure, ChildJob, ChildResult, PipeReporter
 from enginesmith_runtime.engines.device import detect_devices, host_hardware
-from enginesmith_runtime.engines.interface import Builder, BuildJob, BuiltEngine
+from enginesmith_runtime.engines.interface import Builder, BuildJob, BuiltEngine, Engine
 from enginesmith_runtime.engines.registry import builder, loader
 
 __all__ = ["main"]
@@ -177,10 +179,20 @@ def _verify(
             ) from error
         return not_run(policy, precision, str(error)), None
     try:
-        measurement = measure(engine, job.preparation.references, Path(job.references), reporter)
+        measurement = _measure(engine, job.preparation.references, Path(job.references), reporter)
     finally:
         engine.close()
     return judge_differences(measurement.differences, policy, precision), measurement
+
+
+def _measure(engine: Engine, references: tuple[ReferenceSet, ...], folder: Path, reporter: PipeReporter) -> Measurement:
+    try:
+        return measure(engine, references, folder, reporter)
+    except InferenceError as error:
+        kind = BuildOutOfMemoryError if error.reason == "OutOfMemory" else BuildError
+        raise kind(
+            "the engine does not run on the reference inputs", why=error.why, remedy=error.remedy, reason=error.reason
+        ) from error
 
 
 def _local_manifest(job: ChildJob, draft: ChildResult) -> Manifest:

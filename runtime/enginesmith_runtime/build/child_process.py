@@ -26,7 +26,8 @@ __all__ = ["run_child"]
 _TICK_SECONDS: Final = 0.25
 _STOP_SECONDS: Final = 0.25
 """How long a child may take to stop by itself: a GPU's context ends cleaner so."""
-_TAIL_BYTES: Final = 2000
+_READ_BYTES: Final = 1 << 16
+_TAIL_CHARACTERS: Final = 2000
 _TRACEBACK: Final = "Traceback (most recent call last)"
 _CHUNK_BYTES: Final = 1 << 16
 
@@ -202,8 +203,8 @@ def _read_answer(path: Path) -> ChildAnswer | None:
 def _tail(path: Path, folder: Path) -> str:
     with path.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - _TAIL_BYTES))
+        stream.seek(max(0, size - _READ_BYTES))
         text = stream.read().decode(errors="replace")
     words = text.replace(f"{folder}{os.sep}", "").strip()
     # Of a Python traceback only the last line means something to who reads the message.
-    return words.splitlines()[-1] if _TRACEBACK in words else words
+    return words.splitlines()[-1] if _TRACEBACK in words else words[-_TAIL_CHARACTERS:]

@@ -1,8 +1,11 @@
 """The gate: an engine's answers held against the references that the preparation stored.
 
 The measure is max|a-b| / max|b| over one output, b the FP32 reference: it says what part of the output's own scale the
-worst element is off, so one limit fits logits and probabilities alike. Where the reference is zero everywhere the
-absolute difference is taken. An answer with a NaN, an infinity or another shape differs by infinity.
+worst element is off, so one limit fits logits and probabilities alike. An answer with a NaN, an infinity or another
+shape differs by infinity.
+
+An output that the references never bring above 2^-10 is held to that scale: the 6e-8 of a saturated sigmoid is the
+rounding of numbers near one, and no engine repeats it. Such an output is hardly verified, and the result says so.
 """
 
 import math
@@ -11,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -29,7 +32,17 @@ from enginesmith_contract.verification import (
 from enginesmith_runtime.engines.interface import Array, Engine, Instance
 from enginesmith_runtime.progress import Reporter
 
-__all__ = ["Measurement", "compare", "default_limit", "judge", "measure", "not_run", "raise_if_failed"]
+__all__ = [
+    "Comparison",
+    "Measurement",
+    "compare",
+    "default_limit",
+    "judge",
+    "judge_differences",
+    "measure",
+    "not_run",
+    "raise_if_failed",
+]
 
 _METRIC: Final = "maxRelative"
 
@@ -45,8 +58,17 @@ _LIMITS: Final[Mapping[Precision, float]] = {
     Precision.FP8: 2.5e-1,
 }
 
+_SMALLEST_SCALE: Final = 2.0**-10
+
 _LATENCY_RUNS: Final = 20
 _LATENCY_SECONDS: Final = 1.0
+
+
+class Comparison(NamedTuple):
+    """One output of one run: the difference as a ratio, and the reference's largest absolute value."""
+
+    difference: float
+    scale: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +79,17 @@ class Measurement:
     latency_seconds: Mapping[str, float]
 
 
+_INCOMPARABLE: Final = Comparison(math.inf, 1.0)
+
+
 def default_limit(precision: PrecisionPolicy) -> float:
     """Return the limit of a policy that names none: the loosest of the precisions that the model may be in."""
     used = {precision.default} | ({precision.fallback} if precision.fallback else set())
     return max(_LIMITS[one] for one in used)
 
 
-def compare(actual: Array, reference: Array, dtype: DType) -> float:
-    """Return max|a-b| / max|b|, infinity where they cannot be compared.
+def compare(actual: Array, reference: Array, dtype: DType) -> Comparison:
+    """Return max|a-b| / max|b|, infinity where the two cannot be compared.
 
     Args:
         actual: what the engine said; BF16 as its raw bits.
@@ -72,19 +97,18 @@ def compare(actual: Array, reference: Array, dtype: DType) -> float:
         dtype: of `actual`.
     """
     if actual.shape != reference.shape:
-        return math.inf
+        return _INCOMPARABLE
     if dtype is DType.BYTES:
         same = [_as_bytes(a) == _as_bytes(b) for a, b in zip(actual.ravel(), reference.ravel(), strict=True)]
-        return 0.0 if all(same) else math.inf
+        return Comparison(0.0, 1.0) if all(same) else _INCOMPARABLE
     a = _as_float(actual, dtype)
     b = _as_float(reference, dtype if reference.dtype == np.uint16 else DType.FP64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return math.inf
+        return _INCOMPARABLE
     if a.size == 0:
-        return 0.0
-    difference = float(np.abs(a - b).max())
+        return Comparison(0.0, 1.0)
     scale = float(np.abs(b).max())
-    return difference / scale if scale > 0 else difference
+    return Comparison(float(np.abs(a - b).max()) / max(scale, _SMALLEST_SCALE), scale)
 
 
 def measure(engine: Engine, references: Iterable[ReferenceSet], folder: Path, reporter: Reporter) -> Measurement:
@@ -98,7 +122,7 @@ def measure(engine: Engine, references: Iterable[ReferenceSet], folder: Path, re
     """
     sets = tuple(references)
     profiles = {profile.name: index for index, profile in enumerate(engine.manifest.profiles)}
-    worst: dict[tuple[str, str], float] = {}
+    worst: dict[tuple[str, str], Comparison] = {}
     latency: dict[str, float] = {}
     with engine.open_instance() as instance:
         for done, reference in enumerate(sets):
@@ -109,12 +133,13 @@ def measure(engine: Engine, references: Iterable[ReferenceSet], folder: Path, re
             for spec in engine.manifest.outputs:
                 place = (reference.profile, spec.name)
                 found = compare(answers[spec.name], outputs[spec.name], spec.dtype)
-                worst[place] = max(worst.get(place, 0.0), found)
+                before = worst.get(place, Comparison(0.0, 0.0))
+                worst[place] = Comparison(*map(max, before, found))
             if reference.point == "opt":
                 latency[reference.profile] = _time_inference(instance, inputs, index, tuple(outputs))
     return Measurement(
         differences=tuple(
-            OutputDifference(output=output, profile=profile, difference=value)
+            OutputDifference(output=output, profile=profile, difference=value.difference, scale=value.scale)
             for (profile, output), value in worst.items()
         ),
         latency_seconds=latency,
@@ -148,7 +173,7 @@ def judge_differences(
     worst = max(differences, key=lambda one: one.difference, default=None)
     # Written so that a NaN fails.
     passed = all(one.difference <= limit for one in differences)
-    reason = ""
+    reason = _describe_silent_outputs(differences)
     if not passed and worst is not None:
         over = sum(not one.difference <= limit for one in differences)
         reason = (
@@ -192,6 +217,14 @@ def _limit(policy: VerificationPolicy, precision: PrecisionPolicy) -> float:
             remedy=f"use {_METRIC}",
         )
     return policy.limit if policy.limit is not None else default_limit(precision)
+
+
+def _describe_silent_outputs(differences: tuple[OutputDifference, ...]) -> str:
+    silent = {one.output: one.scale for one in differences if one.scale is not None and one.scale < _SMALLEST_SCALE}
+    if not silent:
+        return ""
+    named = ", ".join(f"{output!r} (at most {scale:.3g})" for output, scale in silent.items())
+    return f"hardly verified, for the references are near zero: {named}; verification.inputs can give better ones"
 
 
 def _in_words(difference: float) -> str:

@@ -124,6 +124,7 @@ class Instance(ABC):
 
         Raises:
             enginesmith_contract.errors.EngineRefusedError: the device is broken; the process must end.
+            enginesmith_contract.errors.InferenceError: this one failed; the instance goes on.
             enginesmith_contract.errors.SpecError: an element that the backend cannot take (BYTES that are no text).
         """
 

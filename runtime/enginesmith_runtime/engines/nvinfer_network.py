@@ -54,7 +54,7 @@ def parse_network(module: Any, builder: Any, log: Any, model: Path) -> ParsedNet
     if parser.parse_from_file(str(model)):
         return ParsedNetwork(network=network, parser=parser)
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    lines = tuple(dict.fromkeys(_describe_error(error) for error in errors))
+    lines = (*dict.fromkeys(_describe_error(error) for error in errors), *_list_siblings(model, errors))
     unsupported = any(_is_unsupported(error) for error in errors)
     raise BuildError(
         f"the parser refuses {len(lines)} {'node' if len(lines) == 1 else 'nodes'}"
@@ -157,9 +157,25 @@ def _profile_refused(profile: Profile, tensor: str, said: str) -> BuildError:
 
 def _describe_error(error: Any) -> str:  # noqa: ANN401 - the library has no types
     description = str(error.desc()).strip()
+    # The parser's own words for an operator that it has no import function for.
+    if description == "false":
+        description = "the operator is not supported"
     if error.node() == _NO_NODE:
         return f"{error.code().name}: {description}"
     return f"node {error.node()} {error.node_name()!r} ({error.node_operator()}): {description}"
+
+
+def _list_siblings(model: Path, errors: list[Any]) -> Iterator[str]:
+    """Name the other nodes of every refused operator: the parser stops at the first one that lacks a plugin."""
+    refused = {error.node_operator(): error for error in errors if _is_unsupported(error)}
+    if not refused:
+        return
+    import onnx  # noqa: PLC0415 - only a refusal needs it
+
+    named = {error.node() for error in errors}
+    for index, node in enumerate(onnx.load(str(model), load_external_data=False).graph.node):
+        if node.op_type in refused and index not in named:
+            yield f"node {index} {node.name!r} ({node.op_type}): the same operator"
 
 
 def _is_unsupported(error: Any) -> bool:  # noqa: ANN401 - the library has no types

@@ -12,7 +12,7 @@ from enginesmith_contract.backends import Backend
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, EngineRefusedError
 from enginesmith_contract.providers import Provider, find_provider
 from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
-from enginesmith_runtime.engines.onnxruntime_engine import OnnxRuntimeLoader, check_provider
+from enginesmith_runtime.engines.onnxruntime_engine import OnnxRuntimeLoader, check_provider, is_out_of_memory
 from enginesmith_runtime.engines.onnxruntime_inspect import inspect_model
 
 __all__ = ["OnnxRuntimeBuilder", "create_builder", "create_loader"]
@@ -97,7 +97,7 @@ def _write_optimised(runtime: Any, job: BuildJob, provider: Provider) -> tuple[P
 
 def _translate(error: Exception, job: BuildJob) -> BuildError:
     said = str(error).strip()
-    if "bad_alloc" in said or "Failed to allocate memory" in said:
+    if is_out_of_memory(said):
         return BuildOutOfMemoryError(
             "ONNX Runtime could not have the memory that it asked for",
             where=job.model.name,

@@ -12,7 +12,7 @@ import numpy as np
 from typing_extensions import override
 
 from enginesmith_contract.backends import Backend
-from enginesmith_contract.errors import EngineRefusedError, SpecError
+from enginesmith_contract.errors import EngineRefusedError, InferenceError, SpecError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.providers import Provider, find_provider
 from enginesmith_contract.tensors import DType
@@ -21,7 +21,10 @@ from enginesmith_runtime.engines.interface import Array, Engine, Instance
 from enginesmith_runtime.engines.onnxruntime_options import provider_options, session_options
 from enginesmith_runtime.engines.refusal import refuse_unless_fits
 
-__all__ = ["OnnxRuntimeEngine", "OnnxRuntimeInstance", "OnnxRuntimeLoader", "check_provider"]
+__all__ = ["OnnxRuntimeEngine", "OnnxRuntimeInstance", "OnnxRuntimeLoader", "check_provider", "is_out_of_memory"]
+
+# What ONNX Runtime's arena and the C++ library say; it has no error code for it.
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory")
 
 
 class OnnxRuntimeLoader:
@@ -101,7 +104,17 @@ class OnnxRuntimeInstance(Instance):
             name: _to_text(name, array) if self._dtypes[name] is DType.BYTES else array
             for name, array in inputs.items()
         }
-        values = self._session.run(list(outputs), feed)
+        try:
+            values = self._session.run(list(outputs), feed)
+        except Exception as error:  # ONNX Runtime's errors share no other base
+            said = str(error).strip()
+            starved = is_out_of_memory(said)
+            raise InferenceError(
+                "the inference failed in ONNX Runtime",
+                why=said,
+                remedy="give it more memory or smaller inputs" if starved else "check the values of the inputs",
+                reason="OutOfMemory" if starved else "",
+            ) from error
         return {
             name: _to_bytes(value) if self._dtypes[name] is DType.BYTES else np.ascontiguousarray(value)
             for name, value in zip(outputs, values, strict=True)
@@ -110,6 +123,11 @@ class OnnxRuntimeInstance(Instance):
     @override
     def close(self) -> None:
         self._session = None
+
+
+def is_out_of_memory(said: str) -> bool:
+    """Whether an error's text is about memory that could not be had."""
+    return any(fragment in said for fragment in _OUT_OF_MEMORY)
 
 
 def check_provider(runtime: Any, provider: Provider) -> None:  # noqa: ANN401 - the library has no types
