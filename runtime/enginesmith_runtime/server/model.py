@@ -1,6 +1,7 @@
 """One model as it is served: its engine, its instances, its tables and its counters."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.tensors import TensorSpec
@@ -29,12 +30,12 @@ class LoadedModel:
     pool: InstancePool
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
 
-    @property
+    @cached_property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return what goes before every answer."""
         return (("enginesmith-engine", self.manifest.engine_key), ("enginesmith-target", self.target))
 
-    @property
+    @cached_property
     def max_batch_size(self) -> int:
         """Return how many inferences one request may carry; 0 where the first dimension was not shown to be a batch."""
         batching = self.manifest.batching

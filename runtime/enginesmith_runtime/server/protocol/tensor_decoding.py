@@ -3,7 +3,7 @@
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import Array
 from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 
-__all__ = ["TYPED_FIELDS", "decode_inputs"]
+__all__ = ["TYPED_FIELDS", "InputHeader", "check_headers", "read_raw", "read_typed", "refuse_typed"]
 
 InferInput = ModelInferRequest.InferInputTensor
 
@@ -35,39 +35,70 @@ TYPED_FIELDS: Final[Mapping[DType, str]] = {
 _LENGTH: Final = struct.Struct("<I")
 
 
-def decode_inputs(
-    request: ModelInferRequest, raw: Sequence[memoryview], specs: Mapping[str, TensorSpec]
-) -> dict[str, Array]:
-    """Return one array for each input of the model, in the model's order.
+class InputHeader(NamedTuple):
+    """One input as a request describes it, checked against the model's."""
+
+    spec: TensorSpec
+    shape: tuple[int, ...]
+
+
+def check_headers(request: ModelInferRequest, specs: Mapping[str, TensorSpec]) -> tuple[InputHeader, ...]:
+    """Return the request's inputs in its order: every input of the model once, with its datatype and a shape that fits.
 
     Args:
-        request: without its raw contents.
-        raw: the raw contents, in the order of `request.inputs`; empty where contents are typed.
+        request: with or without its raw contents.
         specs: the model's inputs by name.
-
-    Returns:
-        C-contiguous, aligned arrays that may be views of the received bytes: read only.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT naming the input; UNIMPLEMENTED for shared memory.
     """
     _check_names(request, specs)
-    if raw and len(raw) != len(request.inputs):
+    return tuple(
+        InputHeader(specs[tensor.name], _check_header(tensor, specs[tensor.name])) for tensor in request.inputs
+    )
+
+
+def read_raw(headers: Sequence[InputHeader], raw: Sequence[memoryview]) -> dict[str, Array]:
+    """Return an array for each input, from the raw contents in the same order.
+
+    Returns:
+        C-contiguous, aligned arrays that may be views of `raw`: read only.
+
+    Raises:
+        ProtocolError: INVALID_ARGUMENT naming the input.
+    """
+    if len(raw) != len(headers):
         raise _invalid(
-            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs; it needs one for each, "
-            "or none where contents are typed"
+            f"raw_input_contents has {len(raw)} entries for {len(headers)} inputs; it needs one for each, or none "
+            "where contents are typed"
         )
-    arrays: dict[str, Array] = {}
-    for index, tensor in enumerate(request.inputs):
-        spec = specs[tensor.name]
-        shape = _check_header(tensor, spec)
-        if raw:
-            if tensor.HasField("contents"):
-                raise _invalid(f"input '{tensor.name}' has typed contents beside raw_input_contents; use one of them")
-            arrays[tensor.name] = _from_raw(raw[index], spec, shape)
-        else:
-            arrays[tensor.name] = _from_typed(tensor.contents, spec, shape)
-    return {name: arrays[name] for name in specs}
+    return {
+        header.spec.name: _from_raw(content, header.spec, header.shape)
+        for header, content in zip(headers, raw, strict=True)
+    }
+
+
+def read_typed(request: ModelInferRequest, headers: Sequence[InputHeader]) -> dict[str, Array]:
+    """Return an array for each input, from the typed contents.
+
+    Raises:
+        ProtocolError: INVALID_ARGUMENT naming the input.
+    """
+    return {
+        header.spec.name: _from_typed(tensor.contents, header.spec, header.shape)
+        for tensor, header in zip(request.inputs, headers, strict=True)
+    }
+
+
+def refuse_typed(request: ModelInferRequest) -> None:
+    """Refuse typed contents beside raw ones.
+
+    Raises:
+        ProtocolError: INVALID_ARGUMENT naming the first such input.
+    """
+    for tensor in request.inputs:
+        if tensor.HasField("contents"):
+            raise _invalid(f"input '{tensor.name}' has typed contents beside raw_input_contents; use one of them")
 
 
 def _check_names(request: ModelInferRequest, specs: Mapping[str, TensorSpec]) -> None:

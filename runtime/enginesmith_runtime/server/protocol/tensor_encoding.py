@@ -1,4 +1,4 @@
-"""Output tensors: from arrays to a serialised ModelInferResponse, copied once."""
+"""Output tensors: from arrays to the parts of a ModelInferResponse."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -9,40 +9,38 @@ from enginesmith_contract.protos.inference_pb2 import InferParameter, ModelInfer
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import Array
 from enginesmith_runtime.server.protocol.tensor_decoding import TYPED_FIELDS
-from enginesmith_runtime.server.protocol.wire import join_raw_outputs
 
-__all__ = ["encode_response", "string_parameters"]
+__all__ = ["describe_outputs", "encode_raw", "fill_typed", "string_parameters"]
 
 
-def encode_response(
-    response: ModelInferResponse, outputs: Mapping[str, Array], specs: Sequence[TensorSpec], *, typed: bool
-) -> bytes:
-    """Return the response with its outputs.
+def encode_raw(outputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> list[bytes | memoryview]:
+    """Return the raw contents of each output, as views where they need no conversion."""
+    return [_raw_content(outputs[spec.name], spec) for spec in specs]
 
-    Args:
-        response: everything but the outputs.
-        outputs: arrays by name.
-        specs: the outputs that were asked for, in order.
-        typed: answer in typed contents, as the request came; raw all the same where an output's datatype has none.
-    """
-    typed = typed and all(spec.dtype in TYPED_FIELDS for spec in specs)
-    raw: list[bytes | memoryview] = []
+
+def describe_outputs(response: ModelInferResponse, outputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> None:
+    """Add the outputs' names, datatypes and shapes to `response`."""
     for spec in specs:
-        array = outputs[spec.name]
-        tensor = response.outputs.add(name=spec.name, datatype=spec.dtype.value, shape=array.shape)
-        if typed:
-            getattr(tensor.contents, TYPED_FIELDS[spec.dtype]).extend(array.ravel().tolist())
-        elif spec.dtype is DType.BYTES:
-            raw.append(_join_strings(array))
-        else:
-            # A flat view of bytes: memoryview.cast refuses empty arrays.
-            raw.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return join_raw_outputs(response.SerializeToString(), raw)
+        response.outputs.add(name=spec.name, datatype=spec.dtype.value, shape=outputs[spec.name].shape)
+
+
+def fill_typed(response: ModelInferResponse, outputs: Mapping[str, Array]) -> None:
+    """Add typed contents to outputs that are described already."""
+    for tensor in response.outputs:
+        values = outputs[tensor.name].ravel().tolist()
+        getattr(tensor.contents, TYPED_FIELDS[DType(tensor.datatype)]).extend(values)
 
 
 def string_parameters(values: Mapping[str, str]) -> dict[str, InferParameter]:
     """Return `values` as parameters of a message."""
     return {name: InferParameter(string_param=value) for name, value in values.items()}
+
+
+def _raw_content(array: Array, spec: TensorSpec) -> bytes | memoryview:
+    if spec.dtype is DType.BYTES:
+        return _join_strings(array)
+    # A flat view of bytes: memoryview.cast refuses empty arrays.
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _join_strings(array: Array) -> bytes:
