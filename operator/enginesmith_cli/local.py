@@ -9,6 +9,7 @@ where the store has everything, a second run touches neither the ONNX library no
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,15 +18,17 @@ from pathlib import Path
 
 from enginesmith_cli.home import default_store_uri, scratch_folder, state_folder
 from enginesmith_cli.observe import observe_this_machine, with_preparation
+from enginesmith_cli.source_memo import SourceMemo
 from enginesmith_contract.environment import LOG_FORMAT
 from enginesmith_contract.errors import PlanRefusedError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.preparation import Preparation
 from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.api.translate import model_source
 from enginesmith_operator.planning.plan import EnginePlan, Plan, TargetPlan, TargetState, plan, refusal_error
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_runtime.build.pipeline import build
-from enginesmith_runtime.prepare.pipeline import prepare
+from enginesmith_runtime.fetch.location import Scheme, local_path, scheme_of
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.progress_output import open_reporter
 from enginesmith_runtime.store.open import open_store
@@ -94,6 +97,28 @@ class LocalMachine:
         Raises:
             enginesmith_contract.errors.EnginesmithError: the model could not be had or used, or fits no target.
         """
+        preparation = self._recall(engine, observed) or self._prepare(engine, planned)
+        known = observed.model_copy(
+            update={"source_digest": preparation.source_digest, "model_facts": preparation.facts}
+        )
+        final = plan(engine, with_preparation(known, engine), datetime.now(UTC))
+        _require_target(final)
+        return PreparedDocument(engine=engine, plan=final, preparation=preparation)
+
+    def _recall(self, engine: InferenceEngine, observed: Observed) -> Preparation | None:
+        """Return the stored preparation of a local model that has not changed since it was last read."""
+        path = self._local_model(engine)
+        digest = self._memo.recall(path, engine.spec.model.sha256) if path else None
+        if digest is None:
+            return None
+        return with_preparation(observed.model_copy(update={"source_digest": digest}), engine).preparation
+
+    def _prepare(self, engine: InferenceEngine, planned: Plan) -> Preparation:
+        from enginesmith_runtime.prepare.facts import model_files  # noqa: PLC0415 - a warm start needs none of them
+        from enginesmith_runtime.prepare.graph import read_graph  # noqa: PLC0415 - loads onnx, as do those below
+        from enginesmith_runtime.prepare.pipeline import prepare  # noqa: PLC0415 - the same
+
+        begun_ns = time.time_ns()
         with scratch_folder(self.home) as work:
             preparation = prepare(
                 planned.preparation,
@@ -103,12 +128,19 @@ class LocalMachine:
                 base=self.base,
                 downloads=self.home / "downloads",
             )
-        known = observed.model_copy(
-            update={"source_digest": preparation.source_digest, "model_facts": preparation.facts}
-        )
-        final = plan(engine, with_preparation(known, engine), datetime.now(UTC))
-        _require_target(final)
-        return PreparedDocument(engine=engine, plan=final, preparation=preparation)
+        path = self._local_model(engine)
+        if path is not None:
+            files = model_files(read_graph(path), path)
+            self._memo.remember(path, files, preparation.source_digest, begun_ns=begun_ns)
+        return preparation
+
+    @property
+    def _memo(self) -> SourceMemo:
+        return SourceMemo(self.home / "digests")
+
+    def _local_model(self, engine: InferenceEngine) -> Path | None:
+        source = model_source(engine.spec)
+        return local_path(source.uri, self.base).absolute() if scheme_of(source.uri) is Scheme.FILE else None
 
     def build_target(self, document: PreparedDocument, target: TargetPlan) -> tuple[BuiltEngine, ...]:
         """Build every engine of a target that the store lacks.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.protos import inference_pb2 as pb
 from enginesmith_contract.tensors import DType
 
@@ -25,6 +26,7 @@ _LENGTH_BYTES: Final = 4
 class ServerCallError(EnginesmithError):
     """A server is not there, or refused a call; its own words are in the message."""
 
+    exit_code = ExitCode.CALL_FAILED
     default_reason = "ServerCallFailed"
 
 

@@ -5,6 +5,7 @@ The request travels in an unlinked file that the new program inherits; nothing i
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -57,6 +58,9 @@ def become_server(request: ServeRequest) -> NoReturn:
     os.set_inheritable(descriptor, True)
     sys.stdout.flush()
     sys.stderr.flush()
+    # The new program inherits the mask, and so do the threads that libraries start while it imports them: a stop that
+    # comes before the server listens waits for it instead of killing it. The server waits for both with sigwait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     # -P: the user's folder may hold a module with the name of a library.
     words = [sys.executable, "-P", "-m", "enginesmith_runtime.server", "--request", f"/dev/fd/{descriptor}"]
     os.execv(sys.executable, words)  # noqa: S606 - this very interpreter, no shell

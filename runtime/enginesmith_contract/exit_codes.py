@@ -32,5 +32,7 @@ class ExitCode(IntEnum):
     """The GPU is gone or its context is broken: start again, elsewhere if it repeats."""
     SERVE_FAILED = 32
     """The server cannot listen on its address, or was asked for the impossible."""
+    CALL_FAILED = 33
+    """A client's call: no server answers, or it refused."""
     CANCELLED = 130
     """Stopped by SIGINT (128 + 2, as shells expect)."""

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from tests.cli.conftest import CommandLine
 
 pytestmark = pytest.mark.slow
@@ -105,7 +104,7 @@ def test_two_builds_of_one_key_at_once_give_one_engine(command_line: CommandLine
 
 def test_infer_without_a_server_says_how_to_start_one(command_line: CommandLine) -> None:
     answer = command_line.run("infer", "cls", "--address", "127.0.0.1:1")
-    assert answer.returncode == 1
+    assert answer.returncode == 33
     assert "enginesmith up" in answer.stderr
 
 

@@ -73,7 +73,8 @@ def _describe(manifest: "Manifest") -> Iterator[str]:
     yield f"engine digest  {manifest.engine_digest}  ({size / 1e6:.1f} MB, {manifest.created_at})"
     yield f"model digest   {manifest.source_digest}"
     yield f"toolchain      {manifest.toolchain.name} {manifest.toolchain.version}"
-    yield f"built in       {manifest.timings.build_seconds:.2f} s on {manifest.hardware.product or manifest.hardware.arch}"
+    place = manifest.hardware.product or manifest.hardware.arch
+    yield f"built in       {manifest.timings.build_seconds:.2f} s on {place}"
     verification = manifest.verification
     yield f"verification   {verification.status.value} {verification.reason}".rstrip()
     for one in verification.differences:

@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> NoReturn:
     built = _build_all(engines, arguments)
     for one in built:
         print("\n".join(_choice(one)), file=sys.stderr)
+    print("\n".join(_client_program(built[0], arguments.address)), file=sys.stderr)
     become_server(
         serve_request([(one.document.engine, one.target.name, one.manifest.engine_key) for one in built], arguments)
     )
@@ -73,3 +74,13 @@ def _choice(built: "BuiltEngine") -> list[str]:
     return lines + [
         f"{planned.name}: {warning}" for warning in (*planned.warnings, *built.document.preparation.warnings)
     ]
+
+
+def _client_program(built: "BuiltEngine", address: str) -> list[str]:
+    """Return a program to paste; with port 0 the server names the port when it is Ready."""
+    from enginesmith_cli.client_calls import python_call  # noqa: PLC0415 - after the work
+
+    host, _, port = address.rpartition(":")
+    reachable = f"{'127.0.0.1' if host in {'', '0.0.0.0', '[::]'} else host}:{port if port != '0' else 'PORT'}"  # noqa: S104 - compared
+    program = python_call(built.document.plan.name, built.manifest, reachable)
+    return ["from Python, after pip install 'tritonclient[grpc]':", *(f"  {line}" for line in program)]
