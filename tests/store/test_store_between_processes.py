@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from enginesmith_contract.store_layout import StoredFile, engine_pointer
+from enginesmith_runtime.local_files.digests import digest_file
 from enginesmith_runtime.store.file_store import FileStore
 
 pytestmark = pytest.mark.slow
@@ -97,6 +98,8 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_only_whole_engines(tmp_pat
             writer.communicate()
     store = FileStore.open(root)
     assert check_every_pointer(store, tmp_path / "out") > 0
+    for blob in (root / "blobs/sha256").glob("[!.]*"):
+        assert digest_file(blob).digest == blob.name
     FileStore.open(root, now=time.time() + 2 * 24 * 3600)
     assert list(root.rglob(".tmp-*")) == []
     assert check_every_pointer(store, tmp_path / "out") > 0
