@@ -170,18 +170,16 @@ def judge_differences(
 ) -> Verification:
     """Return `passed` where every difference is within the limit, else `failed` with the worst one in the reason."""
     limit = _limit(policy, precision)
-    worst = max(differences, key=lambda one: one.difference, default=None)
-    # Written so that a NaN fails.
-    passed = all(one.difference <= limit for one in differences)
+    beyond = [one for one in differences if not (math.isfinite(one.difference) and one.difference <= limit)]
+    worst = max(beyond, key=lambda one: math.inf if math.isnan(one.difference) else one.difference, default=None)
     reason = _describe_silent_outputs(differences)
-    if not passed and worst is not None:
-        over = sum(not one.difference <= limit for one in differences)
+    if worst is not None:
         reason = (
             f"output {worst.output!r}, profile {worst.profile!r}: {_in_words(worst.difference)}, limit {limit:g}"
-            f" ({over} of {len(differences)} outputs over all profiles are beyond it)"
+            f" ({len(beyond)} of {len(differences)} outputs over all profiles are beyond it)"
         )
     return Verification(
-        status=VerificationStatus.PASSED if passed else VerificationStatus.FAILED,
+        status=VerificationStatus.FAILED if beyond else VerificationStatus.PASSED,
         metric=policy.metric,
         limit=limit,
         differences=differences,

@@ -17,8 +17,8 @@ def require_driver(failure: type[EnginesmithError], library: str = _LIBRARY) -> 
         EnginesmithError: of the class `failure`, with the driver's own number.
     """
     try:
-        driver = ctypes.CDLL(library)
-    except OSError as error:
+        initialise = ctypes.CDLL(library).cuInit
+    except (OSError, AttributeError) as error:  # missing, or a stub without the function
         raise failure(
             "there is no NVIDIA driver here",
             where=library,
@@ -26,7 +26,7 @@ def require_driver(failure: type[EnginesmithError], library: str = _LIBRARY) -> 
             remedy="run on a node with a GPU; in a container, with the NVIDIA runtime and a GPU resource",
             reason="NoDriver",
         ) from error
-    code = driver.cuInit(0)
+    code = initialise(0)
     if code != _SUCCESS:
         raise failure(
             "the NVIDIA driver does not start",

@@ -16,7 +16,7 @@ from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, Cance
 from enginesmith_contract.tensors import TensorSpec
 from enginesmith_runtime.engines.interface import BuildJob, ProgressSink
 from enginesmith_runtime.engines.nvinfer_config import configure
-from enginesmith_runtime.engines.nvinfer_messages import MessageLog, Translation, create_logger, translate
+from enginesmith_runtime.engines.nvinfer_messages import MessageLog, Translation, create_logger, list_reasons, translate
 from enginesmith_runtime.engines.nvinfer_network import add_profiles, describe_tensors, parse_network
 from enginesmith_runtime.engines.nvinfer_plugins import PLUGIN_FOLDER, load_plugins
 from enginesmith_runtime.engines.nvinfer_progress import create_monitor
@@ -29,7 +29,7 @@ ENGINE_FILE: Final = "engine.plan"
 _PHASE: Final = "build"
 _STEPS: Final = 3
 
-Configure = Callable[[Any, Any], None]
+Configure = Callable[[Any], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +49,22 @@ class Plan:
     layers: dict[str, JsonValue]
 
 
-def build_plan(module: Any, job: BuildJob, progress: ProgressSink, adjust: Configure) -> Plan:  # noqa: ANN401 - untyped
+def build_plan(
+    module: Any,  # noqa: ANN401 - the library has no types
+    job: BuildJob,
+    progress: ProgressSink,
+    *,
+    adjust: Configure | None = None,
+    keeps_timing_cache: bool = False,
+) -> Plan:
     """Build a plan.
 
     Args:
         module: the library.
         job: what to build.
         progress: told of the library's phases; may cancel.
-        adjust: called with the library and the configuration before the build, for what only one library has.
+        adjust: called with the configuration before the build, for what only one library has.
+        keeps_timing_cache: whether the library has timing caches that do anything.
 
     Raises:
         BuildError: the parser or the builder refuses; its words are in the message.
@@ -73,8 +81,9 @@ def build_plan(module: Any, job: BuildJob, progress: ProgressSink, adjust: Confi
     network = parsed.network
     config = configure(module, builder, job)
     add_profiles(builder, config, network, job.preparation.profiles, log)
-    cache = _set_timing_cache(config, job)
-    adjust(module, config)
+    cache = _set_timing_cache(config, job) if keeps_timing_cache else None
+    if adjust is not None:
+        adjust(config)
     monitor = create_monitor(module, progress, _PHASE)
     config.progress_monitor = monitor
     inputs = describe_tensors(network, facts.inputs, are_inputs=True)
@@ -145,7 +154,7 @@ def _translate_failure(log: MessageLog, job: BuildJob) -> BuildError:
     return kind(
         "the builder failed",
         where=job.model.name,
-        why="\n".join(dict.fromkeys(log.errors)) or "it gave no reason",
+        why="\n".join(list_reasons(log.errors)) or "it gave no reason",
         remedy=known.remedy,
         reason=known.reason,
     )

@@ -7,9 +7,12 @@ do about them.
 from collections import deque
 from typing import Any, Final, NamedTuple, Protocol
 
-__all__ = ["MessageLog", "Translation", "create_logger", "translate"]
+__all__ = ["MessageLog", "Translation", "create_logger", "list_reasons", "translate"]
 
 _KEPT_MESSAGES: Final = 50
+
+# Logged by builds on a CPU, which need no driver.
+_NO_DRIVER: Final = "CUDA driver version is insufficient"
 
 
 class MessageLog(Protocol):
@@ -31,6 +34,7 @@ class _Known(NamedTuple):
     translation: Translation
 
 
+_SAME_NAME: Final = "give dimensions of one name the same min, opt and max in spec.profiles"
 _REBUILD: Final = "build the engine for this GPU with the installed version"
 
 # Fragments of messages; the library concatenates them with numbers. Read in TensorRT 10.6 and 11.4 and for RTX 1.7.
@@ -48,6 +52,8 @@ _KNOWN: Final = (
     _Known("MAGIC_TAG", Translation("NotAnEngine", "fetch the engine again; the file is damaged or something else")),
     _Known("blobSize", Translation("EngineTruncated", "fetch the engine again; the file is cut off")),
     _Known("getEngineHostCodeAllowed", Translation("HostCodeRefused", "load it through its manifest")),
+    _Known("self-consistent", Translation("ProfileRefused", _SAME_NAME)),
+    _Known("contradictory", Translation("ProfileRefused", _SAME_NAME)),
     _Known("optimization profile", Translation("ProfileRefused", "correct the shape ranges in spec.profiles")),
     _Known("Dimension mismatch for tensor", Translation("ProfileRefused", "correct the shape ranges in spec.profiles")),
     _Known("reshape changes volume", Translation("ProfileRefused", "give the model a shape that it can take")),
@@ -63,6 +69,12 @@ def translate(messages: "deque[str]", otherwise: Translation) -> Translation:
             if known.fragment in message:
                 return known.translation
     return otherwise
+
+
+def list_reasons(messages: "deque[str]") -> list[str]:
+    """Return the messages once each, without the library's remark that a CPU build has no driver."""
+    unique = list(dict.fromkeys(messages))
+    return [message for message in unique if _NO_DRIVER not in message] or unique
 
 
 def create_logger(module: Any) -> Any:  # noqa: ANN401 - the library has no types

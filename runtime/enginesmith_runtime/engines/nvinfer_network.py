@@ -8,7 +8,7 @@ from typing import Any, Final
 from enginesmith_contract.errors import BuildError
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.tensors import DType, TensorSpec
-from enginesmith_runtime.engines.nvinfer_messages import MessageLog
+from enginesmith_runtime.engines.nvinfer_messages import MessageLog, list_reasons
 
 __all__ = ["ParsedNetwork", "add_profiles", "describe_tensors", "parse_network"]
 
@@ -49,7 +49,9 @@ def parse_network(module: Any, builder: Any, log: Any, model: Path) -> ParsedNet
     """
     network = builder.create_network(_strongly_typed(module))
     if network is None:
-        raise BuildError("the library created no network", why=" | ".join(log.errors), reason="BuilderFailed")
+        raise BuildError(
+            "the library created no network", why=" | ".join(list_reasons(log.errors)), reason="BuilderFailed"
+        )
     parser = module.OnnxParser(network, log)
     if parser.parse_from_file(str(model)):
         return ParsedNetwork(network=network, parser=parser)
@@ -61,7 +63,7 @@ def parse_network(module: Any, builder: Any, log: Any, model: Path) -> ParsedNet
         if unsupported
         else "the parser refuses the model",
         where=model.name,
-        why="\n".join(lines) or " | ".join(log.errors),
+        why="\n".join(lines) or " | ".join(list_reasons(log.errors)),
         remedy=(
             "replace these operators in the model, add a plugin that has them (build.plugins), or use the backend "
             "onnxruntime"
@@ -100,12 +102,15 @@ def add_profiles(
         native = builder.create_optimization_profile()
         for tensor in dynamic:
             shapes = _find_range(profile, tensor.name)
+            if len(shapes.opt) != len(tensor.shape):
+                why = f"the range has {len(shapes.opt)} dimensions, the input has {len(tensor.shape)}"
+                raise _profile_refused(profile, tensor.name, why)
             try:
                 native.set_shape(tensor.name, shapes.min, shapes.opt, shapes.max)
             except (ValueError, TypeError, RuntimeError) as error:
                 raise _profile_refused(profile, tensor.name, str(error)) from error
         if not native or config.add_optimization_profile(native) < 0:
-            raise _profile_refused(profile, "", " | ".join(log.errors))
+            raise _profile_refused(profile, "", " | ".join(list_reasons(log.errors)))
 
 
 def describe_tensors(network: Any, specs: tuple[TensorSpec, ...], *, are_inputs: bool) -> tuple[TensorSpec, ...]:  # noqa: ANN401 - untyped library

@@ -25,6 +25,8 @@ _EXTERNAL_WEIGHTS_FROM_BYTES: Final = 1 << 30
 
 _PHASE: Final = "onnxruntime"
 
+_UNKNOWN_OPERATOR: Final = ("is not a registered function/op", "No Op registered for")
+
 
 def create_builder() -> "OnnxRuntimeBuilder":
     """Return the backend's builder."""
@@ -104,7 +106,7 @@ def _translate(error: Exception, job: BuildJob) -> BuildError:
             why=said,
             remedy="give the build more memory",
         )
-    unsupported = type(error).__name__ == "NotImplemented" or "is not a registered function/op" in said
+    unsupported = type(error).__name__ == "NotImplemented" or any(words in said for words in _UNKNOWN_OPERATOR)
     return BuildError(
         "ONNX Runtime refuses the model",
         where=job.model.name,

@@ -50,7 +50,7 @@ class TensorRtBuilder:
         _check_major(self.version())
         require_driver(BuildError)
         module = TENSORRT_LIBRARY.load()
-        plan = build_plan(module, job, progress, _leave_as_is)
+        plan = build_plan(module, job, progress, keeps_timing_cache=True)
         report = job.output / INSPECTOR_FILE
         inspection = _inspect(module, job, plan)
         return BuiltEngine(
@@ -79,10 +79,6 @@ def _inspect(module: Any, job: BuildJob, plan: Plan) -> Inspection:  # noqa: ANN
             return inspect_plan(module, plan.files[0], job.output / INSPECTOR_FILE, host_code=host_code)
     finally:
         gpu.release()
-
-
-def _leave_as_is(_module: Any, _config: Any) -> None:  # noqa: ANN401 - the library has no types
-    """Change nothing: the shared configuration is TensorRT's."""
 
 
 def _check_major(version: str) -> None:

@@ -48,12 +48,12 @@ class TensorRtRtxBuilder:
         wanted = job.request.hardware.compute_capability
         target = None if wanted is None else _find_target(module, wanted)
 
-        def adjust(_module: Any, config: Any) -> None:  # noqa: ANN401 - the library has no types
+        def adjust(config: Any) -> None:  # noqa: ANN401 - the library has no types
             if target is not None:
                 config.num_compute_capabilities = 1
                 config.set_compute_capability(target, 0)
 
-        plan = build_plan(module, job, progress, adjust)
+        plan = build_plan(module, job, progress, adjust=adjust)
         return BuiltEngine(
             files=plan.files,
             inputs=plan.inputs,

@@ -1,0 +1,114 @@
+"""The gate's arithmetic: what counts as a difference, and what a changed limit says of a stored one."""
+
+import math
+
+import numpy as np
+import pytest
+
+from enginesmith_contract.backends import Precision, PrecisionPolicy
+from enginesmith_contract.errors import SpecError, VerificationError
+from enginesmith_contract.tensors import DType
+from enginesmith_contract.verification import (
+    OutputDifference,
+    Verification,
+    VerificationPolicy,
+    VerificationStatus,
+)
+from enginesmith_runtime.build.verify import compare, default_limit, judge_differences, raise_if_failed
+
+
+def _bf16(*values: float) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint16]]":
+    return (np.array(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("actual", "reference", "dtype", "want"),
+    [
+        pytest.param(np.array([1.0, 9.0]), np.array([1.0, 10.0]), DType.FP64, 0.1, id="relative to the largest"),
+        pytest.param(
+            np.array([0.0, 10.0]), np.array([1e-9, 10.0]), DType.FP64, 1e-10, id="small elements do not count"
+        ),
+        pytest.param(np.array([3], np.int64), np.array([4], np.int64), DType.INT64, 0.25, id="integers"),
+        pytest.param(np.array([True]), np.array([False]), DType.BOOL, 1024.0, id="booleans"),
+        pytest.param(np.array([6e-8]), np.array([0.0]), DType.FP64, 6e-8 * 1024, id="noise around zero"),
+        pytest.param(np.zeros((0, 3)), np.zeros((0, 3)), DType.FP32, 0.0, id="no elements"),
+        pytest.param(np.float32(2.0).reshape(()), np.float32(2.0).reshape(()), DType.FP32, 0.0, id="a scalar"),
+        pytest.param(np.zeros(3), np.zeros(2), DType.FP32, math.inf, id="another shape"),
+        pytest.param(np.array([np.nan]), np.array([1.0]), DType.FP32, math.inf, id="NaN in the answer"),
+        pytest.param(np.array([np.inf]), np.array([np.inf]), DType.FP32, math.inf, id="infinity on both sides"),
+        pytest.param(np.array([1.0]), np.array([np.nan]), DType.FP32, math.inf, id="NaN in the reference"),
+        pytest.param(_bf16(1.0, 2.0), np.array([1.0, 2.0], np.float32), DType.BF16, 0.0, id="BF16 against FP32"),
+        pytest.param(_bf16(1.0, 2.0), _bf16(1.0, 4.0), DType.BF16, 0.5, id="BF16 against BF16"),
+        pytest.param(np.array([b"a"], object), np.array(["a"], object), DType.BYTES, 0.0, id="same text"),
+        pytest.param(np.array([b"a"], object), np.array([b"b"], object), DType.BYTES, math.inf, id="other text"),
+    ],
+)
+def test_a_difference_is_relative_to_the_output_s_own_scale(
+    actual: np.ndarray, reference: np.ndarray, dtype: DType, want: float
+) -> None:
+    assert compare(actual, reference, dtype).difference == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
+    ("policy", "want"),
+    [
+        (PrecisionPolicy(), 1e-3),
+        (PrecisionPolicy(default=Precision.TF32), 1e-2),
+        (PrecisionPolicy(default=Precision.FP16), 1e-2),
+        (PrecisionPolicy(default=Precision.BF16), 8e-2),
+        (PrecisionPolicy(default=Precision.INT8), 1e-1),
+        (PrecisionPolicy(default=Precision.INT8, fallback=Precision.FP16), 1e-1),
+        (PrecisionPolicy(default=Precision.FP8), 2.5e-1),
+    ],
+)
+def test_the_default_limit_follows_from_the_precision(policy: PrecisionPolicy, want: float) -> None:
+    assert default_limit(policy) == want
+
+
+def _judged(difference: float, limit: float | None, scale: float = 1.0) -> Verification:
+    differences = (
+        OutputDifference(output="fine", profile="p", difference=0.0, scale=1.0),
+        OutputDifference(output="y", profile="p", difference=difference, scale=scale),
+    )
+    return judge_differences(differences, VerificationPolicy(limit=limit), PrecisionPolicy())
+
+
+@pytest.mark.parametrize(
+    ("difference", "limit", "want"),
+    [
+        (5e-4, None, VerificationStatus.PASSED),
+        (5e-3, None, VerificationStatus.FAILED),
+        (5e-3, 5e-3, VerificationStatus.PASSED),
+        (0.0, 0.0, VerificationStatus.PASSED),
+        (math.inf, 1e9, VerificationStatus.FAILED),
+        (math.nan, 1e9, VerificationStatus.FAILED),
+        (math.inf, math.inf, VerificationStatus.FAILED),
+    ],
+)
+def test_a_limit_judges_what_was_measured(difference: float, limit: float | None, want: VerificationStatus) -> None:
+    assert _judged(difference, limit).status is want
+
+
+def test_a_failure_names_the_worst_output_its_difference_the_limit_and_the_way_out() -> None:
+    with pytest.raises(VerificationError) as failure:
+        raise_if_failed(_judged(0.0525, 0.01))
+    assert "output 'y', profile 'p': max|a-b|/max|b| is 0.0525, limit 0.01 (1 of 2" in str(failure.value)
+    assert "precision.keep" in failure.value.remedy
+
+
+def test_a_pass_on_references_near_zero_says_that_it_proves_little() -> None:
+    verification = _judged(1e-4, None, scale=5e-7)
+    assert verification.status is VerificationStatus.PASSED
+    assert "'y' (at most 5e-07)" in verification.reason
+    assert "fine" not in verification.reason
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    with pytest.raises(SpecError) as refusal:
+        judge_differences((), VerificationPolicy(metric="cosine"), PrecisionPolicy())
+    assert refusal.value.where == "verification.metric"
+
+
+def test_infinity_survives_the_manifest() -> None:
+    verification = _judged(math.inf, None)
+    assert Verification.from_json(verification.to_json()) == verification

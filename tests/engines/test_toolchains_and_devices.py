@@ -1,0 +1,121 @@
+"""What is installed and what this machine is, found without importing an inference library."""
+
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+import pytest
+
+from enginesmith_contract.backends import Backend
+from enginesmith_contract.errors import BuildError, EngineRefusedError, SpecError
+from enginesmith_contract.providers import find_provider, list_providers
+from enginesmith_runtime.engines.cpus import count_usable_cpus
+from enginesmith_runtime.engines.cuda_driver import require_driver
+from enginesmith_runtime.engines.device import detect_devices, host_hardware
+from enginesmith_runtime.engines.nvinfer_config import default_workspace_bytes
+from enginesmith_runtime.engines.nvinfer_inspect import summarise_layers
+from enginesmith_runtime.engines.nvinfer_messages import Translation, translate
+from enginesmith_runtime.engines.registry import installed_toolchains, installed_version
+
+
+def test_the_installed_toolchains_are_found_by_metadata_alone() -> None:
+    program = (
+        "import sys; from enginesmith_runtime.engines.registry import installed_toolchains;"
+        "print(len(installed_toolchains()));"
+        "print([name for name in ('onnxruntime', 'tensorrt_rtx', 'tensorrt') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert run.stdout.splitlines() == [str(len(installed_toolchains())), "[]"]
+
+
+def test_a_toolchain_has_its_full_version_its_cuda_and_its_provider() -> None:
+    found = {one.backend: one for one in installed_toolchains()}
+    rtx, cpu = found[Backend.TENSORRT_RTX], found[Backend.ONNXRUNTIME]
+    assert (rtx.cuda, rtx.provider) == ("13", None)
+    assert rtx.version == installed_version("tensorrt-rtx-cu13-bindings")
+    assert len(rtx.version.split(".")) == 4
+    assert (cpu.name, cpu.cuda, cpu.provider) == ("onnxruntime", None, "cpu")
+
+
+def test_a_package_that_is_not_installed_has_no_version() -> None:
+    assert installed_version("enginesmith-does-not-exist") is None
+
+
+def test_every_provider_names_its_package_and_the_default_one_needs_no_device() -> None:
+    providers = list_providers()
+    assert find_provider(None) == providers[0]
+    assert (providers[0].name, providers[0].resource) == ("cpu", None)
+    assert find_provider("openvino").wheel == "onnxruntime-openvino"
+    with pytest.raises(SpecError) as refusal:
+        find_provider("abacus")
+    assert refusal.value.reason == "UnknownProvider"
+    assert "cpu, openvino" in str(refusal.value)
+
+
+def test_a_machine_without_the_driver_s_device_files_has_no_devices() -> None:
+    assert bool(detect_devices()) is Path("/dev/nvidiactl").exists()
+
+
+def test_the_host_is_spelled_as_kubernetes_spells_it() -> None:
+    host = host_hardware()
+    assert host.arch in {"amd64", "arm64"}
+    assert (host.os, host.product) == (sys.platform, None)
+
+
+@pytest.mark.parametrize(("library", "want"), [("libnowhere.so.1", "NoDriver"), ("libc.so.6", "NoDriver")])
+def test_a_driver_that_is_missing_or_no_driver_is_refused(library: str, want: str) -> None:
+    for failure in (BuildError, EngineRefusedError):
+        with pytest.raises(failure) as refusal:
+            require_driver(failure, library)
+        assert refusal.value.reason == want
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [("max 100000", None), ("50000 100000", 1), ("100000 100000", 1), ("10 100000", 1), ("garbage", None), ("", None)],
+)
+def test_a_cgroup_s_quota_limits_the_threads(text: str, want: int | None, tmp_path: Path) -> None:
+    path = tmp_path / "cpu.max"
+    path.write_text(text)
+    everything = count_usable_cpus(tmp_path / "missing")
+    assert count_usable_cpus(path) == (everything if want is None else want)
+
+
+@pytest.mark.parametrize(("size", "want"), [(0, 1 << 30), ((1 << 30) - 1, 1 << 30), (1 << 30, 2 << 30)])
+def test_the_default_workspace_follows_the_model_s_size(size: int, want: int) -> None:
+    assert default_workspace_bytes(size) == want
+
+
+@pytest.mark.parametrize(
+    ("message", "want"),
+    [
+        ("engine generated on an incompatible device, expecting compute 8.9 got compute 9.0", "WrongDevice"),
+        ("Version tag does not match. Note: Current Version: 240, Serialized Engine Version: 239", "WrongVersion"),
+        ("header.magicTag == kEXPECTED_MAGIC_TAG failed: MagicTag", "NotAnEngine"),
+        ("plan->header.size == blobSize failed", "EngineTruncated"),
+        ("current device only supports 14 multiprocessors but the engine file requires 98", "TooFewMultiprocessors"),
+        ("IShuffleLayer p2o.Reshape.79: reshape changes volume", "ProfileRefused"),
+        ("Error Code 2: OutOfMemory", "OutOfMemory"),
+        ("something that nobody has seen", "Other"),
+    ],
+)
+def test_a_known_message_of_the_library_becomes_a_reason(message: str, want: str) -> None:
+    assert translate(deque([message]), Translation("Other", "")).reason == want
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"Layers": [{"LayerType": "gemm", "Outputs": [{"Name": "y", "Format/Datatype": "Row major linear FP16"}]}]}',
+        '{"Layers": [{"LayerType": "gemm", "Outputs": [{"Name": "y", "Format": "Linear", "Datatype": "FP16"}]}]}',
+    ],
+    ids=["TensorRT 10", "TensorRT 11"],
+)
+def test_an_inspector_s_report_is_counted_in_both_forms(text: str) -> None:
+    assert summarise_layers(text) == {"layers": 1, "layerTypes": {"gemm": 1}, "outputDatatypes": {"FP16": 1}}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"Layers": []}', '{"Layers": ["only a name"]}'])
+def test_a_report_without_details_is_no_failure(text: str) -> None:
+    assert summarise_layers(text).get("layerTypes", {}) == {}
