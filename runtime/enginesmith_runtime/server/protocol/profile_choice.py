@@ -22,6 +22,7 @@ class ProfileTable:
         self.profiles = tuple(profiles) or (Profile(),)
         self._inputs = tuple(inputs)
         self._ranges = tuple({spec.name: _range(spec, profile) for spec in inputs} for profile in self.profiles)
+        self._equal_dimensions = self._find_equal_dimensions()
 
     def ranges(self, name: str) -> tuple[ShapeRange, ...]:
         """Return the ranges of the input `name`, one for each profile."""
@@ -74,18 +75,38 @@ class ProfileTable:
         )
 
     def _check_symbols(self, shapes: Mapping[str, Shape]) -> None:
-        seen: dict[str, tuple[str, int]] = {}
-        for spec in self._inputs:
-            for symbol, value in zip(spec.symbols, shapes[spec.name], strict=False):
-                if symbol is None:
-                    continue
-                first, expected = seen.setdefault(symbol, (spec.name, value))
-                if value != expected:
+        for symbol, places in self._equal_dimensions.items():
+            first, *others = ((name, shapes[name][axis]) for name, axis in places)
+            for name, value in others:
+                if value != first[1]:
                     raise ProtocolError(
                         Code.INVALID_ARGUMENT,
-                        f"input '{spec.name}': the model calls one dimension '{symbol}' here and in '{first}', so they "
-                        f"must be equal; the request has {value} and {expected}",
+                        f"input '{name}': the model calls one dimension '{symbol}' here and in '{first[0]}', so they "
+                        f"must be equal; the request has {value} and {first[1]}",
                     )
+
+    def _find_equal_dimensions(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """Return the places of each symbol that names several dimensions which the model wants equal.
+
+        Some exporters call every open dimension alike ("?"), so a symbol only counts where the profiles keep it too.
+        """
+        places: dict[str, list[tuple[str, int]]] = {}
+        for spec in self._inputs:
+            for axis, symbol in enumerate(spec.symbols):
+                if symbol is not None:
+                    places.setdefault(symbol, []).append((spec.name, axis))
+        return {
+            symbol: tuple(where)
+            for symbol, where in places.items()
+            if len(where) > 1 and all(_agree(ranges, where) for ranges in self._ranges)
+        }
+
+
+def _agree(ranges: Mapping[str, ShapeRange], places: Sequence[tuple[str, int]]) -> bool:
+    return all(
+        len({point[axis] for point, axis in ((getattr(ranges[name], which), axis) for name, axis in places)}) == 1
+        for which in ("min", "opt", "max")
+    )
 
 
 def _range(spec: TensorSpec, profile: Profile) -> ShapeRange:
