@@ -27,7 +27,7 @@ ReadTermination = Callable[..., dict[str, object]]
 
 pytestmark = pytest.mark.slow
 
-_LIMIT_SECONDS = 120
+_LIMIT_SECONDS = 60
 
 
 @pytest.fixture
@@ -47,6 +47,16 @@ def _wait_for_stage(process: "subprocess.Popen[str]", stage: str) -> None:
 def _children(parent: int) -> list[int]:
     listed = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
     return [int(word) for word in listed.split()]
+
+
+def _freeze_child(process: "subprocess.Popen[str]") -> list[int]:
+    """Stop the child while it builds: it then does nothing by itself any more, not even end."""
+    _wait_for_stage(process, "build")
+    children = _children(process.pid)
+    assert children
+    for child in children:
+        os.kill(child, signal.SIGSTOP)
+    return children
 
 
 def _wait_until_gone(numbers: list[int]) -> list[int]:
@@ -93,9 +103,7 @@ def test_a_stopped_build_kills_its_child_and_leaves_nothing(
     read_termination: ReadTermination,
 ) -> None:
     process = start_build(long_request)
-    _wait_for_stage(process, "build")
-    children = _children(process.pid)
-    assert children
+    children = _freeze_child(process)
     process.send_signal(number)
     process.communicate(timeout=_LIMIT_SECONDS)
     assert process.returncode == ExitCode.CANCELLED
@@ -108,10 +116,12 @@ def test_a_stopped_build_kills_its_child_and_leaves_nothing(
 def test_a_build_that_takes_too_long_is_stopped_by_its_own_timeout(
     long_request: BuildRequest, start_build: StartBuild, work: Path, read_termination: ReadTermination
 ) -> None:
-    options = long_request.options.model_copy(update={"timeout_seconds": 0.7})
+    options = long_request.options.model_copy(update={"timeout_seconds": 5.0})
     process = start_build(long_request.model_copy(update={"options": options}))
+    children = _freeze_child(process)
     process.communicate(timeout=_LIMIT_SECONDS)
     assert process.returncode == ExitCode.BUILD_TIMED_OUT
+    assert _wait_until_gone(children) == []
     assert list(work.iterdir()) == []
     word = read_termination()
     assert word["reason"] == "TimedOut"
@@ -144,7 +154,15 @@ def test_a_child_that_dies_is_told_by_what_it_died_of(
     assert "Traceback" not in errors
 
 
-def test_a_builder_killed_at_any_moment_takes_its_child_along_and_leaves_no_half_engine(
+def test_a_builder_that_is_killed_takes_its_child_along(long_request: BuildRequest, start_build: StartBuild) -> None:
+    process = start_build(long_request)
+    children = _freeze_child(process)
+    process.kill()
+    process.communicate(timeout=_LIMIT_SECONDS)
+    assert _wait_until_gone(children) == []
+
+
+def test_a_builder_killed_at_any_moment_leaves_no_half_engine(
     long_request: BuildRequest, start_build: StartBuild, store: Store, work: Path
 ) -> None:
     moments = random.Random(20261123)  # noqa: S311 - moments, no secrets
