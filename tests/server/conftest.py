@@ -1,0 +1,442 @@
+"""A store with real engines, a real server process on it, and a client that speaks bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from google.protobuf.message import Message
+from onnx import TensorProto, helper
+
+from enginesmith_contract.backends import Backend, Toolchain
+from enginesmith_contract.keys import EngineKeyInputs, engine_key
+from enginesmith_contract.manifest import Manifest, Timings
+from enginesmith_contract.preparation import Batching, ReferenceSet
+from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.protos import inference_pb2 as pb
+from enginesmith_contract.serve_request import ServedModel, ServeRequest
+from enginesmith_contract.store_layout import content_digest, engine_pointer
+from enginesmith_contract.tensors import DType, TensorSpec
+from enginesmith_contract.verification import Verification, VerificationStatus
+from enginesmith_runtime.engines.device import host_hardware
+from enginesmith_runtime.progress import SilentReporter
+from enginesmith_runtime.server.loading import Loading, load_model
+from enginesmith_runtime.server.protocol.errors import ProtocolError
+from enginesmith_runtime.server.protocol.infer import Inference, InferenceLimits
+from enginesmith_runtime.server.repository import Repository
+from enginesmith_runtime.server.transport.interface import Answer, CallContext
+from enginesmith_runtime.store.open import open_store
+
+SERVICE = "/inference.GRPCInferenceService"
+_DTYPES = {
+    TensorProto.FLOAT: DType.FP32,
+    TensorProto.FLOAT16: DType.FP16,
+    TensorProto.DOUBLE: DType.FP64,
+    TensorProto.BOOL: DType.BOOL,
+    TensorProto.STRING: DType.BYTES,
+    **{getattr(TensorProto, name): DType[name] for name in ("INT8", "INT16", "INT32", "INT64")},
+    **{getattr(TensorProto, name): DType[name] for name in ("UINT8", "UINT16", "UINT32", "UINT64")},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """One ONNX file to publish as an engine of the onnxruntime backend."""
+
+    model: Path
+    profiles: tuple[Profile, ...] = ()
+    batching: Batching = field(default_factory=lambda: Batching(proved=False))
+    version: str = onnxruntime.__version__
+    verification: Verification = field(default_factory=lambda: Verification(status=VerificationStatus.PASSED))
+    references: Mapping[str, np.ndarray] | None = None
+
+
+class EngineStore:
+    """A real store in a folder, filled without the preparation, which has tests of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.uri = str(folder / "store")
+        self._scratch = folder
+        self._store = open_store(self.uri)
+
+    def publish(self, publication: "Publication | None" = None, **fields: object) -> str:
+        """Store a model with a manifest that says what it is (fields of Publication); returns the engine key."""
+        publication = publication or Publication(**fields)
+        path = publication.model
+        inputs = EngineKeyInputs(
+            preparation_key="0" * 64,
+            backend=Backend.ONNXRUNTIME,
+            backend_version=publication.version,
+            arch=host_hardware().arch,
+            provider="cpu",
+            flags={"model": str(path), "profiles": repr(publication.profiles), "is": repr(publication.verification)},
+        )
+        files = self._store.put_files(path.parent, [path])
+        graph = onnx.load(path).graph
+        initialised = {tensor.name for tensor in graph.initializer}
+        manifest = Manifest(
+            engine_key=engine_key(inputs),
+            key_inputs=inputs,
+            source_digest=files[0].digest,
+            engine_digest=content_digest(files),
+            files=files,
+            inputs=tuple(_spec(value) for value in graph.input if value.name not in initialised),
+            outputs=tuple(_spec(value) for value in graph.output),
+            profiles=publication.profiles,
+            batching=publication.batching,
+            toolchain=Toolchain(
+                name="onnxruntime", backend=Backend.ONNXRUNTIME, version=publication.version, provider="cpu"
+            ),
+            hardware=host_hardware(),
+            timings=Timings(build_seconds=0.1),
+            verification=publication.verification,
+            references=self._put_references(publication),
+            created_at="2026-11-23T00:00:00Z",
+        )
+        self._store.create_pointer(engine_pointer(manifest.engine_key), manifest.to_json())
+        return manifest.engine_key
+
+    def blob_of(self, key: str) -> Path:
+        """Return the path of the engine's first file."""
+        document = self._store.read_pointer(engine_pointer(key))
+        assert document is not None
+        return Path(self.uri) / "blobs" / "sha256" / Manifest.from_json(document).files[0].digest
+
+    def _put_references(self, publication: Publication) -> tuple[ReferenceSet, ...]:
+        if publication.references is None:
+            return ()
+        path = self._scratch / f"{publication.model.stem}-reference.npz"
+        np.savez(path, **publication.references)
+        (file,) = self._store.put_files(path.parent, [path])
+        return (ReferenceSet(profile="default", point="opt", file=file),)
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dims = tensor.shape.dim
+    return TensorSpec(
+        name=value.name,
+        dtype=_DTYPES[tensor.elem_type],
+        shape=tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims),
+        symbols=tuple(dim.dim_param or None for dim in dims),
+    )
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server process that said it is ready."""
+
+    process: subprocess.Popen[str]
+    ready: dict[str, object]
+    log: Path
+
+    @property
+    def address(self) -> str:
+        """host:port of the protocol."""
+        return str(self.ready["address"])
+
+    def stop(self, seconds: float = 30.0) -> int:
+        """Send SIGTERM; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+@dataclass(frozen=True)
+class Client:
+    """Calls the inference service with messages, or with whatever bytes a test sends."""
+
+    channel: grpc.Channel
+
+    def call(self, method: str, request: Message | bytes, **options: object) -> Message:
+        """Call a unary method; returns its answer."""
+        return self.begin(method, request, **options).result()
+
+    def begin(self, method: str, request: Message | bytes, **options: object) -> grpc.Future:
+        """Begin a unary call; returns its future."""
+        data = request if isinstance(request, bytes) else request.SerializeToString()
+        answer = getattr(pb, f"{method}Response")
+        multi = self.channel.unary_unary(f"{SERVICE}/{method}", response_deserializer=answer.FromString)
+        return multi.future(data, **options)
+
+    def infer(self, request: Message | bytes, **options: object) -> pb.ModelInferResponse:
+        """Call ModelInfer."""
+        return self.call("ModelInfer", request, **options)
+
+
+@pytest.fixture(scope="session")
+def engine_store(tmp_path_factory: pytest.TempPathFactory) -> EngineStore:
+    return EngineStore(tmp_path_factory.mktemp("engines"))
+
+
+@pytest.fixture(scope="session")
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """adder.onnx, echo.onnx (every datatype) and slow.onnx (as many steps as its input says)."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, model in (("adder", _adder()), ("echo", _echo()), ("slow", _slow())):
+        onnx.checker.check_model(model)
+        onnx.save(model, folder / f"{name}.onnx")
+    return folder
+
+
+ADDER_PROFILES = tuple(
+    Profile(
+        name=name,
+        inputs={tensor: ShapeRange(min=(low, 4), opt=(opt, 4), max=(high, 4)) for tensor in ("a", "b")},
+    )
+    for name, low, opt, high in (("small", 1, 2, 4), ("large", 4, 16, 32))
+)
+
+
+@pytest.fixture(scope="session")
+def adder_key(engine_store: EngineStore, models_folder: Path) -> str:
+    return engine_store.publish(
+        Publication(
+            model=models_folder / "adder.onnx",
+            profiles=ADDER_PROFILES,
+            batching=Batching(proved=True, max_batch_size=32),
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def echo_key(engine_store: EngineStore, models_folder: Path) -> str:
+    shape = ShapeRange(min=(1,), opt=(2,), max=(1 << 20,))
+    names = [value.name for value in onnx.load(models_folder / "echo.onnx").graph.input]
+    profile = Profile(inputs=dict.fromkeys(names, shape))
+    return engine_store.publish(Publication(model=models_folder / "echo.onnx", profiles=(profile,)))
+
+
+@pytest.fixture(scope="session")
+def slow_key(engine_store: EngineStore, models_folder: Path) -> str:
+    return engine_store.publish(Publication(model=models_folder / "slow.onnx"))
+
+
+StartServer = Callable[..., RunningServer]
+MakeRequest = Callable[..., pb.ModelInferRequest]
+
+
+@contextmanager
+def running_server(folder: Path, request: ServeRequest) -> Iterator[RunningServer]:
+    """Start a server and wait for its word; it is killed at the end where the test did not stop it."""
+    request_file, log = folder / "request.json", folder / "server.log"
+    request_file.write_bytes(request.to_json())
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "enginesmith_runtime.server", "--request", str(request_file)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, "ENGINESMITH_LOG_FORMAT": "json"},
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, log.read_text()
+        yield RunningServer(process, json.loads(line), log)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, engine_store: EngineStore) -> Iterator[StartServer]:
+    """Start a server for models by name and key; options are those of ServeRequest and `instances`."""
+    open_servers = []
+
+    def start(keys: Mapping[str, str], *, instances: int = 1, **options: object) -> RunningServer:
+        folder = tmp_path / f"server-{len(open_servers)}"
+        folder.mkdir()
+        context = running_server(folder, serve_request(engine_store, keys, instances=instances, **options))
+        server = context.__enter__()
+        open_servers.append(context)
+        return server
+
+    yield start
+    for context in reversed(open_servers):
+        context.__exit__(None, None, None)
+
+
+def serve_request(
+    store: EngineStore, keys: Mapping[str, str], *, instances: int = 1, **options: object
+) -> ServeRequest:
+    """Return a request for models by name and key, on free ports."""
+    return ServeRequest(
+        models=tuple(
+            ServedModel(
+                name=name,
+                target="cpu",
+                engine_key=key,
+                store=store.uri,
+                instances=instances,
+                backend_options={"intraOpThreads": "1"},
+            )
+            for name, key in keys.items()
+        ),
+        **{"address": "127.0.0.1:0", "metrics_address": "127.0.0.1:0", "drain_delay_seconds": 0.0, **options},
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_server(
+    tmp_path_factory: pytest.TempPathFactory, engine_store: EngineStore, adder_key: str, echo_key: str
+) -> Iterator[RunningServer]:
+    """One server of adder and echo for the tests that leave it as it was."""
+    request = serve_request(
+        engine_store,
+        {"adder": adder_key, "echo": echo_key},
+        instances=2,
+        health_address="127.0.0.1:0",
+        max_message_bytes=1 << 20,
+    )
+    with running_server(tmp_path_factory.mktemp("shared"), request) as server:
+        yield server
+
+
+@pytest.fixture
+def client(shared_server: RunningServer) -> Iterator[Client]:
+    with grpc.insecure_channel(shared_server.address) as channel:
+        yield Client(channel)
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[str], Client]]:
+    """Return a function from an address to a client without retries."""
+    channels = []
+
+    def open_client(address: str) -> Client:
+        channel = grpc.insecure_channel(address, options=[("grpc.enable_retries", 0)])
+        channels.append(channel)
+        return Client(channel)
+
+    yield open_client
+    for channel in channels:
+        channel.close()
+
+
+@pytest.fixture(scope="session")
+def local_inference(
+    tmp_path_factory: pytest.TempPathFactory, engine_store: EngineStore, adder_key: str, echo_key: str
+) -> Iterator[Callable[[Message | bytes], Answer | ProtocolError]]:
+    """Answers ModelInfer in this process: real engines, no wire."""
+    request = serve_request(engine_store, {"adder": adder_key, "echo": echo_key})
+    repository = Repository(request.models)
+    loading = Loading(folder=tmp_path_factory.mktemp("loaded"), queue_limit=8, reporter=SilentReporter())
+    for served in request.models:
+        repository.make_ready(load_model(served, loading))
+    inference = Inference(repository, InferenceLimits(max_message_bytes=1 << 20), pytest.fail)
+
+    def infer(message: Message | bytes) -> Answer | ProtocolError:
+        data = message if isinstance(message, bytes) else message.SerializeToString()
+        answers: list[Answer | ProtocolError] = []
+        try:
+            inference.infer(data, CallContext(may_run_here=True), answers.append)
+        except ProtocolError as error:
+            return error
+        (answer,) = answers
+        return answer
+
+    yield infer
+    for entry in repository:
+        assert entry.model is not None
+        entry.model.pool.close(1.0)
+
+
+@pytest.fixture(scope="session")
+def adder_request() -> MakeRequest:
+    return make_adder_request
+
+
+@pytest.fixture(scope="session")
+def slow_request() -> MakeRequest:
+    return make_slow_request
+
+
+def make_adder_request(rows: int = 2, **fields: object) -> pb.ModelInferRequest:
+    """Return a request for `a` = 0, 1, 2, ... and `b` = 1."""
+    a = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
+    return pb.ModelInferRequest(
+        model_name="adder",
+        inputs=[
+            pb.ModelInferRequest.InferInputTensor(name=name, datatype="FP32", shape=[rows, 4]) for name in ("a", "b")
+        ],
+        raw_input_contents=[a.tobytes(), np.ones_like(a).tobytes()],
+        **fields,
+    )
+
+
+def make_slow_request(steps: int, **fields: object) -> pb.ModelInferRequest:
+    """Return a request that multiplies matrices `steps` times; a few hundred microseconds each."""
+    return pb.ModelInferRequest(
+        model_name="slow",
+        inputs=[pb.ModelInferRequest.InferInputTensor(name="steps", datatype="INT64", shape=[1])],
+        raw_input_contents=[np.array([steps], np.int64).tobytes()],
+        **fields,
+    )
+
+
+def _adder() -> onnx.ModelProto:
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 4]) for name in ("a", "b")]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 4]) for name in ("sum", "difference")]
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
+    return _model(helper.make_graph(nodes, "adder", tensors, outputs))
+
+
+def _echo() -> onnx.ModelProto:
+    nodes, inputs, outputs = [], [], []
+    for onnx_type, dtype in _DTYPES.items():
+        name = dtype.value.lower()
+        inputs.append(helper.make_tensor_value_info(name, onnx_type, [f"n_{name}"]))
+        outputs.append(helper.make_tensor_value_info(f"out_{name}", onnx_type, [f"n_{name}"]))
+        nodes.append(helper.make_node("Identity", [name], [f"out_{name}"]))
+    return _model(helper.make_graph(nodes, "echo", inputs, outputs))
+
+
+def _slow() -> onnx.ModelProto:
+    size = 256
+    matrix = helper.make_tensor_value_info("matrix", TensorProto.FLOAT, [size, size])
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["matrix", "matrix"], ["product"]),
+            helper.make_node("Tanh", ["product"], ["next_matrix"]),
+            helper.make_node("Identity", ["go_on"], ["go_on_still"]),
+        ],
+        "step",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            matrix,
+        ],
+        [
+            helper.make_tensor_value_info("go_on_still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next_matrix", TensorProto.FLOAT, [size, size]),
+        ],
+    )
+    start = helper.make_tensor("start", TensorProto.FLOAT, [size, size], np.full((size, size), 0.01, np.float32))
+    yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Squeeze", ["steps"], ["count"]),
+            helper.make_node("Loop", ["count", "yes", "start"], ["last"], body=body),
+            helper.make_node("ReduceMean", ["last"], ["mean"], keepdims=0),
+        ],
+        "slow",
+        [helper.make_tensor_value_info("steps", TensorProto.INT64, [1])],
+        [helper.make_tensor_value_info("mean", TensorProto.FLOAT, [])],
+        initializer=[start, yes],
+    )
+    return _model(graph)
+
+
+def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

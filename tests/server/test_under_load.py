@@ -1,0 +1,293 @@
+"""Queues, deadlines, cancellation, streams and the end of a server, with inferences that take real time."""
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from enginesmith_contract.protos import inference_pb2 as pb
+
+pytestmark = pytest.mark.slow
+
+Client = Any  # the fixtures' own types; a test module imports no other
+Connect = Callable[[str], Client]
+StartServer = Callable[..., Any]
+MakeRequest = Callable[..., pb.ModelInferRequest]
+
+LONG = 1500
+"""Steps of a request that runs for several tenths of a second at least."""
+
+
+def _statistics(client: Client, name: str) -> pb.ModelStatistics:
+    return client.call("ModelStatistics", pb.ModelStatisticsRequest(name=name)).model_stats[0]
+
+
+def _wait_until_running(client: Client, server: Any, count: int) -> None:  # noqa: ANN401 - see above
+    """Wait until `count` inferences run or wait, as the metrics say."""
+    import urllib.request  # noqa: PLC0415 - only here
+
+    for _ in range(500):
+        with urllib.request.urlopen(f"http://{server.ready['metrics']}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        names = ("enginesmith_requests_in_flight{", "enginesmith_requests_queued{")
+        if sum(float(line.split()[-1]) for line in lines if line.startswith(names)) >= count:
+            return
+        threading.Event().wait(0.01)
+    pytest.fail(f"{count} inferences never ran at once")
+
+
+def test_a_full_queue_refuses_at_once_and_the_rest_is_answered(
+    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
+) -> None:
+    server = start_server({"slow": slow_key}, max_queued=2)
+    client = connect(server.address)
+    running = client.begin("ModelInfer", slow_request(LONG))
+    _wait_until_running(client, server, 1)
+    waiting = [client.begin("ModelInfer", slow_request(1)) for _ in range(2)]
+    _wait_until_running(client, server, 3)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.infer(slow_request(1))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "2 requests wait" in caught.value.details()
+    assert not running.done()
+    for future in (running, *waiting):
+        assert future.result().outputs
+
+
+def test_a_flood_on_one_model_leaves_the_other_model_room(
+    start_server: StartServer,
+    connect: Connect,
+    slow_key: str,
+    adder_key: str,
+    slow_request: MakeRequest,
+    adder_request: MakeRequest,
+) -> None:
+    server = start_server({"slow": slow_key, "adder": adder_key}, max_queued=4)
+    client = connect(server.address)
+    flood = [client.begin("ModelInfer", slow_request(LONG)) for _ in range(8)]
+    _wait_until_running(client, server, 3)
+    assert client.infer(adder_request()).outputs
+    codes = [future.code() for future in flood]
+    assert codes.count(grpc.StatusCode.OK) == 3
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 5
+
+
+def test_instances_run_at_the_same_time(
+    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
+) -> None:
+    server = start_server({"slow": slow_key}, instances=2)
+    client = connect(server.address)
+    long = client.begin("ModelInfer", slow_request(20 * LONG))
+    _wait_until_running(client, server, 1)
+    for _ in range(5):
+        client.infer(slow_request(1))
+    assert not long.done()
+    long.cancel()
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_never_runs(
+    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
+) -> None:
+    server = start_server({"slow": slow_key})
+    client = connect(server.address)
+    running = client.begin("ModelInfer", slow_request(LONG))
+    _wait_until_running(client, server, 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.infer(slow_request(1), timeout=0.05)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    running.result()
+    assert client.infer(slow_request(1)).outputs
+    assert _statistics(client, "slow").execution_count == 2
+
+
+def test_the_timeout_parameter_bounds_the_wait_and_the_server_says_so(
+    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
+) -> None:
+    server = start_server({"slow": slow_key})
+    client = connect(server.address)
+    running = client.begin("ModelInfer", slow_request(LONG))
+    _wait_until_running(client, server, 1)
+    hurried = slow_request(1, parameters={"timeout": pb.InferParameter(int64_param=1000)})
+    with pytest.raises(grpc.RpcError) as caught:
+        client.infer(hurried)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "was not run" in caught.value.details()
+    running.result()
+
+
+def test_a_request_cancelled_in_the_queue_never_runs_and_frees_its_place(
+    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
+) -> None:
+    server = start_server({"slow": slow_key}, max_queued=1)
+    client = connect(server.address)
+    running = client.begin("ModelInfer", slow_request(4 * LONG))
+    _wait_until_running(client, server, 1)
+    cancelled = client.begin("ModelInfer", slow_request(1))
+    _wait_until_running(client, server, 2)
+    cancelled.cancel()
+    for _ in range(200):
+        next_one = client.begin("ModelInfer", slow_request(1))
+        threading.Event().wait(0.01)
+        if not next_one.done():
+            break
+    running.result()
+    assert next_one.result().outputs
+    statistics = _statistics(client, "slow")
+    assert statistics.execution_count == 2
+    assert statistics.inference_stats.fail.count >= 1
+
+
+class _Stream:
+    """A ModelStreamInfer call whose requests a test sends one at a time."""
+
+    def __init__(self, client: Client) -> None:
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        call = client.channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            response_deserializer=pb.ModelStreamInferResponse.FromString,
+        )
+        self.answers: Iterator[pb.ModelStreamInferResponse] = call(iter(self._requests.get, None))
+
+    def send(self, request: pb.ModelInferRequest | bytes) -> None:
+        self._requests.put(request if isinstance(request, bytes) else request.SerializeToString())
+
+    def close(self) -> None:
+        self._requests.put(None)
+
+
+def test_a_stream_goes_on_after_errors_and_keeps_its_order(
+    start_server: StartServer,
+    connect: Connect,
+    slow_key: str,
+    adder_key: str,
+    slow_request: MakeRequest,
+    adder_request: MakeRequest,
+) -> None:
+    server = start_server({"slow": slow_key, "adder": adder_key}, instances=2)
+    stream = _Stream(connect(server.address))
+    stream.send(slow_request(LONG, id="slow"))
+    stream.send(adder_request(id="quick"))
+    stream.send(adder_request(33, id="outside"))
+    stream.send(b"\xff\xff")
+    stream.send(adder_request(id="last"))
+    stream.close()
+    answers = list(stream.answers)
+    assert [answer.infer_response.id for answer in answers] == ["slow", "quick", "outside", "", "last"]
+    assert [bool(answer.error_message) for answer in answers] == [False, False, True, True, False]
+    assert "'a'" in answers[2].error_message
+    assert all(
+        answer.infer_response.parameters["triton_final_response"].bool_param
+        for answer in answers
+        if not answer.error_message
+    )
+
+
+def test_two_requests_of_one_stream_are_in_flight_at_once(
+    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
+) -> None:
+    server = start_server({"slow": slow_key}, instances=2)
+    client = connect(server.address)
+    stream = _Stream(client)
+    stream.send(slow_request(4 * LONG, id="1"))
+    stream.send(slow_request(4 * LONG, id="2"))
+    _wait_until_running(client, server, 2)
+    stream.close()
+    assert [answer.infer_response.id for answer in stream.answers] == ["1", "2"]
+
+
+def test_more_requests_than_a_stream_may_have_in_flight_are_all_answered(
+    start_server: StartServer, connect: Connect, adder_key: str, adder_request: MakeRequest
+) -> None:
+    server = start_server({"adder": adder_key})
+    stream = _Stream(connect(server.address))
+    for number in range(200):
+        stream.send(adder_request(id=str(number)))
+    stream.close()
+    answers = list(stream.answers)
+    assert [answer.infer_response.id for answer in answers] == [str(number) for number in range(200)]
+    assert not any(answer.error_message for answer in answers)
+
+
+def test_a_server_that_drains_answers_every_request_and_says_not_serving(
+    start_server: StartServer, connect: Connect, adder_key: str, adder_request: MakeRequest
+) -> None:
+    server = start_server({"adder": adder_key}, drain_delay_seconds=1.0, health_address="127.0.0.1:0")
+    client = connect(server.address)
+    watch = _watch(connect(str(server.ready["health"])))
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    left = threading.Event()
+    lost: list[grpc.RpcError] = []
+    answered = 0
+
+    def load() -> None:
+        nonlocal answered
+        while not left.is_set():
+            try:
+                client.infer(adder_request())
+                answered += 1
+            except grpc.RpcError as error:
+                lost.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    server.process.send_signal(signal.SIGTERM)
+    assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    # What an endpoint controller does: it takes the pod out, and clients stop within the delay.
+    before = answered
+    threading.Event().wait(0.3)
+    left.set()
+    for thread in threads:
+        thread.join()
+    assert answered > before
+    assert not lost
+    assert server.process.wait(30) == 0
+
+
+def test_what_runs_when_the_drain_ends_is_still_answered(
+    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
+) -> None:
+    server = start_server({"slow": slow_key}, max_queued=4)
+    client = connect(server.address)
+    futures = [client.begin("ModelInfer", slow_request(LONG)) for _ in range(3)]
+    _wait_until_running(client, server, 3)
+    server.process.send_signal(signal.SIGTERM)
+    for future in futures:
+        assert future.result().outputs
+    assert server.process.wait(30) == 0
+
+
+def test_the_grace_bounds_the_end(
+    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
+) -> None:
+    server = start_server({"slow": slow_key}, grace_seconds=0.2)
+    client = connect(server.address)
+    endless = client.begin("ModelInfer", slow_request(10_000_000))
+    _wait_until_running(client, server, 1)
+    assert server.stop() == 0
+    assert endless.code() is not grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,)], ids=["twice", "keyboard"])
+def test_a_hurried_stop_waits_for_no_delay(
+    start_server: StartServer, adder_key: str, signals: tuple[signal.Signals, ...]
+) -> None:
+    server = start_server({"adder": adder_key}, drain_delay_seconds=600.0)
+    for number in signals:
+        server.process.send_signal(number)
+        threading.Event().wait(0.2)
+    assert server.process.wait(30) == 0
+
+
+def _watch(client: Client) -> Iterator[health_pb2.HealthCheckResponse]:
+    call = client.channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    return call(health_pb2.HealthCheckRequest())
