@@ -36,10 +36,10 @@ def test_a_model_says_its_tensors_and_its_ranges(client: Client, adder_key: str)
         ("a", "FP32", [-1, 4]),
         ("b", "FP32", [-1, 4]),
     ]
-    ranges = {name: value.string_param for name, value in metadata.inputs[0].parameters.items()}
+    ranges = {name: json.loads(value.string_param) for name, value in metadata.inputs[0].parameters.items()}
     assert ranges == {
-        "profile.small": "min [1, 4] opt [2, 4] max [4, 4]",
-        "profile.large": "min [4, 4] opt [16, 4] max [32, 4]",
+        "profile.small": {"min": [1, 4], "opt": [2, 4], "max": [4, 4]},
+        "profile.large": {"min": [4, 4], "opt": [16, 4], "max": [32, 4]},
     }
     assert metadata.parameters["engine"].string_param == adder_key
 

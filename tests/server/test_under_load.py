@@ -3,6 +3,7 @@
 import queue
 import signal
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from enginesmith_contract.protos import inference_pb2 as pb
 
 pytestmark = pytest.mark.slow
 
+Server = Any
 Client = Any  # the fixtures' own types; a test module imports no other
 Connect = Callable[[str], Client]
 StartServer = Callable[..., Any]
@@ -27,10 +29,8 @@ def _statistics(client: Client, name: str) -> pb.ModelStatistics:
     return client.call("ModelStatistics", pb.ModelStatisticsRequest(name=name)).model_stats[0]
 
 
-def _wait_until_running(client: Client, server: Any, count: int) -> None:  # noqa: ANN401 - see above
+def _wait_until_running(server: Server, count: int) -> None:
     """Wait until `count` inferences run or wait, as the metrics say."""
-    import urllib.request  # noqa: PLC0415 - only here
-
     for _ in range(500):
         with urllib.request.urlopen(f"http://{server.ready['metrics']}/metrics") as answer:
             lines = answer.read().decode().splitlines()
@@ -47,9 +47,9 @@ def test_a_full_queue_refuses_at_once_and_the_rest_is_answered(
     server = start_server({"slow": slow_key}, max_queued=2)
     client = connect(server.address)
     running = client.begin("ModelInfer", slow_request(LONG))
-    _wait_until_running(client, server, 1)
+    _wait_until_running(server, 1)
     waiting = [client.begin("ModelInfer", slow_request(1)) for _ in range(2)]
-    _wait_until_running(client, server, 3)
+    _wait_until_running(server, 3)
     with pytest.raises(grpc.RpcError) as caught:
         client.infer(slow_request(1))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -70,7 +70,7 @@ def test_a_flood_on_one_model_leaves_the_other_model_room(
     server = start_server({"slow": slow_key, "adder": adder_key}, max_queued=4)
     client = connect(server.address)
     flood = [client.begin("ModelInfer", slow_request(LONG)) for _ in range(8)]
-    _wait_until_running(client, server, 3)
+    _wait_until_running(server, 3)
     assert client.infer(adder_request()).outputs
     codes = [future.code() for future in flood]
     assert codes.count(grpc.StatusCode.OK) == 3
@@ -83,7 +83,7 @@ def test_instances_run_at_the_same_time(
     server = start_server({"slow": slow_key}, instances=2)
     client = connect(server.address)
     long = client.begin("ModelInfer", slow_request(20 * LONG))
-    _wait_until_running(client, server, 1)
+    _wait_until_running(server, 1)
     for _ in range(5):
         client.infer(slow_request(1))
     assert not long.done()
@@ -96,7 +96,7 @@ def test_a_request_whose_deadline_passes_in_the_queue_never_runs(
     server = start_server({"slow": slow_key})
     client = connect(server.address)
     running = client.begin("ModelInfer", slow_request(LONG))
-    _wait_until_running(client, server, 1)
+    _wait_until_running(server, 1)
     with pytest.raises(grpc.RpcError) as caught:
         client.infer(slow_request(1), timeout=0.05)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -111,7 +111,7 @@ def test_the_timeout_parameter_bounds_the_wait_and_the_server_says_so(
     server = start_server({"slow": slow_key})
     client = connect(server.address)
     running = client.begin("ModelInfer", slow_request(LONG))
-    _wait_until_running(client, server, 1)
+    _wait_until_running(server, 1)
     hurried = slow_request(1, parameters={"timeout": pb.InferParameter(int64_param=1000)})
     with pytest.raises(grpc.RpcError) as caught:
         client.infer(hurried)
@@ -126,9 +126,9 @@ def test_a_request_cancelled_in_the_queue_never_runs_and_frees_its_place(
     server = start_server({"slow": slow_key}, max_queued=1)
     client = connect(server.address)
     running = client.begin("ModelInfer", slow_request(4 * LONG))
-    _wait_until_running(client, server, 1)
+    _wait_until_running(server, 1)
     cancelled = client.begin("ModelInfer", slow_request(1))
-    _wait_until_running(client, server, 2)
+    _wait_until_running(server, 2)
     cancelled.cancel()
     for _ in range(200):
         next_one = client.begin("ModelInfer", slow_request(1))
@@ -195,7 +195,7 @@ def test_two_requests_of_one_stream_are_in_flight_at_once(
     stream = _Stream(client)
     stream.send(slow_request(4 * LONG, id="1"))
     stream.send(slow_request(4 * LONG, id="2"))
-    _wait_until_running(client, server, 2)
+    _wait_until_running(server, 2)
     stream.close()
     assert [answer.infer_response.id for answer in stream.answers] == ["1", "2"]
 
@@ -255,7 +255,7 @@ def test_what_runs_when_the_drain_ends_is_still_answered(
     server = start_server({"slow": slow_key}, max_queued=4)
     client = connect(server.address)
     futures = [client.begin("ModelInfer", slow_request(LONG)) for _ in range(3)]
-    _wait_until_running(client, server, 3)
+    _wait_until_running(server, 3)
     server.process.send_signal(signal.SIGTERM)
     for future in futures:
         assert future.result().outputs
@@ -268,7 +268,7 @@ def test_the_grace_bounds_the_end(
     server = start_server({"slow": slow_key}, grace_seconds=0.2)
     client = connect(server.address)
     endless = client.begin("ModelInfer", slow_request(10_000_000))
-    _wait_until_running(client, server, 1)
+    _wait_until_running(server, 1)
     assert server.stop() == 0
     assert endless.code() is not grpc.StatusCode.OK
 

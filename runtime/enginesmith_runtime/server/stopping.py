@@ -1,9 +1,14 @@
-"""Signals, heard by a thread of their own: a handler in the main thread could meet the lock that it interrupted."""
+"""Signals, heard by a thread of their own: a handler in the main thread could meet the lock that it interrupted.
+
+They come through Python's wake-up pipe, which is written whichever thread the kernel picks; blocking them and waiting
+in one thread would not do, for libraries start threads of their own while they are imported.
+"""
 
 import os
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Final
 
 from enginesmith_contract.exit_codes import ExitCode
@@ -14,7 +19,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopping:
-    """Why and how fast the process ends. Create it before any other thread, which then inherits the blocked signals.
+    """Why and how fast the process ends. Create it in the main thread, once.
 
     Attributes:
         begun: the process shall end.
@@ -27,8 +32,12 @@ class Stopping:
         self.hurried = threading.Event()
         self.exit_code = ExitCode.OK
         self._clean_up: Callable[[], None] | None = None
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        threading.Thread(target=self._listen, name="signals", daemon=True).start()
+        heard, hears = os.pipe()
+        os.set_blocking(hears, False)
+        signal.set_wakeup_fd(hears, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, _ignore)
+        threading.Thread(target=self._listen, args=(heard,), name="signals", daemon=True).start()
 
     def end_at_once_after(self, clean_up: Callable[[], None] | None) -> None:
         """While this is set, a signal ends the process right after `clean_up`: nobody is served yet."""
@@ -40,13 +49,21 @@ class Stopping:
         self.hurried.set()
         self.begun.set()
 
-    def _listen(self) -> None:
+    def _listen(self, heard: int) -> None:
         while True:
-            number = signal.sigwait(_SIGNALS)
-            if self._clean_up is not None:
-                self._clean_up()
-                os._exit(ExitCode.OK)
-            # At a keyboard nobody takes this server out of a load balancer first.
-            if self.begun.is_set() or number is signal.SIGINT:
-                self.hurried.set()
-            self.begun.set()
+            number = os.read(heard, 1)[0]
+            if number in _SIGNALS:  # SIGCHLD and others pass by
+                self._stop(signal.Signals(number))
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._clean_up is not None:
+            self._clean_up()
+            os._exit(ExitCode.OK)
+        # At a keyboard nobody takes this server out of a load balancer first.
+        if self.begun.is_set() or number is signal.SIGINT:
+            self.hurried.set()
+        self.begun.set()
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Let the signal interrupt nothing; the pipe has it."""
