@@ -36,6 +36,10 @@ test-fast: setup  ## the tests that start no server, no build and no client
 test: lint verify  ## everything that CI runs
 	$(BIN)/pytest -n 2
 
+bench: setup  ## the records under benchmarks/records
+	$(BIN)/python -m benchmarks.serving_overhead
+	$(BIN)/python -m benchmarks.start_up
+
 verify: setup  ## generated files are what their sources say
 	hack/verify
 

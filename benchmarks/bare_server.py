@@ -1,53 +1,57 @@
 """The least server that there can be: grpcio and ONNX Runtime with nothing between, for one model.
 
-Usage: python -m benchmarks.bare_server MODEL.onnx INPUT OUTPUT THREADS; prints its address.
+Usage: python -m benchmarks.bare_server MODEL.onnx THREADS; prints its address.
 
 It checks nothing, counts nothing and knows one input: what a product's server costs above it is the price of the rest.
-It runs on the same event-loop server of grpcio as the product, with inference on `THREADS` worker threads.
+It runs on the same server of grpcio as the product, the one with a thread pool, and a thread runs what it received.
 """
 
-import asyncio
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import numpy as np
 import onnxruntime
 
 from enginesmith_contract.protos import inference_pb2 as pb
+from enginesmith_runtime.engines.onnxruntime_options import session_options
 
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
-async def serve(model: str, input_name: str, output_name: str, threads: int) -> None:
-    """Serve until killed."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options)
-    pool = ThreadPoolExecutor(threads)
+class _Handlers(grpc.GenericRpcHandler):
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self._input, self._output = session.get_inputs()[0].name, session.get_outputs()[0].name
+        self._infer = grpc.unary_unary_rpc_method_handler(self._run)
 
-    def run(data: bytes) -> bytes:
+    def service(self, handler_call_details: Any) -> Any:  # noqa: ANN401 - the library has no types
+        return self._infer if handler_call_details.method == _METHOD else None
+
+    def _run(self, data: bytes, _context: object) -> bytes:
         request = pb.ModelInferRequest.FromString(data)
         array = np.frombuffer(request.raw_input_contents[0], np.float32).reshape(request.inputs[0].shape)
-        (result,) = session.run([output_name], {input_name: array})
+        (result,) = self._session.run([self._output], {self._input: array})
         response = pb.ModelInferResponse(model_name=request.model_name)
-        response.outputs.add(name=output_name, datatype="FP32", shape=result.shape)
+        response.outputs.add(name=self._output, datatype="FP32", shape=result.shape)
         response.raw_output_contents.append(result.tobytes())
         return response.SerializeToString()
 
-    async def infer(data: bytes, _context: grpc.aio.ServicerContext) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(pool, run, data)
 
-    class Handlers(grpc.GenericRpcHandler):
-        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-            return grpc.unary_unary_rpc_method_handler(infer) if details.method == _METHOD else None
-
-    server = grpc.aio.server(handlers=(Handlers(),), options=[("grpc.max_receive_message_length", 64 << 20)])
+def serve(model: str, threads: int) -> None:
+    """Serve until killed."""
+    session = onnxruntime.InferenceSession(model, session_options(onnxruntime, {}))
+    server = grpc.server(
+        ThreadPoolExecutor(threads),
+        handlers=(_Handlers(session),),
+        options=[("grpc.max_receive_message_length", 64 << 20)],
+    )
     port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    server.start()
     print(f"127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
+    server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    serve(sys.argv[1], int(sys.argv[2]))

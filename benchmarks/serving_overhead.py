@@ -2,13 +2,14 @@
 
 Usage: python -m benchmarks.serving_overhead [--rounds 7] [--seconds 3] [--in-flight 1,4]
 
-Both servers run the same prepared model (PP-OCRv4 cls, [1, 3, 48, 192] FP32) with one thread a session and one instance;
-one client process drives them in turn, A B A B, so that a machine that slows down slows both.
+Both servers run the same engine file (PP-OCRv4 cls, [1, 3, 48, 192] FP32) with the same session options, two inferences
+at once; one client process drives them in turn, A B A B, so that a machine that slows down slows both.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,12 +20,13 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-
 from benchmarks.measure import resident_bytes, spread, write_record
+
 from enginesmith_contract.protos import inference_pb2 as pb
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SHAPE = (1, 3, 48, 192)
+_INSTANCES = 2
 _ENGINE = """\
 apiVersion: enginesmith.io/v1alpha1
 kind: InferenceEngine
@@ -34,7 +36,7 @@ spec:
   profiles:
     - name: line
       inputs: {x: {min: [1, 3, 48, 192], opt: [1, 3, 48, 192], max: [4, 3, 48, 192]}}
-  serving: {instances: 1}
+  serving: {instances: 2, drainDelay: 0s}
   targets:
     - {name: cpu, backend: onnxruntime}
 """
@@ -53,11 +55,10 @@ sys.stdin.read()
 def _running(command: list[str]) -> Iterator[tuple[int, str]]:
     process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip():
-                yield process.pid, line.strip()
-                break
+        line = (process.stdout or sys.stdin).readline().strip()
+        if not line:
+            sys.exit(f"{command[2]} did not start")
+        yield process.pid, line
     finally:
         process.terminate()
         process.wait(30)
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--in-flight", default="1,4")
     arguments = parser.parse_args()
     models = Path(subprocess.check_output([_ROOT / "hack" / "fetch-models"], text=True).strip())
+    os.environ["ENGINESMITH_LOG_FORMAT"] = "json"
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         spec = Path(folder) / "engine.yaml"
         spec.write_text(_ENGINE % (models / "cls.onnx"))
@@ -105,12 +107,11 @@ def main() -> None:
             _running([*up, "--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"])
         )
         address = json.loads(ready)["address"]
-        # The same optimised file that the product serves, so that only the server differs.
-        engine = max((Path(folder) / "store" / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_mtime)
-        model = str(models / "cls.onnx") if engine.stat().st_size < 1 << 16 else str(engine)
-        output = "softmax_0.tmp_0"
+        (pointer,) = (Path(folder) / "store" / "keys").glob("*.json")
+        digest = json.loads(pointer.read_text())["files"][0]["digest"]
+        model = str(Path(folder) / "store" / "blobs" / "sha256" / digest)
         bare, bare_address = stack.enter_context(
-            _running([sys.executable, "-m", "benchmarks.bare_server", model, "x", output, "1"])
+            _running([sys.executable, "-m", "benchmarks.bare_server", model, str(_INSTANCES)])
         )
         session, _ = stack.enter_context(_running([sys.executable, "-c", _SESSION_ONLY, model]))
         figures: dict[str, object] = {}

@@ -28,8 +28,8 @@ print("ready", flush=True)
 def _time_to_first_line(command: list[str]) -> float:
     start = time.monotonic()
     process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()
+    if not (process.stdout or sys.stdin).readline():
+        sys.exit(f"{' '.join(command)} did not start")
     seconds = time.monotonic() - start
     process.terminate()
     process.wait(30)
