@@ -58,7 +58,7 @@ class OutputDifference(Record):
 
 
 class Verification(Record):
-    """What the gate found. `reason` says in one sentence why it was not run or failed, or what a pass does not prove."""
+    """What the gate found. `reason` says in a sentence why it was not run or failed, or what a pass does not prove."""
 
     status: VerificationStatus
     metric: str = "maxRelative"
