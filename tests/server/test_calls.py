@@ -210,4 +210,4 @@ def test_grpcurl_lists_describes_and_infers_without_proto_files(shared_server: S
     tensor = {"datatype": "FP32", "shape": [1, 4], "contents": {"fp32_contents": [1, 2, 3, 4]}}
     request = {"model_name": "adder", "inputs": [{"name": "a", **tensor}, {"name": "b", **tensor}]}
     answer = grpcurl("-d", json.dumps(request), shared_server.address, f"{_SERVICE.full_name}/ModelInfer")
-    assert json.loads(answer)["outputs"][0]["contents"]["fp32Contents"] == [2, 4, 6, 8]
+    assert json.loads(answer)["outputs"][0]["contents"]["fp32_contents"] == [2, 4, 6, 8]
