@@ -8,7 +8,7 @@ the library's own question (IOutputAllocator).
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from typing_extensions import override
@@ -20,6 +20,9 @@ from enginesmith_runtime.engines.interface import Array, Engine, Instance
 from enginesmith_runtime.engines.nvinfer_buffers import Buffer, create_output_allocator
 
 __all__ = ["Gpu", "NvInferEngine", "NvInferInstance", "open_device"]
+
+# CU_STREAM_NON_BLOCKING of the driver API; pycuda has no name for it. The default stream would wait for every other.
+_NON_BLOCKING: Final = 1
 
 
 class Gpu:
@@ -116,7 +119,7 @@ class NvInferInstance(Instance):
         self._context = context
         self._profile = 0
         driver = engine.gpu.driver
-        self._stream = driver.Stream(driver.stream_flags.NON_BLOCKING)
+        self._stream = driver.Stream(_NON_BLOCKING)
         specs = (*engine.manifest.inputs, *engine.manifest.outputs)
         host = engine.module.TensorLocation.HOST
         self._buffers = {

@@ -7,6 +7,7 @@ moved between TensorRT 10 and 11.
 
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from enginesmith_contract.backends import Backend
@@ -53,7 +54,7 @@ class NvInferLibrary:
         """
         self.version(failure)
         try:
-            return import_module(self.module_name)
+            return self._import()
         except (ImportError, OSError) as error:
             raise failure(
                 f"{self.title} cannot be loaded",
@@ -62,6 +63,12 @@ class NvInferLibrary:
                 remedy="install its libraries beside its Python bindings",
                 reason="ToolchainBroken",
             ) from error
+
+    def _import(self) -> Any:  # noqa: ANN401 - the library has no types
+        if find_spec(self.module_name) is not None:
+            return import_module(self.module_name)
+        # Images that bring the libraries themselves have the bindings alone, which the plain package only re-exports.
+        return import_module(f"{self.module_name}_bindings")
 
 
 TENSORRT_LIBRARY = NvInferLibrary(backend=Backend.TENSORRT, title="TensorRT", module_name="tensorrt")
