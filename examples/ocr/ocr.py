@@ -28,7 +28,12 @@ _MOST_LINES_AT_ONCE: Final = 16
 def main() -> int:
     """Print the picture's text; returns 1 where it is not what `--expect` says, 2 where the server cannot answer."""
     arguments = _arguments()
-    with Client(arguments.address) as client, Image.open(arguments.image) as page:
+    try:
+        page = Image.open(arguments.image)
+    except OSError as error:
+        print(f"ocr: {arguments.image}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    with Client(arguments.address) as client, page:
         try:
             before = client.inference_counts()
             lines = read_page(client, page.convert("RGB"))

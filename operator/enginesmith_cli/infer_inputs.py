@@ -11,8 +11,10 @@ name=random:1x3x8x8    the same with this shape
 import json
 import re
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Final
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -24,6 +26,9 @@ from enginesmith_contract.tensors import DType
 __all__ = ["InputError", "arrays_from_words", "shapes_from_words"]
 
 _SEED: Final = 0
+# What numpy and Pillow raise on an empty, cut or foreign file.
+_UNREADABLE: Final = (OSError, ValueError, EOFError, BadZipFile)
+_MOST_BYTES: Final = 2**31 - 1
 _PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 _PICTURE_RANK: Final = 4
 _CHANNELS: Final = 3
@@ -88,15 +93,22 @@ def _array(value: str, tensor: TensorDescription, shape: tuple[int, ...] | None)
     kind, _, text = value.partition(":")
     if kind == "random":
         wanted = _shape(text, f"--input {tensor.name}={value}") if text else shape or _own_shape(tensor)
+        if prod(wanted) * (tensor.dtype.item_bytes or 1) > _MOST_BYTES:
+            raise InputError(
+                "too large for one request",
+                where=f"input {tensor.name}",
+                why=f"a tensor of shape {list(wanted)} has more than the 2 GiB that a message can hold",
+                remedy="ask for a smaller shape",
+            )
         return _random(tensor, wanted)
     path = Path(value)
     try:
         if path.suffix.lower() in _PICTURE_SUFFIXES:
             return _picture(path, tensor, shape)
-        return np.asarray(np.load(path, allow_pickle=False))
+        return _array_of_file(path, tensor)
     except FileNotFoundError as error:
         raise InputError("no such file", where=f"--input {tensor.name}={value}") from error
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise InputError(
             "the file cannot be read",
             where=f"--input {tensor.name}={value}",
@@ -105,11 +117,27 @@ def _array(value: str, tensor: TensorDescription, shape: tuple[int, ...] | None)
         ) from error
 
 
+def _array_of_file(path: Path, tensor: TensorDescription) -> Array:
+    loaded = np.load(path, allow_pickle=False)
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        return np.asarray(loaded)
+    with loaded:
+        if tensor.name not in loaded.files:
+            held = ", ".join(loaded.files) or "nothing"
+            raise InputError(
+                "the archive lacks the input",
+                where=str(path),
+                why=f"it holds {held}, not {tensor.name}",
+                remedy="save the array under the input's name",
+            )
+        return np.asarray(loaded[tensor.name])
+
+
 def _arrays_of_npz(word: str) -> dict[str, Array]:
     try:
         with np.load(word, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise InputError("the file cannot be read", where=f"--input {word}", why=str(error)) from error
 
 

@@ -9,6 +9,7 @@ when its name is on the command line. A command module has `add_arguments(parser
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from enginesmith_contract.exit_codes import ExitCode
 __all__ = ["main"]
 
 _DEBUG_VARIABLE: Final = "ENGINESMITH_DEBUG"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Command(NamedTuple):
@@ -73,9 +75,18 @@ def _run(parsed: argparse.Namespace) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ExitCode.OK
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _FULL and not _wants_traceback(parsed):
+                return _report_full_disk(error)
             if _wants_traceback(parsed):
                 raise
             return _report_fault(error)
+
+
+def _report_full_disk(error: OSError) -> int:
+    place = error.filename or "the disk of the local folder or of the output"
+    remedy = "Free space there, or choose another folder with --home."
+    print(f"enginesmith: {place}: nothing more can be written: {error.strerror}. {remedy}", file=sys.stderr)
+    return ExitCode.STORE_FAILED
 
 
 def _report_fault(error: Exception) -> int:

@@ -23,7 +23,16 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics-address", default="127.0.0.1:8002", metavar="HOST:PORT", help="of Prometheus metrics; `none`: none"
     )
-    parser.add_argument("--instances", type=int, metavar="N", help="inferences at once per model (default: the file's)")
+    parser.add_argument(
+        "--instances", type=_instances, metavar="N", help="inferences at once per model (default: the file's)"
+    )
+
+
+def _instances(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 64:  # noqa: PLR2004 - the bound of ServedModel
+        raise argparse.ArgumentTypeError(f"{number} is not from 1 to 64")
+    return number
 
 
 def metrics_address(arguments: argparse.Namespace) -> str | None:

@@ -20,6 +20,8 @@ from typing import Final, NoReturn
 __all__ = ["Stop", "removed_at_the_latest", "stop_signals_raise"]
 
 _GRACE_SECONDS: Final = 0.5
+# SIGHUP: the terminal was closed.
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHELL_SIGNAL_BASE: Final = 128
 _scratch_folders: Final[set[Path]] = set()
 
@@ -54,7 +56,7 @@ def removed_at_the_latest(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def stop_signals_raise() -> Iterator[Stop]:
-    """Turn SIGINT and SIGTERM into KeyboardInterrupt, and into the process's end where that cannot be delivered."""
+    """Turn stopping signals into KeyboardInterrupt, and into the process's end where that cannot be delivered."""
     if threading.current_thread() is not threading.main_thread():
         yield Stop()
         return
@@ -62,7 +64,7 @@ def stop_signals_raise() -> Iterator[Stop]:
     heard, hears = os.pipe()
     os.set_blocking(hears, False)
     previous_wakeup = signal.set_wakeup_fd(hears, warn_on_full_buffer=False)
-    previous = {number: signal.signal(number, stop.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop.interrupt) for number in _STOPPING}
     ended = threading.Event()
     threading.Thread(target=_watch, args=(heard, ended), name="stop-watch", daemon=True).start()
     try:
@@ -93,6 +95,6 @@ def _watch(heard: int, ended: threading.Event) -> None:
 def _stopping_signal(heard: int) -> int | None:
     """Return the first stopping signal's number, None when the pipe ends; other signals (SIGCHLD) pass by."""
     while data := os.read(heard, 1):
-        if data[0] in (signal.SIGINT, signal.SIGTERM):
+        if data[0] in _STOPPING:
             return data[0]
     return None

@@ -169,6 +169,7 @@ class DeviceFailedError(EngineRefusedError):
 class InferenceError(EnginesmithError):
     """One inference failed for what is in the model or in its inputs; the next one may succeed."""
 
+    exit_code = ExitCode.INFERENCE_FAILED
     default_reason = "InferenceFailed"
 
 

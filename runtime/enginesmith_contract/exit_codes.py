@@ -34,5 +34,7 @@ class ExitCode(IntEnum):
     """The server cannot listen on its address, or was asked for the impossible."""
     CALL_FAILED = 33
     """A client's call: no server answers, or it refused."""
+    INFERENCE_FAILED = 34
+    """One inference failed for what is in the model or in its inputs."""
     CANCELLED = 130
     """Stopped by SIGINT (128 + 2, as shells expect)."""

@@ -1,5 +1,6 @@
 """Queues, deadlines, cancellation, streams and the end of a server, with inferences that take real time."""
 
+import json
 import queue
 import signal
 import threading
@@ -247,6 +248,34 @@ def test_a_server_that_drains_answers_every_request_and_says_not_serving(
     assert answered > before
     assert not lost
     assert server.process.wait(30) == 0
+
+
+def test_a_client_that_heeds_health_loses_nothing_when_one_of_two_servers_goes(
+    start_server: StartServer, adder_key: str, adder_request: MakeRequest
+) -> None:
+    servers = [start_server({"adder": adder_key}, drain_delay_seconds=1.0) for _ in range(2)]
+    config = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+    options = [("grpc.service_config", json.dumps(config)), ("grpc.enable_retries", 0)]
+    data = adder_request().SerializeToString()
+    left, answers = threading.Event(), []
+    with grpc.insecure_channel("ipv4:" + ",".join(server.address for server in servers), options=options) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+        def load() -> None:
+            while not left.is_set():
+                answers.append(infer.future(data, wait_for_ready=True).code())
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert servers[0].stop() == 0
+        after = len(answers)
+        threading.Event().wait(0.2)
+        left.set()
+        for thread in threads:
+            thread.join()
+    assert len(answers) > after > 0
+    assert set(answers) == {grpc.StatusCode.OK}
 
 
 def test_what_runs_when_the_drain_ends_is_still_answered(

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([_facts(one) for one in built], indent=2, ensure_ascii=False))
     else:
         print("\n".join(_line(one) for one in built))
+    for name, warning in dict.fromkeys(
+        (one.document.plan.name, warning)
+        for one in built
+        for warning in (*one.document.plan.warnings, *one.document.preparation.warnings)
+    ):
+        print(f"{name}: {warning}", file=sys.stderr)
     return ExitCode.OK
 
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enginesmith_contract.errors import StoreError
 from enginesmith_contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", action="append", default=[], metavar="NAME=SHAPE", help="1x3x224x224, for `random`")
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="send it N times and show latencies")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="save each output there as NAME.npy")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for each call (default 30)")
+    parser.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="for each call (default 30)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     from enginesmith_cli.protocol_client import ProtocolClient  # noqa: PLC0415 - loads grpc
 
     shapes = shapes_from_words(arguments.shape)
+    if arguments.output_dir:
+        _make_folder(arguments.output_dir)
     with ProtocolClient(arguments.address, timeout_seconds=arguments.timeout) as client:
         model = client.describe(arguments.model)
         inputs = arrays_from_words(arguments.input, shapes, model.inputs)
@@ -87,12 +90,31 @@ def _summary(array: "Array") -> str:
 def _save(answer: "Answer", folder: Path) -> None:
     import numpy as np  # noqa: PLC0415 - loaded only where it is used
 
-    folder.mkdir(parents=True, exist_ok=True)
     for name, array in answer.outputs.items():
         # A tensor's name may hold slashes (TensorFlow's do).
         path = folder / f"{name.replace('/', '_')}.npy"
         np.save(path, array, allow_pickle=array.dtype.kind == "O")
         print(f"saved    {path}")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            "cannot save there",
+            where=f"--output-dir {folder}",
+            why=error.strerror or str(error),
+            remedy="name a folder that can be written",
+            reason="OutputNotWritable",
+        ) from error
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a time in seconds")
+    return seconds
 
 
 def _positive(text: str) -> int:

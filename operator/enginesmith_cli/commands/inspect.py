@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.what and (arguments.what.endswith(".onnx") or Path(arguments.what).is_file()):
         return _inspect_model(Path(arguments.what), arguments.output)
     store = arguments.store or default_store_uri(state_folder(arguments.home))
-    if arguments.what is None:
+    if not arguments.what:
         manifests = list_engines(store)
         if arguments.output == "json":
             print(json.dumps([json.loads(one.to_json()) for one in manifests], indent=2, ensure_ascii=False))

@@ -153,6 +153,6 @@ def _get_files(store: Store, manifest: Manifest, folder: Path) -> None:
             "the engine is not what was built",
             where=error.where,
             why=error.what,
-            remedy=error.remedy,
+            remedy=f"{error.remedy}; the pointer is {store.uri}/{engine_pointer(manifest.engine_key)}",
             reason="Tampered",
         ) from error
