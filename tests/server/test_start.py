@@ -159,3 +159,19 @@ def test_serving_imports_neither_onnx_nor_a_network_client() -> None:
     run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     modules = set(json.loads(run.stdout))
     assert not modules & {"onnx", "fsspec", "httpx", "kopf", "kubernetes", "tensorrt"}
+
+
+def test_a_signal_that_was_held_back_while_the_server_was_started_is_heard() -> None:
+    held_back = (
+        "import os, signal, sys; signals = {signal.SIGTERM, signal.SIGINT};"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, signals); os.kill(os.getpid(), signal.SIGTERM);"
+        "os.execv(sys.executable, [sys.executable, '-c', sys.argv[1]])"
+    )
+    waits = (
+        "from enginesmith_runtime.server.stopping import Stopping; stopping = Stopping();"
+        "stopping.begun.wait(20); print(stopping.begun.is_set())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", held_back, waits], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout == "True\n"
