@@ -37,8 +37,6 @@ class Stopping:
         signal.set_wakeup_fd(hears, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, _ignore)
-        # Whoever started the process may have held them back until now, so that none is lost before this point.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         # The command that became this process held them back until there was somebody to hear them.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         threading.Thread(target=self._listen, args=(heard,), name="signals", daemon=True).start()
