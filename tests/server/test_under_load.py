@@ -239,6 +239,8 @@ def test_a_server_that_drains_answers_every_request_and_says_not_serving(
         thread.start()
     server.process.send_signal(signal.SIGTERM)
     assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert not client.call("ServerReady", pb.ServerReadyRequest()).ready
+    assert not client.call("ModelReady", pb.ModelReadyRequest(name="adder")).ready
     # What an endpoint controller does: it takes the pod out, and clients stop within the delay.
     before = answered
     threading.Event().wait(0.3)
