@@ -59,7 +59,7 @@ def become_server(request: ServeRequest) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     # The new program inherits the mask, and so do the threads that libraries start while it imports them: a stop that
-    # comes before the server listens waits for it instead of killing it. The server waits for both with sigwait.
+    # comes before the server listens waits for it instead of killing it. It lets them in once it hears them.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     # -P: the user's folder may hold a module with the name of a library.
     words = [sys.executable, "-P", "-m", "enginesmith_runtime.server", "--request", f"/dev/fd/{descriptor}"]
