@@ -12,12 +12,13 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from enginesmith_cli.stored_engines import stored_keys
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import EnginesmithError, SpecError, StoreError
 from enginesmith_contract.matrix.load import load_matrix
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.products import canonical_product
-from enginesmith_contract.store_layout import engine_pointer, preparation_pointer
+from enginesmith_contract.store_layout import preparation_pointer
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.translate import model_source
 from enginesmith_operator.planning.desired import preparation_key_of
@@ -43,7 +44,6 @@ __all__ = [
 
 THIS_MACHINE = "this machine"
 _GPU_RESOURCE = "nvidia.com/gpu"
-_KEYS = engine_pointer("").removesuffix(".json")
 
 
 def observe_this_machine(store_uri: str, *, build_for_absent_gpus: bool = False) -> Observed:
@@ -58,7 +58,7 @@ def observe_this_machine(store_uri: str, *, build_for_absent_gpus: bool = False)
     """
     return Observed(
         nodes=nodes_from_devices(detect_devices(), host_hardware()),
-        engine_keys=_stored_keys(store_uri),
+        engine_keys=frozenset(stored_keys(open_store(store_uri))),
         matrix=load_matrix(),
         toolchains=installed_toolchains(),
         store=store_uri,
@@ -77,7 +77,7 @@ def observe_nodes(path: Path, store_uri: str) -> Observed:
     mapping = load_label_mapping()
     return Observed(
         nodes=tuple(read_node(node, mapping) for node in read_nodes_file(path)),
-        engine_keys=_stored_keys(store_uri),
+        engine_keys=frozenset(stored_keys(open_store(store_uri))),
         matrix=load_matrix(),
         toolchains=installed_toolchains(),
         store=store_uri,
@@ -198,8 +198,3 @@ def _items(document: object) -> list[object]:
     if isinstance(document, dict) and isinstance(document.get("items"), list):
         return list(document["items"])
     return [document]
-
-
-def _stored_keys(store_uri: str) -> frozenset[str]:
-    pointers = open_store(store_uri).list_pointers(_KEYS)
-    return frozenset(name.removeprefix(_KEYS).removesuffix(".json") for name in pointers)

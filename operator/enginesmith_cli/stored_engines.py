@@ -10,10 +10,19 @@ from enginesmith_contract.store_layout import engine_pointer
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
 
-__all__ = ["find_engine", "list_engines"]
+__all__ = ["find_engine", "list_engines", "stored_keys"]
 
 _POINTERS = engine_pointer("").removesuffix(".json")
 _SHOWN_DIGITS = 20
+
+
+def stored_keys(store: Store) -> tuple[str, ...]:
+    """Return the keys of every engine that a store has, sorted.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    return tuple(name.removeprefix(_POINTERS).removesuffix(".json") for name in store.list_pointers(_POINTERS))
 
 
 def find_engine(store_uri: str, prefix: str) -> Manifest:
@@ -23,7 +32,7 @@ def find_engine(store_uri: str, prefix: str) -> Manifest:
         StoreError: none or several begin so, or the manifest is not what this release writes.
     """
     store = open_store(store_uri)
-    keys = [name.removeprefix(_POINTERS).removesuffix(".json") for name in store.list_pointers(_POINTERS)]
+    keys = stored_keys(store)
     found = [key for key in keys if prefix and key.startswith(prefix)]
     if len(found) != 1:
         near = found or get_close_matches(prefix, [key[: len(prefix)] for key in keys], n=3, cutoff=0.5)
@@ -45,7 +54,7 @@ def list_engines(store_uri: str) -> tuple[Manifest, ...]:
         StoreError: a manifest is not what this release writes.
     """
     store = open_store(store_uri)
-    keys = [name.removeprefix(_POINTERS).removesuffix(".json") for name in store.list_pointers(_POINTERS)]
+    keys = stored_keys(store)
     return tuple(sorted((_read(store, key) for key in keys), key=lambda manifest: manifest.created_at))
 
 
