@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -90,6 +90,16 @@ class LocalMachine:
         for refused in plans:
             _require_target(refused)
         return plans
+
+    def prepare_documents(self, engines: Sequence[InferenceEngine]) -> Iterator[PreparedDocument]:
+        """Plan all documents, then prepare one after another as the caller asks for it.
+
+        Raises:
+            enginesmith_contract.errors.EnginesmithError: see `plan_documents` and `prepare_document`.
+        """
+        observed = self.observe()
+        for engine, planned in zip(engines, self.plan_documents(engines, observed), strict=True):
+            yield self.prepare_document(engine, planned, observed)
 
     def prepare_document(self, engine: InferenceEngine, planned: Plan, observed: Observed) -> PreparedDocument:
         """Fetch and prepare the model, unless the store has its preparation, and plan with what is known then.

@@ -42,9 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     engines = read_file(arguments.file)
     built: list[BuiltEngine] = []
     with open_machine(arguments, build_for_absent_gpus=True) as machine:
-        observed = machine.observe()
-        for engine, planned in zip(engines, machine.plan_documents(engines, observed), strict=True):
-            document = machine.prepare_document(engine, planned, observed)
+        for document in machine.prepare_documents(engines):
             for target in _wanted(document, arguments.target):
                 built += machine.build_target(document, target)
     if arguments.output == "json":

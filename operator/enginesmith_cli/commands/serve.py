@@ -70,18 +70,16 @@ def _request_of_file(arguments: argparse.Namespace) -> "ServeRequest":
         arguments.file = Path(word)
         engines = read_file(arguments.file)
         with open_machine(arguments) as machine:
-            observed = machine.observe()
-            for engine, planned in zip(engines, machine.plan_documents(engines, observed), strict=True):
-                document = machine.prepare_document(engine, planned, observed)
+            for document in machine.prepare_documents(engines):
                 target = servable_target(document.plan)
                 for one in target.engines:
                     if not one.stored or one.engine_key is None:
                         raise PlanRefusedError(
                             "the store has no engine for it",
-                            where=f"{planned.name}/{target.name}",
+                            where=f"{document.plan.name}/{target.name}",
                             why=f"no engine with key {(one.engine_key or 'pending')[:20]} is in {machine.store}",
                             remedy=f"build it: enginesmith build {word}",
                             reason="EngineMissing",
                         )
-                    chosen.append((engine, target.name, one.engine_key))
+                    chosen.append((document.engine, target.name, one.engine_key))
     return serve_request(chosen, arguments)

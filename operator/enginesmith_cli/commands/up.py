@@ -51,9 +51,7 @@ def _build_all(engines: "tuple[InferenceEngine, ...]", arguments: argparse.Names
 
     built: list[BuiltEngine] = []
     with open_machine(arguments) as machine:
-        observed = machine.observe()
-        for engine, planned in zip(engines, machine.plan_documents(engines, observed), strict=True):
-            document = machine.prepare_document(engine, planned, observed)
+        for document in machine.prepare_documents(engines):
             built += machine.build_target(document, servable_target(document.plan))
     return tuple(built)
 
