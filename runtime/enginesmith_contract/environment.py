@@ -1,11 +1,32 @@
-"""Names of environment variables that cross between the operator, the command line and the runtime."""
+"""Names of environment variables that cross between the operator, the command line and the runtime.
 
-__all__ = ["BUILD_REQUEST", "LOG_FORMAT", "SERVE_REQUEST", "SOURCE_TOKEN", "STATE_DIR", "STORE_URI", "TERMINATION_LOG"]
+A request is JSON, or the path of a file that holds it: JSON begins with `{`, and no path does.
+"""
+
+__all__ = [
+    "BUILD_REQUEST",
+    "LOG_FORMAT",
+    "PREPARATION_REQUEST",
+    "PULL_REQUEST",
+    "SERVE_REQUEST",
+    "SOURCE_TOKEN",
+    "STATE_DIR",
+    "STORE_ENDPOINT",
+    "STORE_PLAIN_HTTP",
+    "STORE_REGION",
+    "STORE_SECRET_PREFIX",
+    "STORE_URI",
+    "TERMINATION_LOG",
+]
 
 BUILD_REQUEST = "ENGINESMITH_BUILD_REQUEST"
-"""Path of a file that holds a BuildRequest as JSON."""
+"""A BuildRequest."""
 SERVE_REQUEST = "ENGINESMITH_SERVE_REQUEST"
-"""Path of a file that holds a ServeRequest as JSON."""
+"""A ServeRequest."""
+PREPARATION_REQUEST = "ENGINESMITH_PREPARATION_REQUEST"
+"""A PreparationJobRequest."""
+PULL_REQUEST = "ENGINESMITH_PULL_REQUEST"
+"""A PullRequest."""
 STORE_URI = "ENGINESMITH_STORE"
 """URI of the engine store; local mode falls back to a folder in STATE_DIR."""
 STATE_DIR = "ENGINESMITH_HOME"
@@ -16,3 +37,14 @@ TERMINATION_LOG = "ENGINESMITH_TERMINATION_LOG"
 """Path that receives the last word of a Job's pod, at most 4,096 bytes of valid JSON."""
 SOURCE_TOKEN = "ENGINESMITH_SOURCE_TOKEN"  # noqa: S105 - the variable's name, not a token
 """Bearer token for models over http(s). Other sources read the variables of their own clients."""
+STORE_ENDPOINT = "ENGINESMITH_STORE_ENDPOINT"
+"""URL of the service behind an s3:// store; unset: Amazon's."""
+STORE_REGION = "ENGINESMITH_STORE_REGION"
+"""Region of an s3:// store's bucket."""
+STORE_PLAIN_HTTP = "ENGINESMITH_STORE_PLAIN_HTTP"
+"""`true`: the registry of an oci:// store speaks no TLS."""
+STORE_SECRET_PREFIX = "ENGINESMITH_STORE_"  # noqa: S105 - the beginning of variables' names, not a secret
+"""Stands before the keys of the store's Secret (AWS_ACCESS_KEY_ID, ...), whose unprefixed names are the model source's.
+
+A store reads the prefixed variable first and falls back to the plain one.
+"""

@@ -16,6 +16,7 @@ from enginesmith_contract.verification import InputValues
 __all__ = [
     "NAME_KEY_LENGTH",
     "RECIPE_VERSION",
+    "EngineCandidate",
     "EngineKeyInputs",
     "PreparationKeyInputs",
     "engine_key",
@@ -43,8 +44,8 @@ class PreparationKeyInputs(Record):
     recipe_version: int = RECIPE_VERSION
 
 
-class EngineKeyInputs(Record):
-    """What an engine depends on.
+class EngineCandidate(Record):
+    """What an engine depends on beside the model: known from the plan, before the model is fetched.
 
     Attributes:
         backend_version: in full; an engine of another build number does not load.
@@ -56,7 +57,6 @@ class EngineKeyInputs(Record):
         epoch: `build.epoch`; raised by a user who wants a fresh build of the same inputs.
     """
 
-    preparation_key: str
     backend: Backend
     backend_version: str
     cuda: str | None = None
@@ -68,6 +68,16 @@ class EngineKeyInputs(Record):
     flags: Mapping[str, str] = {}
     plugins: tuple[str, ...] = ()
     epoch: int = 0
+
+    def key_inputs(self, preparation_key: str) -> "EngineKeyInputs":
+        """Return all that the engine of a prepared model depends on."""
+        return EngineKeyInputs(preparation_key=preparation_key, **self.model_dump())
+
+
+class EngineKeyInputs(EngineCandidate):
+    """What an engine depends on."""
+
+    preparation_key: str
 
 
 def preparation_key(inputs: PreparationKeyInputs) -> str:

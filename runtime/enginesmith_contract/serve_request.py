@@ -6,11 +6,11 @@ from pydantic import Field
 
 from enginesmith_contract.record import Record
 
-__all__ = ["ServeRequest", "ServedModel"]
+__all__ = ["ModelOptions", "ServeRequest", "ServedModel", "ServerOptions"]
 
 
-class ServedModel(Record):
-    """One engine under the name that clients use.
+class ModelOptions(Record):
+    """How a model is served, whichever of its engines it is.
 
     Attributes:
         name: metadata.name of the InferenceEngine.
@@ -22,14 +22,19 @@ class ServedModel(Record):
     name: str
     version: str = "1"
     target: str
-    engine_key: str
-    store: str
     instances: int = Field(default=1, ge=1, le=64)
     backend_options: Mapping[str, str] = {}
 
 
-class ServeRequest(Record):
-    """One server process.
+class ServedModel(ModelOptions):
+    """One engine under the name that clients use."""
+
+    engine_key: str
+    store: str
+
+
+class ServerOptions(Record):
+    """How one server process listens, limits and ends.
 
     Attributes:
         address: host:port of the protocol; port 0 takes a free one and prints it.
@@ -42,7 +47,6 @@ class ServeRequest(Record):
         max_connection_age_seconds: so that clients spread over new replicas; None: no limit.
     """
 
-    models: tuple[ServedModel, ...]
     address: str = "127.0.0.1:8001"
     health_address: str | None = None
     metrics_address: str | None = None
@@ -51,3 +55,9 @@ class ServeRequest(Record):
     max_message_bytes: int = 64 << 20
     max_queued: int = 256
     max_connection_age_seconds: float | None = None
+
+
+class ServeRequest(ServerOptions):
+    """One server process."""
+
+    models: tuple[ServedModel, ...]

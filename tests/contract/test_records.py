@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from enginesmith_contract.backends import Backend, Hardware, Precision, PrecisionPolicy, Toolchain
 from enginesmith_contract.build_request import BuildOptions, BuildRequest
-from enginesmith_contract.keys import EngineKeyInputs, engine_key
+from enginesmith_contract.errors import SourceError
+from enginesmith_contract.failure import Failure
+from enginesmith_contract.keys import EngineCandidate, EngineKeyInputs, engine_key
 from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import (
     Advice,
@@ -22,9 +24,11 @@ from enginesmith_contract.preparation import (
     PreparationRequest,
     ReferenceSet,
 )
+from enginesmith_contract.preparation_job import PreparationJobRequest, PreparationReport
 from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.pull_request import PullableEngine, PullRequest, ServingReport
 from enginesmith_contract.record import Record
-from enginesmith_contract.serve_request import ServedModel, ServeRequest
+from enginesmith_contract.serve_request import ModelOptions, ServedModel, ServeRequest, ServerOptions
 from enginesmith_contract.store_layout import StoredFile, TimingCachePointer
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 from enginesmith_contract.termination import BuildOutcome, TerminationMessage
@@ -100,10 +104,42 @@ SERVED = ServedModel(name="det", target="a100", engine_key="45" * 32, store="fil
 TERMINATION = TerminationMessage(
     outcome=BuildOutcome.FAILED, exit_code=14, reason="BuildFailed", message='the parser says "nö"', retry=True
 )
+ERROR = SourceError("the model is not there", where="s3://m/m.onnx", why="404", remedy="check the path", retry=True)
+CANDIDATE = EngineCandidate(backend=Backend.TENSORRT, backend_version="10.6.0.26", cuda="12.6", gpu_product=GPU.product)
+PREPARATION_REQUEST = PreparationRequest(
+    source=ModelSource(uri="file:///m.onnx", options={"region": "eu"}), profiles=(PROFILE,)
+)
+PULL = PullRequest(
+    store="s3://engines/vision",
+    backend=Backend.TENSORRT,
+    engines=(
+        PullableEngine(engine_key="45" * 32, engine_digest="67" * 32, product=GPU.product, mig_profile="1g.10gb"),
+    ),
+    model=ModelOptions(name="det", target="a100", instances=2),
+    server=ServerOptions(address="[::]:8001", health_address="[::]:8003"),
+)
 RECORDS: tuple[Record, ...] = (
     MANIFEST,
+    PreparationJobRequest(
+        preparation=PREPARATION_REQUEST,
+        store="s3://engines/vision",
+        candidates=(CANDIDATE,),
+        plugins=(ModelSource(uri="https://plugins/a.so", sha256="89" * 32),),
+    ),
+    PreparationReport(
+        preparation_key="01" * 32,
+        source_digest="23" * 32,
+        size_bytes=4_700_000,
+        max_batch_size=32,
+        facts=PREPARATION.facts,
+        stored_engines={"45" * 32: "67" * 32},
+        warnings=("opset 9 is old",),
+    ),
+    PreparationReport(failure=Failure.from_error(ERROR)),
+    PULL,
+    ServingReport(engine_key="45" * 32, product=GPU.product, failure=Failure.from_error(ERROR)),
     PREPARATION,
-    PreparationRequest(source=ModelSource(uri="file:///m.onnx", options={"region": "eu"}), profiles=(PROFILE,)),
+    PREPARATION_REQUEST,
     BuildRequest(
         engine_key=MANIFEST.engine_key,
         key_inputs=KEY_INPUTS,
@@ -197,3 +233,21 @@ def test_an_optimization_level_outside_tensorrt_s_scale_is_refused(level: int) -
 )
 def test_a_profile_contains_the_shapes_between_its_ends(shape: tuple[int, ...], *, want_inside: bool) -> None:
     assert SHAPES.contains(shape) is want_inside
+
+
+def test_a_failure_says_what_its_error_says() -> None:
+    failure = Failure.from_json(Failure.from_error(ERROR).to_json())
+    assert failure.sentence() == str(ERROR)
+    assert (failure.reason, failure.exit_code, failure.retry) == (ERROR.reason, ERROR.exit_code, True)
+
+
+def test_a_candidate_becomes_the_key_of_the_model_that_was_prepared() -> None:
+    inputs = CANDIDATE.key_inputs(KEY_INPUTS.preparation_key)
+    assert engine_key(inputs) == engine_key(KEY_INPUTS.model_copy(update={"flags": {}}))
+
+
+def test_the_server_is_told_of_the_engine_that_was_pulled_into_its_own_store() -> None:
+    request = PULL.serve_request("45" * 32)
+    (model,) = request.models
+    assert (model.name, model.target, model.engine_key, model.store) == ("det", "a100", "45" * 32, "/engines")
+    assert (request.address, request.health_address) == ("[::]:8001", "[::]:8003")

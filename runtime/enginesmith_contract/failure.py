@@ -1,0 +1,42 @@
+"""An error on its way out of a pod: the four things that its reader needs, and how it is handled."""
+
+from typing import Self
+
+from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.record import Record
+
+__all__ = ["Failure"]
+
+
+class Failure(Record):
+    """One `EnginesmithError` as a value; see there for what each part says.
+
+    Attributes:
+        exit_code: what the process ended with (`enginesmith_contract.exit_codes`).
+    """
+
+    exit_code: int
+    what: str
+    where: str = ""
+    why: str = ""
+    remedy: str = ""
+    reason: str
+    retry: bool = False
+
+    @classmethod
+    def from_error(cls, error: EnginesmithError) -> Self:
+        """Return `error` as a value."""
+        return cls(
+            exit_code=int(error.exit_code),
+            what=error.what,
+            where=error.where,
+            why=error.why,
+            remedy=error.remedy,
+            reason=error.reason,
+            retry=error.retry,
+        )
+
+    def sentence(self) -> str:
+        """Return the whole message, as the error itself would."""
+        error = EnginesmithError(self.what, where=self.where, why=self.why, remedy=self.remedy, reason=self.reason)
+        return error.sentence()
