@@ -5,11 +5,8 @@
 Credentials are the container tools' own: config.json in the folder that DOCKER_CONFIG names.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from enginesmith_contract.errors import EnginesmithError, SourceError
@@ -18,13 +15,11 @@ from enginesmith_runtime.fetch.location import redact
 from enginesmith_runtime.fetch.options import check_options, is_on
 from enginesmith_runtime.fetch.origin import Transfer
 from enginesmith_runtime.fetch.reasons import SourceReason
+from enginesmith_runtime.registry_session import LoginMissingError, open_session
 
 __all__ = ["RegistryOrigin"]
 
 _TITLE: Final = "org.opencontainers.image.title"
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
-# To connect, and between two pieces of an answer; in seconds.
-_TIMEOUTS: Final = (15.0, 60.0)
 # What is lost at most when the connection breaks.
 _READ_BYTES: Final = 64 << 10
 _OK: Final = 200
@@ -168,7 +163,7 @@ class RegistryOrigin:
 
 def _connect(reference: str, *, plain_http: bool) -> tuple[Any, Any]:
     try:
-        import oras.provider  # noqa: PLC0415 - an optional dependency
+        return open_session(reference, plain_http=plain_http)
     except ImportError as error:
         raise SourceError(
             "the client for oci:// is not installed",
@@ -176,21 +171,8 @@ def _connect(reference: str, *, plain_http: bool) -> tuple[Any, Any]:
             remedy="run: pip install 'enginesmith[sources]'",
             reason=SourceReason.MISSING_CLIENT,
         ) from error
-    host = reference.partition("/")[0]
-    insecure = plain_http or host.rpartition(":")[0] in _LOOPBACK or host in _LOOPBACK
-    registry = oras.provider.Registry(host, insecure=insecure)
-    # oras has no argument for time limits, and without them a silent registry would hold the work for ever.
-    registry.session.request = partial(registry.session.request, timeout=_TIMEOUTS)
-    challenge = registry.session.get(f"{registry.prefix}://{host}/v2/").headers.get("Www-Authenticate", "")
-    if challenge.lower().startswith("basic"):
-        registry.auth = oras.auth.get_auth_backend("basic", registry.session, insecure)
-    container = registry.get_container(reference)
-    # oras itself reads only the home folder's.
-    configuration = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
-    registry.auth.load_configs(container, [str(configuration)] if configuration.exists() else [])
-    if getattr(registry.auth, "_basic_auth", None) is None and challenge.lower().startswith("basic"):
-        raise _denied(f"oci://{reference}", f"it asks for a password, and none for {host} is configured")
-    return registry, container
+    except LoginMissingError as error:
+        raise _denied(f"oci://{reference}", str(error)) from error
 
 
 def _denied(where: str, why: str) -> SourceError:
