@@ -1,0 +1,96 @@
+"""What the cluster needs of this machine's network: bridges, forwarding, and rules that are told apart by their comment."""
+
+import json
+from pathlib import Path
+from typing import Final
+
+from development_cluster.commands import attempt, run
+from development_cluster.layout import CONTROL, Layout
+
+__all__ = ["delete_bridge", "make_bridge", "prepare_host", "restore_host"]
+
+_COMMENT: Final = "enginesmith development cluster"
+
+# What the cluster wants (None: whatever kubelet and kube-proxy set), and what is put back when it ends.
+_SETTINGS: Final[dict[str, str | None]] = {
+    "net/ipv4/ip_forward": "1",
+    # A pod's answer to a pod of its own bridge must meet the address translation that the request met.
+    "net/bridge/bridge-nf-call-iptables": "1",
+    "net/netfilter/nf_conntrack_max": None,
+    "net/netfilter/nf_conntrack_tcp_timeout_established": None,
+    "net/netfilter/nf_conntrack_tcp_timeout_close_wait": None,
+    "net/ipv4/conf/all/route_localnet": None,
+    "vm/overcommit_memory": None,
+    "vm/panic_on_oom": None,
+    "kernel/panic": None,
+    "kernel/panic_on_oops": None,
+    "kernel/keys/root_maxkeys": None,
+    "kernel/keys/root_maxbytes": None,
+    # Each of a few hundred watched folders and sockets takes one of root's 128.
+    "fs/inotify/max_user_instances": "1024",
+}
+# Tables and chains that a packet between pods, nodes and the world passes.
+_RULES: Final = (
+    ("filter", "FORWARD", ("-s", CONTROL.pods, "-j", "ACCEPT")),
+    ("filter", "FORWARD", ("-d", CONTROL.pods, "-j", "ACCEPT")),
+    # Pods reach the world by this machine's address, and each other and Services by their own.
+    ("nat", "POSTROUTING", ("-s", CONTROL.pods, "!", "-d", "10.0.0.0/8", "-j", "MASQUERADE")),
+)
+
+
+def prepare_host(layout: Layout) -> None:
+    """Make the control plane's bridge, and let packets of pods through; once."""
+    attempt(["modprobe", "--all", "br_netfilter", "overlay"])
+    before = layout.data / "machine_settings.json"
+    if not before.exists():
+        found = {name: path.read_text().strip() for name in _SETTINGS if (path := _setting(name)).exists()}
+        before.write_text(json.dumps(found, indent=2))
+    for name, value in _SETTINGS.items():
+        if value is not None and _setting(name).exists():
+            _setting(name).write_text(value)
+    make_bridge(CONTROL.bridge, CONTROL.host, CONTROL.prefix_length)
+    for table, chain, rule in _RULES:
+        words = [chain, *rule, "-m", "comment", "--comment", _COMMENT]
+        if not attempt(["iptables", "-t", table, "-C", *words]):
+            run(["iptables", "-t", table, "-I", *words])
+
+
+def restore_host(layout: Layout) -> None:
+    """Take back what `prepare_host`, kube-proxy and kubelet did to this machine's network and kernel settings."""
+    for program in ("iptables", "ip6tables"):
+        _drop_rules(program)
+    delete_bridge(CONTROL.bridge)
+    before = layout.data / "machine_settings.json"
+    if before.exists():
+        for name, value in json.loads(before.read_text()).items():
+            _setting(name).write_text(value)
+
+
+def make_bridge(name: str, address: str, prefix_length: int) -> None:
+    """Make a bridge with this machine's address on it, once."""
+    if not Path("/sys/class/net", name).exists():
+        run(["ip", "link", "add", name, "type", "bridge"])
+        run(["ip", "address", "add", f"{address}/{prefix_length}", "dev", name])
+    run(["ip", "link", "set", name, "up"])
+
+
+def delete_bridge(name: str) -> None:
+    """Delete a bridge, if there is one."""
+    if Path("/sys/class/net", name).exists():
+        run(["ip", "link", "delete", name])
+
+
+def _drop_rules(program: str) -> None:
+    """Rewrite the tables without our rules and without those of kubelet, kube-proxy and the CNI plugins."""
+    saved = run([f"{program}-save"])
+    kept = [line for line in saved.splitlines() if not _is_ours(line)]
+    if kept != saved.splitlines():
+        run([f"{program}-restore"], stdin="\n".join([*kept, ""]))
+
+
+def _is_ours(line: str) -> bool:
+    return _COMMENT in line or any(f"{before}{prefix}" in line for before in (":", " ") for prefix in ("KUBE-", "CNI-"))
+
+
+def _setting(name: str) -> Path:
+    return Path("/proc/sys", name)

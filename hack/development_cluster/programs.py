@@ -1,0 +1,68 @@
+"""The programs that the cluster runs: Go programs from pinned modules, and this system's packages."""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from development_cluster.commands import run
+from development_cluster.errors import ClusterError
+from development_cluster.layout import ROOT, Layout
+
+__all__ = ["require_packages", "require_root", "tool"]
+
+# A file of the package, and the package's name in Debian and Ubuntu.
+_PACKAGES: Final = {
+    "containerd": "containerd",
+    "runc": "runc",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "buildah": "buildah",
+    "mmdebstrap": "mmdebstrap",
+    "/bin/busybox": "busybox-static",
+    "openssl": "openssl",
+    "nsenter": "util-linux",
+    "ip": "iproute2",
+}
+
+
+@cache
+def tool(name: str) -> Path:
+    """Return the path of a program that `hack/tool` builds; the first time takes minutes."""
+    done = subprocess.run([ROOT / "hack" / "tool", name], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise ClusterError(f"hack/tool {name} ended with exit code {done.returncode}")
+    return Path(done.stdout.strip())
+
+
+def require_root() -> None:
+    """Refuse to go on as anybody but root: nodes are namespaces, cgroups and bridges.
+
+    Raises:
+        ClusterError: this is not root.
+    """
+    if os.geteuid() != 0:
+        raise ClusterError("a cluster needs root", remedy="run it with sudo -E, or in a virtual machine of its own")
+
+
+def require_packages(layout: Layout) -> None:
+    """Install what is missing of this system's packages.
+
+    Raises:
+        ClusterError: something is missing and apt-get is too.
+    """
+    missing = [package for name, package in _PACKAGES.items() if shutil.which(name) is None]
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise ClusterError(f"missing programs: {', '.join(missing)}", remedy="install the packages of these names")
+    log = layout.logs / "apt.log"
+    run(["apt-get", "update"], log=log)
+    run(
+        ["apt-get", "install", "--yes", "--no-install-recommends", *missing],
+        environment={"DEBIAN_FRONTEND": "noninteractive"},
+        log=log,
+    )
