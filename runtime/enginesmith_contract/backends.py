@@ -73,6 +73,7 @@ class Toolchain(Record):
 
     Attributes:
         name: the catalog's key, or the wheel's name in local mode.
+        backend: what it builds and runs.
         version: of the backend's library, in full ("10.13.3.9", "1.7.1.116", "1.32.0").
         cuda: CUDA build of the library ("12.9"); None where there is none.
         provider: ONNX Runtime execution provider ("cpu", "openvino").

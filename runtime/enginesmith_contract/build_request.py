@@ -38,9 +38,14 @@ class BuildRequest(Record):
     """One engine to build from a stored preparation.
 
     Attributes:
+        schema_version: of this record.
         engine_key: of `key_inputs`; the builder computes it again and refuses a difference.
+        key_inputs: all that the engine depends on.
         store: URI of the store that holds the preparation and receives the engine.
+        toolchain: that the builder must find itself to be.
         hardware: what the engine is for; the builder compares it with the device it finds.
+        options: knobs of the builder.
+        verification: the gate of the engine.
     """
 
     schema_version: int = 1

@@ -13,6 +13,12 @@ class Failure(Record):
 
     Attributes:
         exit_code: what the process ended with (`enginesmith_contract.exit_codes`).
+        what: what went wrong, as a clause.
+        where: the field, file, node or tensor it is about.
+        why: what was found.
+        remedy: what to do, as an imperative.
+        reason: a stable CamelCase word.
+        retry: whether the same attempt may succeed later without a change by the user.
     """
 
     exit_code: int

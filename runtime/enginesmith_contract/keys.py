@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
-from enginesmith_contract.backends import Backend, PrecisionPolicy
+from enginesmith_contract.backends import Backend, Precision, PrecisionPolicy
 from enginesmith_contract.profiles import Profile
 from enginesmith_contract.record import Record
 from enginesmith_contract.verification import InputValues
@@ -19,8 +19,10 @@ __all__ = [
     "EngineCandidate",
     "EngineKeyInputs",
     "PreparationKeyInputs",
+    "RefitKeyInputs",
     "engine_key",
     "preparation_key",
+    "refit_key",
 ]
 
 RECIPE_VERSION: Final = 1
@@ -48,9 +50,13 @@ class EngineCandidate(Record):
     """What an engine depends on beside the model: known from the plan, before the model is fetched.
 
     Attributes:
+        backend: what builds and runs it.
         backend_version: in full; an engine of another build number does not load.
         cuda: CUDA build of the backend's library; None for ONNX Runtime.
-        gpu_product: None where no GPU is asked for.
+        os: of the nodes that run it.
+        arch: of the nodes that run it, as Kubernetes spells it.
+        gpu_product: canonical; None where no GPU is asked for.
+        mig_profile: where the engine is for a slice.
         provider: ONNX Runtime execution provider; None for the others.
         flags: build options that change the engine, by name ("optimizationLevel": "3").
         plugins: SHA-256 of each plugin library, in loading order.
@@ -75,9 +81,28 @@ class EngineCandidate(Record):
 
 
 class EngineKeyInputs(EngineCandidate):
-    """What an engine depends on."""
+    """What an engine depends on.
+
+    Attributes:
+        preparation_key: of the prepared model.
+    """
 
     preparation_key: str
+
+
+class RefitKeyInputs(Record):
+    """What two engines have in common of which one can be made of the other by replacing weights.
+
+    Attributes:
+        candidate: everything of the engine's key but the model.
+        structure_digest: of the prepared model without its weights' values.
+        precision: the policy's default; TF32 and FP32 are one graph and two engines.
+    """
+
+    candidate: EngineCandidate
+    structure_digest: str
+    profiles: tuple[Profile, ...]
+    precision: Precision
 
 
 def preparation_key(inputs: PreparationKeyInputs) -> str:
@@ -88,6 +113,11 @@ def preparation_key(inputs: PreparationKeyInputs) -> str:
 def engine_key(inputs: EngineKeyInputs) -> str:
     """Return the key as 64 hexadecimal digits."""
     return _digest("engine", inputs)
+
+
+def refit_key(inputs: RefitKeyInputs) -> str:
+    """Return the key as 64 hexadecimal digits."""
+    return _digest("refit", inputs)
 
 
 def _digest(kind: str, inputs: Record) -> str:

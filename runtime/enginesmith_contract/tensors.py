@@ -67,7 +67,7 @@ class TensorSpec(Record):
     Attributes:
         name: as in the ONNX graph.
         dtype: as clients send it.
-        shape: -1 where the model leaves a dimension open.
+        shape: by dimension; -1 where the model leaves a dimension open.
         symbols: the model's own name of each open dimension, None where it has none or the dimension is fixed. Two
             inputs with one symbol must agree on its value.
     """
@@ -87,6 +87,8 @@ class ModelFacts(Record):
     """What is known of a model without running it.
 
     Attributes:
+        inputs: what clients send, in the graph's order.
+        outputs: what they get, in the graph's order.
         opset: version of the default ONNX operator set.
         producer: what wrote the file, as it says itself ("PaddlePaddle", "pytorch 2.9").
         size_bytes: the file and its external weights.

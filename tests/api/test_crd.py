@@ -10,32 +10,42 @@ from typing import Any
 import pytest
 import yaml
 
-from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec
+from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.introspect import places_of
 from enginesmith_operator.api.load import load_documents
 from enginesmith_operator.api.schema.crd import crd, crd_yaml
+from enginesmith_operator.api.schema.kinds import KINDS, Kind
 from enginesmith_operator.api.schema.reference import field_entries, reference_page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-CRD_FILE = ROOT / "crds" / "enginesmith.io_inferenceengines.yaml"
+CRD_FOLDER = ROOT / "crds"
 REFERENCE_FILE = ROOT / "docs" / "reference" / "inferenceengine.md"
 FORBIDDEN = {"$ref", "definitions", "anyOf", "oneOf", "allOf", "not", "deprecated", "patternProperties", "uniqueItems"}
 
 Schema = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def version() -> Schema:
-    """The one version of the definition."""
-    (only,) = crd()["spec"]["versions"]
+ENGINE, BUILD = KINDS
+
+
+def _version(kind: Kind) -> Schema:
+    (only,) = crd(kind)["spec"]["versions"]
     assert isinstance(only, dict)
     return only
 
 
-@pytest.fixture(scope="module")
-def schemas(version: Schema) -> dict[str, Schema]:
+def _schemas(kind: Kind) -> dict[str, Schema]:
     """Every schema of the definition by its path ("spec.targets[].name")."""
-    return dict(_walk(version["schema"]["openAPIV3Schema"], ""))
+    return dict(_walk(_version(kind)["schema"]["openAPIV3Schema"], ""))
+
+
+@pytest.fixture(scope="module")
+def schemas() -> dict[str, Schema]:
+    """Those of an InferenceEngine."""
+    return _schemas(ENGINE)
+
+
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
 def _walk(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
@@ -51,13 +61,17 @@ def _walk(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
 def test_the_committed_files_are_what_the_types_say(every_field: str) -> None:
     documents = [engine.to_document() for engine in load_documents(every_field, where="every-field.yaml")]
 
-    assert CRD_FILE.read_text(encoding="utf-8") == crd_yaml(), "run hack/generate-crds"
     assert REFERENCE_FILE.read_text(encoding="utf-8") == reference_page(documents), "run hack/generate-reference"
-    assert yaml.safe_load(crd_yaml()) == crd()
+    assert {path.name for path in CRD_FOLDER.iterdir()} == {f"enginesmith.io_{kind.plural}.yaml" for kind in KINDS}
+    for kind in KINDS:
+        file = CRD_FOLDER / f"enginesmith.io_{kind.plural}.yaml"
+        assert file.read_text(encoding="utf-8") == crd_yaml(kind), "run hack/generate-crds"
+        assert yaml.safe_load(crd_yaml(kind)) == crd(kind)
 
 
-def test_every_value_has_exactly_one_type(schemas: dict[str, Schema]) -> None:
-    for path, schema in schemas.items():
+@each_kind
+def test_every_value_has_exactly_one_type(kind: Kind) -> None:
+    for path, schema in _schemas(kind).items():
         ways = [schema.get("type"), schema.get("x-kubernetes-int-or-string"), schema.get("additionalProperties")]
         assert not FORBIDDEN & schema.keys(), path
         if schema.get("x-kubernetes-int-or-string") or (path == "spec.precision"):
@@ -67,13 +81,14 @@ def test_every_value_has_exactly_one_type(schemas: dict[str, Schema]) -> None:
         assert not ("properties" in schema and "additionalProperties" in schema), path
 
 
-def test_everything_that_can_grow_has_a_bound(schemas: dict[str, Schema]) -> None:
-    for path, schema in schemas.items():
-        if not path.startswith("spec."):
+@each_kind
+def test_everything_that_can_grow_has_a_bound(kind: Kind) -> None:
+    for path, schema in _schemas(kind).items():
+        if path in {"metadata", "", "spec", "status"}:
             continue
         match schema.get("type"):
             case "string":
-                assert "enum" in schema or "maxLength" in schema, path
+                assert "enum" in schema or schema["maxLength"] <= 8192, path
             case "array":
                 assert schema["maxItems"] <= 256, path
             case "object" if "additionalProperties" in schema:
@@ -82,15 +97,29 @@ def test_everything_that_can_grow_has_a_bound(schemas: dict[str, Schema]) -> Non
                 pass
 
 
-def test_every_field_of_the_types_is_described(schemas: dict[str, Schema]) -> None:
-    wanted = {path for paths in places_of(InferenceEngine).values() for path in paths if path.startswith("spec.")}
+@each_kind
+def test_every_field_of_the_types_is_described(kind: Kind) -> None:
+    schemas = _schemas(kind)
     # The API server cannot look into a value that is a word or a mapping.
-    wanted = {path for path in wanted if not path.startswith("spec.precision.")}
+    wanted = {
+        f"{part}.{path}"
+        for part, model in (("spec", kind.spec), ("status", kind.status))
+        for paths in places_of(model).values()
+        for path in paths
+        if not path.startswith("precision.")
+    }
 
-    described = {path for path, schema in schemas.items() if path.startswith("spec.") and "description" in schema}
+    described = {
+        path for path, schema in schemas.items() if path.startswith(("spec.", "status.")) and "description" in schema
+    }
 
     assert described == wanted
     assert all(schemas[path]["description"][0].isupper() or schemas[path]["description"][0] in '`0"' for path in wanted)
+
+
+@each_kind
+def test_the_api_server_fills_in_nothing_in_a_status(kind: Kind) -> None:
+    assert [path for path, schema in _schemas(kind).items() if path.startswith("status.") and "default" in schema] == []
 
 
 def test_defaults_are_those_of_the_types(schemas: dict[str, Schema]) -> None:
@@ -110,7 +139,7 @@ def test_defaults_are_those_of_the_types(schemas: dict[str, Schema]) -> None:
 
 
 def test_lists_with_names_are_maps_to_the_api_server(schemas: dict[str, Schema]) -> None:
-    for path in ("spec.targets", "spec.profiles", "status.conditions"):
+    for path in ("spec.targets", "spec.profiles", "status.conditions", "status.targets"):
         (key,) = schemas[path]["x-kubernetes-list-map-keys"]
         item = schemas[path]["items"]
         assert schemas[path]["x-kubernetes-list-type"] == "map"
@@ -139,17 +168,39 @@ def test_rules_guard_shapes_names_and_choices(schemas: dict[str, Schema]) -> Non
             assert "\n" not in entry["message"], path
 
 
+def test_a_build_never_changes() -> None:
+    rules = {path: schema["x-kubernetes-validations"] for path, schema in _schemas(BUILD).items() if _has_rules(schema)}
+
+    assert [rule["rule"] for rule in rules["spec"]] == ["self == oldSelf"]
+
+
 def _has_rules(schema: Schema) -> bool:
     return "x-kubernetes-validations" in schema
 
 
-def test_the_definition_has_what_kubectl_shows(version: Schema) -> None:
-    names = crd()["spec"]["names"]
+@pytest.mark.parametrize(
+    ("kind", "want_short", "want_columns"),
+    [
+        (ENGINE, "ie", ["Ready", "Serving", "On", "Since", "Reason", "Age"]),
+        (BUILD, "eb", ["Phase", "Target", "GPU", "Node", "Progress", "Reason", "Seconds", "Age"]),
+    ],
+    ids=lambda value: value.name if isinstance(value, Kind) else "",
+)
+def test_the_definition_has_what_kubectl_shows(kind: Kind, want_short: str, want_columns: list[str]) -> None:
+    names, version = crd(kind)["spec"]["names"], _version(kind)
 
-    assert (names["shortNames"], names["categories"]) == (["ie"], ["enginesmith"])
+    assert (names["shortNames"], names["categories"]) == ([want_short], ["enginesmith"])
     assert version["subresources"] == {"status": {}}
-    columns = [column["name"] for column in version["additionalPrinterColumns"]]
-    assert columns == ["Ready", "Serving", "Targets", "Reason", "Age"]
+    columns = version["additionalPrinterColumns"]
+    assert [column["name"] for column in columns if not column.get("priority")] == want_columns
+
+
+@each_kind
+def test_every_column_reads_a_field_that_there_is(kind: Kind) -> None:
+    schemas = _schemas(kind)
+    for column in kind.columns:
+        path = column.path.removeprefix(".").replace('[?(@.type=="Ready")]', "[]")
+        assert path in schemas or path.startswith("metadata."), column.name
 
 
 def test_the_reference_page_has_every_field_once(every_field: str) -> None:

@@ -11,9 +11,8 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-
-from enginesmith_operator.api.base import ApiModel
 
 __all__ = ["FieldType", "attribute_docs", "field_type", "fields_by_alias", "model_at", "places_of", "summary"]
 
@@ -38,9 +37,9 @@ class FieldType(NamedTuple):
     values: tuple[str, ...] = ()
 
     @property
-    def model(self) -> type[ApiModel] | None:
+    def model(self) -> type[BaseModel] | None:
         """Return the model that the annotation names, None where it is something else."""
-        return self.origin if isinstance(self.origin, type) and issubclass(self.origin, ApiModel) else None
+        return self.origin if isinstance(self.origin, type) and issubclass(self.origin, BaseModel) else None
 
     @property
     def enum(self) -> type[StrEnum] | None:
@@ -66,12 +65,12 @@ def field_type(annotation: Any, metadata: tuple[Any, ...] = ()) -> FieldType:  #
     return FieldType(annotation, metadata=metadata)
 
 
-def fields_by_alias(model: type[ApiModel]) -> dict[str, FieldInfo]:
+def fields_by_alias(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """Return a model's fields by their YAML spelling, in the order of the class."""
     return {info.alias or name: info for name, info in model.model_fields.items()}
 
 
-def model_at(root: type[ApiModel], path: tuple[str | int, ...]) -> type[ApiModel] | None:
+def model_at(root: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel] | None:
     """Return the model whose fields stand at `path`, None where there is none."""
     here: FieldType | None = FieldType(root)
     for step in path:
@@ -86,7 +85,7 @@ def model_at(root: type[ApiModel], path: tuple[str | int, ...]) -> type[ApiModel
 
 
 @cache
-def places_of(root: type[ApiModel]) -> dict[str, tuple[str, ...]]:
+def places_of(root: type[BaseModel]) -> dict[str, tuple[str, ...]]:
     """Return the paths of every field, by the field's own name: where a misplaced one belongs."""
     found: dict[str, list[str]] = {}
     for path, alias in _walk(root, ""):
@@ -94,11 +93,14 @@ def places_of(root: type[ApiModel]) -> dict[str, tuple[str, ...]]:
     return {alias: tuple(paths) for alias, paths in found.items()}
 
 
-def attribute_docs(model: type[ApiModel]) -> dict[str, str]:
-    """Return what the class docstring's `Attributes:` section says of each field, by its Python name."""
-    text = (inspect.getdoc(model) or "").partition("\nAttributes:\n")[2]
-    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
-    return {name: " ".join(words.split()) for name, words in entries}
+def attribute_docs(model: type[BaseModel]) -> dict[str, str]:
+    """Return what the `Attributes:` sections of the class and its bases say of each field, by its Python name."""
+    docs: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        text = (inspect.cleandoc(each.__doc__ or "")).partition("\nAttributes:\n")[2]
+        entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
+        docs |= {name: " ".join(words.split()) for name, words in entries if name in model.model_fields}
+    return docs
 
 
 def summary(model: type[object]) -> str:
@@ -106,7 +108,7 @@ def summary(model: type[object]) -> str:
     return " ".join((inspect.getdoc(model) or "").partition("\nAttributes:\n")[0].split())
 
 
-def _walk(model: type[ApiModel], prefix: str) -> Iterator[tuple[str, str]]:
+def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
     for alias, info in fields_by_alias(model).items():
         path = f"{prefix}{alias}"
         yield path, alias

@@ -15,6 +15,8 @@ __all__ = [
     "EnvVar",
     "FieldSelector",
     "KeySelector",
+    "LabelName",
+    "LabelValue",
     "LocalObjectReference",
     "PodTemplate",
     "ResourceRequirements",
@@ -23,8 +25,8 @@ __all__ = [
     "TolerationOperator",
 ]
 
-_Label = Annotated[str, Field(max_length=316)]
-_LabelValue = Annotated[str, Field(max_length=63)]
+LabelName = Annotated[str, Field(max_length=316)]
+LabelValue = Annotated[str, Field(max_length=63)]
 
 
 class ResourceRequirements(ApiModel):
@@ -35,8 +37,8 @@ class ResourceRequirements(ApiModel):
         limits: what the container may not exceed, by resource name.
     """
 
-    requests: Annotated[Mapping[_Label, ResourceQuantity], Field(max_length=32)] = {}
-    limits: Annotated[Mapping[_Label, ResourceQuantity], Field(max_length=32)] = {}
+    requests: Annotated[Mapping[LabelName, ResourceQuantity], Field(max_length=32)] = {}
+    limits: Annotated[Mapping[LabelName, ResourceQuantity], Field(max_length=32)] = {}
 
 
 class TolerationOperator(StrEnum):
@@ -67,7 +69,7 @@ class Toleration(ApiModel):
 
     key: Annotated[str, Field(max_length=316)] | None = None
     operator: TolerationOperator = TolerationOperator.EQUAL
-    value: _LabelValue | None = None
+    value: LabelValue | None = None
     effect: TaintEffect | None = None
     toleration_seconds: int | None = None
 
@@ -162,7 +164,7 @@ class PodTemplate(ApiModel):
         priority_class_name: PriorityClass of the serving pods.
     """
 
-    node_selector: Annotated[Mapping[_Label, _LabelValue], Field(max_length=32)] = {}
+    node_selector: Annotated[Mapping[LabelName, LabelValue], Field(max_length=32)] = {}
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     runtime_class_name: KubernetesName | None = None
     image_pull_secrets: Annotated[tuple[LocalObjectReference, ...], Field(max_length=16)] = ()

@@ -1,114 +1,76 @@
-"""The CustomResourceDefinition of `InferenceEngine`."""
+"""The CustomResourceDefinitions of the kinds."""
 
 from typing import Any, Final
 
 import yaml
 from typing_extensions import override
 
-from enginesmith_operator.api.inference_engine import KIND, InferenceEngine, InferenceEngineSpec
 from enginesmith_operator.api.introspect import summary
-from enginesmith_operator.api.schema.rules import ROOT_RULES
+from enginesmith_operator.api.schema.kinds import GROUP, VERSION, Column, Kind
 from enginesmith_operator.api.schema.structural import Schema, schema_of_model
 
 __all__ = ["crd", "crd_yaml"]
 
-_GROUP: Final = "enginesmith.io"
-_PLURAL: Final = "inferenceengines"
 _HEADER: Final = "# Written by hack/generate-crds from operator/enginesmith_operator/api; do not edit.\n"
 
-_CONDITION: Final[Schema] = {
-    "type": "object",
-    "required": ["type", "status", "lastTransitionTime", "reason", "message"],
-    "properties": {
-        "type": {"type": "string", "maxLength": 316},
-        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-        "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
-        "lastTransitionTime": {"type": "string", "format": "date-time", "maxLength": 64},
-        "reason": {"type": "string", "minLength": 1, "maxLength": 1024},
-        "message": {"type": "string", "maxLength": 32768},
-    },
-}
 
-# What columns and conditions read; the rest of the status is kept as the operator writes it.
-_STATUS: Final[Schema] = {
-    "description": "What the operator found and did; never written by a user.",
-    "type": "object",
-    "x-kubernetes-preserve-unknown-fields": True,
-    "properties": {
-        "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
-        "serving": {"description": "Targets that serve, of all.", "type": "string", "maxLength": 63},
-        "targetNames": {"description": "Names of the targets, for a column.", "type": "string", "maxLength": 4096},
-        "conditions": {
-            "description": "Observations, one of each type.",
-            "type": "array",
-            "maxItems": 32,
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["type"],
-            "items": _CONDITION,
-        },
-    },
-}
-
-_READY: Final = '.status.conditions[?(@.type=="Ready")]'
-_COLUMNS: Final = (
-    {"name": "Ready", "type": "string", "jsonPath": f"{_READY}.status"},
-    {"name": "Serving", "type": "string", "jsonPath": ".status.serving"},
-    {"name": "Targets", "type": "string", "jsonPath": ".status.targetNames"},
-    {"name": "Reason", "type": "string", "jsonPath": f"{_READY}.reason"},
-    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-)
-
-
-def crd() -> dict[str, Any]:
+def crd(kind: Kind) -> dict[str, Any]:
     """Return the definition as plain values, in the order in which it is written."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{_PLURAL}.{_GROUP}"},
+        "metadata": {"name": kind.definition_name},
         "spec": {
-            "group": _GROUP,
+            "group": GROUP,
             "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "plural": _PLURAL,
-                "singular": KIND.lower(),
-                "shortNames": ["ie"],
+                "kind": kind.name,
+                "listKind": f"{kind.name}List",
+                "plural": kind.plural,
+                "singular": kind.name.lower(),
+                "shortNames": [kind.short_name],
                 "categories": ["enginesmith"],
             },
             "scope": "Namespaced",
             "versions": [
                 {
-                    "name": "v1alpha1",
+                    "name": VERSION,
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
-                    "additionalPrinterColumns": list(_COLUMNS),
-                    "schema": {"openAPIV3Schema": _root()},
+                    "additionalPrinterColumns": [_column(column) for column in kind.columns],
+                    "schema": {"openAPIV3Schema": _root(kind)},
                 }
             ],
         },
     }
 
 
-def crd_yaml() -> str:
+def crd_yaml(kind: Kind) -> str:
     """Return the definition as the text of its file."""
-    return _HEADER + yaml.dump(crd(), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return _HEADER + yaml.dump(crd(kind), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
-def _root() -> Schema:
-    return {
-        "description": summary(InferenceEngine),
+def _column(column: Column) -> dict[str, Any]:
+    written: dict[str, Any] = {"name": column.name, "type": column.type, "jsonPath": column.path}
+    return written | ({"priority": column.priority} if column.priority else {})
+
+
+def _root(kind: Kind) -> Schema:
+    root: Schema = {
+        "description": summary(kind.root),
         "type": "object",
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string", "maxLength": 63},
             "kind": {"type": "string", "maxLength": 63},
             "metadata": {"type": "object"},
-            "spec": {"description": summary(InferenceEngineSpec)} | schema_of_model(InferenceEngineSpec),
-            "status": _STATUS,
+            "spec": {"description": summary(kind.spec)} | schema_of_model(kind.spec),
+            "status": {"description": summary(kind.status)} | schema_of_model(kind.status, defaults=False),
         },
-        "x-kubernetes-validations": [rule._asdict() for rule in ROOT_RULES],
     }
+    if kind.rules:
+        root["x-kubernetes-validations"] = [rule._asdict() for rule in kind.rules]
+    return root
 
 
 class _Dumper(yaml.SafeDumper):

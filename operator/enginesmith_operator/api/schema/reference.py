@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from pydantic import WithJsonSchema
+from pydantic import BaseModel, WithJsonSchema
 
-from enginesmith_operator.api.base import ApiModel
 from enginesmith_operator.api.inference_engine import API_VERSION, InferenceEngine, InferenceEngineSpec
 from enginesmith_operator.api.introspect import FieldType, attribute_docs, field_type, fields_by_alias, summary
 from enginesmith_operator.api.quantities import BYTES_PATTERN, DURATION_PATTERN, QUANTITY_PATTERN
@@ -53,7 +52,7 @@ class FieldEntry(NamedTuple):
     meaning: str
     required: bool
     section: str
-    model: type[ApiModel]
+    model: type[BaseModel]
 
 
 def field_entries() -> tuple[FieldEntry, ...]:
@@ -83,7 +82,7 @@ def reference_page(examples: Sequence[Mapping[str, Any]]) -> str:
 _TABLE_HEAD: Final = "| field | type | default | meaning | example |\n|---|---|---|---|---|\n"
 
 
-def _entries(model: type[ApiModel], prefix: str, section: str) -> Iterator[FieldEntry]:
+def _entries(model: type[BaseModel], prefix: str, section: str) -> Iterator[FieldEntry]:
     docs = attribute_docs(model)
     for name, info in model.model_fields.items():
         alias = info.alias or name

@@ -7,8 +7,11 @@ later. They index with a literal list instead of two-variable comprehensions, wh
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from pydantic import BaseModel
+
 from enginesmith_contract.backends import Precision
-from enginesmith_operator.api.base import ApiModel
+from enginesmith_operator.api.engine_build import EngineBuildSpec, EngineBuildStatus
+from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.model import MODEL_SCHEMES, ModelSpec
 from enginesmith_operator.api.pod_template import EnvSource, EnvVar
@@ -17,7 +20,7 @@ from enginesmith_operator.api.store import StoreSpec
 from enginesmith_operator.api.targets import AutoscalingSpec, TargetSpec
 from enginesmith_operator.api.verification import InputValuesSpec
 
-__all__ = ["OVERRIDES", "ROOT_RULES", "RULES", "UNIQUE_LISTS", "Rule"]
+__all__ = ["BUILD_ROOT_RULES", "ENGINE_ROOT_RULES", "MAP_LISTS", "OVERRIDES", "RULES", "Rule"]
 
 
 class Rule(NamedTuple):
@@ -41,7 +44,7 @@ def _exactly_one(*fields: str) -> Rule:
     return Rule(f"{counted} == 1", f"expected exactly one of {', '.join(fields)}")
 
 
-RULES: Final[Mapping[type[ApiModel], tuple[Rule, ...]]] = {
+RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
     InferenceEngineSpec: (
         Rule(
             "!has(self.targets) || self.targets.all(t, self.targets.exists_one(other, other.name == t.name))",
@@ -72,6 +75,7 @@ RULES: Final[Mapping[type[ApiModel], tuple[Rule, ...]]] = {
         _exactly_one("pvc", "s3", "oci", "path"),
         Rule("!has(self.path)", "a folder of this machine cannot be reached from the cluster"),
     ),
+    EngineBuildSpec: (Rule("self == oldSelf", "the spec never changes: another build is another EngineBuild"),),
     EnvSource: (_exactly_one("secretKeyRef", "configMapKeyRef", "fieldRef"),),
     EnvVar: (Rule("!(has(self.value) && has(self.valueFrom))", "value and valueFrom exclude each other"),),
     ModelSpec: (
@@ -82,15 +86,27 @@ RULES: Final[Mapping[type[ApiModel], tuple[Rule, ...]]] = {
     ),
 }
 
-ROOT_RULES: Final = (
+ENGINE_ROOT_RULES: Final = (
     Rule(
         "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')",
         "metadata.name: expected at most 63 of a-z, 0-9 and '-', with a letter first (Services carry it)",
     ),
 )
+BUILD_ROOT_RULES: Final = (
+    Rule(
+        "size(self.metadata.name) <= 63",
+        "metadata.name: expected at most 63 letters (the Job carries it)",
+    ),
+)
 
-UNIQUE_LISTS: Final = frozenset({(InferenceEngineSpec, "targets"), (InferenceEngineSpec, "profiles")})
-"""Lists whose entries are known by their name."""
+MAP_LISTS: Final[Mapping[tuple[type[BaseModel], str], str]] = {
+    (InferenceEngineSpec, "targets"): "name",
+    (InferenceEngineSpec, "profiles"): "name",
+    (EngineStatus, "targets"): "name",
+    (EngineStatus, "conditions"): "type",
+    (EngineBuildStatus, "conditions"): "type",
+}
+"""Lists whose entries are known by one of their fields."""
 
 # A word or a mapping. Structural schemas have no union, so the API server checks the word and the operator the mapping.
 _PRECISION: Final[Mapping[str, Any]] = {
@@ -100,7 +116,7 @@ _PRECISION: Final[Mapping[str, Any]] = {
     "maxProperties": 5,
 }
 
-OVERRIDES: Final[Mapping[tuple[type[ApiModel], str], Mapping[str, Any]]] = {
+OVERRIDES: Final[Mapping[tuple[type[BaseModel], str], Mapping[str, Any]]] = {
     (InferenceEngineSpec, "precision"): _PRECISION,
     # No default: with one, a target that autoscales would have both.
     (TargetSpec, "replicas"): {"type": "integer", "format": "int64", "minimum": 0, "maximum": 10_000},

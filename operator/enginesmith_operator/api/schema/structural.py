@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import annotated_types
-from pydantic import WithJsonSchema
+from pydantic import BaseModel, WithJsonSchema
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from enginesmith_operator.api.base import ApiModel
 from enginesmith_operator.api.introspect import FieldType, attribute_docs, field_type, fields_by_alias
-from enginesmith_operator.api.schema.rules import OVERRIDES, RULES, UNIQUE_LISTS
+from enginesmith_operator.api.schema.rules import MAP_LISTS, OVERRIDES, RULES
 
 __all__ = ["Schema", "default_of", "schema_of_model"]
 
@@ -26,14 +25,20 @@ _MAX_ITEMS: Final = 256
 _MAX_PROPERTIES: Final = 256
 
 
-def schema_of_model(model: type[ApiModel]) -> Schema:
-    """Return the schema of a model, fields in the order of the class."""
+def schema_of_model(model: type[BaseModel], *, defaults: bool = True) -> Schema:
+    """Return the schema of a model, fields in the order of the class.
+
+    Args:
+        model: of the contract or of the kinds.
+        defaults: whether the API server fills in what is left out; it must not in a status, which is then never what
+            the operator wrote.
+    """
     docs = attribute_docs(model)
     properties: dict[str, Schema] = {}
     required: list[str] = []
     for alias, info in fields_by_alias(model).items():
         name = next(name for name, each in model.model_fields.items() if each is info)
-        properties[alias] = _schema_of_field(model, alias, info, docs[name])
+        properties[alias] = _schema_of_field(model, alias, info, docs[name], defaults=defaults)
         if info.is_required():
             required.append(alias)
     schema: Schema = {"type": "object", "properties": properties}
@@ -48,7 +53,7 @@ def default_of(info: FieldInfo) -> Any:  # noqa: ANN401 - any JSON value
     """Return a field's default as JSON, None where it has none or is a structure whose fields have their own."""
     if info.default is PydanticUndefined or info.default is None:
         return None
-    if isinstance(info.default, ApiModel | Mapping | tuple):
+    if isinstance(info.default, BaseModel | Mapping | tuple):
         return None
     holder = info.default
     for each in info.metadata:
@@ -58,38 +63,41 @@ def default_of(info: FieldInfo) -> Any:  # noqa: ANN401 - any JSON value
     return getattr(holder, "value", holder)
 
 
-def _schema_of_field(model: type[ApiModel], alias: str, info: FieldInfo, description: str) -> Schema:
+def _schema_of_field(
+    model: type[BaseModel], alias: str, info: FieldInfo, description: str, *, defaults: bool
+) -> Schema:
     sentence = description[:1].upper() + description[1:]
     schema: Schema = {"description": sentence}
     kind = field_type(info.annotation, tuple(info.metadata))
     override = OVERRIDES.get((model, alias))
-    schema |= override if override is not None else _schema_of_type(kind)
-    if (model, alias) in UNIQUE_LISTS:
-        schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-    default = default_of(info)
+    schema |= override if override is not None else _schema_of_type(kind, defaults=defaults)
+    key = MAP_LISTS.get((model, alias))
+    if key is not None:
+        schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+    default = default_of(info) if defaults else None
     if default is not None and override is None:
         schema["default"] = default
     return schema
 
 
-def _schema_of_type(kind: FieldType) -> Schema:
+def _schema_of_type(kind: FieldType, *, defaults: bool) -> Schema:
     for each in reversed(kind.metadata):
         if isinstance(each, WithJsonSchema):
             return dict(each.json_schema or {})
     if kind.model is not None:
-        return schema_of_model(kind.model)
+        return schema_of_model(kind.model, defaults=defaults)
     if kind.enum is not None:
         return {"type": "string", "enum": [member.value for member in kind.enum]}
     if kind.item is not None:
-        return _schema_of_collection(kind, kind.item)
+        return _schema_of_collection(kind, kind.item, defaults=defaults)
     return _schema_of_scalar(kind)
 
 
-def _schema_of_collection(kind: FieldType, item: FieldType) -> Schema:
+def _schema_of_collection(kind: FieldType, item: FieldType, *, defaults: bool) -> Schema:
     if kind.origin is tuple:
-        items = {"type": "array", "items": _schema_of_type(item), "maxItems": _MAX_ITEMS}
+        items = {"type": "array", "items": _schema_of_type(item, defaults=defaults), "maxItems": _MAX_ITEMS}
         return items | _bounds(kind, "minItems", "maxItems")
-    values = _schema_of_type(item)
+    values = _schema_of_type(item, defaults=defaults)
     mapping = {"type": "object", "additionalProperties": values, "maxProperties": _MAX_PROPERTIES}
     return mapping | _bounds(kind, "minProperties", "maxProperties")
 
