@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 from google.protobuf.message import Message
 from onnx import TensorProto, helper
 
-from enginesmith_contract.backends import Backend, Toolchain
+from enginesmith_contract.backends import Backend, Hardware, Toolchain
 from enginesmith_contract.keys import EngineKeyInputs, engine_key
 from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import Batching, ReferenceSet
@@ -37,6 +37,14 @@ from enginesmith_runtime.server.repository import Repository
 from enginesmith_runtime.server.transport.interface import Answer, CallContext
 from enginesmith_runtime.store.open import open_store
 
+FAKE_GPU_SERVER = Path(__file__).with_name("fake_gpu_server.py")
+FAKE_GPU = Hardware(
+    product="NVIDIA-H100-80GB-HBM3",
+    compute_capability="9.0",
+    memory_mib=81559,
+    multiprocessors=132,
+    driver="580.159.04",
+)
 SERVICE = "/inference.GRPCInferenceService"
 _DTYPES = {
     TensorProto.FLOAT: DType.FP32,
@@ -51,14 +59,25 @@ _DTYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """One ONNX file to publish as an engine of the onnxruntime backend."""
+    """One ONNX file to publish as an engine, of the onnxruntime backend where `gpu` is None."""
 
     model: Path
+    gpu: Hardware | None = None
     profiles: tuple[Profile, ...] = ()
     batching: Batching = field(default_factory=lambda: Batching(proved=False))
     version: str = onnxruntime.__version__
     verification: Verification = field(default_factory=lambda: Verification(status=VerificationStatus.PASSED))
     references: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """What runs it."""
+        return Backend.ONNXRUNTIME if self.gpu is None else Backend.TENSORRT
+
+    @property
+    def provider(self) -> str | None:
+        """ONNX Runtime's; None on a GPU, which TensorRT has."""
+        return "cpu" if self.gpu is None else None
 
 
 class EngineStore:
@@ -75,10 +94,11 @@ class EngineStore:
         path = publication.model
         inputs = EngineKeyInputs(
             preparation_key="0" * 64,
-            backend=Backend.ONNXRUNTIME,
+            backend=publication.backend,
             backend_version=publication.version,
             arch=host_hardware().arch,
-            provider="cpu",
+            gpu_product=publication.gpu and publication.gpu.product,
+            provider=publication.provider,
             flags={"model": str(path), "profiles": repr(publication.profiles), "is": repr(publication.verification)},
         )
         files = self._store.put_files(path.parent, [path])
@@ -95,9 +115,12 @@ class EngineStore:
             profiles=publication.profiles,
             batching=publication.batching,
             toolchain=Toolchain(
-                name="onnxruntime", backend=Backend.ONNXRUNTIME, version=publication.version, provider="cpu"
+                name=publication.backend.value,
+                backend=publication.backend,
+                version=publication.version,
+                provider=publication.provider,
             ),
-            hardware=host_hardware(),
+            hardware=publication.gpu or host_hardware(),
             timings=Timings(build_seconds=0.1),
             verification=publication.verification,
             references=self._put_references(publication),
@@ -139,6 +162,7 @@ class RunningServer:
     process: subprocess.Popen[str]
     ready: dict[str, object]
     log: Path
+    last_word: Path
 
     @property
     def address(self) -> str:
@@ -180,9 +204,9 @@ def engine_store(tmp_path_factory: pytest.TempPathFactory) -> EngineStore:
 
 @pytest.fixture(scope="session")
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """adder.onnx, echo.onnx (every datatype) and slow.onnx (as many steps as its input says)."""
+    """adder, echo (every datatype), slow (as many steps as its input says) and doubler (what the fake GPU runs)."""
     folder = tmp_path_factory.mktemp("models")
-    for name, model in (("adder", _adder()), ("echo", _echo()), ("slow", _slow())):
+    for name, model in (("adder", _adder()), ("echo", _echo()), ("slow", _slow()), ("doubler", _doubler())):
         onnx.checker.check_model(model)
         onnx.save(model, folder / f"{name}.onnx")
     return folder
@@ -221,28 +245,43 @@ def slow_key(engine_store: EngineStore, models_folder: Path) -> str:
     return engine_store.publish(Publication(model=models_folder / "slow.onnx"))
 
 
+@pytest.fixture(scope="session")
+def fake_gpu_key(engine_store: EngineStore, models_folder: Path) -> str:
+    """An engine for the GPU that `fake_gpu_server.py` fakes; its file is never read."""
+    profile = Profile(inputs={"data": ShapeRange(min=(1,), opt=(2,), max=(1 << 20,))})
+    return engine_store.publish(
+        Publication(model=models_folder / "doubler.onnx", gpu=FAKE_GPU, version="10.6.0.26", profiles=(profile,))
+    )
+
+
 StartServer = Callable[..., RunningServer]
 MakeRequest = Callable[..., pb.ModelInferRequest]
 
 
 @contextmanager
-def running_server(folder: Path, request: ServeRequest) -> Iterator[RunningServer]:
+def running_server(
+    folder: Path, request: ServeRequest, program: Sequence[str | Path] = ("-m", "enginesmith_runtime.server")
+) -> Iterator[RunningServer]:
     """Start a server and wait for its word; it is killed at the end where the test did not stop it."""
     request_file, log = folder / "request.json", folder / "server.log"
     request_file.write_bytes(request.to_json())
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "enginesmith_runtime.server", "--request", str(request_file)],
+            [sys.executable, *program, "--request", str(request_file)],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env={**os.environ, "ENGINESMITH_LOG_FORMAT": "json"},
+            env={
+                **os.environ,
+                "ENGINESMITH_LOG_FORMAT": "json",
+                "ENGINESMITH_TERMINATION_LOG": str(folder / "termination.json"),
+            },
         )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, log.read_text()
-        yield RunningServer(process, json.loads(line), log)
+        yield RunningServer(process, json.loads(line), log, folder / "termination.json")
     finally:
         process.kill()
         process.wait()
@@ -254,10 +293,14 @@ def start_server(tmp_path: Path, engine_store: EngineStore) -> Iterator[StartSer
     """Start a server for models by name and key; options are those of ServeRequest and `instances`."""
     open_servers = []
 
-    def start(keys: Mapping[str, str], *, instances: int = 1, **options: object) -> RunningServer:
+    def start(
+        keys: Mapping[str, str], *, instances: int = 1, fake_gpu: bool = False, **options: object
+    ) -> RunningServer:
         folder = tmp_path / f"server-{len(open_servers)}"
         folder.mkdir()
-        context = running_server(folder, serve_request(engine_store, keys, instances=instances, **options))
+        program = (FAKE_GPU_SERVER,) if fake_gpu else ("-m", "enginesmith_runtime.server")
+        request = serve_request(engine_store, keys, instances=instances, **options)
+        context = running_server(folder, request, program)
         server = context.__enter__()
         open_servers.append(context)
         return server
@@ -436,6 +479,17 @@ def _slow() -> onnx.ModelProto:
         initializer=[start, yes],
     )
     return _model(graph)
+
+
+def _doubler() -> onnx.ModelProto:
+    inputs = [
+        helper.make_tensor_value_info("command", TensorProto.INT64, [1]),
+        helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n"]),
+    ]
+    outputs = [helper.make_tensor_value_info("doubled", TensorProto.FLOAT, ["n"])]
+    return _model(
+        helper.make_graph([helper.make_node("Add", ["data", "data"], ["doubled"])], "doubler", inputs, outputs)
+    )
 
 
 def _model(graph: onnx.GraphProto) -> onnx.ModelProto:

@@ -14,6 +14,7 @@ import pytest
 
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.pull_request import ServingReport
 from enginesmith_contract.serve_request import ServedModel, ServeRequest
 from enginesmith_contract.verification import Verification, VerificationStatus
 
@@ -175,3 +176,17 @@ def test_a_signal_that_was_held_back_while_the_server_was_started_is_heard() -> 
         [sys.executable, "-c", held_back, waits], check=True, capture_output=True, text=True, timeout=60
     )
     assert run.stdout == "True\n"
+
+
+def test_a_refusal_is_left_for_kubelet_as_a_report(tmp_path: Path, engine_store: Store, models_folder: Path) -> None:
+    key = engine_store.publish(model=models_folder / "adder.onnx", profiles=(_PROFILE,), version="1.2.4")
+    last_word = tmp_path / "termination.json"
+    # The request itself, as a pod's variable has it.
+    request = json.dumps({"models": [{"name": "adder", "target": "cpu", "engineKey": key, "store": engine_store.uri}]})
+    variables = {"ENGINESMITH_SERVE_REQUEST": request, "ENGINESMITH_TERMINATION_LOG": str(last_word)}
+    _assert_refused(_run([], variables), ExitCode.ENGINE_REFUSED, "1.2.4")
+    report = ServingReport.from_json(last_word.read_bytes())
+    assert report.engine_key == key
+    assert report.failure is not None
+    assert report.failure.exit_code == ExitCode.ENGINE_REFUSED
+    assert "1.2.4" in report.failure.why

@@ -16,6 +16,7 @@ from enginesmith_contract.serve_request import ServeRequest
 from enginesmith_runtime.progress_output import open_reporter
 from enginesmith_runtime.server.announcement import Endpoints, ready_line, ready_text
 from enginesmith_runtime.server.app import serve
+from enginesmith_runtime.server.last_word import write_report
 
 __all__ = ["main"]
 
@@ -24,27 +25,33 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Read the request and serve; every failure is one sentence on stderr and an exit code."""
     parser = argparse.ArgumentParser(prog="python -m enginesmith_runtime.server", description=__doc__)
     parser.add_argument(
-        "--request", help=f"file with a ServeRequest as JSON, /dev/fd/N too (default: ${environment.SERVE_REQUEST})"
+        "--request",
+        help=f"a ServeRequest as JSON, or a file of it, /dev/fd/N too (default: ${environment.SERVE_REQUEST})",
     )
     parsed = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     log_format = os.environ.get(environment.LOG_FORMAT, "auto")
+    request: ServeRequest | None = None
     try:
         request = _read_request(parsed.request or os.environ.get(environment.SERVE_REQUEST))
         with open_reporter(log_format, sys.stderr) as reporter:
-            return serve(request, _announcer(log_format), reporter)
+            serve(request, _announcer(log_format), reporter)
     except EnginesmithError as error:
         print(f"enginesmith: {error}", file=sys.stderr)  # noqa: T201 - the process's last word
+        write_report(error, request, os.environ.get(environment.TERMINATION_LOG))
         return error.exit_code
+    return ExitCode.OK
 
 
-def _read_request(path: str | None) -> ServeRequest:
-    if path is None:
+def _read_request(given: str | None) -> ServeRequest:
+    if given is None:
         raise ServeError(
             "no request was given", remedy=f"pass --request FILE or set {environment.SERVE_REQUEST}", reason="NoRequest"
         )
+    inline = given.lstrip().startswith("{")
+    path = "the request" if inline else given
     try:
-        request = ServeRequest.from_json(Path(path).read_bytes())
+        request = ServeRequest.from_json(given.encode() if inline else Path(given).read_bytes())
     except OSError as error:
         raise ServeError(
             "the request cannot be read", where=path, why=error.strerror or str(error), reason="NoRequest"

@@ -8,17 +8,16 @@
 A second signal skips what is left of the delay and of the grace.
 """
 
-import logging
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from enginesmith_contract.errors import EngineRefusedError
-from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.errors import DeviceFailedError
 from enginesmith_contract.serve_request import ServeRequest
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.server.announcement import Endpoints
@@ -26,6 +25,7 @@ from enginesmith_runtime.server.grpc_transport import GrpcLimits, GrpcTransport
 from enginesmith_runtime.server.health import HEALTH_SERVICE, HealthBoard
 from enginesmith_runtime.server.loading import Loading, load_model
 from enginesmith_runtime.server.metrics import start_metrics
+from enginesmith_runtime.server.protocol.errors import device_failed
 from enginesmith_runtime.server.protocol.infer import Inference, InferenceLimits
 from enginesmith_runtime.server.protocol.service import SERVICE, inference_methods
 from enginesmith_runtime.server.reflection import Reflection
@@ -35,9 +35,10 @@ from enginesmith_runtime.server.transport.interface import Methods
 
 __all__ = ["serve"]
 
-_log = logging.getLogger(__name__)
-
 _HURRIED_GRACE_SECONDS: Final = 0.5
+
+_FAREWELL_SECONDS: Final = 0.5
+"""How long a server whose device failed still refuses requests before it closes its connections."""
 
 _OTHER_CALLS: Final = 128
 """Threads beside those of inferences: streams, watchers, questions about models."""
@@ -45,10 +46,11 @@ _OTHER_CALLS: Final = 128
 _PROBE_CALLS: Final = 16
 
 
-def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter: Reporter) -> ExitCode:
-    """Serve until told to stop; returns what the process exits with.
+def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter: Reporter) -> None:
+    """Serve until told to stop.
 
     Raises:
+        DeviceFailedError: the device broke while it served.
         EnginesmithError: a model cannot be served or an address cannot be had.
     """
     stopping = Stopping()
@@ -66,7 +68,8 @@ def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter
         process.drain()
         process.close()
         remove_folder()
-    return stopping.exit_code
+    if stopping.failure is not None:
+        raise stopping.failure
 
 
 class _Process:
@@ -122,7 +125,10 @@ class _Process:
         was_ready = self._repository.ready
         self._repository.draining = True
         self._health.stop_serving()
-        if was_ready:
+        if self._stopping.failure is not None:
+            # Requests on their way still get the sentence and not a connection that breaks.
+            time.sleep(_FAREWELL_SECONDS)
+        elif was_ready:
             self._stopping.hurried.wait(self._request.drain_delay_seconds)
         ended = threading.Event()
         threading.Thread(target=self._shorten_grace, args=(ended,), name="hurry", daemon=True).start()
@@ -148,9 +154,14 @@ class _Process:
         )
         return GrpcTransport(methods, limits)
 
-    def _lose_device(self, error: EngineRefusedError) -> None:
-        _log.error("the device failed: %s", error)
-        self._stopping.lose_device()
+    def _lose_device(self, error: DeviceFailedError) -> None:
+        """Answer nothing more, at once and on whichever thread found out; the main thread ends the process."""
+        self._repository.draining = True
+        self._health.stop_serving()
+        for entry in self._repository:
+            if entry.model is not None:
+                entry.model.pool.refuse_all(device_failed(error))
+        self._stopping.lose_device(error)
 
     def _shorten_grace(self, ended: threading.Event) -> None:
         self._stopping.hurried.wait()

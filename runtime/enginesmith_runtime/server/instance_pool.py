@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from enginesmith_runtime.engines.interface import Instance
 from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
@@ -20,6 +21,8 @@ from enginesmith_runtime.server.transport.interface import CallContext
 __all__ = ["InstancePool", "Job"]
 
 _log = logging.getLogger(__name__)
+
+_SHUTTING_DOWN: Final = "the server is shutting down; send the request to another one"
 
 
 class Job(ABC):
@@ -51,7 +54,7 @@ class InstancePool:
         self._idle = list(instances)
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self._refusal: ProtocolError | None = None
         self._threads = tuple(
             threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True) for index in range(self.size)
         )
@@ -77,11 +80,12 @@ class InstancePool:
         """Run a job here and now, or queue it.
 
         Raises:
-            ProtocolError: RESOURCE_EXHAUSTED where the queue is full, UNAVAILABLE once the pool is closed.
+            ProtocolError: RESOURCE_EXHAUSTED where the queue is full; what `refuse_all` was told.
         """
         with self._changed:
-            if self._closed:
-                raise ProtocolError(Code.UNAVAILABLE, "the server is shutting down; send the request to another one")
+            if self._refusal is not None:
+                # A new one each time: an exception collects the traceback of whoever raises it.
+                raise ProtocolError(self._refusal.code, self._refusal.message, reason=self._refusal.reason)
             # Idle instances take a job each before anything counts as waiting.
             ahead = len(self._waiting) - len(self._idle)
             instance = self._idle.pop() if ahead < 0 and job.context.may_run_here else None
@@ -92,15 +96,20 @@ class InstancePool:
         else:
             self._run(job, instance)
 
-    def close(self, timeout_seconds: float) -> None:
-        """Refuse what waits, give what runs the time to end, free the instances."""
+    def refuse_all(self, error: ProtocolError) -> None:
+        """Refuse what waits and whatever comes from now on; what runs may end. The first error given stays."""
         with self._changed:
-            self._closed = True
+            self._refusal = self._refusal or error
             refused = tuple(self._waiting)
             self._waiting.clear()
             self._changed.notify_all()
-            for job in refused:
-                job.refuse(ProtocolError(Code.UNAVAILABLE, "the server shut down before the request ran"))
+        for job in refused:
+            job.refuse(error)
+
+    def close(self, timeout_seconds: float) -> None:
+        """Refuse what waits, give what runs the time to end, free the instances."""
+        self.refuse_all(ProtocolError(Code.UNAVAILABLE, _SHUTTING_DOWN, reason="ShuttingDown"))
+        with self._changed:
             ended = self._changed.wait_for(lambda: not self.running, timeout_seconds)
         if not ended:
             # Freeing an instance under a running inference would crash the process instead of ending it.
@@ -119,6 +128,7 @@ class InstancePool:
                 Code.RESOURCE_EXHAUSTED,
                 f"the queue is full: {self.size} inferences run and {self.queue_limit} requests wait; try again later "
                 "or on another replica",
+                reason="QueueFull",
             )
         self._waiting.append(job)
         self._changed.notify()
@@ -134,8 +144,8 @@ class InstancePool:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or (self._waiting and self._idle))
-                if self._closed:
+                self._changed.wait_for(lambda: self._refusal or (self._waiting and self._idle))
+                if self._refusal:
                     return
                 job, instance = self._waiting.popleft(), self._idle.pop()
             self._run(job, instance)
@@ -150,7 +160,7 @@ class InstancePool:
             job.refuse(error)
         with self._changed:
             self._idle.append(instance)
-            if self._closed:
+            if self._refusal:
                 self._changed.notify_all()
             elif self._waiting:
                 self._changed.notify()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
+from enginesmith_contract.errors import DeviceFailedError
 from enginesmith_contract.exit_codes import ExitCode
 
 __all__ = ["Stopping"]
@@ -24,13 +25,13 @@ class Stopping:
     Attributes:
         begun: the process shall end.
         hurried: without waiting for anything.
-        exit_code: what it then returns.
+        failure: what the process dies of; None where it was asked to stop.
     """
 
     def __init__(self) -> None:
         self.begun = threading.Event()
         self.hurried = threading.Event()
-        self.exit_code = ExitCode.OK
+        self.failure: DeviceFailedError | None = None
         self._clean_up: Callable[[], None] | None = None
         heard, hears = os.pipe()
         os.set_blocking(hears, False)
@@ -45,9 +46,9 @@ class Stopping:
         """While this is set, a signal ends the process right after `clean_up`: nobody is served yet."""
         self._clean_up = clean_up
 
-    def lose_device(self) -> None:
-        """End because the device is broken: nothing that runs will succeed."""
-        self.exit_code = ExitCode.DEVICE_FAILED
+    def lose_device(self, error: DeviceFailedError) -> None:
+        """End because the device is broken: nothing that runs will succeed. The first error is the one to report."""
+        self.failure = self.failure or error
         self.hurried.set()
         self.begun.set()
 

@@ -7,8 +7,11 @@ The codes are those of gRPC that the protocol uses; a transport adapter maps the
 import logging
 import secrets
 from enum import Enum, unique
+from typing import Final
 
-__all__ = ["Code", "ProtocolError", "internal_error"]
+from enginesmith_contract.errors import DeviceFailedError, InferenceError
+
+__all__ = ["Code", "ProtocolError", "device_failed", "inference_failed", "internal_error"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,17 +30,27 @@ class Code(Enum):
     UNAVAILABLE = 14
 
 
+_INFERENCE_CODES: Final = {
+    "OutOfMemory": Code.RESOURCE_EXHAUSTED,
+    "RequestTooLarge": Code.RESOURCE_EXHAUSTED,
+    "OutputTooLarge": Code.INVALID_ARGUMENT,
+}
+"""Of InferenceError's reasons; any other one is in the model or in the values, and nobody knows which."""
+
+
 class ProtocolError(Exception):
     """A refusal that the client reads.
 
     Attributes:
         code: how to handle it.
         message: one line naming the tensor, what was found and what would do.
+        reason: a stable CamelCase word for counters, finer than the code.
     """
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, *, reason: str = "") -> None:
         self.code = code
         self.message = message
+        self.reason = reason or code.name.title().replace("_", "")
         super().__init__(message)
 
 
@@ -46,3 +59,18 @@ def internal_error(error: BaseException) -> ProtocolError:
     incident = secrets.token_hex(4)
     _log.error("internal error %s", incident, exc_info=error)
     return ProtocolError(Code.INTERNAL, f"internal error {incident}; the server's log says more under this id")
+
+
+def device_failed(error: DeviceFailedError) -> ProtocolError:
+    """Return what every request is told once the device broke: another replica can answer it."""
+    return ProtocolError(
+        Code.UNAVAILABLE,
+        f"the device failed, and this server ends; send the request to another replica: {error.what}",
+        reason="DeviceFailed",
+    )
+
+
+def inference_failed(error: InferenceError) -> ProtocolError:
+    """Return what a client is told of an inference that failed alone; the engine goes on."""
+    code = _INFERENCE_CODES.get(error.reason, Code.INTERNAL)
+    return ProtocolError(code, " ".join(error.sentence().split()), reason=error.reason)

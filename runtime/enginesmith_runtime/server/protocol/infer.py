@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from enginesmith_contract.errors import EngineRefusedError, SpecError
+from enginesmith_contract.errors import DeviceFailedError, InferenceError, SpecError
 from enginesmith_contract.protos.inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
@@ -14,7 +14,13 @@ from enginesmith_contract.protos.inference_pb2 import (
 )
 from enginesmith_runtime.engines.interface import Array, Instance
 from enginesmith_runtime.server.instance_pool import Job
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError, internal_error
+from enginesmith_runtime.server.protocol.errors import (
+    Code,
+    ProtocolError,
+    device_failed,
+    inference_failed,
+    internal_error,
+)
 from enginesmith_runtime.server.protocol.messages import parse
 from enginesmith_runtime.server.protocol.request_plan import PlanCache, RequestPlan
 from enginesmith_runtime.server.protocol.wire import split_raw_inputs, wrap_message
@@ -24,7 +30,7 @@ from enginesmith_runtime.server.transport.interface import Answer, CallContext, 
 
 __all__ = ["DeviceLost", "Inference", "InferenceLimits"]
 
-DeviceLost = Callable[[EngineRefusedError], None]
+DeviceLost = Callable[[DeviceFailedError], None]
 _FIELD_INFER_RESPONSE = ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
 
@@ -145,9 +151,12 @@ class _InferJob(Job):
             self.refuse(error)
         except SpecError as error:
             self.refuse(ProtocolError(Code.INVALID_ARGUMENT, error.sentence()))
-        except EngineRefusedError as error:
-            self.refuse(ProtocolError(Code.UNAVAILABLE, "the device failed; send the request to another replica"))
+        except DeviceFailedError as error:
+            # First: no later request may reach the engine while this one is answered.
             self._device_lost(error)
+            self.refuse(device_failed(error))
+        except InferenceError as error:
+            self.refuse(inference_failed(error))
         except Exception as error:  # noqa: BLE001 - a backend may raise anything, and the client must be answered
             self.refuse(internal_error(error))
         else:
@@ -168,6 +177,7 @@ class _InferJob(Job):
                 Code.RESOURCE_EXHAUSTED,
                 f"the answer has {len(body)} bytes, more than this server's limit of {self._limits.max_message_bytes}; "
                 "ask for fewer outputs or send a smaller batch",
+                reason="AnswerTooLarge",
             )
         times = RunTimes(
             queue=started_ns - self.queued_ns,

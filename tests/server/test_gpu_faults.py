@@ -1,0 +1,140 @@
+"""A GPU that fails under a server: who is told what, and how the process ends. The GPU is `fake_gpu_server.py`'s."""
+
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2
+
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.failure import Failure
+from enginesmith_contract.protos import inference_pb2 as pb
+from enginesmith_contract.pull_request import ServingReport
+from enginesmith_runtime.server.last_word import encode_report
+
+pytestmark = pytest.mark.slow
+
+Server = Any
+Client = Any  # the fixtures' own types; a test module imports no other
+Connect = Callable[[str], Client]
+StartServer = Callable[..., Any]
+
+RUN, RUN_OUT_OF_MEMORY, FAIL, HANG = range(4)
+"""Commands of the fake engine."""
+
+
+def _request(command: int, value: float = 1.0) -> pb.ModelInferRequest:
+    tensor = pb.ModelInferRequest.InferInputTensor
+    return pb.ModelInferRequest(
+        model_name="doubler",
+        inputs=[
+            tensor(name="command", datatype="INT64", shape=[1]),
+            tensor(name="data", datatype="FP32", shape=[2]),
+        ],
+        raw_input_contents=[np.array([command], np.int64).tobytes(), np.full(2, value, np.float32).tobytes()],
+    )
+
+
+def _metrics(server: Server) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://{server.ready['metrics']}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+def _wait_until(server: Server, metric: str, count: int) -> None:
+    for _ in range(500):
+        if sum(value for name, value in _metrics(server).items() if name.startswith(metric)) >= count:
+            return
+        threading.Event().wait(0.01)
+    pytest.fail(f"{metric} never was {count}")
+
+
+def test_a_request_without_memory_is_told_so_and_the_server_goes_on(
+    start_server: StartServer, connect: Connect, fake_gpu_key: str
+) -> None:
+    server = start_server({"doubler": fake_gpu_key}, fake_gpu=True)
+    client = connect(server.address)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.infer(_request(RUN_OUT_OF_MEMORY))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "no memory for this request: 12 MiB. Send less." in caught.value.details()
+    assert np.frombuffer(client.infer(_request(RUN, 3)).raw_output_contents[0], np.float32).tolist() == [6, 6]
+    assert client.call("ServerReady", pb.ServerReadyRequest()).ready
+    assert server.stop() == ExitCode.OK
+
+
+def test_a_failed_device_ends_the_server_with_its_code_and_a_report(
+    start_server: StartServer, connect: Connect, fake_gpu_key: str
+) -> None:
+    # The delay and the grace of an ordinary stop must not keep a broken pod alive.
+    server = start_server({"doubler": fake_gpu_key}, fake_gpu=True, drain_delay_seconds=600.0, grace_seconds=600.0)
+    client = connect(server.address)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.infer(_request(FAIL, 0))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "an illegal memory access" in caught.value.details()
+    assert server.process.wait(30) == ExitCode.DEVICE_FAILED
+    report = ServingReport.from_json(server.last_word.read_bytes())
+    assert report.engine_key == fake_gpu_key
+    assert report.failure is not None
+    assert (report.failure.exit_code, report.failure.reason) == (ExitCode.DEVICE_FAILED, "DeviceFailed")
+    assert "CUDA error 700" in report.failure.sentence()
+    assert "an illegal memory access: CUDA error 700" in server.log.read_text()
+
+
+def test_what_waits_and_what_comes_is_sent_elsewhere_once_the_device_failed(
+    start_server: StartServer, connect: Connect, fake_gpu_key: str
+) -> None:
+    server = start_server({"doubler": fake_gpu_key}, fake_gpu=True)
+    client = connect(server.address)
+    failing = client.begin("ModelInfer", _request(FAIL, 1.0))
+    _wait_until(server, "enginesmith_requests_in_flight{", 1)
+    waiting = [client.begin("ModelInfer", _request(RUN)) for _ in range(3)]
+    _wait_until(server, "enginesmith_requests_queued{", 3)
+    codes = [future.code() for future in (failing, *waiting)]
+    assert codes == [grpc.StatusCode.UNAVAILABLE] * 4
+    assert all("send the request to another replica" in future.details() for future in waiting)
+    with pytest.raises(grpc.RpcError) as caught:
+        client.infer(_request(RUN))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert server.process.wait(30) == ExitCode.DEVICE_FAILED
+
+
+def test_an_inference_that_never_returns_keeps_no_broken_server_alive(
+    start_server: StartServer, connect: Connect, fake_gpu_key: str
+) -> None:
+    server = start_server({"doubler": fake_gpu_key}, fake_gpu=True, instances=2, health_address="127.0.0.1:0")
+    client = connect(server.address)
+    watch = _watch(str(server.ready["health"]))
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    hanging = client.begin("ModelInfer", _request(HANG))
+    _wait_until(server, "enginesmith_requests_in_flight{", 1)
+    client.begin("ModelInfer", _request(FAIL, 0)).code()
+    assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert hanging.code() is not grpc.StatusCode.OK
+    assert server.process.wait(30) == ExitCode.DEVICE_FAILED
+
+
+def _watch(address: str) -> Iterator[health_pb2.HealthCheckResponse]:
+    channel = grpc.insecure_channel(address)
+    call = channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    return call(health_pb2.HealthCheckRequest())
+
+
+@pytest.mark.parametrize("long", ["why", "remedy", "where", "what"])
+def test_a_report_fits_the_termination_message_whatever_a_library_said(long: str) -> None:
+    texts = {"what": "it broke", "where": "device 0", "why": "CUDA", "remedy": "wait", long: "\udc80ü\n\x00" * 9000}
+    failure = Failure(exit_code=31, reason="DeviceFailed", **texts)
+    document = encode_report(ServingReport(engine_key="a" * 64, failure=failure))
+    assert 3500 < len(document) <= 4096
+    read = ServingReport.from_json(document)
+    assert read.failure is not None
+    assert (read.engine_key, read.failure.reason, read.failure.exit_code) == ("a" * 64, "DeviceFailed", 31)
