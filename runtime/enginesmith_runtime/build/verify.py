@@ -29,7 +29,7 @@ from enginesmith_contract.verification import (
     VerificationPolicy,
     VerificationStatus,
 )
-from enginesmith_runtime.engines.interface import Array, Engine, Instance
+from enginesmith_runtime.engines.interface import Array, Engine, Instance, on_host
 from enginesmith_runtime.progress import Reporter
 
 __all__ = [
@@ -129,7 +129,7 @@ def measure(engine: Engine, references: Iterable[ReferenceSet], folder: Path, re
             inputs, outputs = _read_reference(folder / reference.file.path, engine.manifest.inputs)
             index = profiles[reference.profile]
             reporter.advance(done / len(sets), f"profile {reference.profile}, {reference.point}")
-            answers = instance.infer(inputs, profile=index, outputs=tuple(outputs))
+            answers = on_host(instance.infer(inputs, profile=index, outputs=tuple(outputs)))
             for spec in engine.manifest.outputs:
                 place = (reference.profile, spec.name)
                 found = compare(answers[spec.name], outputs[spec.name], spec.dtype)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,82 @@ from pydantic import JsonValue
 
 from enginesmith_contract.backends import Backend, Hardware
 from enginesmith_contract.build_request import BuildRequest
+from enginesmith_contract.errors import SpecError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.tensors import TensorSpec
 
-__all__ = ["Array", "BuildJob", "Builder", "BuiltEngine", "Engine", "Instance", "Loader", "ProgressSink"]
+__all__ = [
+    "Array",
+    "BuildJob",
+    "Builder",
+    "BuiltEngine",
+    "DeviceArray",
+    "DeviceMemory",
+    "Engine",
+    "Instance",
+    "Loader",
+    "ProgressSink",
+    "SharedRegion",
+    "no_device_memory",
+    "on_host",
+]
 
 Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceArray:
+    """A tensor in device memory that the caller owns, as a part of a client's CUDA shared memory region.
+
+    As an input it is read where it lies; as a place for an output it is written there. Nothing is copied where the
+    address is a multiple of 256.
+
+    Attributes:
+        address: in the device's address space.
+        shape: of the tensor; of a place for an output it is not read.
+        dtype: of the tensor; of a place for an output it is not read.
+        nbytes: what may be read or written at the address.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: "np.dtype[np.generic]"
+    nbytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceMemory:
+    """What an engine and its open instances hold, in bytes.
+
+    Attributes:
+        weights: of the engine, once; None where the library does not tell.
+        contexts: activations of every open instance, together.
+        buffers: inputs and outputs of every open instance on the device, together.
+        pinned: the same on the host.
+        allocations: how often memory was taken since the engine was loaded; a request takes none.
+    """
+
+    weights: int | None
+    contexts: int
+    buffers: int
+    pinned: int
+    allocations: int
+
+
+class SharedRegion(Protocol):
+    """Device memory of another process, mapped into this one.
+
+    Attributes:
+        address: of its first byte, in this process.
+        size: in bytes.
+    """
+
+    address: int
+    size: int
+
+    def close(self) -> None:
+        """Unmap it; no inference may still use it. Safe to call twice."""
 
 
 class ProgressSink(Protocol):
@@ -68,9 +137,9 @@ class BuiltEngine:
 
     Attributes:
         files: inside `BuildJob.output`, the one to open first.
-        timing_cache: the merged cache to store, None where the backend has none.
         runs_on: compute capabilities in the engine where there is more than one.
         inspector: the backend's own description of the engine.
+        notes: what was done otherwise than one would expect, one sentence each.
     """
 
     files: tuple[Path, ...]
@@ -79,7 +148,7 @@ class BuiltEngine:
     runs_on: tuple[str, ...] = ()
     device_memory_bytes: int | None = None
     inspector: Mapping[str, JsonValue] = field(default_factory=dict)
-    timing_cache: bytes | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Builder(Protocol):
@@ -106,26 +175,72 @@ class Builder(Protocol):
         ...
 
 
+_NOWHERE: Final[Mapping[str, DeviceArray]] = {}
+
+
+def on_host(outputs: Mapping[str, Array | DeviceArray]) -> dict[str, Array]:
+    """Return the outputs of an inference that was given no place on the device."""
+    return {name: value for name, value in outputs.items() if not isinstance(value, DeviceArray)}
+
+
+def no_device_memory(backend: str) -> SpecError:
+    """Return what a backend without device memory answers to a DeviceArray or a CUDA shared memory region."""
+    return SpecError(
+        "this engine takes no device memory",
+        where=f"backend {backend}",
+        why="it does not run on a CUDA device",
+        remedy="send the tensors in the request, or in system shared memory",
+        reason="NoDeviceMemory",
+    )
+
+
 class Instance(ABC):
     """One execution context. Not thread-safe: one inference at a time. A context manager that frees the device."""
 
     @abstractmethod
-    def infer(self, inputs: Mapping[str, Array], *, profile: int, outputs: Sequence[str]) -> dict[str, Array]:
+    def infer(
+        self,
+        inputs: Mapping[str, Array | DeviceArray],
+        *,
+        profile: int,
+        outputs: Sequence[str],
+        into: Mapping[str, DeviceArray] = _NOWHERE,
+    ) -> dict[str, Array | DeviceArray]:
         """Run one inference.
 
         Args:
             inputs: one C-contiguous array for each input of the manifest, within `profile`'s ranges; BYTES are object
-                arrays of `bytes`. Read until the call returns, never written and never kept.
+                arrays of `bytes`. Read until the call returns, never written and never kept. What `staging` gave for
+                the same name and shape is read in place.
             profile: index into the manifest's profiles.
             outputs: names of the outputs wanted, in order.
+            into: where on the device to leave some of `outputs`; the others come back as arrays of the host.
 
         Returns:
-            The outputs in that order. The arrays belong to the caller.
+            The outputs in that order: those named in `into` as DeviceArray of their true shape, the others as arrays
+            that belong to the caller.
 
         Raises:
-            enginesmith_contract.errors.EngineRefusedError: the device is broken; the process must end.
-            enginesmith_contract.errors.InferenceError: this one failed; the instance goes on.
-            enginesmith_contract.errors.SpecError: an element that the backend cannot take (BYTES that are no text).
+            enginesmith_contract.errors.DeviceFailedError: the device is broken; the process must end.
+            enginesmith_contract.errors.InferenceError: this one failed; the instance goes on. Reasons among others:
+                `OutOfMemory`, `RequestTooLarge` (than the instance's buffers), `OutputTooLarge` (for its place in
+                `into`).
+            enginesmith_contract.errors.SpecError: an element that the backend cannot take (BYTES that are no text), or
+                `NoDeviceMemory`: a DeviceArray where the backend runs on none.
+        """
+
+    @abstractmethod
+    def staging(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Return an array of the instance's own memory to write an input into, so that `infer` need not copy it.
+
+        It is valid until the instance's next inference ends; its values are what was last written there.
+
+        Args:
+            name: of an input.
+            shape: of this request.
+
+        Raises:
+            enginesmith_contract.errors.InferenceError: `RequestTooLarge`: the instance's buffers hold less.
         """
 
     @abstractmethod
@@ -146,9 +261,33 @@ class Engine(ABC):
 
     manifest: Manifest
 
+    @property
+    def device_memory(self) -> DeviceMemory | None:
+        """What is held on the device at this moment; None where the backend has no device memory of its own."""
+        return None
+
     @abstractmethod
     def open_instance(self) -> Instance:
-        """Return a new execution context."""
+        """Return a new execution context, warm.
+
+        Raises:
+            enginesmith_contract.errors.EngineRefusedError: the device has no room for it (`OutOfMemory`).
+        """
+
+    def open_shared_memory(self, ipc_handle: bytes, size: int, device_id: int) -> SharedRegion:
+        """Map another process's device memory into this one.
+
+        Args:
+            ipc_handle: the 64 bytes of a cudaIpcMemHandle_t.
+            size: in bytes, as its owner says.
+            device_id: CUDA's index of the device that holds it.
+
+        Raises:
+            enginesmith_contract.errors.SpecError: the backend has no device memory (`NoDeviceMemory`), or the handle
+                cannot be opened here (`SharedMemoryRefused`).
+        """
+        del ipc_handle, size, device_id
+        raise no_device_memory(str(self.manifest.toolchain.backend))
 
     @abstractmethod
     def close(self) -> None:

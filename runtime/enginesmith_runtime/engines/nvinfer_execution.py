@@ -16,13 +16,15 @@ from typing_extensions import override
 from enginesmith_contract.errors import DeviceFailedError, EngineRefusedError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.tensors import TensorSpec
-from enginesmith_runtime.engines.interface import Array, Engine, Instance
+from enginesmith_runtime.engines.interface import Array, DeviceArray, Engine, Instance
 from enginesmith_runtime.engines.nvinfer_buffers import Buffer, create_output_allocator
 
 __all__ = ["Gpu", "NvInferEngine", "NvInferInstance", "open_device"]
 
 # CU_STREAM_NON_BLOCKING of the driver API; pycuda has no name for it. The default stream would wait for every other.
 _NON_BLOCKING: Final = 1
+
+_NOWHERE: Final[Mapping[str, DeviceArray]] = {}
 
 
 class Gpu:
@@ -128,7 +130,16 @@ class NvInferInstance(Instance):
         self._allocators: dict[str, Any] = {}
 
     @override
-    def infer(self, inputs: Mapping[str, Array], *, profile: int, outputs: Sequence[str]) -> dict[str, Array]:
+    def infer(
+        self,
+        inputs: Mapping[str, Array | DeviceArray],
+        *,
+        profile: int,
+        outputs: Sequence[str],
+        into: Mapping[str, DeviceArray] = _NOWHERE,
+    ) -> dict[str, Array | DeviceArray]:
+        if into:
+            raise NotImplementedError
         if self._context is None:
             raise RuntimeError("the instance is closed")
         driver = self._engine.gpu.driver
@@ -137,6 +148,11 @@ class NvInferInstance(Instance):
                 return self._infer(inputs, profile, outputs)
             except driver.Error as error:
                 raise self._broken(str(error)) from error
+
+    @override
+    def staging(self, name: str, shape: tuple[int, ...]) -> Array:
+        specs = {spec.name: spec for spec in self._engine.manifest.inputs}
+        return np.empty(shape, specs[name].dtype.numpy)
 
     @override
     def close(self) -> None:
@@ -149,7 +165,9 @@ class NvInferInstance(Instance):
                 buffer.free()
             self._stream = None
 
-    def _infer(self, inputs: Mapping[str, Array], profile: int, outputs: Sequence[str]) -> dict[str, Array]:
+    def _infer(
+        self, inputs: Mapping[str, Array | DeviceArray], profile: int, outputs: Sequence[str]
+    ) -> dict[str, Array | DeviceArray]:
         self._select_profile(profile)
         for spec in self._engine.manifest.inputs:
             self._bind_input(spec.name, inputs[spec.name])
@@ -180,7 +198,9 @@ class NvInferInstance(Instance):
         self._stream.synchronize()
         self._profile = wanted
 
-    def _bind_input(self, name: str, array: Array) -> None:
+    def _bind_input(self, name: str, array: Array | DeviceArray) -> None:
+        if isinstance(array, DeviceArray):
+            raise NotImplementedError
         if not self._context.set_input_shape(name, array.shape):
             raise self._broken(f"the library refuses shape {list(array.shape)} of input {name!r}")
         self._context.set_tensor_address(name, self._buffers[name].copy_in(array, self._stream))

@@ -6,7 +6,7 @@ handles. Threads are set by the loader, since ONNX Runtime itself counts the mac
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from typing_extensions import override
@@ -17,7 +17,7 @@ from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.providers import Provider, find_provider
 from enginesmith_contract.tensors import DType
 from enginesmith_runtime.engines.device import host_hardware
-from enginesmith_runtime.engines.interface import Array, Engine, Instance
+from enginesmith_runtime.engines.interface import Array, DeviceArray, Engine, Instance, no_device_memory
 from enginesmith_runtime.engines.onnxruntime_options import provider_options, session_options
 from enginesmith_runtime.engines.refusal import refuse_unless_fits
 
@@ -25,6 +25,8 @@ __all__ = ["OnnxRuntimeEngine", "OnnxRuntimeInstance", "OnnxRuntimeLoader", "che
 
 # What ONNX Runtime's arena and the C++ library say; it has no error code for it.
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory")
+
+_NOWHERE: Final[Mapping[str, DeviceArray]] = {}
 
 
 class OnnxRuntimeLoader:
@@ -97,13 +99,19 @@ class OnnxRuntimeInstance(Instance):
         self._dtypes = dtypes
 
     @override
-    def infer(self, inputs: Mapping[str, Array], *, profile: int, outputs: Sequence[str]) -> dict[str, Array]:
+    def infer(
+        self,
+        inputs: Mapping[str, Array | DeviceArray],
+        *,
+        profile: int,
+        outputs: Sequence[str],
+        into: Mapping[str, DeviceArray] = _NOWHERE,
+    ) -> dict[str, Array | DeviceArray]:
         if self._session is None:
             raise RuntimeError("the instance is closed")
-        feed = {
-            name: _to_text(name, array) if self._dtypes[name] is DType.BYTES else array
-            for name, array in inputs.items()
-        }
+        if into:
+            raise no_device_memory(Backend.ONNXRUNTIME)
+        feed = {name: self._feed(name, array) for name, array in inputs.items()}
         try:
             values = self._session.run(list(outputs), feed)
         except Exception as error:  # ONNX Runtime's errors share no other base
@@ -121,8 +129,17 @@ class OnnxRuntimeInstance(Instance):
         }
 
     @override
+    def staging(self, name: str, shape: tuple[int, ...]) -> Array:
+        return np.empty(shape, self._dtypes[name].numpy)
+
+    @override
     def close(self) -> None:
         self._session = None
+
+    def _feed(self, name: str, array: Array | DeviceArray) -> Array:
+        if isinstance(array, DeviceArray):
+            raise no_device_memory(Backend.ONNXRUNTIME)
+        return _to_text(name, array) if self._dtypes[name] is DType.BYTES else array
 
 
 def is_out_of_memory(said: str) -> bool:
