@@ -139,6 +139,7 @@ class BuiltEngine:
         files: inside `BuildJob.output`, the one to open first.
         runs_on: compute capabilities in the engine where there is more than one.
         inspector: the backend's own description of the engine.
+        timing_cache: the merged cache to store, None where the backend has none.
         notes: what was done otherwise than one would expect, one sentence each.
     """
 
@@ -148,6 +149,7 @@ class BuiltEngine:
     runs_on: tuple[str, ...] = ()
     device_memory_bytes: int | None = None
     inspector: Mapping[str, JsonValue] = field(default_factory=dict)
+    timing_cache: bytes | None = None
     notes: tuple[str, ...] = ()
 
 
