@@ -1,0 +1,88 @@
+"""What the figures must be, and whether they are: one table for the record and for the page that is made of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+__all__ = ["judge"]
+
+_RESNET: Final = "resnet50-fp16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Promise:
+    """One ratio. `find` raises KeyError or TypeError where the record does not have it."""
+
+    what: str
+    find: Callable[[Mapping[str, Any]], float]
+    bound: float
+    at_least: bool = True
+
+
+def _in_process(batch: int) -> tuple[_Promise, _Promise]:
+    case = f"{_RESNET} {batch}x3x224x224"
+    return (
+        _Promise(
+            what=f"in process against the bare graph loop, batch {batch}: throughput",
+            find=lambda record: record["execution"][case]["ours"]["rateRatio"]["median"],
+            bound=0.95,
+        ),
+        _Promise(
+            what=f"in process against the bare graph loop, batch {batch}: p50",
+            find=lambda record: record["execution"][case]["ours"]["p50Ratio"]["median"],
+            bound=1.05,
+            at_least=False,
+        ),
+    )
+
+
+_PROMISES: Final = (
+    *(promise for batch in (1, 8, 32) for promise in _in_process(batch)),
+    _Promise(
+        what="FP32 messages over gRPC, 8 clients, batch 8, against an echo server",
+        find=lambda record: record["serving"][_RESNET]["ofEcho"]["median"],
+        bound=0.9,
+    ),
+    _Promise(
+        what="UINT8 messages over gRPC, 8 clients, batch 8, against the bare graph loop",
+        find=lambda record: record["serving"]["resnet50-uint8"]["ofBareLoop"]["median"],
+        bound=0.7,
+    ),
+    _Promise(
+        what="CUDA shared memory, 8 clients, batch 8, against the bare graph loop",
+        find=lambda record: record["serving"]["resnet50-uint8 in CUDA shared memory"]["ofBareLoop"]["median"],
+        bound=0.85,
+    ),
+    _Promise(
+        what="a rebuild with the timing cache, times faster (PP-OCRv4 det)",
+        find=lambda record: record["builds"]["det-fp32-rebuilt"]["timesFaster"],
+        bound=10,
+    ),
+    _Promise(
+        what="a refit as a part of a build",
+        find=lambda record: record["builds"]["resnet50-refitted"]["partOfBuild"],
+        bound=0.05,
+        at_least=False,
+    ),
+    _Promise(
+        what="CUDA graphs at batch 1, times faster than none",
+        find=lambda record: record["execution"][f"{_RESNET} 1x3x224x224"]["oursGraphGain"],
+        bound=1.8,
+    ),
+)
+
+
+def judge(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return each promise with its figure; `kept` is None where the record has no figure."""
+    judged: list[dict[str, Any]] = []
+    for promise in _PROMISES:
+        try:
+            figure = float(promise.find(record))
+        except (KeyError, TypeError):
+            figure = None
+        kept = None
+        if figure is not None:
+            kept = figure >= promise.bound if promise.at_least else figure <= promise.bound
+        bound = f"at {'least' if promise.at_least else 'most'} {promise.bound}"
+        judged.append({"what": promise.what, "wanted": bound, "figure": figure, "kept": kept})
+    return judged
