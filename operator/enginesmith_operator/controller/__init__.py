@@ -1,0 +1,1 @@
+"""The controller: watches fill a store, a queue of keys drives one idempotent reconcile for each."""

@@ -1,0 +1,219 @@
+"""The store of seen objects: what the watches and listings brought, packed, with the ways to find it.
+
+Thousands of objects are kept, so each is stored as compressed JSON without what no reconcile reads, and unpacked for
+the pass that looks at it. An object that comes out of a write of ours is put in at once; an older one that a slow watch
+brings later does not replace it.
+
+The watches never tell of an object that was deleted while they were cut off, so `drop_ghosts` compares with a listing.
+"""
+
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeVar
+
+from enginesmith_operator.cluster.resources import POD
+from enginesmith_operator.cluster.transport import Json
+
+__all__ = ["Address", "ObjectCache", "Owner", "StoredObject"]
+
+_K = TypeVar("_K", bound=Hashable)
+
+_COMPRESSION: Final = 1
+_NOISE: Final = ("kubectl.kubernetes.io/last-applied-configuration",)
+_POD_SPEC: Final = ("nodeName",)
+_POD_STATUS: Final = (
+    "phase",
+    "reason",
+    "message",
+    "conditions",
+    "containerStatuses",
+    "initContainerStatuses",
+    "startTime",
+    "podIP",
+)
+
+
+class Address(NamedTuple):
+    """Where an object is found; namespace is empty for a kind without."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+class Owner(NamedTuple):
+    """One owner reference."""
+
+    kind: str
+    name: str
+    uid: str
+    is_controller: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredObject:
+    """One object as it was last seen.
+
+    Attributes:
+        version: resourceVersion.
+        mark: number of the change that brought it, growing over the whole cache.
+    """
+
+    address: Address
+    uid: str
+    version: str
+    labels: Mapping[str, str]
+    owners: tuple[Owner, ...]
+    mark: int
+    packed: bytes
+
+    def document(self) -> Json:
+        """Return the object, the caller's own copy."""
+        found: Json = json.loads(zlib.decompress(self.packed))
+        return found
+
+    @property
+    def controller(self) -> Owner | None:
+        """The owner that controls it."""
+        return next((owner for owner in self.owners if owner.is_controller), None)
+
+
+class ObjectCache:
+    """Objects by address, by owner and by label; used by the event loop's thread alone."""
+
+    def __init__(self, *, indexed_label: str) -> None:
+        self._label = indexed_label
+        self._objects: dict[str, dict[tuple[str, str], StoredObject]] = defaultdict(dict)
+        self._by_owner: dict[str, set[Address]] = defaultdict(set)
+        self._by_label: dict[tuple[str, str], set[Address]] = defaultdict(set)
+        self._mark = 0
+
+    @property
+    def mark(self) -> int:
+        """The number of the last change."""
+        return self._mark
+
+    def put(self, document: Json) -> StoredObject | None:
+        """Store an object; return it, or None where the cache has it or a newer one already."""
+        metadata = document["metadata"]
+        address = Address(document["kind"], metadata.get("namespace") or "", metadata["name"])
+        known = self.find(address)
+        if known is not None and known.uid == metadata["uid"] and not _is_newer(metadata["resourceVersion"], known):
+            return None
+        if known is not None:
+            self._unlink(known)
+        self._mark += 1
+        found = StoredObject(
+            address=address,
+            uid=metadata["uid"],
+            version=metadata["resourceVersion"],
+            labels=metadata.get("labels") or {},
+            owners=_owners(metadata),
+            mark=self._mark,
+            packed=zlib.compress(json.dumps(_slim(document), separators=(",", ":")).encode(), _COMPRESSION),
+        )
+        self._objects[address.kind][address.namespace, address.name] = found
+        for owner in found.owners:
+            self._by_owner[owner.uid].add(address)
+        label = found.labels.get(self._label)
+        if label is not None:
+            self._by_label[address.namespace, label].add(address)
+        return found
+
+    def remove(self, address: Address, uid: str) -> StoredObject | None:
+        """Forget an object; return it, or None where the cache has none or another one of that name."""
+        known = self.find(address)
+        if known is None or known.uid != uid:
+            return None
+        self._mark += 1
+        self._unlink(known)
+        del self._objects[address.kind][address.namespace, address.name]
+        return known
+
+    def find(self, address: Address) -> StoredObject | None:
+        """Return the object at `address`."""
+        return self._objects[address.kind].get((address.namespace, address.name))
+
+    def of_kind(self, kind: str) -> Iterable[StoredObject]:
+        """Return all objects of a kind."""
+        return tuple(self._objects[kind].values())
+
+    def owned_by(self, uid: str) -> tuple[StoredObject, ...]:
+        """Return all objects that name `uid` as an owner, by address."""
+        return self._sorted(self._by_owner.get(uid, ()))
+
+    def labelled(self, namespace: str, value: str) -> tuple[StoredObject, ...]:
+        """Return all objects of a namespace whose indexed label has this value, by address."""
+        return self._sorted(self._by_label.get((namespace, value), ()))
+
+    def count(self, kind: str) -> int:
+        """Return how many objects of a kind there are."""
+        return len(self._objects[kind])
+
+    def drop_ghosts(self, kind: str, seen: Mapping[tuple[str, str], str], *, since: int) -> tuple[StoredObject, ...]:
+        """Remove objects that a whole listing did not have, and return them.
+
+        Args:
+            kind: that was listed.
+            seen: uid by namespace and name, of all pages.
+            since: `mark` before the first page; what came later is not the listing's to judge.
+        """
+        ghosts = tuple(
+            one
+            for one in self.of_kind(kind)
+            if one.mark <= since and seen.get((one.address.namespace, one.address.name)) != one.uid
+        )
+        for one in ghosts:
+            self.remove(one.address, one.uid)
+        return ghosts
+
+    def _sorted(self, addresses: Iterable[Address]) -> tuple[StoredObject, ...]:
+        return tuple(self._objects[one.kind][one.namespace, one.name] for one in sorted(addresses))
+
+    def _unlink(self, known: StoredObject) -> None:
+        for owner in known.owners:
+            _discard(self._by_owner, owner.uid, known.address)
+        label = known.labels.get(self._label)
+        if label is not None:
+            _discard(self._by_label, (known.address.namespace, label), known.address)
+
+
+def _is_newer(version: str, known: StoredObject) -> bool:
+    """Compare resourceVersions, which are growing numbers within a kind (Kubernetes 1.35 promises it)."""
+    try:
+        return int(version) > int(known.version)
+    except ValueError:
+        return version != known.version
+
+
+def _owners(metadata: Json) -> tuple[Owner, ...]:
+    return tuple(
+        Owner(one["kind"], one["name"], one["uid"], bool(one.get("controller")))
+        for one in metadata.get("ownerReferences") or ()
+    )
+
+
+def _slim(document: Json) -> Json:
+    metadata = {key: value for key, value in document["metadata"].items() if key != "managedFields"}
+    annotations = metadata.get("annotations")
+    if annotations:
+        metadata["annotations"] = {key: value for key, value in annotations.items() if key not in _NOISE}
+    found = {**document, "metadata": metadata}
+    if document["kind"] == POD.kind:
+        found["spec"] = _chosen(document.get("spec") or {}, _POD_SPEC)
+        found["status"] = _chosen(document.get("status") or {}, _POD_STATUS)
+    return found
+
+
+def _chosen(part: Json, keys: tuple[str, ...]) -> Json:
+    return {key: part[key] for key in keys if key in part}
+
+
+def _discard(index: dict[_K, set[Address]], key: _K, address: Address) -> None:
+    addresses = index[key]
+    addresses.discard(address)
+    if not addresses:
+        del index[key]

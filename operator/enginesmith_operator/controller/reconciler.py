@@ -1,0 +1,93 @@
+"""One pass over one key: which reconcile it is, what it cost, and what becomes of its errors."""
+
+import logging
+import time
+from typing import Final
+
+from enginesmith_operator.cluster.client import Api
+from enginesmith_operator.cluster.errors import (
+    ClusterError,
+    ClusterUnavailableError,
+    ConflictError,
+    LeaseLostError,
+    ObjectExistsError,
+)
+from enginesmith_operator.controller.cache import Address, ObjectCache
+from enginesmith_operator.controller.intake import Intake
+from enginesmith_operator.controller.metrics import Metrics
+from enginesmith_operator.controller.nodes import NodeMemory
+from enginesmith_operator.controller.queue import WorkQueue
+from enginesmith_operator.controller.settings import OperatorSettings
+
+__all__ = ["Reconciler"]
+
+_LOGGER: Final = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Works on keys."""
+
+    def __init__(  # noqa: PLR0913 - the parts of the process; all by keyword
+        self,
+        *,
+        api: Api,
+        cache: ObjectCache,
+        nodes: NodeMemory,
+        intake: Intake,
+        queue: WorkQueue[Address],
+        metrics: Metrics,
+        settings: OperatorSettings,
+        catalog: Address,
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._nodes = nodes
+        self._intake = intake
+        self._queue = queue
+        self._metrics = metrics
+        self._settings = settings
+        self._catalog = catalog
+
+    async def reconcile(self, key: Address, waited: float) -> None:
+        """Make one pass; whatever fails in it, the key comes back."""
+        self._metrics.queue_seconds.observe(waited)
+        begun = time.perf_counter()
+        result = await self._attempt(key)
+        self._metrics.reconcile_seconds.labels(key.kind).observe(time.perf_counter() - begun)
+        self._metrics.reconciles.labels(key.kind, result).inc()
+
+    async def _attempt(self, key: Address) -> str:
+        try:
+            after = await self._pass(key)
+        except LeaseLostError:
+            return "stopped"
+        except (ConflictError, ObjectExistsError) as error:
+            # Somebody was quicker, or the store lags behind: the watch will bring what is new.
+            _LOGGER.debug("%s: %s", key, error)
+            self._queue.retry(key)
+            return "conflict"
+        except ClusterUnavailableError as error:
+            delay = self._queue.retry(key, at_least_seconds=error.retry_after_seconds or 0.0)
+            _LOGGER.warning("%s: %s; again in %.1f s", _text(key), error, delay)
+            return "unavailable"
+        except ClusterError as error:
+            delay = self._queue.retry(key)
+            _LOGGER.error("%s: %s; again in %.1f s", _text(key), error, delay)  # noqa: TRY400 - the sentence says all
+            return "refused"
+        except Exception:
+            delay = self._queue.retry(key)
+            _LOGGER.exception("%s: a fault of the operator; again in %.1f s", _text(key), delay)
+            return "fault"
+        self._queue.keys.succeed(key)
+        if after is not None:
+            self._queue.add_after(key, after)
+        return "ok"
+
+    async def _pass(self, key: Address) -> float | None:
+        """Make one pass and return in how many seconds the next one is wanted; None: when something changes."""
+        _LOGGER.debug("pass over %s", _text(key))
+        return None
+
+
+def _text(key: Address) -> str:
+    return f"{key.kind} {key.namespace}/{key.name}"

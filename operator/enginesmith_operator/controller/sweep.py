@@ -1,0 +1,63 @@
+"""Listings of everything: once before any work, and every while to find what the watches missed.
+
+A watch that was cut off lists anew when it comes back, but tells of no object that is gone by then; such ghosts are
+found here. The first sweep makes the store complete before the first reconcile, so a restart acts on everything it
+knows rather than on what arrived first.
+"""
+
+import logging
+from typing import Final
+
+from enginesmith_operator.cluster.client import Api
+from enginesmith_operator.cluster.errors import MissingObjectError
+from enginesmith_operator.cluster.resources import NODE, Resource
+from enginesmith_operator.controller.cache import ObjectCache
+from enginesmith_operator.controller.handlers import WATCHED, fields_of, labels_of
+from enginesmith_operator.controller.intake import Intake
+from enginesmith_operator.controller.nodes import NodeMemory
+
+__all__ = ["Sweeper"]
+
+_LOGGER: Final = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Compares the store with the cluster."""
+
+    def __init__(self, api: Api, cache: ObjectCache, nodes: NodeMemory, intake: Intake, *, catalog: str) -> None:
+        self._api = api
+        self._cache = cache
+        self._nodes = nodes
+        self._intake = intake
+        self._catalog = catalog
+
+    async def sweep(self) -> None:
+        """List every kind and take in what is there and what is not there any more.
+
+        Raises:
+            enginesmith_operator.cluster.errors.ClusterError: a listing failed; what was seen until then is kept.
+        """
+        for resource in WATCHED:
+            try:
+                await self._sweep(resource)
+            except MissingObjectError:
+                # A continue token grew too old; half a listing proves no absence, and the next sweep is not far.
+                _LOGGER.warning("the listing of %s was not finished", resource.plural)
+
+    async def _sweep(self, resource: Resource) -> None:
+        since = self._cache.mark
+        seen: dict[tuple[str, str], str] = {}
+        pages = self._api.list_pages(resource, labels=labels_of(resource), fields=fields_of(resource, self._catalog))
+        known_nodes = self._nodes.uids()
+        async for page in pages:
+            for document in page:
+                metadata = document["metadata"]
+                seen[metadata.get("namespace") or "", metadata["name"]] = metadata["uid"]
+                self._intake.take({"kind": resource.kind, "apiVersion": resource.api_version} | document, False)
+        if resource == NODE:
+            for name, uid in known_nodes.items():
+                if seen.get(("", name)) != uid and self._nodes.forget(name, uid):
+                    self._intake.wake_all()
+            return
+        for ghost in self._cache.drop_ghosts(resource.kind, seen, since=since):
+            self._intake.wake_for(ghost)
