@@ -1,6 +1,6 @@
 """A Kubernetes cluster on one Linux machine, for development and tests: `hack/cluster`.
 
-Everything but the GPU is real: API server, controllers, scheduler, and for each node a kubelet and a containerd of its own.
+Everything but the GPU is real: API server, controllers, scheduler, for each node a kubelet and a containerd.
 
     command ─> control_plane ── etcd, API server, controller manager, scheduler, as processes of this machine
             ├> nodes ────────── a node: mount and process namespace, cgroup, bridge, containerd, kubelet

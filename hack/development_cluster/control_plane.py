@@ -1,17 +1,16 @@
 """etcd, API server, controller manager and scheduler, as processes of this machine."""
 
 import shutil
-import ssl
-import urllib.error
-import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from development_cluster import daemons
 from development_cluster.certificates import client_kubeconfig, make_authority, make_certificate, make_signing_key
-from development_cluster.daemons import Daemon
+from development_cluster.daemons import URGENT, Daemon
+from development_cluster.http_probe import answers
 from development_cluster.layout import CONTROL, Layout
-from development_cluster.programs import tool
+from development_cluster.programs import link_program, tool
 
 __all__ = ["CONTROL_PLANE", "start_api_server", "start_controllers"]
 
@@ -19,7 +18,6 @@ CONTROL_PLANE: Final = ("kube-scheduler", "kube-controller-manager", "kube-apise
 
 _ETCD_CLIENTS = "http://127.0.0.1:23790"
 _ETCD_PEERS = "http://127.0.0.1:23800"
-_HTTP_OK = 200
 
 
 def start_api_server(layout: Layout) -> None:
@@ -27,18 +25,15 @@ def start_api_server(layout: Layout) -> None:
     make_authority(layout)
     make_signing_key(layout.certificates / "service-accounts.key")
     daemons.start(layout, _etcd(layout))
-    daemons.wait_until(layout, "etcd", lambda: _answers(f"{_ETCD_CLIENTS}/health"), what="answering")
+    daemons.wait_until(layout, "etcd", lambda: answers(f"{_ETCD_CLIENTS}/health"), what="answering")
     daemons.start(layout, _api_server(layout))
     kubeconfig = client_kubeconfig(layout, "admin", user="admin", group="system:masters")
     shutil.copy(kubeconfig, layout.kubeconfig)
-    for name in ("kubectl",):
-        link = layout.binaries / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(tool(name))
+    link_program(layout, "kubectl")
     daemons.wait_until(
         layout,
         "kube-apiserver",
-        lambda: _answers(f"{CONTROL.api_url}/readyz", authority=layout.certificates / "ca.crt"),
+        lambda: answers(f"{CONTROL.api_url}/readyz", authority=layout.certificates / "ca.crt"),
         what="ready",
     )
 
@@ -48,13 +43,14 @@ def start_controllers(layout: Layout) -> None:
     for daemon in (_controller_manager(layout), _scheduler(layout)):
         daemons.start(layout, daemon)
     for name, port in (("kube-controller-manager", 10257), ("kube-scheduler", 10259)):
-        url = f"https://127.0.0.1:{port}/healthz"
-        daemons.wait_until(layout, name, lambda url=url: _answers(url, any_certificate=True), what="healthy")
+        healthy = partial(answers, f"https://127.0.0.1:{port}/healthz", any_certificate=True)
+        daemons.wait_until(layout, name, healthy, what="healthy")
 
 
 def _etcd(layout: Layout) -> Daemon:
     return Daemon(
         name="etcd",
+        priority=URGENT,
         command=[
             tool("etcd"),
             f"--data-dir={layout.data / 'etcd'}",
@@ -82,6 +78,7 @@ def _api_server(layout: Layout) -> Daemon:
     )
     return Daemon(
         name="kube-apiserver",
+        priority=URGENT,
         command=[
             tool("kube-apiserver"),
             f"--bind-address={CONTROL.host}",
@@ -115,6 +112,7 @@ def _controller_manager(layout: Layout) -> Daemon:
     kubeconfig = client_kubeconfig(layout, "kube-controller-manager", user="system:kube-controller-manager")
     return Daemon(
         name="kube-controller-manager",
+        priority=URGENT,
         command=[
             tool("kube-controller-manager"),
             f"--kubeconfig={kubeconfig}",
@@ -139,6 +137,7 @@ def _controller_manager(layout: Layout) -> Daemon:
 def _scheduler(layout: Layout) -> Daemon:
     return Daemon(
         name="kube-scheduler",
+        priority=URGENT,
         command=[
             tool("kube-scheduler"),
             f"--kubeconfig={client_kubeconfig(layout, 'kube-scheduler', user='system:kube-scheduler')}",
@@ -146,19 +145,3 @@ def _scheduler(layout: Layout) -> Daemon:
             "--leader-elect=false",
         ],
     )
-
-
-def _answers(url: str, *, authority: Path | None = None, any_certificate: bool = False) -> bool:
-    context = ssl.create_default_context(cafile=authority) if url.startswith("https") else None
-    if context is not None and any_certificate:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    try:
-        # A proxy knows nothing of this machine's bridges.
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-        )
-        with opener.open(url, timeout=2) as answer:
-            return bool(answer.status == _HTTP_OK)
-    except (urllib.error.URLError, OSError):
-        return False

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from development_cluster.errors import ClusterError
 from development_cluster.layout import Layout
 
-__all__ = ["Daemon", "Running", "running", "start", "stop", "wait_until"]
+__all__ = ["URGENT", "Daemon", "Running", "running", "start", "start_namespaces", "stop", "wait_until"]
+
+URGENT: Final = -5
 
 _POLL_SECONDS = 0.1
 
@@ -23,12 +26,14 @@ class Daemon:
     Attributes:
         name: names its log and its pid file.
         environment: variables beside this process's own.
+        priority: niceness; what keeps the cluster's pulse must not starve behind a build.
         node_pid: the first process of the node in whose namespaces it runs; None: this machine's.
     """
 
     name: str
     command: Sequence[str | Path]
     environment: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
     node_pid: int | None = None
 
 
@@ -46,22 +51,22 @@ def start(layout: Layout, daemon: Daemon) -> bool:
     if running(layout, daemon.name):
         return False
     words = [str(word) for word in daemon.command]
+    if daemon.priority:
+        words = ["nice", "-n", str(daemon.priority), *words]
     if daemon.node_pid is not None:
         words = ["nsenter", f"--target={daemon.node_pid}", "--mount", "--pid", "--uts", "--", *words]
-    with (layout.logs / f"{daemon.name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **daemon.environment},
-            cwd="/",
-            start_new_session=True,
-        )
+    process = _spawn(layout, daemon.name, words, daemon.environment)
     # nsenter stays behind as the parent of the process that entered the process namespace.
     pid = process.pid if daemon.node_pid is None else _only_child(process, layout, daemon.name)
-    (layout.pids / daemon.name).write_text(f"{pid} {_started_ticks(pid)}")
+    _remember(layout, daemon.name, pid)
     return True
+
+
+def start_namespaces(layout: Layout, name: str, command: Sequence[str | Path]) -> None:
+    """Start a program as the first process of new mount, process and host name namespaces."""
+    unshare = ["unshare", "--mount", "--pid", "--uts", "--fork", "--propagation=private", "--"]
+    process = _spawn(layout, name, [*unshare, *(str(word) for word in command)], {})
+    _remember(layout, name, _only_child(process, layout, name))
 
 
 def running(layout: Layout, name: str) -> Running | None:
@@ -106,6 +111,25 @@ def wait_until(
         if time.monotonic() > deadline:
             raise ClusterError(f"{name}: not {what} after {timeout_seconds:.0f} s", log=log)
         time.sleep(_POLL_SECONDS)
+
+
+def _spawn(
+    layout: Layout, name: str, words: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    with (layout.logs / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **environment},
+            cwd="/",
+            start_new_session=True,
+        )
+
+
+def _remember(layout: Layout, name: str, pid: int) -> None:
+    (layout.pids / name).write_text(f"{pid} {_started_ticks(pid)}")
 
 
 def _only_child(parent: subprocess.Popen[bytes], layout: Layout, name: str) -> int:

@@ -18,8 +18,9 @@ class ClusterError(Exception):
         self.remedy = remedy
         self.log = log
 
-    def __str__(self) -> str:
-        text = super().__str__()
+    def explain(self) -> str:
+        """Return the message with the remedy and the end of the log."""
+        text = str(self)
         if self.remedy:
             text += f"\n  {self.remedy}"
         if self.log is not None:

@@ -1,4 +1,4 @@
-"""What the cluster needs of this machine's network: bridges, forwarding, and rules that are told apart by their comment."""
+"""What the cluster needs of this machine's network: bridges, forwarding, rules known by their comment."""
 
 import json
 from pathlib import Path

@@ -11,7 +11,7 @@ from development_cluster.commands import run
 from development_cluster.errors import ClusterError
 from development_cluster.layout import ROOT, Layout
 
-__all__ = ["require_packages", "require_root", "tool"]
+__all__ = ["link_program", "require_packages", "require_root", "tool", "tools_cache"]
 
 # A file of the package, and the package's name in Debian and Ubuntu.
 _PACKAGES: Final = {
@@ -36,6 +36,19 @@ def tool(name: str) -> Path:
     if done.returncode:
         raise ClusterError(f"hack/tool {name} ended with exit code {done.returncode}")
     return Path(done.stdout.strip())
+
+
+def tools_cache() -> Path:
+    """Return the folder that keeps what was built, by version."""
+    cache_folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache_folder) / "enginesmith-dev" / "tools"
+
+
+def link_program(layout: Layout, name: str) -> None:
+    """Put a program where a shell's PATH leads, under its plain name."""
+    link = layout.binaries / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(tool(name))
 
 
 def require_root() -> None:

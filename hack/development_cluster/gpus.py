@@ -1,0 +1,87 @@
+"""Hardware that is not there: labels as GPU Feature Discovery writes them, GPUs from a device plugin of our own."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Final
+
+from development_cluster import daemons
+from development_cluster.commands import run
+from development_cluster.daemons import Daemon
+from development_cluster.errors import ClusterError
+from development_cluster.layout import ROOT, Layout
+from development_cluster.node_specs import NodeSpec
+from development_cluster.programs import tool, tools_cache
+
+__all__ = ["label_node", "offer_gpus", "start_gpus", "wait_for_gpus"]
+
+_PLUGIN: Final = ROOT / "tests" / "cluster" / "fake_device_plugin"
+
+
+def label_node(layout: Layout, node: NodeSpec) -> None:
+    """Put the node's labels back to what they are here, whatever a test made of them."""
+    if node.labels.exists():
+        manager = ["--server-side", "--force-conflicts", "--field-manager=nfd-master"]
+        run([tool("kubectl"), f"--kubeconfig={layout.kubeconfig}", "apply", *manager, "-f", node.labels])
+
+
+def start_gpus(layout: Layout, node: NodeSpec) -> None:
+    """Run the device plugin in the node, unless it runs, and let it offer what the node has."""
+    if not node.gpus:
+        return
+    first = daemons.running(layout, node.name)
+    if first is None:
+        raise ClusterError(f"node {node.name} does not run")
+    offer_gpus(layout, node, {resource: len(devices) for resource, devices in node.gpus.items()})
+    command = [_build_plugin(), _offer(layout, node)]
+    daemons.start(layout, Daemon(name=f"{node.name}-gpus", command=command, node_pid=first.pid))
+
+
+def offer_gpus(layout: Layout, node: NodeSpec, counts: dict[str, int]) -> None:
+    """Change how many devices of each resource the node has; kubelet hears of it within a second.
+
+    Raises:
+        ClusterError: the node has no such resource.
+    """
+    unknown = sorted(counts.keys() - node.gpus.keys())
+    if unknown:
+        known = ", ".join(node.gpus) or "none"
+        raise ClusterError(f"node {node.name} has no {', '.join(unknown)}", remedy=f"it has: {known}")
+    path = _offer(layout, node)
+    offered = json.loads(path.read_text()) if path.exists() else {}
+    offered.update({resource: list(node.gpus[resource][:count]) for resource, count in counts.items()})
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(offered, indent=2))
+    new.replace(path)
+
+
+def wait_for_gpus(layout: Layout, node: NodeSpec) -> None:
+    """Wait until the API server shows the node's GPUs as allocatable."""
+    if not node.gpus:
+        return
+    wanted = {resource: str(len(devices)) for resource, devices in node.gpus.items()}
+    command = [tool("kubectl"), f"--kubeconfig={layout.kubeconfig}", "get", "node", node.name]
+
+    def shown() -> bool:
+        allocatable = json.loads(run([*command, "-o=jsonpath={.status.allocatable}"]) or "{}")
+        return wanted.items() <= allocatable.items()
+
+    daemons.wait_until(layout, f"{node.name}-gpus", shown, what="heard by kubelet")
+
+
+def _offer(layout: Layout, node: NodeSpec) -> Path:
+    return layout.nodes / node.name / "gpus.json"
+
+
+def _build_plugin() -> Path:
+    sources = sorted(path for path in _PLUGIN.iterdir() if path.is_file())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    program = tools_cache() / f"fake_device_plugin-{digest}" / "fake_device_plugin"
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        run(
+            ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", program, "."],
+            cwd=_PLUGIN,
+            environment={"CGO_ENABLED": "0"},
+        )
+    return program

@@ -1,0 +1,215 @@
+"""A node: namespaces, a cgroup, a bridge, a containerd and a kubelet of its own."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Final
+
+from development_cluster import daemons
+from development_cluster.certificates import client_kubeconfig, make_certificate
+from development_cluster.cgroups import make_cgroups
+from development_cluster.commands import run
+from development_cluster.daemons import URGENT, Daemon
+from development_cluster.errors import ClusterError
+from development_cluster.host_network import make_bridge
+from development_cluster.http_probe import answers
+from development_cluster.layout import CONTROL, Layout
+from development_cluster.node_specs import NodeSpec
+from development_cluster.programs import tool
+
+__all__ = ["BINDS", "PAUSE_IMAGE", "in_node", "kill_node", "start_node", "stop_kubelet", "wait_for_node"]
+
+PAUSE_IMAGE: Final = f"{CONTROL.registry}/pause:1"
+
+# A node's own folder, and the path under which its programs see it.
+BINDS: Final = {
+    "kubelet": "/var/lib/kubelet",
+    "containerd": "/var/lib/containerd",
+    "containerd-run": "/run/containerd",
+    "containerd-settings": "/etc/containerd",
+    "cni": "/var/lib/cni",
+    "cni-settings": "/etc/cni/net.d",
+    "netns": "/run/netns",
+    "log": "/var/log",
+}
+_SOCKET = "/run/containerd/containerd.sock"
+
+
+def start_node(layout: Layout, node: NodeSpec) -> None:
+    """Start what of the node does not run: its namespaces, containerd, kubelet."""
+    make_cgroups(node.cgroup)
+    make_bridge(node.bridge, str(node.address), node.subnet.prefixlen)
+    _write_settings(layout, node)
+    first = _start_namespaces(layout, node)
+    containerd = f"{node.name}-containerd"
+    daemons.start(layout, Daemon(name=containerd, command=["containerd"], node_pid=first))
+    socket = _folder(layout, node) / "containerd-run" / "containerd.sock"
+    daemons.wait_until(layout, containerd, socket.is_socket, what="listening")
+    daemons.start(layout, _kubelet(layout, node, first))
+
+
+def wait_for_node(layout: Layout, node: NodeSpec) -> None:
+    """Wait until the node's kubelet is healthy and the API server calls the node Ready."""
+    name = f"{node.name}-kubelet"
+    daemons.wait_until(layout, name, lambda: answers(f"http://{node.address}:10248/healthz"), what="healthy")
+    ready = '-o=jsonpath={.status.conditions[?(@.type=="Ready")].status}'
+    command = [tool("kubectl"), f"--kubeconfig={layout.kubeconfig}", "get", "node", node.name, "--ignore-not-found", ready]
+    daemons.wait_until(layout, name, lambda: run(command) == "True", what="Ready")
+
+
+def in_node(layout: Layout, node: NodeSpec, *command: str) -> str:
+    """Run a program to its end in the node's namespaces and return its output.
+
+    Raises:
+        ClusterError: the node does not run, or the program failed.
+    """
+    first = daemons.running(layout, node.name)
+    if first is None:
+        raise ClusterError(f"node {node.name} does not run", remedy="hack/cluster up")
+    return run(["nsenter", f"--target={first.pid}", "--mount", "--pid", "--uts", "--", *command])
+
+
+def stop_kubelet(layout: Layout, node: NodeSpec) -> None:
+    """Stop kubelet alone: its pods run on, and the cluster hears nothing more of them."""
+    daemons.stop(layout, f"{node.name}-kubelet")
+
+
+def kill_node(layout: Layout, node: NodeSpec) -> None:
+    """End every process of the node at once, as a power cut would; its mounts go with it."""
+    first = daemons.running(layout, node.name)
+    if first is not None:
+        os.kill(first.pid, signal.SIGKILL)
+    for name in (node.name, f"{node.name}-containerd", f"{node.name}-kubelet", f"{node.name}-gpus"):
+        daemons.stop(layout, name)
+
+
+def _folder(layout: Layout, node: NodeSpec) -> Path:
+    return layout.nodes / node.name
+
+
+def _start_namespaces(layout: Layout, node: NodeSpec) -> int:
+    found = daemons.running(layout, node.name)
+    if found is not None:
+        return found.pid
+    folder = _folder(layout, node)
+    ready = folder / "ready"
+    ready.unlink(missing_ok=True)
+    for own, path in BINDS.items():
+        (folder / own).mkdir(exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
+    (folder / "mounts").write_text("".join(f"{own} {path}\n" for own, path in BINDS.items()))
+    init = Path(__file__).parent / "data" / "node-init.sh"
+    daemons.start_namespaces(layout, node.name, [init, node.name, folder])
+    daemons.wait_until(layout, node.name, ready.exists, what="set up")
+    first = daemons.running(layout, node.name)
+    if first is None:
+        raise ClusterError(f"node {node.name} ended at its start", log=layout.logs / f"{node.name}.log")
+    return first.pid
+
+
+def _kubelet(layout: Layout, node: NodeSpec, first: int) -> Daemon:
+    user = f"system:node:{node.name}"
+    kubeconfig = client_kubeconfig(layout, node.name, user=user, group="system:nodes")
+    return Daemon(
+        name=f"{node.name}-kubelet",
+        priority=URGENT,
+        node_pid=first,
+        command=[
+            tool("kubelet"),
+            f"--config={layout.settings / f'{node.name}-kubelet.json'}",
+            f"--kubeconfig={kubeconfig}",
+            f"--hostname-override={node.name}",
+            f"--node-ip={node.address}",
+        ],
+    )
+
+
+def _write_settings(layout: Layout, node: NodeSpec) -> None:
+    folder = _folder(layout, node)
+    certificate, key = make_certificate(
+        layout, f"{node.name}-kubelet", user=f"system:node:{node.name}", group="system:nodes", hosts=[str(node.address)]
+    )
+    (layout.settings / f"{node.name}-kubelet.json").write_text(
+        json.dumps(_kubelet_settings(layout, node, certificate, key), indent=2)
+    )
+    containerd = folder / "containerd-settings"
+    mirror = containerd / "certs.d" / CONTROL.registry
+    mirror.mkdir(parents=True, exist_ok=True)
+    (mirror / "hosts.toml").write_text(f'server = "http://{CONTROL.registry}"\n')
+    (containerd / "config.toml").write_text(_CONTAINERD.format(node=node, pause=PAUSE_IMAGE))
+    network = folder / "cni-settings"
+    network.mkdir(parents=True, exist_ok=True)
+    (network / "10-bridge.conflist").write_text(json.dumps(_pod_network(node), indent=2))
+
+
+# Root without CAP_SYS_RESOURCE may not lower a process's out-of-memory score, and then no sandbox starts.
+_CONTAINERD = """\
+version = 2
+
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  restrict_oom_score_adj = true
+  stream_server_address = "{node.address}"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/usr/lib/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    discard_unpacked_layers = true
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      SystemdCgroup = false
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "/etc/containerd/certs.d"
+"""
+
+
+def _pod_network(node: NodeSpec) -> dict[str, object]:
+    bridge = {
+        "type": "bridge",
+        "bridge": node.bridge,
+        "isGateway": True,
+        # A pod may reach itself through its Service.
+        "hairpinMode": True,
+        "ipam": {
+            "type": "host-local",
+            "ranges": [[{"subnet": str(node.subnet), "gateway": str(node.address)}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        },
+    }
+    return {"cniVersion": "1.0.0", "name": node.bridge, "plugins": [bridge]}
+
+
+def _kubelet_settings(layout: Layout, node: NodeSpec, certificate: Path, key: Path) -> dict[str, object]:
+    authority = str(layout.certificates / "ca.crt")
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "address": str(node.address),
+        "healthzBindAddress": str(node.address),
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": authority},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": str(certificate),
+        "tlsPrivateKeyFile": str(key),
+        "containerRuntimeEndpoint": f"unix://{_SOCKET}",
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{node.cgroup}",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "clusterDNS": [CONTROL.host],
+        "clusterDomain": CONTROL.domain,
+        "registerWithTaints": list(node.taints),
+        # A lease a quarter of this old is renewed; the controller manager's patience is longer.
+        "nodeLeaseDurationSeconds": 20,
+        "nodeStatusUpdateFrequency": "5s",
+        # The disk is this machine's, and its owner's to watch over.
+        "evictionHard": {"memory.available": "1%", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
+        "serializeImagePulls": False,
+        "shutdownGracePeriod": "0s",
+    }
