@@ -40,7 +40,10 @@ class Manifest(Record):
         device_memory_bytes: what one execution context takes, where the backend tells.
         precision: the policy that the model was prepared with; a default limit follows from it.
         references: inputs and outputs to verify against where `verification` is `notRun`.
-        inspector: the backend's own description of layers and precisions.
+        inspector: the backend's own description of layers and precisions, in counts.
+        structure_digest: of the prepared model without its weights' values.
+        refitted_from: engine key of the engine whose weights were replaced; None: it was built.
+        notes: what the build did otherwise than one would expect, one sentence each.
         created_at: RFC 3339, UTC.
     """
 
@@ -64,4 +67,7 @@ class Manifest(Record):
     references: tuple[ReferenceSet, ...] = ()
     inspector: Mapping[str, JsonValue] = {}
     plugins: tuple[StoredFile, ...] = ()
+    structure_digest: str | None = None
+    refitted_from: str | None = None
+    notes: tuple[str, ...] = ()
     created_at: str

@@ -107,6 +107,8 @@ class Preparation(Record):
     Attributes:
         source_digest: of the model and its external weights, as fetched.
         facts: of the prepared model; its inputs and outputs are what clients see.
+        structure_digest: of the prepared model without its weights' values; an engine of the same one can be refitted
+            in place of a build. None: an older release prepared it.
         model: the prepared model's files, the ONNX file first.
         profiles: the request's, or the static model's own shapes as one profile.
         precision: the policy that the model was prepared with; the verification's default limit follows from it.
@@ -118,6 +120,7 @@ class Preparation(Record):
     preparation_key: str
     source_digest: str
     facts: ModelFacts
+    structure_digest: str | None = None
     model: tuple[StoredFile, ...]
     profiles: tuple[Profile, ...]
     exercises: tuple[Exercise, ...]

@@ -6,7 +6,8 @@ stored wins. Nothing is renamed and nothing needs a lock, so a writer that is ki
     blobs/sha256/<digest>
     preparations/<preparation key>.json    a Preparation
     keys/<engine key>.json                 a Manifest
-    timing-caches/<tensorrt version>/<gpu product>.json   a TimingCachePointer; the one kind that is overwritten
+    timing-caches/<tensorrt version>/<gpu product>.json   a TimingCachePointer; overwritten by each build
+    refit-bases/<refit key>.json           a RefitBasePointer; overwritten where its engine does not serve
 """
 
 import re
@@ -18,12 +19,14 @@ from pydantic import Field
 from enginesmith_contract.record import Record
 
 __all__ = [
+    "RefitBasePointer",
     "StoredFile",
     "TimingCachePointer",
     "blob_name",
     "content_digest",
     "engine_pointer",
     "preparation_pointer",
+    "refit_base_pointer",
     "timing_cache_pointer",
 ]
 
@@ -50,6 +53,12 @@ class TimingCachePointer(Record):
     file: StoredFile
 
 
+class RefitBasePointer(Record):
+    """The engine whose weights are replaced in place of a build."""
+
+    engine_key: str
+
+
 def blob_name(digest: str) -> str:
     """Return the name of the blob with this SHA-256."""
     return f"blobs/sha256/{digest}"
@@ -63,6 +72,11 @@ def preparation_pointer(preparation_key: str) -> str:
 def engine_pointer(engine_key: str) -> str:
     """Return the name of the pointer to an engine, which is its manifest."""
     return f"keys/{engine_key}.json"
+
+
+def refit_base_pointer(refit_key: str) -> str:
+    """Return the name of the pointer to the engine that builds of this refit key start from."""
+    return f"refit-bases/{refit_key}.json"
 
 
 def timing_cache_pointer(gpu_product: str, tensorrt_version: str) -> str:

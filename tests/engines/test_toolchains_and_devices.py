@@ -1,5 +1,6 @@
 """What is installed and what this machine is, found without importing an inference library."""
 
+import json
 import subprocess
 import sys
 from collections import deque
@@ -105,15 +106,23 @@ def test_a_known_message_of_the_library_becomes_a_reason(message: str, want: str
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("described", "want"),
     [
-        '{"Layers": [{"LayerType": "gemm", "Outputs": [{"Name": "y", "Format/Datatype": "Row major linear FP16"}]}]}',
-        '{"Layers": [{"LayerType": "gemm", "Outputs": [{"Name": "y", "Format": "Linear", "Datatype": "FP16"}]}]}',
+        ({"Format/Datatype": "Row major linear FP16 format (kLINEAR)"}, "FP16"),
+        ({"Format/Datatype": "Row major linear FP32"}, "FP32"),
+        ({"Format/Datatype": "Channel major BFloat16 format where channel % 8 == 0"}, "BF16"),
+        ({"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format"}, "INT8"),
+        ({"Format/Datatype": "Half"}, "FP16"),
+        ({"Format/Datatype": "Row major linear UInt8 format"}, "UINT8"),
+        ({"Format": "Linear", "Datatype": "FP8"}, "FP8"),
+        ({"Format/Datatype": "Unknown format"}, "unknown"),
     ],
-    ids=["TensorRT 10", "TensorRT 11"],
 )
-def test_an_inspector_s_report_is_counted_in_both_forms(text: str) -> None:
-    assert summarise_layers(text) == {"layers": 1, "layerTypes": {"gemm": 1}, "outputDatatypes": {"FP16": 1}}
+def test_a_layer_s_precision_is_read_from_every_spelling_of_tensorrt_10_and_11(
+    described: dict[str, str], want: str
+) -> None:
+    text = json.dumps({"Layers": [{"LayerType": "gemm", "Outputs": [{"Name": "y", **described}]}]})
+    assert summarise_layers(text) == {"layers": 1, "layerTypes": {"gemm": 1}, "layerPrecisions": {want: 1}}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"Layers": []}', '{"Layers": ["only a name"]}'])

@@ -9,8 +9,9 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
 from enginesmith_contract.backends import Backend, Hardware
 from enginesmith_contract.build_request import BuildRequest
@@ -21,18 +22,25 @@ from enginesmith_contract.errors import (
     EngineRefusedError,
     EnginesmithError,
     InferenceError,
+    VerificationError,
 )
 from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import ReferenceSet
 from enginesmith_contract.store_layout import StoredFile
-from enginesmith_contract.verification import Verification
+from enginesmith_contract.verification import Verification, VerificationStatus
 from enginesmith_runtime.build.manifests import compose_manifest
 from enginesmith_runtime.build.phases import PhaseProgress
+from enginesmith_runtime.build.timing_caches import StoredTimingCache, timing_cache_name
 from enginesmith_runtime.build.verify import Measurement, judge_differences, measure, not_run
 from enginesmith_runtime.build.wire import ChildAnswer, ChildFailure, ChildJob, ChildResult, PipeReporter
 from enginesmith_runtime.engines.device import detect_devices, host_hardware
-from enginesmith_runtime.engines.interface import Builder, BuildJob, BuiltEngine, Engine
+from enginesmith_runtime.engines.interface import Builder, BuildJob, BuiltEngine, Engine, ProgressSink
+from enginesmith_runtime.engines.refitting import RefitBase, RefittingBuilder
 from enginesmith_runtime.engines.registry import builder, loader
+from enginesmith_runtime.store.open import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["main"]
 
@@ -44,15 +52,10 @@ def main(job_file: str, descriptor: int) -> int:
     """Build and verify; the answer goes to the job's answer file. Returns 0 where there is an answer."""
     job = ChildJob.from_json(Path(job_file).read_bytes())
     _die_with_parent(job.parent)
-    cancelled = threading.Event()
-
-    def cancel(_number: int, _frame: FrameType | None) -> None:
-        cancelled.set()
-
-    signal.signal(signal.SIGTERM, cancel)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cancelled = _cancelled_by_signal()
     try:
-        answer = ChildAnswer(result=_build(job, PipeReporter(descriptor), cancelled))
+        answer = ChildAnswer(result=_make(job, PipeReporter(descriptor), cancelled))
     except EnginesmithError as error:
         answer = ChildAnswer(failure=ChildFailure.from_error(error))
     except MemoryError:
@@ -64,42 +67,106 @@ def main(job_file: str, descriptor: int) -> int:
     return 0
 
 
-def _build(job: ChildJob, reporter: PipeReporter, cancelled: threading.Event) -> ChildResult:
+def _make(job: ChildJob, reporter: PipeReporter, cancelled: threading.Event) -> ChildResult:
+    """Refit an engine where there is one to refit, else build; a refit that fails in any way is no more than a note."""
     request = job.request
-    backend = request.toolchain.backend
-    build_with = builder(backend)
+    build_with = builder(request.toolchain.backend)
     _check_version(build_with, request)
     device = _find_device(build_with, request)
-    reporter.begin("build", f"{backend} {request.toolchain.version}")
-    begin = time.perf_counter()
-    built = build_with.build(
-        BuildJob(
-            request=request,
-            preparation=job.preparation,
-            model=Path(job.model),
-            output=Path(job.output),
-            device=device,
-            timing_cache=Path(job.timing_cache).read_bytes() if job.timing_cache else None,
-        ),
-        PhaseProgress(reporter, cancelled.is_set),
+    work = _Work(job, build_with, device, reporter, cancelled)
+    if job.refit_base is None or not isinstance(build_with, RefittingBuilder):
+        return work.build()
+    base = RefitBase(manifest=job.refit_base, plan=Path(job.refit_plan))
+    try:
+        refitted = work.refit(build_with, base)
+    except (BuildError, VerificationError) as error:
+        why = error.sentence()
+    else:
+        if refitted.verification.status is not VerificationStatus.FAILED:
+            return refitted
+        why = f"its answers differ from the model's: {refitted.verification.reason}"
+    for left in Path(job.output).iterdir():
+        left.unlink()
+    return work.build(f"built anew, for engine {base.manifest.engine_key[:12]} could not be refitted: {why}")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One engine to make, by either way."""
+
+    job: ChildJob
+    builder: Builder
+    device: Hardware
+    reporter: PipeReporter
+    cancelled: threading.Event
+
+    def build(self, *notes: str) -> ChildResult:
+        """Build and verify."""
+        toolchain = self.job.request.toolchain
+        self.reporter.begin("build", f"{toolchain.backend} {toolchain.version}")
+        return self._finish(self.builder.build, notes)
+
+    def refit(self, refitter: RefittingBuilder, base: RefitBase) -> ChildResult:
+        """Refit and verify."""
+        key = base.manifest.engine_key
+        self.reporter.begin("refit", f"engine {key[:12]}")
+        result = self._finish(lambda job, progress: refitter.refit(job, base, progress), ())
+        return result.model_copy(update={"refitted_from": key})
+
+    def _finish(self, make: "Callable[[BuildJob, ProgressSink], BuiltEngine]", notes: tuple[str, ...]) -> ChildResult:
+        begin = time.perf_counter()
+        built = make(_build_job(self.job, self.device), PhaseProgress(self.reporter, self.cancelled.is_set))
+        build_seconds = time.perf_counter() - begin
+        self.reporter.end(bytes=sum(path.stat().st_size for path in built.files))
+        if self.cancelled.is_set():
+            raise CancelledBuildError("the build was cancelled")
+        draft = _draft_result(self.job, built, self.device, build_seconds)
+        self.reporter.begin("verify")
+        begin = time.perf_counter()
+        verification, measurement = _verify(self.job, draft, self.builder, self.reporter)
+        timings = Timings(
+            build_seconds=build_seconds,
+            verify_seconds=time.perf_counter() - begin,
+            latency_seconds=measurement.latency_seconds if measurement else {},
+        )
+        self.reporter.end(status=verification.status.value)
+        all_notes = (*notes, *built.notes)
+        return draft.model_copy(update={"verification": verification, "timings": timings, "notes": all_notes})
+
+
+def _cancelled_by_signal() -> threading.Event:
+    """Return an event that SIGTERM sets.
+
+    A thread waits for the signal, because a handler only runs between two steps of the main thread's Python, and that
+    one is in the library for minutes. Threads that are started later inherit the blocked signal.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    cancelled = threading.Event()
+
+    def wait() -> None:
+        signal.sigwait({signal.SIGTERM})
+        cancelled.set()
+
+    threading.Thread(target=wait, daemon=True, name="cancel").start()
+    return cancelled
+
+
+def _build_job(job: ChildJob, device: Hardware) -> BuildJob:
+    return BuildJob(
+        request=job.request,
+        preparation=job.preparation,
+        model=Path(job.model),
+        output=Path(job.output),
+        device=device,
+        timing_cache=_timing_cache(job, device),
     )
-    build_seconds = time.perf_counter() - begin
-    reporter.end(bytes=sum(path.stat().st_size for path in built.files))
-    if cancelled.is_set():
-        raise CancelledBuildError("the build was cancelled")
-    if built.timing_cache is not None:
-        Path(job.merged_timing_cache).write_bytes(built.timing_cache)
-    draft = _draft_result(job, built, device, build_seconds)
-    reporter.begin("verify")
-    begin = time.perf_counter()
-    verification, measurement = _verify(job, draft, build_with, reporter)
-    timings = Timings(
-        build_seconds=build_seconds,
-        verify_seconds=time.perf_counter() - begin,
-        latency_seconds=measurement.latency_seconds if measurement else {},
-    )
-    reporter.end(status=verification.status.value)
-    return draft.model_copy(update={"verification": verification, "timings": timings})
+
+
+def _timing_cache(job: ChildJob, device: Hardware) -> StoredTimingCache | None:
+    if job.request.toolchain.backend is not Backend.TENSORRT:
+        return None
+    name = timing_cache_name(device, job.request.toolchain.version)
+    return None if name is None else StoredTimingCache(open_store(job.request.store), name, Path(job.output).parent)
 
 
 def _check_version(build_with: Builder, request: BuildRequest) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from enginesmith_contract.backends import Backend
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, BuildTimedOutError
 from enginesmith_runtime.build.wire import ChildAnswer, ChildJob, ChildResult, replay
 from enginesmith_runtime.progress import Reporter
@@ -25,7 +26,9 @@ __all__ = ["run_child"]
 
 _TICK_SECONDS: Final = 0.25
 _STOP_SECONDS: Final = 0.25
-"""How long a child may take to stop by itself: a GPU's context ends cleaner so."""
+"""How long a child may take to stop by itself."""
+_GPU_STOP_SECONDS: Final = 3.0
+"""The same for a build on a GPU: its context ends cleaner so, and what it has measured is kept for the next one."""
 _READ_BYTES: Final = 1 << 16
 _TAIL_CHARACTERS: Final = 2000
 _TRACEBACK: Final = "Traceback (most recent call last)"
@@ -55,7 +58,8 @@ def run_child(job: ChildJob, folder: Path, reporter: Reporter, timeout_seconds: 
             child = _start(job_file, write_end, output.fileno())
         os.close(write_end)
         write_end = -1
-        with _stopped_at_the_end(child):
+        on_gpu = job.request.toolchain.backend is Backend.TENSORRT
+        with _stopped_at_the_end(child, _GPU_STOP_SECONDS if on_gpu else _STOP_SECONDS):
             _follow(child, read_end, reporter, timeout_seconds)
     finally:
         os.close(read_end)
@@ -130,14 +134,14 @@ class _StageWatch:
 
 
 @contextmanager
-def _stopped_at_the_end(child: "subprocess.Popen[bytes]") -> Iterator[None]:
+def _stopped_at_the_end(child: "subprocess.Popen[bytes]", seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
         if child.poll() is None:
             _signal_group(child, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=_STOP_SECONDS)
+                child.wait(timeout=seconds)
         # Also after a child that ended by itself: what it started must not outlive it.
         _signal_group(child, signal.SIGKILL)
         child.wait()

@@ -48,5 +48,8 @@ def compose_manifest(  # noqa: PLR0913 - a manifest says where each of these cam
         references=preparation.references,
         inspector=result.inspector,
         plugins=plugins,
+        structure_digest=preparation.structure_digest,
+        refitted_from=result.refitted_from,
+        notes=result.notes,
         created_at=created_at,
     )

@@ -3,7 +3,7 @@
     pointer there? ── yes ──> judge again, return                    (nothing heavier than JSON is imported)
           │ no
     hold the right to build it, look again
-    lay out model, references, timing cache ──> child: build, verify ──> put blobs ──> timing cache ──> pointer
+    lay out model, references, engine to refit ──> child: refit or build, verify ──> put blobs ──> pointer
 
 The store's pointer is written when everything that it names is durable, so a process killed anywhere leaves no half
 engine; of two that race past a store without locks, the first pointer wins and both return it.
@@ -11,26 +11,20 @@ engine; of two that race past a store without locks, the first pointer wins and 
 
 import tempfile
 from datetime import UTC, datetime
-from hashlib import sha256
 from os import getpid
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from enginesmith_contract.backends import Backend
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import BuildError, StoreError
 from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.preparation import Preparation
-from enginesmith_contract.store_layout import (
-    TimingCachePointer,
-    engine_pointer,
-    preparation_pointer,
-    timing_cache_pointer,
-)
+from enginesmith_contract.store_layout import engine_pointer, preparation_pointer
 from enginesmith_runtime.build.child_process import run_child
 from enginesmith_runtime.build.manifests import compose_manifest
+from enginesmith_runtime.build.refit_bases import find_refit_base, remember_refit_base
 from enginesmith_runtime.build.verify import judge, raise_if_failed
 from enginesmith_runtime.build.wire import ChildJob, ChildResult
 from enginesmith_runtime.engines.nvinfer_plugins import PLUGIN_FOLDER
@@ -39,8 +33,6 @@ from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
 
 __all__ = ["build"]
-
-_TIMING_CACHE = "timing.cache"
 
 
 def build(request: BuildRequest, work: Path, reporter: Reporter) -> Manifest:
@@ -147,57 +139,27 @@ def _lay_out(store: Store, request: BuildRequest, preparation: Preparation, fold
     model = store.get_files(preparation.model, folder / "model", private=len(preparation.model) > 1)
     if preparation.references:
         store.get_files((one.file for one in preparation.references), references)
-    timing_cache = _get_timing_cache(store, request, folder)
+    base = find_refit_base(store, request, preparation, folder / "base")
     return ChildJob(
         request=request,
         preparation=preparation,
         model=str(model),
         output=str(output),
         references=str(references),
-        timing_cache=None if timing_cache is None else str(timing_cache),
-        merged_timing_cache=str(folder / _TIMING_CACHE),
+        refit_base=None if base is None else base.manifest,
+        refit_plan="" if base is None else str(base.plan),
         answer=str(folder / "answer.json"),
         parent=getpid(),
     )
-
-
-def _get_timing_cache(store: Store, request: BuildRequest, folder: Path) -> Path | None:
-    name = _timing_cache_name(request)
-    document = None if name is None else store.read_pointer(name)
-    if document is None:
-        return None
-    try:
-        pointer = TimingCachePointer.from_json(document)
-        return store.get_files((pointer.file,), folder / "old-cache")
-    except (ValidationError, StoreError):
-        # It only saves time: a damaged one is replaced by this build's.
-        return None
-
-
-def _timing_cache_name(request: BuildRequest) -> str | None:
-    product = request.hardware.product
-    if request.toolchain.backend is not Backend.TENSORRT or product is None:
-        return None
-    slice_of_it = f"{product}-{request.hardware.mig_profile}" if request.hardware.mig_profile else product
-    return timing_cache_pointer(slice_of_it, request.toolchain.version)
 
 
 def _put(store: Store, job: ChildJob, result: ChildResult) -> Manifest:
     request, output = job.request, Path(job.output)
     files = store.put_files(output, [output / path for path in result.files])
     plugins = tuple(file for file in files if file.path.startswith(f"{PLUGIN_FOLDER}/"))
-    _put_timing_cache(store, job)
     created_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     manifest = compose_manifest(request, job.preparation, result, files, plugins, created_at=created_at)
     pointer = engine_pointer(request.engine_key)
-    return _read_manifest(store.create_pointer(pointer, manifest.to_json()), pointer)
-
-
-def _put_timing_cache(store: Store, job: ChildJob) -> None:
-    cache, name = Path(job.merged_timing_cache), _timing_cache_name(job.request)
-    if name is None or not cache.exists():
-        return
-    (file,) = store.put_files(cache.parent, [cache])
-    old = None if job.timing_cache is None else sha256(Path(job.timing_cache).read_bytes()).hexdigest()
-    if file.digest != old:
-        store.replace_pointer(name, TimingCachePointer(file=file).to_json())
+    stored = _read_manifest(store.create_pointer(pointer, manifest.to_json()), pointer)
+    remember_refit_base(store, request, job.preparation, stored)
+    return stored

@@ -15,7 +15,7 @@ from enginesmith_contract import errors
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import EnginesmithError
-from enginesmith_contract.manifest import Timings
+from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import TensorSpec
@@ -35,7 +35,7 @@ class ChildJob(Record):
     Attributes:
         references: the folder in which the preparation's reference files lie under their own paths.
         answer: where the child writes its ChildAnswer.
-        merged_timing_cache: where it writes the timing cache that the store should keep.
+        refit_base: manifest of an engine to refit in place of a build, its plan at `refit_plan`; None: build.
     """
 
     request: BuildRequest
@@ -43,8 +43,8 @@ class ChildJob(Record):
     model: str
     output: str
     references: str
-    timing_cache: str | None = None
-    merged_timing_cache: str
+    refit_base: Manifest | None = None
+    refit_plan: str = ""
     answer: str
     parent: int
 
@@ -61,6 +61,8 @@ class ChildResult(Record):
     hardware: Hardware
     verification: Verification
     timings: Timings
+    refitted_from: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class ChildFailure(Record):

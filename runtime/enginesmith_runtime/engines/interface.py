@@ -24,6 +24,7 @@ from enginesmith_contract.errors import SpecError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.tensors import TensorSpec
+from enginesmith_runtime.engines.timing_cache import TimingCache
 
 __all__ = [
     "Array",
@@ -119,7 +120,7 @@ class BuildJob:
     Attributes:
         model: path of the prepared ONNX file; external weights lie beside it.
         output: an empty folder that receives the engine's files.
-        timing_cache: bytes of an earlier build's timing cache for this GPU product and version; None: none.
+        timing_cache: of earlier builds for this GPU product and version; None: the backend gets none.
         device: what the device says of itself; product None where there is no GPU.
     """
 
@@ -128,7 +129,7 @@ class BuildJob:
     model: Path
     output: Path
     device: Hardware
-    timing_cache: bytes | None = None
+    timing_cache: TimingCache | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,6 @@ class BuiltEngine:
         files: inside `BuildJob.output`, the one to open first.
         runs_on: compute capabilities in the engine where there is more than one.
         inspector: the backend's own description of the engine.
-        timing_cache: the merged cache to store, None where the backend has none.
         notes: what was done otherwise than one would expect, one sentence each.
     """
 
@@ -149,7 +149,6 @@ class BuiltEngine:
     runs_on: tuple[str, ...] = ()
     device_memory_bytes: int | None = None
     inspector: Mapping[str, JsonValue] = field(default_factory=dict)
-    timing_cache: bytes | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -6,6 +6,7 @@ plugins ─> parse (seconds, and every refusal) ─> configuration, profiles ─
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,9 @@ from enginesmith_runtime.engines.nvinfer_messages import MessageLog, Translation
 from enginesmith_runtime.engines.nvinfer_network import add_profiles, describe_tensors, parse_network
 from enginesmith_runtime.engines.nvinfer_plugins import PLUGIN_FOLDER, load_plugins
 from enginesmith_runtime.engines.nvinfer_progress import create_monitor
+from enginesmith_runtime.engines.nvinfer_timing_cache import timing_cache_in_use
 from enginesmith_runtime.engines.onnx_dimensions import without_false_names
+from enginesmith_runtime.engines.timing_cache import TimingCache
 
 __all__ = ["ENGINE_FILE", "Plan", "build_plan"]
 
@@ -38,15 +41,15 @@ class Plan:
 
     Attributes:
         files: the plan first, then plugin libraries in loading order.
-        timing_cache: what the build measured, None where the library keeps none.
         layers: layers of the network by type, before the builder fused them.
+        notes: what was done otherwise than one would expect.
     """
 
     files: tuple[Path, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    timing_cache: bytes | None
     layers: dict[str, JsonValue]
+    notes: tuple[str, ...] = ()
 
 
 def build_plan(
@@ -55,7 +58,7 @@ def build_plan(
     progress: ProgressSink,
     *,
     adjust: Configure | None = None,
-    keeps_timing_cache: bool = False,
+    timing_cache: TimingCache | None = None,
 ) -> Plan:
     """Build a plan.
 
@@ -64,7 +67,7 @@ def build_plan(
         job: what to build.
         progress: told of the library's phases; may cancel.
         adjust: called with the configuration before the build, for what only one library has.
-        keeps_timing_cache: whether the library has timing caches that do anything.
+        timing_cache: what the build starts from and adds to; None: the library's caches do nothing.
 
     Raises:
         BuildError: the parser or the builder refuses; its words are in the message.
@@ -81,7 +84,6 @@ def build_plan(
     network = parsed.network
     config = configure(module, builder, job)
     add_profiles(builder, config, network, job.preparation.profiles, log)
-    cache = _set_timing_cache(config, job) if keeps_timing_cache else None
     if adjust is not None:
         adjust(config)
     monitor = create_monitor(module, progress, _PHASE)
@@ -89,7 +91,9 @@ def build_plan(
     inputs = describe_tensors(network, facts.inputs, are_inputs=True)
     outputs = describe_tensors(network, facts.outputs, are_inputs=False)
     layers = _count_layers(network)
-    plan = builder.build_serialized_network(network, config)
+    notes: list[str] = []
+    with timing_cache_in_use(config, timing_cache, log, notes) if timing_cache else nullcontext():
+        plan = builder.build_serialized_network(network, config)
     if monitor.cancelled:
         raise CancelledBuildError("the build was cancelled")
     if plan is None:
@@ -103,8 +107,8 @@ def build_plan(
         files=(engine, *plugins),
         inputs=inputs,
         outputs=outputs,
-        timing_cache=None if cache is None else bytes(memoryview(cache.serialize())),
         layers=layers,
+        notes=tuple(notes),
     )
 
 
@@ -132,15 +136,6 @@ def _copy_plugins(job: BuildJob) -> tuple[Path, ...]:
 def _stop_if_cancelled(progress: ProgressSink, step: int) -> None:
     if not progress.step(_PHASE, step):
         raise CancelledBuildError("the build was cancelled")
-
-
-def _set_timing_cache(config: Any, job: BuildJob) -> Any:  # noqa: ANN401 - the library has no types
-    """Start from the stored cache. One that the library does not take (another version) is replaced by an empty one."""
-    cache = config.create_timing_cache(job.timing_cache or b"")
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
-    return cache
 
 
 def _count_layers(network: Any) -> dict[str, JsonValue]:  # noqa: ANN401 - the library has no types

@@ -1,91 +1,148 @@
-"""What the builder made of a network: its engine's layers, in the library's words and in counts."""
+"""What the builder made of a network: its engine's layers, in the library's words and in counts, and its memory."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import JsonValue
 
 from enginesmith_contract.errors import BuildError
 from enginesmith_runtime.engines.nvinfer_messages import create_logger
 
-__all__ = ["INSPECTOR_FILE", "Inspection", "inspect_plan", "summarise_layers"]
+__all__ = ["INSPECTOR_FILE", "DeviceMemory", "Inspection", "deserialise_plan", "inspect_plan", "summarise_layers"]
 
 INSPECTOR_FILE: Final = "inspector.json"
 
+# TensorRT writes datatypes into descriptions of memory formats, each in its own spelling.
+_DATATYPE: Final = re.compile(r"\b(bfloat16|bf16|fp\d+|u?int\d+|bool|half|float|e8m0)\b", re.IGNORECASE)
+_SPELLINGS: Final = {"BFLOAT16": "BF16", "HALF": "FP16", "FLOAT": "FP32"}
+_UNKNOWN: Final = "unknown"
 
+
+class DeviceMemory(NamedTuple):
+    """Bytes of a device's memory."""
+
+    free: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
     """What a deserialised plan says of itself.
 
     Attributes:
-        summary: layers by type and by output datatype, fit for a manifest.
-        device_memory_bytes: what one execution context takes.
+        summary: counts of layers, precisions and bytes, fit for a manifest.
+        context_bytes: device memory of one execution context, for each of the plan's profiles.
+        memory: of the device while the engine is loaded, without any context.
     """
 
-    def __init__(self, summary: Mapping[str, JsonValue], device_memory_bytes: int) -> None:
-        self.summary = summary
-        self.device_memory_bytes = device_memory_bytes
+    summary: Mapping[str, JsonValue]
+    context_bytes: tuple[int, ...]
+    memory: DeviceMemory
 
 
-def inspect_plan(module: Any, plan: Path, report: Path, *, host_code: bool) -> Inspection:  # noqa: ANN401 - untyped
-    """Deserialise a plan that was just built and write the inspector's report.
+def deserialise_plan(module: Any, runtime: Any, log: Any, plan: Path, *, host_code: bool) -> Any:  # noqa: ANN401 - untyped library
+    """Return the engine of a plan that this library has just built.
+
+    Args:
+        module: the library.
+        runtime: its Runtime, which must outlive the engine.
+        log: the runtime's logger.
+        plan: the file.
+        host_code: whether the plan carries host code (version-compatible ones do).
+
+    Raises:
+        BuildError: the library does not load it.
+    """
+    if host_code:
+        runtime.engine_host_code_allowed = True
+    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    if engine is not None:
+        return engine
+    raise BuildError(
+        f"{module.__name__} does not load an engine that it has built",
+        where=plan.name,
+        why=" | ".join(log.errors),
+        remedy="try another version of the library",
+        reason="EngineUnreadable",
+    )
+
+
+def inspect_plan(
+    module: Any,  # noqa: ANN401 - the library has no types
+    plan: Path,
+    report: Path,
+    *,
+    host_code: bool,
+    device_memory: Callable[[], tuple[int, int]],
+) -> Inspection:
+    """Deserialise a plan and inspect it; needs a current CUDA context.
 
     Args:
         module: the library.
         plan: the file.
-        report: where the whole report goes, as JSON; it can be megabytes.
-        host_code: whether the plan carries host code (version-compatible ones do).
+        report: where the library's whole report goes, as JSON; it can be megabytes.
+        host_code: whether the plan carries host code.
+        device_memory: returns the device's free and all bytes.
 
     Raises:
         BuildError: the library does not load what it has built.
     """
     log = create_logger(module)
     runtime = module.Runtime(log)
-    if host_code:
-        runtime.engine_host_code_allowed = True
-    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
-    if engine is None:
-        raise BuildError(
-            "the library does not load the engine that it has just built",
-            why=" | ".join(log.errors),
-            remedy="try another version of the library",
-            reason="EngineUnreadable",
-        )
+    engine = deserialise_plan(module, runtime, log, plan, host_code=host_code)
     inspector = engine.create_engine_inspector()
     text = inspector.get_engine_information(module.LayerInformationFormat.JSON)
     report.write_text(text, encoding="utf-8")
-    return Inspection(summarise_layers(text), _device_memory_bytes(engine))
+    context_bytes = _list_context_bytes(engine)
+    summary = summarise_layers(text) | {"contextBytes": list(context_bytes)} | _weigh(module, engine)
+    return Inspection(summary=summary, context_bytes=context_bytes, memory=DeviceMemory(*device_memory()))
 
 
 def summarise_layers(text: str) -> dict[str, JsonValue]:
     """Return counts out of an inspector's report; both the 10.x and the 11.x form are understood.
 
-    TensorRT 10 joins format and datatype in one text ("Row major linear FP16"), 11 has fields of their own.
+    A layer's precision is the datatype of its first output. TensorRT 10 has format and datatype in one text ("Row major
+    linear FP16 format (kLINEAR)"), 11 has fields of their own.
     """
     try:
         layers = json.loads(text).get("Layers", [])
     except (ValueError, AttributeError):  # some versions print trailing commas for empty engines
         return {}
     detailed = [layer for layer in layers if isinstance(layer, dict)]
-    types = Counter(str(layer.get("LayerType", "unknown")) for layer in detailed)
-    dtypes = Counter(_dtype(output) for layer in detailed for output in layer.get("Outputs", []))
+    types = Counter(str(layer.get("LayerType", _UNKNOWN)) for layer in detailed)
+    precisions = Counter(_precision(layer) for layer in detailed)
     return {
         "layers": len(layers),
         "layerTypes": dict(sorted(types.items())),
-        "outputDatatypes": dict(sorted(dtypes.items())),
+        "layerPrecisions": dict(sorted(precisions.items())),
     }
 
 
-def _dtype(output: Mapping[str, Any]) -> str:
-    if "Datatype" in output:
-        return str(output["Datatype"])
-    words = str(output.get("Format/Datatype", "unknown")).split()
-    return words[-1] if words else "unknown"
+def _precision(layer: Mapping[str, Any]) -> str:
+    first: Mapping[str, Any] = next(iter(layer.get("Outputs", [])), {})
+    described = first.get("Datatype") or first.get("Format/Datatype") or ""
+    found = _DATATYPE.search(str(described))
+    if found is None:
+        return _UNKNOWN
+    name = found[0].upper()
+    return _SPELLINGS.get(name, name)
 
 
-def _device_memory_bytes(engine: Any) -> int:  # noqa: ANN401 - the library has no types
+def _list_context_bytes(engine: Any) -> tuple[int, ...]:  # noqa: ANN401 - the library has no types
     # The older name is gone in 11, the newer one came with 10.1.
-    size = getattr(engine, "device_memory_size_v2", None)
-    return int(engine.device_memory_size if size is None else size)
+    ask = getattr(engine, "get_device_memory_size_for_profile_v2", None) or engine.get_device_memory_size_for_profile
+    return tuple(int(ask(index)) for index in range(engine.num_optimization_profiles))
+
+
+def _weigh(module: Any, engine: Any) -> dict[str, JsonValue]:  # noqa: ANN401 - the library has no types
+    """Return the bytes of the weights, as far as this version of the library tells."""
+    found: dict[str, JsonValue] = {"streamableWeightsBytes": int(getattr(engine, "streamable_weights_size", 0))}
+    statistic = getattr(getattr(module, "EngineStat", None), "TOTAL_WEIGHTS_SIZE", None)  # since 10.14
+    if statistic is not None:
+        found["weightsBytes"] = int(engine.get_engine_stat(statistic))
+    return found

@@ -14,12 +14,22 @@ _KEPT_MESSAGES: Final = 50
 # Logged by builds on a CPU, which need no driver.
 _NO_DRIVER: Final = "CUDA driver version is insufficient"
 
+_LOGGERS: Final[list[Any]] = []
+
 
 class MessageLog(Protocol):
     """The part of our logger that is not the library's."""
 
     errors: "deque[str]"
     warnings: "deque[str]"
+
+    def mark(self) -> int:
+        """Return a mark for `said_since`."""
+        ...
+
+    def said_since(self, mark: int) -> list[str]:
+        """Return the errors and warnings since the mark that are still kept, oldest first."""
+        ...
 
 
 class Translation(NamedTuple):
@@ -78,7 +88,11 @@ def list_reasons(messages: "deque[str]") -> list[str]:
 
 
 def create_logger(module: Any) -> Any:  # noqa: ANN401 - the library has no types
-    """Return a logger of the library that keeps its last errors and warnings, oldest first (a MessageLog)."""
+    """Return a logger of the library that keeps its last errors and warnings, oldest first (a MessageLog).
+
+    The library holds on to a logger longer than to the objects that it was made for, and one that is gone ends the
+    process; so loggers live as long as it does. There are as many as engines were loaded.
+    """
 
     class _Logger(module.ILogger):  # type: ignore[misc]  # the base is known at run time only
         """Keeps messages in place of printing them."""
@@ -87,12 +101,27 @@ def create_logger(module: Any) -> Any:  # noqa: ANN401 - the library has no type
             module.ILogger.__init__(self)
             self.errors: deque[str] = deque(maxlen=_KEPT_MESSAGES)
             self.warnings: deque[str] = deque(maxlen=_KEPT_MESSAGES)
+            self._heard = 0
+            self._recent: deque[tuple[int, str]] = deque(maxlen=_KEPT_MESSAGES)
 
         def log(self, severity: Any, message: str) -> None:  # noqa: ANN401 - the library has no types
             """Receive a message; called from any thread."""
             if severity in {module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR}:
-                self.errors.append(message.strip())
+                self._keep(self.errors, message.strip())
             elif severity == module.ILogger.WARNING:
-                self.warnings.append(message.strip())
+                self._keep(self.warnings, message.strip())
 
-    return _Logger()
+        def mark(self) -> int:
+            return self._heard
+
+        def said_since(self, mark: int) -> list[str]:
+            return [message for number, message in self._recent if number > mark]
+
+        def _keep(self, messages: "deque[str]", message: str) -> None:
+            self._heard += 1
+            messages.append(message)
+            self._recent.append((self._heard, message))
+
+    logger = _Logger()
+    _LOGGERS.append(logger)
+    return logger

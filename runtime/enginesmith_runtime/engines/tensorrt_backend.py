@@ -1,23 +1,35 @@
 """TensorRT 10.x and 11.x: builds on the GPU that the engine is for, and runs there.
 
 Nearly all of it is shared with TensorRT for RTX (the `nvinfer_*` modules). Its own are the driver check, without which
-the library aborts the process, the timing cache, which turns a two-minute rebuild into seconds, and the inspector.
+the library aborts the process, the timing cache, which turns a two-minute rebuild into seconds, refitting, which turns
+it into less, and the inspector.
 """
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pydantic import JsonValue
 
 from enginesmith_contract.backends import Backend
-from enginesmith_contract.errors import BuildError, EngineRefusedError
+from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, CancelledBuildError, EngineRefusedError
 from enginesmith_runtime.engines.cuda_driver import require_driver
 from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
-from enginesmith_runtime.engines.nvinfer_build import Plan, build_plan
+from enginesmith_runtime.engines.nvinfer_build import ENGINE_FILE, Plan, build_plan
 from enginesmith_runtime.engines.nvinfer_inspect import INSPECTOR_FILE, Inspection, inspect_plan
 from enginesmith_runtime.engines.nvinfer_library import TENSORRT_LIBRARY
 from enginesmith_runtime.engines.nvinfer_loader import NvInferLoader
+from enginesmith_runtime.engines.nvinfer_refit import refit_plan
+from enginesmith_runtime.engines.refitting import RefitBase
+from enginesmith_runtime.local_files.space import say_bytes
 
-__all__ = ["TensorRtBuilder", "create_builder", "create_loader"]
+if TYPE_CHECKING:
+    from enginesmith_runtime.engines.nvinfer_execution import Gpu
+
+__all__ = ["TensorRtBuilder", "create_builder", "create_loader", "require_room"]
 
 _OLDEST_MAJOR = 10
+_REFIT = "refit"
 
 
 def create_builder() -> "TensorRtBuilder":
@@ -45,26 +57,80 @@ class TensorRtBuilder:
 
         Raises:
             BuildError: there is no driver, or the parser or the builder refuses.
+            BuildOutOfMemoryError: the builder ran out of memory, or no context of the engine fits this GPU.
             CancelledBuildError: the sink said so.
         """
+        module = self._load()
+        plan = build_plan(module, job, progress, timing_cache=job.timing_cache)
+        return _describe(module, job, plan, {"networkLayers": plan.layers})
+
+    def refit(self, job: BuildJob, base: RefitBase, progress: ProgressSink) -> BuiltEngine:
+        """Put the job's weights into another engine's plan.
+
+        Raises:
+            BuildError: there is no driver, or the library refuses (`RefitRefused`).
+            CancelledBuildError: the sink said so.
+        """
+        module = self._load()
+        progress.phase(_REFIT, steps=1)
+        target = job.output / ENGINE_FILE
+        with _opened_gpu():
+            refit_plan(module, base.plan, job.model, target)
+        if not progress.step(_REFIT, 0):
+            raise CancelledBuildError("the build was cancelled")
+        progress.finish(_REFIT)
+        known = base.manifest
+        plan = Plan(files=(target,), inputs=known.inputs, outputs=known.outputs, layers={})
+        layers = {name: value for name, value in known.inspector.items() if name == "networkLayers"}
+        return _describe(module, job, plan, layers)
+
+    def _load(self) -> Any:  # noqa: ANN401 - the library has no types
         _check_major(self.version())
         require_driver(BuildError)
-        module = TENSORRT_LIBRARY.load()
-        plan = build_plan(module, job, progress, keeps_timing_cache=True)
-        report = job.output / INSPECTOR_FILE
-        inspection = _inspect(module, job, plan)
-        return BuiltEngine(
-            files=(*plan.files, report),
-            inputs=plan.inputs,
-            outputs=plan.outputs,
-            device_memory_bytes=inspection.device_memory_bytes,
-            inspector={"networkLayers": plan.layers, **inspection.summary},
-            timing_cache=plan.timing_cache,
+        return TENSORRT_LIBRARY.load()
+
+
+def _describe(module: Any, job: BuildJob, plan: Plan, network: Mapping[str, JsonValue]) -> BuiltEngine:  # noqa: ANN401 - untyped library
+    report = job.output / INSPECTOR_FILE
+    host_code = job.request.options.version_compatible
+    with _opened_gpu() as gpu:
+        memory = gpu.driver.mem_get_info
+        inspection = inspect_plan(module, plan.files[0], report, host_code=host_code, device_memory=memory)
+    require_room(job, inspection)
+    return BuiltEngine(
+        files=(*plan.files, report),
+        inputs=plan.inputs,
+        outputs=plan.outputs,
+        device_memory_bytes=max(inspection.context_bytes, default=None),
+        inspector={**network, **inspection.summary},
+        notes=plan.notes,
+    )
+
+
+def require_room(job: BuildJob, inspection: Inspection) -> None:
+    """Return where a context of every profile fits the device's free memory, one at a time.
+
+    Raises:
+        BuildOutOfMemoryError: `ProfileTooLarge`, with the profile, what it wants and what there is.
+    """
+    for index, wanted in enumerate(inspection.context_bytes):
+        if wanted <= inspection.memory.free:
+            continue
+        free, total = map(say_bytes, inspection.memory)
+        profiles = job.preparation.profiles
+        name = profiles[index].name if index < len(profiles) else str(index)
+        raise BuildOutOfMemoryError(
+            "the GPU has no room for an execution context",
+            where=f"profile {name}",
+            why=f"it takes {say_bytes(wanted)}, {free} of {total} are free",
+            remedy="lower the profile's max, or use a GPU with more memory",
+            reason="ProfileTooLarge",
         )
 
 
-def _inspect(module: Any, job: BuildJob, plan: Plan) -> Inspection:  # noqa: ANN401 - the library has no types
-    # Deserialising needs a current CUDA context.
+@contextmanager
+def _opened_gpu() -> "Iterator[Gpu]":
+    """Give the GPU with its context current, which deserialising needs."""
     from enginesmith_runtime.engines.nvinfer_execution import open_device  # noqa: PLC0415 - needs a driver
 
     try:
@@ -75,8 +141,7 @@ def _inspect(module: Any, job: BuildJob, plan: Plan) -> Inspection:  # noqa: ANN
         ) from error
     try:
         with gpu.current():
-            host_code = job.request.options.version_compatible
-            return inspect_plan(module, plan.files[0], job.output / INSPECTOR_FILE, host_code=host_code)
+            yield gpu
     finally:
         gpu.release()
 

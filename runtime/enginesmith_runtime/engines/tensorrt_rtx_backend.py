@@ -60,6 +60,7 @@ class TensorRtRtxBuilder:
             outputs=plan.outputs,
             runs_on=() if wanted is None else (wanted,),
             inspector={"networkLayers": plan.layers},
+            notes=plan.notes,
         )
 
 

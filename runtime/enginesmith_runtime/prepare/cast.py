@@ -19,6 +19,7 @@ from enginesmith_runtime.prepare.cast_graph import Rewriter, hoist_constants
 from enginesmith_runtime.prepare.cast_rules import CastRules
 from enginesmith_runtime.prepare.graph import name_nodes, read_graph
 from enginesmith_runtime.prepare.jobs import CastJob, CastResult
+from enginesmith_runtime.prepare.structure import structure_digest
 from enginesmith_runtime.prepare.weights import WeightWriter, nodes_beyond_range
 
 __all__ = ["cast_model"]
@@ -42,7 +43,8 @@ def cast_model(job: CastJob) -> CastResult:
     Rewriter(model.graph, rules, frozenset(kept), writer).rewrite()
     files = writer.finish(model, source.name)
     warnings = tuple(f"{name}: a weight is beyond FP16's range, so the node stays in FP32" for name in heavy)
-    return CastResult(files=files, kept=kept, warnings=warnings)
+    structure = structure_digest(read_graph(Path(job.output) / files[0]))
+    return CastResult(files=files, kept=kept, warnings=warnings, structure_digest=structure)
 
 
 def _tensor_types(model: onnx.ModelProto) -> dict[str, int]:

@@ -17,6 +17,7 @@ from enginesmith_runtime.prepare.facts import facts_of, model_files
 from enginesmith_runtime.prepare.graph import all_nodes, is_onnx_domain, label, opset_of, read_graph
 from enginesmith_runtime.prepare.index_bounds import find_index_bounds
 from enginesmith_runtime.prepare.jobs import Inspection
+from enginesmith_runtime.prepare.structure import structure_digest
 
 __all__ = ["check_model", "inspect"]
 
@@ -35,7 +36,11 @@ def inspect(path: Path) -> Inspection:
     warnings = (*check_model(model, path), *_string_warnings(facts))
     nodes = [(label(node), node.op_type, node.domain) for node in all_nodes(model.graph)]
     return Inspection(
-        facts=facts, index_bounds=find_index_bounds(model.graph), advice=table_advice(nodes), warnings=tuple(warnings)
+        facts=facts,
+        index_bounds=find_index_bounds(model.graph),
+        advice=table_advice(nodes),
+        warnings=tuple(warnings),
+        structure_digest=structure_digest(model),
     )
 
 

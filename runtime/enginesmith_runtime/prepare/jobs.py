@@ -92,6 +92,7 @@ class Inspection(Record):
     index_bounds: Mapping[str, int] = {}
     advice: tuple[Advice, ...] = ()
     warnings: tuple[str, ...] = ()
+    structure_digest: str
 
 
 class RunJob(Record):
@@ -163,6 +164,7 @@ class CastResult(Record):
     files: tuple[str, ...]
     kept: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
+    structure_digest: str
 
 
 AnyJob = InspectJob | RunJob | ProbeJob | BatchJob | RangeJob | CastJob

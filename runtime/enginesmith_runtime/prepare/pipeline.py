@@ -137,7 +137,7 @@ class _Work:
             tick=self._tick,
         )
         self.reporter.end(batching=batching.proved, runs=len(exercised.stored))
-        cast = self._cast(feed, exercised, budget)
+        cast = self._cast(inspection, feed, exercised, budget)
         advice, parser_warning = self._second_opinion(cast)
         model, references, reference_warnings = self._store(cast, exercised)
         warnings = (
@@ -151,6 +151,7 @@ class _Work:
             preparation_key=self.key,
             source_digest=self.fetched.source_digest,
             facts=inspection.facts,
+            structure_digest=cast.structure_digest,
             model=model,
             profiles=profiles,
             exercises=exercised.exercises,
@@ -188,11 +189,12 @@ class _Work:
         )
         return exercised, budget
 
-    def _cast(self, feed: Feed, exercised: Exercised, budget: Budget) -> "_Prepared":
+    def _cast(self, inspection: Inspection, feed: Feed, exercised: Exercised, budget: Budget) -> "_Prepared":
         policy = self.request.precision
         if not needs_cast(policy):
             source = self.fetched.path.parent
-            return _Prepared(folder=source, files=tuple(source / file.path for file in self.fetched.files))
+            files = tuple(source / file.path for file in self.fetched.files)
+            return _Prepared(folder=source, files=files, structure_digest=inspection.structure_digest)
         self.reporter.begin("cast", policy.default.value)
         auto, warning = self._out_of_range(feed, exercised, budget) if policy.auto_keep else ({}, "")
         output = _folder(self.folder, "prepared")
@@ -202,7 +204,11 @@ class _Work:
         self.reporter.end(kept=len(result.kept))
         warnings = (*result.warnings, warning) if warning else result.warnings
         return _Prepared(
-            folder=output, files=tuple(output / name for name in result.files), kept=result.kept, warnings=warnings
+            folder=output,
+            files=tuple(output / name for name in result.files),
+            structure_digest=result.structure_digest,
+            kept=result.kept,
+            warnings=warnings,
         )
 
     def _out_of_range(self, feed: Feed, exercised: Exercised, budget: Budget) -> tuple[dict[str, str], str]:
@@ -283,6 +289,7 @@ class _Prepared:
 
     folder: Path
     files: tuple[Path, ...]
+    structure_digest: str
     kept: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
