@@ -1,0 +1,58 @@
+"""Whether an object has to be written: by the hash of what was last wanted, and by what the live one says.
+
+The hash, an annotation of the object itself, tells that Enginesmith wants something else than before, fields that it
+wants no more included. The comparison tells that somebody else changed a field that is Enginesmith's. Only fields that
+are wanted are compared: defaults and other controllers' fields are none of our business.
+"""
+
+import json
+from hashlib import sha256
+from typing import Any, Final
+
+from enginesmith_operator.cluster.transport import Json
+
+__all__ = ["APPLIED_HASH", "must_apply", "stamp"]
+
+APPLIED_HASH: Final = "enginesmith.io/applied-hash"
+_DIGITS: Final = 16
+_LIST_KEYS: Final = ("name", "containerPort", "port", "type", "key", "uid")
+
+
+def stamp(desired: Json) -> Json:
+    """Return the object with the hash of itself as an annotation."""
+    text = json.dumps(desired, sort_keys=True, separators=(",", ":"))
+    digest = sha256(text.encode()).hexdigest()[:_DIGITS]
+    metadata = desired["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), APPLIED_HASH: digest}
+    return {**desired, "metadata": {**metadata, "annotations": annotations}}
+
+
+def must_apply(desired: Json, live: Json | None) -> bool:
+    """Whether the stamped `desired` has to be written over `live`; None: there is none."""
+    return live is None or not _covers(live, desired)
+
+
+def _covers(live: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """Whether everything in `wanted` is in `live` as well."""
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(
+            key in live and _covers(live[key], value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return isinstance(live, list) and _covers_list(live, wanted)
+    return type(live) is type(wanted) and bool(live == wanted)
+
+
+def _covers_list(live: list[Any], wanted: list[Any]) -> bool:
+    key = _key_of(wanted)
+    if key is None:
+        return len(live) == len(wanted) and all(map(_covers, live, wanted))
+    by_key = {one.get(key): one for one in live if isinstance(one, dict)}
+    return all(one[key] in by_key and _covers(by_key[one[key]], one) for one in wanted)
+
+
+def _key_of(wanted: list[Any]) -> str | None:
+    """Return the field by which the list's items are told apart; None: by their order."""
+    if not wanted or not all(isinstance(one, dict) for one in wanted):
+        return None
+    return next((key for key in _LIST_KEYS if len({one.get(key) for one in wanted} - {None}) == len(wanted)), None)

@@ -1,0 +1,211 @@
+"""What a pod and a Job say of themselves, read from their objects; the parse boundary for both.
+
+PodFacts ── containers (init first): waiting for what, ended how, with which last word
+JobFacts ── finished, and why it failed
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from enginesmith_operator.cluster.transport import Json
+
+__all__ = ["ContainerFacts", "Ending", "JobFacts", "PodFacts", "read_job", "read_pod"]
+
+_STUCK: Final = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+    }
+)
+_OUT_OF_MEMORY: Final = "OOMKilled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a container ended.
+
+    Attributes:
+        message: the termination message.
+        started_at: RFC 3339; empty where it never ran.
+    """
+
+    exit_code: int
+    reason: str = ""
+    message: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether the kernel killed it for memory."""
+        return self.reason == _OUT_OF_MEMORY
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerFacts:
+    """One container of a pod.
+
+    Attributes:
+        image: that really runs, with its digest; empty until it was pulled.
+        stuck: why it cannot start (`ImagePullBackOff: ...`); empty where nothing of that kind is known.
+        running_since: RFC 3339; empty where it does not run.
+        ending: of this container; None: it has not ended.
+        last_ending: of the one before a restart.
+    """
+
+    name: str
+    image: str = ""
+    stuck: str = ""
+    running_since: str = ""
+    ending: Ending | None = None
+    last_ending: Ending | None = None
+    restarts: int = 0
+
+    @property
+    def latest_ending(self) -> Ending | None:
+        """How it ended last, before or after a restart."""
+        return self.ending or self.last_ending
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodFacts:
+    """One pod.
+
+    Attributes:
+        node: empty: not scheduled.
+        unschedulable: the scheduler's words; empty where it has a node or was not looked at yet.
+        unschedulable_since: RFC 3339.
+        reason: of its end as a whole (`Evicted`).
+        containers: init containers first.
+    """
+
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    created_at: str
+    node: str = ""
+    phase: str = "Pending"
+    is_ready: bool = False
+    is_terminating: bool = False
+    unschedulable: str = ""
+    unschedulable_since: str = ""
+    reason: str = ""
+    message: str = ""
+    containers: tuple[ContainerFacts, ...] = ()
+
+    def container(self, name: str) -> ContainerFacts | None:
+        """Return a container by its name."""
+        return next((one for one in self.containers if one.name == name), None)
+
+    @property
+    def stuck(self) -> str:
+        """Why its first container that cannot start cannot; empty: none is stuck."""
+        return next((one.stuck for one in self.containers if one.stuck), "")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no container of it will run any more."""
+        return self.phase in {"Succeeded", "Failed"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFacts:
+    """One Job.
+
+    Attributes:
+        controller_uid: of the owner that controls it; empty: nobody.
+        failure: reason of its failure ("BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy"); empty: none.
+        finished_at: RFC 3339; empty while it runs.
+        started: pods that were started so far.
+    """
+
+    name: str
+    uid: str
+    controller_uid: str = ""
+    succeeded: bool = False
+    failure: str = ""
+    failure_message: str = ""
+    suspended: bool = False
+    finished_at: str = ""
+    started: int = 0
+
+
+def read_pod(document: Json) -> PodFacts:
+    """Return what a pod says of itself."""
+    metadata, status = document["metadata"], document.get("status") or {}
+    conditions = {one["type"]: one for one in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled", {})
+    waits = scheduled.get("status") == "False"
+    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return PodFacts(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        labels=metadata.get("labels") or {},
+        created_at=metadata.get("creationTimestamp") or "",
+        node=(document.get("spec") or {}).get("nodeName") or "",
+        phase=status.get("phase") or "Pending",
+        is_ready=conditions.get("Ready", {}).get("status") == "True",
+        is_terminating="deletionTimestamp" in metadata,
+        unschedulable=" ".join(str(scheduled.get("message") or "").split()) if waits else "",
+        unschedulable_since=str(scheduled.get("lastTransitionTime") or "") if waits else "",
+        reason=status.get("reason") or "",
+        message=status.get("message") or "",
+        containers=tuple(_container(one) for one in statuses),
+    )
+
+
+def read_job(document: Json) -> JobFacts:
+    """Return what a Job says of itself."""
+    metadata, spec, status = document["metadata"], document.get("spec") or {}, document.get("status") or {}
+    conditions = {one["type"]: one for one in status.get("conditions") or () if one.get("status") == "True"}
+    failed, complete = conditions.get("Failed"), conditions.get("Complete")
+    ended = complete or failed or {}
+    return JobFacts(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        controller_uid=_controller_uid(metadata.get("ownerReferences") or ()),
+        succeeded=complete is not None,
+        failure=str((failed or {}).get("reason") or ("Failed" if failed else "")),
+        failure_message=str((failed or {}).get("message") or ""),
+        suspended=bool(spec.get("suspend")),
+        finished_at=str(ended.get("lastTransitionTime") or ""),
+        started=sum(int(status.get(key) or 0) for key in ("active", "succeeded", "failed")),
+    )
+
+
+def _container(status: Mapping[str, Any]) -> ContainerFacts:
+    state, last = status.get("state") or {}, status.get("lastState") or {}
+    waiting = state.get("waiting") or {}
+    reason = str(waiting.get("reason") or "")
+    text = " ".join(str(waiting.get("message") or "").split())
+    return ContainerFacts(
+        name=status["name"],
+        image=str(status.get("imageID") or ""),
+        stuck=(f"{reason}: {text}" if text else reason) if reason in _STUCK else "",
+        running_since=str((state.get("running") or {}).get("startedAt") or ""),
+        ending=_ending(state.get("terminated")),
+        last_ending=_ending(last.get("terminated")),
+        restarts=int(status.get("restartCount") or 0),
+    )
+
+
+def _ending(terminated: Mapping[str, Any] | None) -> Ending | None:
+    if terminated is None:
+        return None
+    return Ending(
+        exit_code=int(terminated.get("exitCode") or 0),
+        reason=str(terminated.get("reason") or ""),
+        message=str(terminated.get("message") or ""),
+        started_at=str(terminated.get("startedAt") or ""),
+        finished_at=str(terminated.get("finishedAt") or ""),
+    )
+
+
+def _controller_uid(owners: Iterable[Mapping[str, Any]]) -> str:
+    return next((str(one["uid"]) for one in owners if one.get("controller")), "")
