@@ -136,7 +136,7 @@ def _write_settings(layout: Layout, node: NodeSpec) -> None:
     containerd = folder / "containerd-settings"
     mirror = containerd / "certs.d" / CONTROL.registry
     mirror.mkdir(parents=True, exist_ok=True)
-    (mirror / "hosts.toml").write_text(f'server = "http://{CONTROL.registry}"\n')
+    (mirror / "hosts.toml").write_text(f'[host."http://{CONTROL.registry}"]\ncapabilities = ["pull", "resolve"]\n')
     (containerd / "config.toml").write_text(_CONTAINERD.format(node=node, pause=PAUSE_IMAGE))
     network = folder / "cni-settings"
     network.mkdir(parents=True, exist_ok=True)
