@@ -24,7 +24,8 @@ def main() -> None:
     limits = GrpcLimits(
         max_message_bytes=256 << 20, max_connection_age_seconds=None, grace_seconds=1, max_concurrent_calls=64
     )
-    print(GrpcTransport({METHOD: UnaryMethod(echo)}, limits).start("127.0.0.1:0"), flush=True)
+    transport = GrpcTransport({METHOD: UnaryMethod(echo)}, limits)
+    print(transport.start("127.0.0.1:0"), flush=True)
     threading.Event().wait()
 
 
