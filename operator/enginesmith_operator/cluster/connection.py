@@ -4,6 +4,7 @@ One reading serves our own requests and kopf's watches. A bound ServiceAccount t
 client reads the file anew every minute, and kopf is asked to log in again every ten.
 """
 
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -30,7 +31,9 @@ async def connect() -> Configuration:
         config.load_incluster_config(client_configuration=found)
     except config.ConfigException:
         try:
-            await config.load_kube_config(client_configuration=found, persist_config=False)
+            # The client's own default was read when it was imported.
+            path = os.environ.get("KUBECONFIG") or None
+            await config.load_kube_config(config_file=path, client_configuration=found, persist_config=False)
         except (config.ConfigException, OSError) as error:
             raise ClusterError(
                 "there is no way to the API server",
