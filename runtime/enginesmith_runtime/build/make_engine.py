@@ -1,0 +1,248 @@
+"""One engine out of a job: refitted or built, then held against the references. Runs in the child process.
+
+library and device as asked? ──> refit ──> verify ──> done
+│ refused, or it answers wrongly
+└──> build ──> verify ──> done
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from enginesmith_contract.backends import Backend, Hardware
+from enginesmith_contract.build_request import BuildRequest
+from enginesmith_contract.errors import (
+    BuildError,
+    BuildOutOfMemoryError,
+    CancelledBuildError,
+    DeviceFailedError,
+    EngineRefusedError,
+    InferenceError,
+)
+from enginesmith_contract.manifest import Manifest, Timings
+from enginesmith_contract.preparation import ReferenceSet
+from enginesmith_contract.store_layout import StoredFile
+from enginesmith_contract.verification import Verification, VerificationStatus
+from enginesmith_runtime.build.manifests import compose_manifest
+from enginesmith_runtime.build.phases import PhaseProgress
+from enginesmith_runtime.build.timing_caches import StoredTimingCache, timing_cache_name
+from enginesmith_runtime.build.verify import Measurement, judge_differences, measure, not_run
+from enginesmith_runtime.build.wire import ChildJob, ChildResult
+from enginesmith_runtime.engines.device import detect_devices, host_hardware
+from enginesmith_runtime.engines.interface import Builder, BuildJob, BuiltEngine, Engine, ProgressSink
+from enginesmith_runtime.engines.refitting import RefitBase, RefittingBuilder
+from enginesmith_runtime.engines.registry import builder, loader
+from enginesmith_runtime.progress import Reporter
+from enginesmith_runtime.store.open import open_store
+
+__all__ = ["make_engine"]
+
+_UNHASHED = "0" * 64
+_OUT_OF_MEMORY = "OutOfMemory"
+
+
+def make_engine(job: ChildJob, reporter: Reporter, is_cancelled: Callable[[], bool]) -> ChildResult:
+    """Refit an engine where there is one to refit, else build; a refit that fails in any way is no more than a note.
+
+    Args:
+        job: what to make.
+        reporter: gets the stages `refit`, `build` and `verify`.
+        is_cancelled: asked between two steps.
+
+    Raises:
+        BuildError: the wrong library or device, or the builder refused or failed.
+        BuildOutOfMemoryError: the builder, or the finished engine, does not fit the memory.
+        CancelledBuildError: `is_cancelled` said so.
+    """
+    request = job.request
+    build_with = builder(request.toolchain.backend)
+    _check_version(build_with, request)
+    device = _find_device(build_with, request)
+    work = _Work(job, build_with, device, reporter, is_cancelled)
+    if job.refit_base is None or not isinstance(build_with, RefittingBuilder):
+        return work.build()
+    base = RefitBase(manifest=job.refit_base, plan=Path(job.refit_plan))
+    try:
+        refitted = work.refit(build_with, base)
+    except BuildError as error:
+        reporter.end(refitted=False)
+        why = error.sentence()
+    else:
+        if refitted.verification.status is not VerificationStatus.FAILED:
+            return refitted
+        why = f"its answers differ from the model's: {refitted.verification.reason}"
+    for left in Path(job.output).iterdir():
+        left.unlink()
+    return work.build(f"built anew, for engine {base.manifest.engine_key[:12]} could not be refitted: {why}")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One engine to make, by either way."""
+
+    job: ChildJob
+    builder: Builder
+    device: Hardware
+    reporter: Reporter
+    is_cancelled: Callable[[], bool]
+
+    def build(self, *notes: str) -> ChildResult:
+        """Build and verify."""
+        toolchain = self.job.request.toolchain
+        self.reporter.begin("build", f"{toolchain.backend} {toolchain.version}")
+        return self._finish(self.builder.build, notes)
+
+    def refit(self, refitter: RefittingBuilder, base: RefitBase) -> ChildResult:
+        """Refit and verify."""
+        key = base.manifest.engine_key
+        self.reporter.begin("refit", f"engine {key[:12]}")
+        result = self._finish(lambda job, progress: refitter.refit(job, base, progress), ())
+        return result.model_copy(update={"refitted_from": key})
+
+    def _finish(self, make: Callable[[BuildJob, ProgressSink], BuiltEngine], notes: tuple[str, ...]) -> ChildResult:
+        begin = time.perf_counter()
+        built = make(_build_job(self.job, self.device), PhaseProgress(self.reporter, self.is_cancelled))
+        build_seconds = time.perf_counter() - begin
+        self.reporter.end(bytes=sum(path.stat().st_size for path in built.files))
+        if self.is_cancelled():
+            raise CancelledBuildError("the build was cancelled")
+        draft = _draft_result(self.job, built, self.device, build_seconds)
+        self.reporter.begin("verify")
+        begin = time.perf_counter()
+        verification, measurement = _verify(self.job, draft, self.builder, self.reporter)
+        timings = Timings(
+            build_seconds=build_seconds,
+            verify_seconds=time.perf_counter() - begin,
+            latency_seconds=measurement.latency_seconds if measurement else {},
+        )
+        self.reporter.end(status=verification.status.value)
+        all_notes = (*notes, *built.notes)
+        return draft.model_copy(update={"verification": verification, "timings": timings, "notes": all_notes})
+
+
+def _build_job(job: ChildJob, device: Hardware) -> BuildJob:
+    return BuildJob(
+        request=job.request,
+        preparation=job.preparation,
+        model=Path(job.model),
+        output=Path(job.output),
+        device=device,
+        timing_cache=_timing_cache(job, device),
+    )
+
+
+def _timing_cache(job: ChildJob, device: Hardware) -> StoredTimingCache | None:
+    if job.request.toolchain.backend is not Backend.TENSORRT:
+        return None
+    name = timing_cache_name(device, job.request.toolchain.version)
+    return None if name is None else StoredTimingCache(open_store(job.request.store), name, Path(job.output).parent)
+
+
+def _check_version(build_with: Builder, request: BuildRequest) -> None:
+    installed = build_with.version()
+    if installed == request.toolchain.version:
+        return
+    raise BuildError(
+        "the installed library is not the one that the request names",
+        where=f"toolchain {request.toolchain.name}",
+        why=f"{build_with.backend} {installed} is installed, {request.toolchain.version} was asked for",
+        remedy="build in the image of that toolchain, or ask for the installed version",
+        reason="ToolchainDiffers",
+    )
+
+
+def _find_device(build_with: Builder, request: BuildRequest) -> Hardware:
+    """Return the device to build on; of several GPUs the first, as CUDA does."""
+    if build_with.backend is Backend.ONNXRUNTIME:
+        return host_hardware()
+    devices = detect_devices()
+    if not devices and not build_with.needs_device:
+        return host_hardware()
+    if not devices:
+        raise BuildError(
+            "no GPU was found",
+            where=f"backend {build_with.backend}",
+            why="the NVIDIA driver is not installed or does not answer, and this backend builds on the GPU itself",
+            remedy="build on a node with the GPU, or use the backend tensorrt-rtx, which builds on any CPU",
+            reason="NoDevice",
+        )
+    device, wanted = devices[0], request.hardware
+    fits = wanted.product in {None, device.product} and wanted.mig_profile == device.mig_profile
+    if build_with.needs_device and not fits:
+        raise BuildError(
+            "this is not the GPU that the engine is for",
+            where=f"device {device.product}",
+            why=f"the request names {wanted.product} (MIG profile {wanted.mig_profile or 'none'}), this is "
+            f"{device.product} (MIG profile {device.mig_profile or 'none'})",
+            remedy="run the build on a node with that GPU",
+            reason="WrongDevice",
+        )
+    return device
+
+
+def _draft_result(job: ChildJob, built: BuiltEngine, device: Hardware, build_seconds: float) -> ChildResult:
+    request = job.request
+    return ChildResult(
+        files=tuple(str(path.relative_to(job.output)) for path in built.files),
+        inputs=built.inputs,
+        outputs=built.outputs,
+        runs_on=built.runs_on,
+        device_memory_bytes=built.device_memory_bytes,
+        inspector=built.inspector,
+        hardware=device,
+        verification=not_run(request.verification, job.preparation.precision, "the build has not verified it yet"),
+        timings=Timings(build_seconds=build_seconds),
+    )
+
+
+def _verify(
+    job: ChildJob, draft: ChildResult, build_with: Builder, reporter: Reporter
+) -> tuple[Verification, Measurement | None]:
+    policy, precision = job.request.verification, job.preparation.precision
+    if not job.preparation.references:
+        return not_run(policy, precision, "the preparation kept no references"), None
+    manifest = _local_manifest(job, draft)
+    try:
+        engine = loader(build_with.backend).load(manifest, Path(job.output), {})
+    except EngineRefusedError as error:
+        if build_with.needs_device or build_with.backend is Backend.ONNXRUNTIME:
+            kind = BuildOutOfMemoryError if error.reason == _OUT_OF_MEMORY else BuildError
+            raise kind(
+                "the engine that was just built does not load",
+                where=error.where,
+                why=error.why or error.what,
+                remedy=error.remedy,
+                reason=error.reason,
+            ) from error
+        return not_run(policy, precision, str(error)), None
+    try:
+        measurement = _measure(engine, job.preparation.references, Path(job.references), reporter)
+    finally:
+        engine.close()
+    return judge_differences(measurement.differences, policy, precision), measurement
+
+
+def _measure(engine: Engine, references: tuple[ReferenceSet, ...], folder: Path, reporter: Reporter) -> Measurement:
+    try:
+        return measure(engine, references, folder, reporter)
+    except DeviceFailedError:
+        raise
+    except (InferenceError, EngineRefusedError) as error:
+        kind = BuildOutOfMemoryError if error.reason == _OUT_OF_MEMORY else BuildError
+        raise kind(
+            "the engine does not run on the reference inputs",
+            where=error.where,
+            why=f"{error.what}: {error.why}" if error.why else error.what,
+            remedy=error.remedy,
+            reason=error.reason,
+        ) from error
+
+
+def _local_manifest(job: ChildJob, draft: ChildResult) -> Manifest:
+    """Return the manifest as a loader needs it; the digests are the store's to compute, and nobody checks these."""
+    files = tuple(
+        StoredFile(path=path, digest=_UNHASHED, size_bytes=(Path(job.output) / path).stat().st_size)
+        for path in draft.files
+    )
+    return compose_manifest(job.request, job.preparation, draft, files, created_at="")
