@@ -5,12 +5,14 @@ A request is JSON, or the path of a file that holds it: JSON begins with `{`, an
 
 __all__ = [
     "BUILD_REQUEST",
+    "CLAIMS_FOLDER",
     "LOG_FORMAT",
     "PREPARATION_REQUEST",
     "PULL_REQUEST",
     "SERVE_REQUEST",
     "SOURCE_TOKEN",
     "STATE_DIR",
+    "STORE_DOCKER_CONFIG",
     "STORE_ENDPOINT",
     "STORE_PLAIN_HTTP",
     "STORE_REGION",
@@ -48,3 +50,7 @@ STORE_SECRET_PREFIX = "ENGINESMITH_STORE_"  # noqa: S105 - the beginning of vari
 
 A store reads the prefixed variable first and falls back to the plain one.
 """
+STORE_DOCKER_CONFIG = "ENGINESMITH_STORE_DOCKER_CONFIG"
+"""Folder of the config.json with the credentials of an oci:// store's registry."""
+CLAIMS_FOLDER = "ENGINESMITH_CLAIMS"
+"""Folder in which volumes are mounted by their claims' names: pvc://claim/path is the file claim/path in it."""

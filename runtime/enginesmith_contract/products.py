@@ -10,7 +10,14 @@ Source of the rules: GPU Feature Discovery (NVIDIA/k8s-device-plugin, internal/l
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["MIG_INVALID", "ProductName", "canonical_product", "product_from_device_name", "split_product"]
+__all__ = [
+    "MIG_INVALID",
+    "ProductName",
+    "canonical_mig_profile",
+    "canonical_product",
+    "product_from_device_name",
+    "split_product",
+]
 
 MIG_INVALID: Final = "INVALID"
 """The MIG profile of a node whose GPUs are partitioned differently under MIG strategy `single`."""
@@ -49,6 +56,11 @@ def split_product(label: str) -> ProductName:
 def canonical_product(label: str) -> str:
     """Return the one spelling of a product, whatever driver, sharing or MIG suffix the label has."""
     return split_product(label).product
+
+
+def canonical_mig_profile(profile: str | None) -> str | None:
+    """Return the one spelling of a MIG profile: labels write `1g.10gb.me` where the driver writes `1g.10gb+me`."""
+    return None if profile is None else profile.replace("+", ".")
 
 
 def product_from_device_name(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from enginesmith_contract.backends import Backend, Hardware
 from enginesmith_contract.matrix.model import Matrix
 from enginesmith_contract.matrix.query import capability_of
-from enginesmith_contract.products import canonical_product
+from enginesmith_contract.products import canonical_mig_profile, canonical_product
 from enginesmith_contract.record import Record
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.targets import GpuSpec, TargetSpec
@@ -133,24 +133,24 @@ def _look_at(
     serve = serve_eligibility(facts)
     if not serve.eligible:
         return (*serve.reasons, *(() if facts.presence is not Presence.NVIDIA else reachable))
-    fitting = [offer for offer in serve.offers if _plain(offer.mig_profile) == _plain(gpu.mig_profile)]
+    wanted = canonical_mig_profile(gpu.mig_profile)
+    fitting = [offer for offer in serve.offers if canonical_mig_profile(offer.mig_profile) == wanted]
     if not fitting:
         return (_other_partition(serve.offers),)
     lacking = {offer: tuple(_lacks(offer, gpu)) for offer in fitting}
     enough = [offer for offer in fitting if not lacking[offer]]
     if reachable or not enough:
         return (*reachable, *dict.fromkeys(reason for offer in fitting for reason in lacking[offer]))
-    return tuple(_candidate(facts, offer, target, matrix) for offer in enough)
+    return tuple(_candidate(facts, offer, matrix) for offer in enough)
 
 
-def _candidate(facts: NodeFacts, offer: Offer, target: TargetSpec, matrix: Matrix) -> Candidate:
+def _candidate(facts: NodeFacts, offer: Offer, matrix: Matrix) -> Candidate:
     device = facts.hardware(offer)
     device = device.model_copy(update={"compute_capability": capability_of(matrix, device)})
     build = build_eligibility(facts)
     return Candidate(
         node=facts.name,
-        # ONNX Runtime's engine is for a CPU architecture, whatever GPU the node has.
-        hardware=device if target.backend is not Backend.ONNXRUNTIME else _host(facts),
+        hardware=device,
         resource=offer.resource,
         pin=facts.pin,
         can_build=offer in build.offers,
@@ -203,8 +203,3 @@ def _lacks(offer: Offer, gpu: GpuSpec) -> Iterator[Refusal]:
     if offer.allocatable < gpu.count:
         found = f"it has {offer.allocatable} {offer.resource}"
         yield Refusal(rule="GpuCount", found=found, wanted=f"gpu.count asks for {gpu.count}")
-
-
-def _plain(profile: str | None) -> str:
-    """The label writes `1g.10gb.me` where the driver writes `1g.10gb+me`."""
-    return (profile or "").replace("+", ".")

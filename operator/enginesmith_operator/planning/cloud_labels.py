@@ -1,6 +1,7 @@
 """A cloud's own labels, read through the label mapping."""
 
 import re
+from collections.abc import Mapping
 
 from enginesmith_contract.record import Record
 from enginesmith_operator.planning.label_mapping import LabelMapping, Scheme
@@ -12,10 +13,19 @@ _INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
 
 class LabelPin(Record):
-    """The label that a pod selects this hardware by."""
+    """The label that a pod selects this hardware by.
+
+    Attributes:
+        also: further labels of the same node, where one alone is not enough.
+    """
 
     label: str
     value: str
+    also: tuple["LabelPin", ...] = ()
+
+    def fits(self, labels: Mapping[str, str]) -> bool:
+        """Whether a node with these labels is meant."""
+        return labels.get(self.label) == self.value and all(one.fits(labels) for one in self.also)
 
 
 class CloudLabels(Record):

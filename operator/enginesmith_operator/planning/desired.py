@@ -5,7 +5,13 @@ Nothing here decides whether; `plan` does. Keys are None ("pending") until the m
 
 from enginesmith_contract.backends import Backend, Hardware, Toolchain
 from enginesmith_contract.build_request import BuildOptions, BuildRequest
-from enginesmith_contract.keys import EngineKeyInputs, PreparationKeyInputs, engine_key, preparation_key
+from enginesmith_contract.keys import (
+    EngineCandidate,
+    EngineKeyInputs,
+    PreparationKeyInputs,
+    engine_key,
+    preparation_key,
+)
 from enginesmith_contract.preparation import PreparationRequest
 from enginesmith_contract.record import Record
 from enginesmith_contract.serve_request import ServedModel
@@ -24,7 +30,7 @@ from enginesmith_operator.planning.snapshot import Observed
 __all__ = [
     "Deployment",
     "build_request",
-    "engine_key_inputs",
+    "engine_candidate",
     "preparation_key_of",
     "preparation_request",
     "served_model",
@@ -39,6 +45,8 @@ class Deployment(Record):
         serves: False for a standby while a target before it serves: it has no replicas then.
         resource: extended resource that each pod asks for; None: none.
         pins: a pod's node must have one of them; empty where no GPU is asked for.
+        avoid_nodes: nodes that have such a label and are refused, by name.
+        archs: of the nodes, as Kubernetes spells them.
         models: one per engine of the target; the pod takes the one for the GPU that it finds. Empty: keys are pending.
         images: runtime images of the engines' toolchains; empty in local mode.
     """
@@ -50,6 +58,8 @@ class Deployment(Record):
     resource: str | None = None
     gpus: int = 0
     pins: tuple[LabelPin, ...] = ()
+    avoid_nodes: tuple[str, ...] = ()
+    archs: tuple[str, ...] = ()
     models: tuple[ServedModel, ...] = ()
     images: tuple[str, ...] = ()
 
@@ -82,21 +92,21 @@ def preparation_request(spec: InferenceEngineSpec, toolchains: tuple[Toolchain, 
     )
 
 
-def engine_key_inputs(spec: InferenceEngineSpec, key: str, toolchain: Toolchain, hardware: Hardware) -> EngineKeyInputs:
-    """Return all that one engine depends on.
+def engine_candidate(spec: InferenceEngineSpec, toolchain: Toolchain, hardware: Hardware) -> EngineCandidate:
+    """Return all that one engine depends on beside the prepared model.
 
-    `hardware` counts by product and slice: the driver and the memory are checked, not hashed.
+    `hardware` counts by platform, product and slice: the driver and the memory are checked, not hashed. A target that
+    asks for a GPU has the product in its key whatever the backend, so that an engine names the hardware it serves on.
     """
     is_onnxruntime = toolchain.backend is Backend.ONNXRUNTIME
-    return EngineKeyInputs(
-        preparation_key=key,
+    return EngineCandidate(
         backend=toolchain.backend,
         backend_version=toolchain.version,
         cuda=toolchain.cuda,
         os=hardware.os,
         arch=hardware.arch,
-        gpu_product=None if is_onnxruntime else hardware.product,
-        mig_profile=None if is_onnxruntime else hardware.mig_profile,
+        gpu_product=hardware.product,
+        mig_profile=hardware.mig_profile,
         provider=(toolchain.provider or "cpu") if is_onnxruntime else None,
         flags={} if is_onnxruntime else _flags(build_options(spec)),
         plugins=() if is_onnxruntime else tuple(plugin.sha256 for plugin in spec.build.plugins),

@@ -13,6 +13,7 @@ from enum import StrEnum
 from enginesmith_contract.backends import Backend, Hardware, Toolchain
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import PlanRefusedError
+from enginesmith_contract.keys import EngineCandidate
 from enginesmith_contract.matrix.products import did_you_mean_product
 from enginesmith_contract.matrix.query import capability_of
 from enginesmith_contract.preparation import PreparationRequest
@@ -46,13 +47,13 @@ from enginesmith_operator.planning.conditions import (
 from enginesmith_operator.planning.desired import (
     Deployment,
     build_request,
-    engine_key_inputs,
+    engine_candidate,
     preparation_key_of,
     preparation_request,
     served_model,
 )
-from enginesmith_operator.planning.hardware import Presence
-from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, RefusalCount, count_refusals
+from enginesmith_operator.planning.hardware import LabelPin, Presence
+from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, RefusalCount, count_refusals, natural_order
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_operator.planning.toolchains import Choice, choose_toolchain, toolchain_text, usable_toolchains
 
@@ -72,9 +73,14 @@ class EnginePlan(Record):
 
     Attributes:
         hardware: of the first node; keys use product, slice and platform of it only.
+        candidate: the key's inputs but the model.
         why: of the toolchain, as a clause.
         nodes: that serve it, in natural order of names; node classes are "class <name>".
         build_nodes: that may build it.
+        resource: extended resource that its pods ask for; None: none.
+        pins: labels of the nodes that serve it; None of a CPU's nodes.
+        build_pins: labels of the nodes that may build it.
+        build_avoids: nodes that have such a label and may not.
         waits_for_class: only node classes match, so no node is there now.
         engine_key: None: pending.
         stored: the store has it; nothing is built.
@@ -84,10 +90,15 @@ class EnginePlan(Record):
     """
 
     hardware: Hardware
+    candidate: EngineCandidate
     toolchain: Toolchain
     why: str
     nodes: tuple[str, ...]
     build_nodes: tuple[str, ...]
+    resource: str | None = None
+    pins: tuple[LabelPin, ...] = ()
+    build_pins: tuple[LabelPin, ...] = ()
+    build_avoids: tuple[str, ...] = ()
     waits_for_class: bool = False
     engine_key: str | None = None
     stored: bool = False
@@ -161,7 +172,7 @@ def plan(engine: InferenceEngine, observed: Observed, now: datetime) -> Plan:
         namespace=engine.metadata.namespace,
         made_at=now,
         preparation_key=key,
-        prepared=observed.preparation is not None and observed.preparation.preparation_key == key,
+        prepared=key is not None and key in _preparation_keys(observed),
         preparation=preparation_request(spec, chosen),
         targets=tuple(targets),
         refusals=refusals,
@@ -192,62 +203,76 @@ def _plan_target(engine: InferenceEngine, target: TargetSpec, observed: Observed
     matches = keep_one_resource(match_nodes(target, engine.spec, observed))
     if not matches.candidates:
         return _no_candidate(engine, target, observed, matches, key)
-    engines: list[EnginePlan] = []
-    groups: list[tuple[Candidate, ...]] = []
-    refusals = list(matches.refusals)
-    for group in group_candidates(matches.candidates):
-        planned, left_out = _plan_group(engine, target, group, observed, key)
-        refusals += left_out
-        if planned is not None:
-            engines.append(planned)
-            groups.append(tuple(one for one in group if one.node in planned.nodes))
+    engines, left_out = _plan_engines(engine, target, matches.candidates, observed, key)
+    refusals = (*matches.refusals, *left_out)
     if not engines:
         return _refused(target, refusals)
     return TargetPlan(
         name=target.name,
         state=TargetState.PLANNED,
         standby=target.standby,
-        engines=tuple(engines),
-        deployment=_deployment(engine, target, observed, engines, [one for group in groups for one in group]),
+        engines=engines,
+        deployment=_deployment(engine, target, observed, engines),
         refusals=count_refusals(refusals),
     )
 
 
-def _plan_group(
-    engine: InferenceEngine, target: TargetSpec, group: tuple[Candidate, ...], observed: Observed, key: str | None
-) -> tuple[EnginePlan | None, tuple[NodeRefusal, ...]]:
-    policy = check_product_policy(group[0].hardware.product, observed)
-    if policy is not None:
-        return None, tuple(NodeRefusal(node=one.node, refusal=policy) for one in group)
-    choice = choose_toolchain(target, engine.spec, group, observed)
+def _plan_engines(
+    engine: InferenceEngine, target: TargetSpec, candidates: tuple[Candidate, ...], observed: Observed, key: str | None
+) -> tuple[tuple[EnginePlan, ...], tuple[NodeRefusal, ...]]:
+    """Plan one engine for each product; the pods of a target are of one Deployment, so all have one toolchain."""
+    allowed: list[Candidate] = []
+    refusals: list[NodeRefusal] = []
+    for one in candidates:
+        policy = check_product_policy(one.hardware.product, observed)
+        if policy is None:
+            allowed.append(one)
+        else:
+            refusals.append(NodeRefusal(node=one.node, refusal=policy))
+    if not allowed:
+        return (), tuple(refusals)
+    choice = choose_toolchain(target, engine.spec, tuple(allowed), observed)
     if not isinstance(choice, Choice):
-        return None, choice
+        return (), (*refusals, *choice)
     policy = check_toolchain_policy(choice.toolchain.name, observed)
     if policy is not None:
-        return None, tuple(NodeRefusal(node=one.node, refusal=policy) for one in group)
-    planned = _engine_plan(engine, choice, observed, key)
-    # TensorRT for RTX compiles ahead of time on any CPU; an engine that the store has needs no builder.
-    if planned.build_nodes or planned.stored or choice.toolchain.backend is Backend.TENSORRT_RTX:
-        return planned, choice.refusals
-    lacking = [NodeRefusal(node=one.node, refusal=refusal) for one in choice.fits for refusal in one.build_refusals]
-    return None, (*choice.refusals, *lacking)
+        return (), (*refusals, *(NodeRefusal(node=one.node, refusal=policy) for one in allowed))
+    refusals += choice.refusals
+    engines: list[EnginePlan] = []
+    for group in group_candidates(choice.fits):
+        planned = _engine_plan(engine, choice, group, observed, key)
+        # TensorRT for RTX compiles ahead of time on any CPU; an engine that the store has needs no builder.
+        if planned.build_nodes or planned.stored or choice.toolchain.backend is Backend.TENSORRT_RTX:
+            engines.append(planned)
+        else:
+            refusals += [NodeRefusal(node=one.node, refusal=why) for one in group for why in one.build_refusals]
+    return tuple(engines), tuple(refusals)
 
 
-def _engine_plan(engine: InferenceEngine, choice: Choice, observed: Observed, key: str | None) -> EnginePlan:
-    hardware = choice.fits[0].hardware
-    builders = [one for one in choice.fits if one.can_build]
+def _engine_plan(
+    engine: InferenceEngine, choice: Choice, group: tuple[Candidate, ...], observed: Observed, key: str | None
+) -> EnginePlan:
+    hardware = group[0].hardware
+    builders = [one for one in group if one.can_build]
+    candidate = engine_candidate(engine.spec, choice.toolchain, hardware)
     request = None
     if key is not None:
-        inputs = engine_key_inputs(engine.spec, key, choice.toolchain, hardware)
         built_on = builders[0].hardware if builders else hardware
-        request = build_request(engine.spec, inputs, choice.toolchain, built_on, observed)
+        request = build_request(engine.spec, candidate.key_inputs(key), choice.toolchain, built_on, observed)
+    build_pins = _pins(builders)
+    build_nodes = tuple(one.node for one in builders)
     return EnginePlan(
         hardware=hardware,
+        candidate=candidate,
         toolchain=choice.toolchain,
         why=choice.why,
-        nodes=tuple(one.node for one in choice.fits),
-        build_nodes=tuple(one.node for one in builders),
-        waits_for_class=all(one.from_class for one in choice.fits),
+        nodes=tuple(one.node for one in group),
+        build_nodes=build_nodes,
+        resource=(builders or group)[0].resource,
+        pins=_pins(group),
+        build_pins=build_pins,
+        build_avoids=_others_with(build_pins, build_nodes, observed),
+        waits_for_class=all(one.from_class for one in group),
         engine_key=request.engine_key if request else None,
         stored=request is not None and request.engine_key in observed.engine_keys,
         build=request,
@@ -256,23 +281,37 @@ def _engine_plan(engine: InferenceEngine, choice: Choice, observed: Observed, ke
     )
 
 
-def _deployment(
-    engine: InferenceEngine,
-    target: TargetSpec,
-    observed: Observed,
-    engines: list[EnginePlan],
-    candidates: list[Candidate],
-) -> Deployment:
+def _pins(candidates: Iterable[Candidate]) -> tuple[LabelPin, ...]:
     pins = {(one.pin.label, one.pin.value): one.pin for one in candidates if one.pin is not None}
+    return tuple(pins[key] for key in sorted(pins))
+
+
+def _others_with(pins: tuple[LabelPin, ...], chosen: tuple[str, ...], observed: Observed) -> tuple[str, ...]:
+    """Return the nodes that a pod with these pins could land on and must not."""
+    names = frozenset(chosen)
+    return tuple(
+        facts.name
+        for facts in sorted(observed.nodes, key=lambda node: natural_order(node.name))
+        if facts.name not in names and any(pin.fits(facts.labels) for pin in pins)
+    )
+
+
+def _deployment(
+    engine: InferenceEngine, target: TargetSpec, observed: Observed, engines: tuple[EnginePlan, ...]
+) -> Deployment:
+    pins = tuple(dict.fromkeys(pin for one in engines for pin in one.pins))
+    nodes = tuple(name for one in engines for name in one.nodes)
     images = dict.fromkeys(one.toolchain.image for one in engines if one.toolchain.image)
     return Deployment(
         target=target.name,
         replicas=None if target.autoscaling else target.replicas,
         standby=target.standby,
         serves=True,
-        resource=min((one.resource for one in candidates if one.resource), default=None),
+        resource=min((one.resource for one in engines if one.resource), default=None),
         gpus=(target.gpu or GpuSpec()).count if needs_gpu(target) else 0,
-        pins=tuple(pins[key] for key in sorted(pins)),
+        pins=tuple(sorted(pins, key=lambda pin: (pin.label, pin.value))),
+        avoid_nodes=_others_with(pins, nodes, observed),
+        archs=tuple(sorted({one.hardware.arch for one in engines})),
         models=tuple(served_model(engine, target, one.engine_key, observed) for one in engines if one.engine_key),
         images=tuple(images),
     )
@@ -305,14 +344,14 @@ def _no_candidate(
     absent = _absent_hardware(target, observed)
     if absent is not None and observed.build_for_absent_gpus:
         group = (Candidate(node="any CPU node", hardware=absent, can_build=True),)
-        planned, left_out = _plan_group(engine, target, group, observed, key)
-        if planned is None:
+        planned, left_out = _plan_engines(engine, target, group, observed, key)
+        if not planned:
             return _refused(target, left_out)
         return TargetPlan(
             name=target.name,
             state=TargetState.BUILD_ONLY,
             standby=target.standby,
-            engines=(planned,),
+            engines=planned,
             refusals=count_refusals(matches.refusals),
         )
     hints = []
@@ -340,6 +379,10 @@ def _absent_hardware(target: TargetSpec, observed: Observed) -> Hardware | None:
     )
     capability = capability_of(observed.matrix, hardware)
     return None if capability is None else hardware.model_copy(update={"compute_capability": capability})
+
+
+def _preparation_keys(observed: Observed) -> tuple[str | None, ...]:
+    return observed.preparation_key, observed.preparation.preparation_key if observed.preparation else None
 
 
 def _conditions(key: str | None, targets: list[TargetPlan], refusals: tuple[Refusal, ...]) -> tuple[Condition, ...]:

@@ -42,7 +42,8 @@ class NodeClass(Record):
         offer = Offer(
             mig_profile=self.mig_profile, resource=self.resource, allocatable=self.gpus, memory_mib=self.memory_mib
         )
-        label, value = min(self.selector.items(), default=("", ""))
+        labels = [LabelPin(label=label, value=value) for label, value in sorted(self.selector.items())]
+        pin = labels[0].model_copy(update={"also": tuple(labels[1:])}) if labels else None
         return NodeFacts(
             name=f"class {self.name}",
             presence=Presence.NVIDIA,
@@ -51,7 +52,7 @@ class NodeClass(Record):
             labels=self.selector,
             product=self.product,
             product_from=f"node class {self.name}",
-            pin=LabelPin(label=label, value=value) if label else None,
+            pin=pin,
             compute_capability=self.compute_capability,
             memory_mib=self.memory_mib,
             driver=self.driver,
@@ -105,9 +106,11 @@ class Observed(Record):
         calibration_digest: of the calibration data; None where none is asked for or it was not fetched.
         model_facts: of the model as fetched, where something read it.
         preparation: of this engine, whichever key it has.
+        preparation_key: of the preparation that the store is known to have, where only its report was seen.
         engine_keys: keys that the store has.
         toolchains: the catalog, or what is installed here.
-        pinned: the toolchain of each target that has one, by target name.
+        platforms: that a toolchain's image is for ("linux/amd64"), by the toolchain's name; not named: every one.
+        pinned: the toolchain of each target that has one, by target name; kept though the catalog has it no more.
         store: URI for builders and servers.
         local: one machine, one process per model; no scheduler.
         build_for_absent_gpus: TensorRT for RTX may build for hardware that no node here has.
@@ -121,9 +124,11 @@ class Observed(Record):
     calibration_digest: str | None = None
     model_facts: ModelFacts | None = None
     preparation: Preparation | None = None
+    preparation_key: str | None = None
     engine_keys: frozenset[str] = frozenset()
     matrix: Matrix
     toolchains: tuple[Toolchain, ...] = ()
+    platforms: Mapping[str, tuple[str, ...]] = {}
     policies: tuple[Policy, ...] = ()
     pinned: Mapping[str, Toolchain] = {}
     store: str = ""

@@ -24,6 +24,8 @@ from enginesmith_operator.planning.snapshot import Observed
 
 __all__ = ["Choice", "choose_toolchain", "toolchain_text", "usable_toolchains"]
 
+_PINNED: Final = "pinned"
+
 
 class Choice(NamedTuple):
     """A toolchain, and what it leaves out.
@@ -77,22 +79,36 @@ def choose_toolchain(
 ) -> Choice | tuple[NodeRefusal, ...]:
     """Return the toolchain for a group of candidates, or the reasons of the one that comes closest."""
     usable = usable_toolchains(target, spec, observed)
+    pinned = _usable_pin(target, spec, observed)
+    kept = None if pinned is None else _try(pinned, spec, group, observed)
     if isinstance(usable, Refusal):
+        if kept is not None and kept.fits:
+            return kept._replace(why=_PINNED)
         return tuple(NodeRefusal(node=one.node, refusal=usable) for one in group)
     choices = [_try(toolchain, spec, group, observed) for toolchain in usable]
     # The newest comes first, and max keeps the first of equals.
     best = max(choices, key=lambda choice: len(choice.fits))
-    if not best.fits:
+    if not best.fits and (kept is None or not kept.fits):
         return min(choices, key=lambda choice: len(choice.refusals)).refusals
     best = best._replace(why=_why(best, choices, len(group)))
-    pinned = observed.pinned.get(target.name)
-    kept = next((choice for choice in choices if choice.toolchain == pinned), None)
     if kept is None or kept.toolchain == best.toolchain or spec.toolchain.update is ToolchainUpdate.AUTO:
         return best
     if not kept.fits:
         return best._replace(why=f"the pinned {toolchain_text(kept.toolchain)} runs on none of these nodes; {best.why}")
-    newer = best.toolchain if _version(best.toolchain) > _version(kept.toolchain) else None
-    return kept._replace(why="pinned", newer=newer)
+    newer = best.toolchain if best.fits and _version(best.toolchain) >= _version(kept.toolchain) else None
+    return kept._replace(why=_PINNED, newer=newer)
+
+
+def _usable_pin(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed) -> Toolchain | None:
+    """Return the target's pinned toolchain, unless the spec asks for another one.
+
+    It stays although the catalog has dropped it, or has another image for it: what serves is not stopped by a catalog.
+    """
+    pinned = observed.pinned.get(target.name)
+    if pinned is None or pinned.backend is not target.backend or not _in_range(pinned, spec):
+        return None
+    provider = target.provider_or_default
+    return pinned if provider is None or (pinned.provider or "cpu") == provider else None
 
 
 def _try(toolchain: Toolchain, spec: InferenceEngineSpec, group: tuple[Candidate, ...], observed: Observed) -> Choice:
@@ -101,6 +117,10 @@ def _try(toolchain: Toolchain, spec: InferenceEngineSpec, group: tuple[Candidate
     refusals: list[NodeRefusal] = []
     doubts: dict[str, None] = {}
     for one in group:
+        platform = _platform_refusal(toolchain, one.hardware, observed)
+        if platform is not None:
+            refusals.append(NodeRefusal(node=one.node, refusal=platform))
+            continue
         if one.hardware not in answers:
             answers[one.hardware] = _ask(toolchain, one.hardware, spec, observed)
         said_no = [answer for answer in answers[one.hardware] if answer.verdict is Verdict.NO]
@@ -110,6 +130,14 @@ def _try(toolchain: Toolchain, spec: InferenceEngineSpec, group: tuple[Candidate
             unknown = [answer for answer in answers[one.hardware] if answer.verdict is Verdict.UNKNOWN]
             doubts |= {f"{answer.rule}: {answer.found}": None for answer in unknown}
     return Choice(toolchain, "", tuple(fits), tuple(refusals), tuple(doubts))
+
+
+def _platform_refusal(toolchain: Toolchain, hardware: Hardware, observed: Observed) -> Refusal | None:
+    platforms, wanted = observed.platforms.get(toolchain.name), f"{hardware.os}/{hardware.arch}"
+    if platforms is None or wanted in platforms:
+        return None
+    found = f"the image of {toolchain.name} is for {', '.join(platforms)}, the node is {wanted}"
+    return Refusal(rule="Platform", found=found, wanted=f"add a toolchain for {wanted} to the catalog")
 
 
 def _ask(
