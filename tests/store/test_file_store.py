@@ -184,7 +184,7 @@ def test_a_store_opens_by_path_and_by_uri(tmp_path: Path, spelling: str) -> None
 @pytest.mark.parametrize(
     ("uri", "want_reason", "want_text"),
     [
-        ("s3://bucket/engines", "UnsupportedStore", "file:///"),
+        ("ftp://host/engines", "UnsupportedStore", "file:///"),
         ("file://engines/a", "UnsupportedStore", "file:///engines/a"),
     ],
 )

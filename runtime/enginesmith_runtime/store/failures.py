@@ -1,4 +1,4 @@
-"""What the operating system says about a store's files, as a person reads it: the one place that translates it."""
+"""What goes wrong with a store, as a person reads it: the one place that words it, whatever the store lies on."""
 
 import errno
 from collections.abc import Iterator
@@ -10,7 +10,17 @@ from enginesmith_contract.errors import StoreError
 from enginesmith_contract.store_layout import StoredFile, blob_name
 from enginesmith_runtime.local_files.space import free_bytes, is_disk_full, say_bytes
 
-__all__ = ["blob_missing", "blob_tampered", "disk_full", "name_refused", "translated"]
+__all__ = [
+    "access_denied",
+    "blob_damaged",
+    "blob_missing",
+    "blob_tampered",
+    "client_missing",
+    "connection_lost",
+    "disk_full",
+    "name_refused",
+    "translated",
+]
 
 _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -49,35 +59,80 @@ def disk_full(root: Path, needed_bytes: int) -> StoreError:
     )
 
 
-def blob_missing(root: Path, file: StoredFile) -> StoreError:
+def blob_missing(where: Path | str, file: StoredFile) -> StoreError:
     """Return the error of a file whose blob is not in the store."""
     return StoreError(
         f"the blob of {file.path} is missing",
-        where=str(root),
+        where=str(where),
         why=f"{blob_name(file.digest)} is not there, though a pointer names it",
         remedy="delete the pointer that names it and build again",
         reason="BlobMissing",
     )
 
 
-def blob_tampered(root: Path, file: StoredFile, found: StoredFile) -> StoreError:
+def blob_tampered(where: Path | str, file: StoredFile, found: StoredFile) -> StoreError:
     """Return the error of a blob that is not what was written."""
     size = "" if found.size_bytes == file.size_bytes else f" and {found.size_bytes} bytes where {file.size_bytes} were"
     return StoreError(
         f"{file.path} is not what was stored",
-        where=str(root),
+        where=str(where),
         why=f"{blob_name(file.digest)} has the digest {found.digest}{size}",
-        remedy=f"delete {root / blob_name(file.digest)} and the pointer that names it, then build again",
+        remedy=f"delete {where}/{blob_name(file.digest)} and the pointer that names it, then build again",
         reason="Tampered",
     )
 
 
-def name_refused(root: Path, name: str) -> StoreError:
-    """Return the error of a name that would leave the store's or the caller's folder."""
+def blob_damaged(where: Path | str, file: StoredFile, why: str) -> StoreError:
+    """Return the error of a blob that the service itself no longer gives as it was written."""
+    return StoreError(
+        f"{file.path} is not what was stored",
+        where=str(where),
+        why=f"{blob_name(file.digest)}: {why}",
+        remedy=f"delete {where}/{blob_name(file.digest)} and the pointer that names it, then build again",
+        reason="Tampered",
+    )
+
+
+def name_refused(where: Path | str, name: str) -> StoreError:
+    """Return the error of a name that would leave the store's or the caller's folder, or that the store cannot hold."""
     return StoreError(
         "this name leaves its folder",
-        where=str(root),
+        where=str(where),
         why=repr(name),
         remedy="delete the pointer that holds it: this product never writes one",
         reason="InvalidName",
+    )
+
+
+def access_denied(where: str, doing: str, why: str, credentials: str) -> StoreError:
+    """Return the error of a remote store that does not let this process in; `credentials` names where they go."""
+    return StoreError(
+        f"{doing} is not allowed",
+        where=where,
+        why=why,
+        remedy=f"check the rights of the account, and set {credentials}",
+        reason="AccessDenied",
+    )
+
+
+def connection_lost(where: str, doing: str, why: str) -> StoreError:
+    """Return the error of a remote store that did not answer, or answered that it cannot just now."""
+    return StoreError(
+        f"{doing} failed",
+        where=where,
+        why=why,
+        remedy="try again; check the address and the service behind it",
+        reason="ConnectionLost",
+        retry=True,
+    )
+
+
+def client_missing(where: str, module: str) -> StoreError:
+    """Return the error of a store whose client library is not part of this installation."""
+    return StoreError(
+        "the client for this kind of store is not installed",
+        where=where,
+        why=f"there is no module {module}",
+        remedy="run: pip install 'enginesmith[sources]'",
+        reason="MissingClient",
     )

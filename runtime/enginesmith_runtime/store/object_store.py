@@ -1,0 +1,196 @@
+"""An engine store in a bucket: the layout's names below a prefix, in S3, Google Cloud Storage or Alibaba OSS.
+
+An object appears whole or not at all, so a killed writer leaves nothing half; unfinished multipart uploads are the
+bucket's own lifecycle rule's business. The first pointer wins by a condition of the request. A server that does not
+know the condition gets a look before and a look after the write: two builders that write one key within the same moment
+may then each believe that its engine won, which costs a build, and never mixes two engines, since a manifest names its
+blobs by digest.
+"""
+
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from enginesmith_contract.errors import StoreError
+from enginesmith_contract.store_layout import StoredFile, blob_name
+from enginesmith_runtime.local_files.digests import digest_file
+from enginesmith_runtime.store.address import StoreAddress
+from enginesmith_runtime.store.failures import blob_damaged, blob_missing, name_refused, translated
+from enginesmith_runtime.store.object_client import open_client, translated_client
+from enginesmith_runtime.store.remote_files import lay_out_remote
+from enginesmith_runtime.store.settings import StoreSettings
+
+__all__ = ["ObjectStore"]
+
+_READ_BYTES: Final = 8 << 20
+_REFRESH_SECONDS: Final = 3600.0
+"""A blob that is older than this is written again when it is put: a sweep may be about to judge it by its age."""
+
+
+class ObjectStore:
+    """A store below a bucket's prefix. Any number of processes may use it at once.
+
+    Attributes:
+        uri: that `open_store` takes.
+    """
+
+    def __init__(self, address: StoreAddress, settings: StoreSettings) -> None:
+        """Open the client; no request is made.
+
+        Raises:
+            enginesmith_contract.errors.StoreError: `MissingClient`.
+        """
+        self.uri = address.uri
+        self._root = address.location
+        self._client = open_client(address, settings)
+
+    def put_files(self, folder: Path, paths: Iterable[Path]) -> tuple[StoredFile, ...]:
+        """Store files of `folder` as blobs; see `Store.put_files`."""
+        return tuple(self._put_file(folder, path) for path in paths)
+
+    def get_files(self, files: Iterable[StoredFile], folder: Path, *, private: bool = False) -> Path:  # noqa: ARG002 - always copies
+        """Download the blobs to their paths in `folder`, checking every digest; see `Store.get_files`."""
+        wanted = tuple(files)
+        for file in wanted:
+            lay_out_remote(self.uri, file, folder, self._open_chunks)
+        return folder / wanted[0].path
+
+    def read_pointer(self, name: str) -> bytes | None:
+        """Return a pointer's document, None where there is none."""
+        path = self._path(name)
+        with self._translated(f"reading {name}"):
+            try:
+                return bytes(self._client.files.cat_file(path))
+            except FileNotFoundError:
+                return None
+
+    def create_pointer(self, name: str, document: bytes) -> bytes:
+        """Write a pointer unless it exists; the first one wins. Returns the document that is there afterwards."""
+        there = self.read_pointer(name)
+        if there is not None:
+            return there
+        path = self._path(name)
+        with self._translated(f"writing {name}"), self._bucket_known(name):
+            try:
+                self._client.create(self._client.files, path, document)
+            except FileNotFoundError:
+                raise
+            except Exception as error:
+                # Clients word a failed condition, a conflict and an unknown condition each in their own way: what lies
+                # there now tells them apart.
+                there = self.read_pointer(name)
+                if there is not None:
+                    return there
+                if getattr(error, "errno", None) != errno.ENOSYS:
+                    raise
+                self._client.files.pipe_file(path, document)
+        written = self.read_pointer(name)
+        return document if written is None else written
+
+    def replace_pointer(self, name: str, document: bytes) -> None:
+        """Write a pointer over an older one, whole or not at all."""
+        with self._translated(f"writing {name}"), self._bucket_known(name):
+            self._client.files.pipe_file(self._path(name), document)
+
+    def list_pointers(self, prefix: str) -> Iterator[str]:
+        """Yield the names of pointers below `prefix` ("keys/"), sorted."""
+        yield from sorted(name for name in self._list(prefix) if name.endswith(".json"))
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002 - buckets have no locks
+        """Do nothing: two builders of one key both build, and one wins."""
+        return nullcontext()
+
+    def _put_file(self, folder: Path, path: Path) -> StoredFile:
+        source = folder / path
+        name = PurePosixPath(source.relative_to(folder)).as_posix()
+        with translated(source, f"reading {name} to store it"):
+            wanted = digest_file(source, name=name)
+        target = self._path(blob_name(wanted.digest))
+        with self._translated(f"storing {name}"), self._bucket_known(name):
+            if not self._holds(target, wanted):
+                self._client.files.put_file(str(source), target)
+        return wanted
+
+    def _holds(self, path: str, wanted: StoredFile) -> bool:
+        facts = self._facts(path)
+        if facts is None or facts.get("size") != wanted.size_bytes:
+            return False
+        age = datetime.now(UTC) - _modified(facts)
+        return age.total_seconds() < _REFRESH_SECONDS
+
+    def _facts(self, path: str) -> dict[str, Any] | None:
+        try:
+            return dict(self._client.files.info(path, refresh=True))
+        except FileNotFoundError:
+            return None
+
+    def _list(self, prefix: str) -> dict[str, dict[str, Any]]:
+        folder = self._path(prefix.rstrip("/")) if prefix else self._root
+        with self._translated(f"listing {prefix}"):
+            try:
+                found = self._client.files.find(folder, detail=True)
+            except FileNotFoundError:
+                return {}
+        return {path.removeprefix(f"{self._root}/"): facts for path, facts in found.items()}
+
+    @contextmanager
+    def _open_chunks(self, file: StoredFile) -> Iterator[Iterator[bytes]]:
+        path = self._path(blob_name(file.digest))
+        with self._translated(f"reading {file.path}"):
+            try:
+                stream = self._client.files.open(path, "rb", block_size=_READ_BYTES, cache_type="readahead")
+            except FileNotFoundError as error:
+                raise blob_missing(self.uri, file) from error
+        with stream:
+            yield self._chunks(stream, file)
+
+    def _chunks(self, stream: Any, file: StoredFile) -> Iterator[bytes]:  # noqa: ANN401 - fsspec has no types
+        while True:
+            with self._translated(f"reading {file.path}"):
+                try:
+                    chunk = bytes(stream.read(_READ_BYTES))
+                except Exception as error:
+                    # The checksum that S3 keeps beside an object, which the client compares by itself.
+                    if type(error).__name__ != "FlexibleChecksumError":
+                        raise
+                    raise blob_damaged(self.uri, file, str(error)) from error
+            if not chunk:
+                return
+            yield chunk
+
+    def _path(self, name: str) -> str:
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or name in ("", "."):
+            raise name_refused(self.uri, name)
+        return f"{self._root}/{parts}"
+
+    def _translated(self, doing: str) -> AbstractContextManager[None]:
+        return translated_client(self.uri, doing, self._client.credentials)
+
+    @contextmanager
+    def _bucket_known(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{name} cannot be stored",
+                where=self.uri,
+                why=f"there is no bucket {self._root.partition('/')[0]}",
+                remedy="create the bucket, or name another store",
+                reason="BucketMissing",
+            ) from error
+
+
+def _modified(facts: dict[str, Any]) -> datetime:
+    """Return when an object was last written: S3's and OSS's `LastModified`, Google's `updated`; unknown: long ago."""
+    value = facts.get("LastModified") or facts.get("updated") or facts.get("mtime")
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, int | float):
+        value = datetime.fromtimestamp(value, UTC)
+    if not isinstance(value, datetime):
+        return datetime.fromtimestamp(0, UTC)
+    return value if value.tzinfo else value.replace(tzinfo=UTC)

@@ -1,0 +1,166 @@
+"""An engine store in a repository of an OCI registry: every pointer is an artifact, every blob one of its layers.
+
+    tag keys__<engine key> ──> manifest ── config:  the pointer's document (media type by kind of pointer)
+                                       └─ layers:   the files that the document names, titled as container tools do
+
+A registry shows a blob only once its digest was checked, and takes a manifest only when its blobs are there, so the
+order "blobs first, pointer last" is enforced by the registry itself. Layers keep the registry's garbage collection off
+the blobs. The distribution API has no conditional write of a tag: the tag is looked up before and read back after the
+write, so two builders that write one key within the same moment may each believe that its engine won; the last tag
+stays. That costs a build and never mixes two engines. A registry that makes tags immutable closes even this.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from enginesmith_contract.errors import StoreError
+from enginesmith_contract.store_layout import StoredFile
+from enginesmith_runtime.local_files.digests import digest_file
+from enginesmith_runtime.store.address import StoreAddress
+from enginesmith_runtime.store.failures import blob_missing, translated
+from enginesmith_runtime.store.pointer_documents import named_files
+from enginesmith_runtime.store.registry_client import MANIFEST_TYPE, RegistryClient, open_file
+from enginesmith_runtime.store.registry_tags import name_of_tag, tag_of_name
+from enginesmith_runtime.store.remote_files import lay_out_remote
+from enginesmith_runtime.store.settings import StoreSettings
+
+__all__ = ["RegistryStore"]
+
+_CONFIG_TYPES: Final = {
+    "keys": "application/vnd.enginesmith.engine.v1+json",
+    "preparations": "application/vnd.enginesmith.preparation.v1+json",
+    "timing-caches": "application/vnd.enginesmith.timing-cache.v1+json",
+}
+_OTHER_TYPE: Final = "application/vnd.enginesmith.pointer.v1+json"
+_FILE_TYPE: Final = "application/vnd.enginesmith.file.v1"
+_EMPTY_TYPE: Final = "application/vnd.oci.empty.v1+json"
+_EMPTY: Final = b"{}"
+_TITLE: Final = "org.opencontainers.image.title"
+_CREATED: Final = "org.opencontainers.image.created"
+
+
+class RegistryStore:
+    """A store in one repository. Any number of processes may use it at once.
+
+    Attributes:
+        uri: that `open_store` takes.
+    """
+
+    def __init__(self, address: StoreAddress, settings: StoreSettings) -> None:
+        self.uri = address.uri
+        self._client = RegistryClient(address, settings)
+
+    def put_files(self, folder: Path, paths: Iterable[Path]) -> tuple[StoredFile, ...]:
+        """Store files of `folder` as blobs; see `Store.put_files`."""
+        return tuple(self._put_file(folder, path) for path in paths)
+
+    def get_files(self, files: Iterable[StoredFile], folder: Path, *, private: bool = False) -> Path:  # noqa: ARG002 - always copies
+        """Download the blobs to their paths in `folder`, checking every digest; see `Store.get_files`."""
+        wanted = tuple(files)
+        for file in wanted:
+            lay_out_remote(self.uri, file, folder, self._open_chunks)
+        return folder / wanted[0].path
+
+    def read_pointer(self, name: str) -> bytes | None:
+        """Return a pointer's document, None where there is none."""
+        found = self._client.read_manifest(tag_of_name(self.uri, name))
+        if found is None:
+            return None
+        file = _config_of(self.uri, name, found[1])
+        with self._open_chunks(file) as chunks:
+            document = b"".join(chunks)
+        if sha256(document).hexdigest() != file.digest:
+            raise _unreadable(self.uri, name, "its document has another digest")
+        return document
+
+    def create_pointer(self, name: str, document: bytes) -> bytes:
+        """Write a pointer unless it exists; the first one wins. Returns the document that is there afterwards."""
+        there = self.read_pointer(name)
+        if there is not None:
+            return there
+        self.replace_pointer(name, document)
+        written = self.read_pointer(name)
+        return document if written is None else written
+
+    def replace_pointer(self, name: str, document: bytes) -> None:
+        """Write a pointer over an older one, whole or not at all."""
+        tag = tag_of_name(self.uri, name)
+        files = named_files(document)
+        self._put_bytes(document)
+        if not files:
+            self._put_bytes(_EMPTY)
+        self._client.put_manifest(tag, _manifest(name, document, files))
+
+    def list_pointers(self, prefix: str) -> Iterator[str]:
+        """Yield the names of pointers below `prefix` ("keys/"), sorted."""
+        names = (name_of_tag(tag) for tag in self._client.list_tags())
+        yield from sorted(name for name in names if name is not None and name.startswith(prefix))
+
+    def exclusive(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002 - registries have no locks
+        """Do nothing: two builders of one key both build, and one wins."""
+        return nullcontext()
+
+    def _put_file(self, folder: Path, path: Path) -> StoredFile:
+        source = folder / path
+        name = PurePosixPath(source.relative_to(folder)).as_posix()
+        with translated(source, f"reading {name} to store it"):
+            wanted = digest_file(source, name=name)
+        if not self._client.has_blob(wanted.digest):
+            self._client.put_blob(wanted.digest, open_file(source))
+        return wanted
+
+    def _put_bytes(self, data: bytes) -> None:
+        digest = sha256(data).hexdigest()
+        if not self._client.has_blob(digest):
+            self._client.put_blob(digest, data)
+
+    @contextmanager
+    def _open_chunks(self, file: StoredFile) -> Iterator[Iterator[bytes]]:
+        with self._client.open_blob(file.digest) as chunks:
+            if chunks is None:
+                raise blob_missing(self.uri, file)
+            yield chunks
+
+
+def _manifest(name: str, document: bytes, files: tuple[StoredFile, ...]) -> bytes:
+    layers = [
+        _descriptor(_FILE_TYPE, file.digest, file.size_bytes) | {"annotations": {_TITLE: file.path}} for file in files
+    ]
+    kind = _CONFIG_TYPES.get(name.partition("/")[0], _OTHER_TYPE)
+    value = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "artifactType": kind,
+        "config": _descriptor(kind, sha256(document).hexdigest(), len(document)),
+        "layers": layers or [_descriptor(_EMPTY_TYPE, sha256(_EMPTY).hexdigest(), len(_EMPTY))],
+        "annotations": {_CREATED: datetime.now(UTC).isoformat(timespec="seconds")},
+    }
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _descriptor(media_type: str, digest: str, size_bytes: int) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": size_bytes}
+
+
+def _config_of(where: str, name: str, manifest: bytes) -> StoredFile:
+    try:
+        config = json.loads(manifest)["config"]
+        digest = str(config["digest"]).removeprefix("sha256:")
+        return StoredFile(path=name, digest=digest, size_bytes=config["size"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(where, name, "its artifact has no document") from error
+
+
+def _unreadable(where: str, name: str, why: str) -> StoreError:
+    return StoreError(
+        "this pointer is not what this product writes",
+        where=f"{where}, {name}",
+        why=why,
+        remedy="delete its tag and build again",
+        reason="PointerUnreadable",
+    )

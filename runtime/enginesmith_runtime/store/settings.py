@@ -1,0 +1,54 @@
+"""How a remote store is reached, from the environment: endpoint, region, TLS, credentials.
+
+A model and the store may lie in two services of one kind, each with an account of its own: a variable with the prefix
+`STORE_SECRET_PREFIX` is the store's, the plain one is anybody's.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from enginesmith_contract.environment import (
+    STORE_ENDPOINT,
+    STORE_PLAIN_HTTP,
+    STORE_REGION,
+    STORE_SECRET_PREFIX,
+)
+
+__all__ = ["StoreSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSettings:
+    """The variables that a store's client is made with.
+
+    Attributes:
+        variables: the environment.
+    """
+
+    variables: Mapping[str, str]
+
+    @classmethod
+    def of_process(cls) -> Self:
+        """Return this process's settings."""
+        return cls(variables=dict(os.environ))
+
+    @property
+    def endpoint(self) -> str | None:
+        """URL of the service; None: the client's own."""
+        return self.variables.get(STORE_ENDPOINT) or self.get("AWS_ENDPOINT_URL_S3") or self.get("AWS_ENDPOINT_URL")
+
+    @property
+    def region(self) -> str | None:
+        """Region of the bucket; None: the client's own."""
+        return self.variables.get(STORE_REGION) or self.get("AWS_REGION") or self.get("AWS_DEFAULT_REGION")
+
+    @property
+    def plain_http(self) -> bool:
+        """Whether the registry speaks no TLS."""
+        return self.variables.get(STORE_PLAIN_HTTP, "").lower() == "true"
+
+    def get(self, name: str) -> str | None:
+        """Return the store's own value of a variable, else the plain one, else None; an empty one counts as none."""
+        return self.variables.get(f"{STORE_SECRET_PREFIX}{name}") or self.variables.get(name) or None
