@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _LONGEST_WHY: Final = 1024
+_UID: Final = "metadata.uid"
 _MISSING: Final = 404
 _CONFLICT: Final = 409
 _GONE: Final = 410
@@ -91,10 +92,11 @@ def error_from_response(status: int, body: bytes, headers: Mapping[str, str], *,
         headers: of the answer.
         where: verb, kind, namespace and name.
     """
-    reason, why = _words(body)
+    reason, why, fields = _words(body)
     if status in {_MISSING, _GONE}:
         return MissingObjectError("it is not there", where=where, why=why)
-    if status == _CONFLICT:
+    if status == _CONFLICT or _UID in fields:
+        # An apply that names the uid of an object which was replaced since is told that uids cannot be changed.
         kind = ObjectExistsError if reason == "AlreadyExists" else ConflictError
         return kind("the API server has another version", where=where, why=why)
     if status in _REFUSED:
@@ -112,15 +114,17 @@ def unreachable_error(error: Exception, *, where: str) -> ClusterUnavailableErro
     return ClusterUnavailableError("the API server does not answer", where=where, why=why, retry=True)
 
 
-def _words(body: bytes) -> tuple[str, str]:
-    """Return reason and message of a Kubernetes Status, or the text itself."""
+def _words(body: bytes) -> tuple[str, str, tuple[str, ...]]:
+    """Return reason, message and the fields in question of a Kubernetes Status, or the text itself."""
     try:
         status = json.loads(body)
     except ValueError:
-        return "", " ".join(body.decode(errors="replace").split())[:_LONGEST_WHY]
+        return "", " ".join(body.decode(errors="replace").split())[:_LONGEST_WHY], ()
     if not isinstance(status, dict):
-        return "", ""
-    return str(status.get("reason") or ""), " ".join(str(status.get("message") or "").split())[:_LONGEST_WHY]
+        return "", "", ()
+    causes = (status.get("details") or {}).get("causes") or ()
+    message = " ".join(str(status.get("message") or "").split())[:_LONGEST_WHY]
+    return str(status.get("reason") or ""), message, tuple(str(cause.get("field")) for cause in causes)
 
 
 def _seconds(text: str) -> float | None:
