@@ -17,6 +17,7 @@ from development_cluster.layout import Layout, default_folder
 from development_cluster.local_services import start_registry, start_s3
 from development_cluster.node_specs import NODES
 from development_cluster.nodes import start_node, wait_for_node
+from development_cluster.product_images import load_images
 from development_cluster.programs import require_packages, require_root
 from development_cluster.teardown import tear_down
 
@@ -42,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="start what does not run")
     up.set_defaults(run=_up)
+    load = commands.add_parser("load", help="build the product's images and let the nodes pull them")
+    load.add_argument("--base", help="an image with Python 3.11 or later to build on; default: Debian's, made here")
+    load.set_defaults(run=_load)
     down = commands.add_parser("down", help="end everything and leave nothing but the cache of images and programs")
     down.set_defaults(run=_down)
     return parser
@@ -76,6 +80,13 @@ def _up(layout: Layout, _: argparse.Namespace) -> None:
         for node in NODES:
             wait_for_gpus(layout, node)
     print(f"export KUBECONFIG={layout.kubeconfig} PATH={layout.binaries}:$PATH")
+
+
+def _load(layout: Layout, options: argparse.Namespace) -> None:
+    with _step("images"):
+        references = load_images(layout, options.base)
+    for name, reference in references.items():
+        print(f"{name} {reference}")
 
 
 def _down(layout: Layout, _: argparse.Namespace) -> None:

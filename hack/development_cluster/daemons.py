@@ -113,9 +113,7 @@ def wait_until(
         time.sleep(_POLL_SECONDS)
 
 
-def _spawn(
-    layout: Layout, name: str, words: Sequence[str], environment: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
+def _spawn(layout: Layout, name: str, words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with (layout.logs / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
             words,

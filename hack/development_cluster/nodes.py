@@ -54,7 +54,15 @@ def wait_for_node(layout: Layout, node: NodeSpec) -> None:
     name = f"{node.name}-kubelet"
     daemons.wait_until(layout, name, lambda: answers(f"http://{node.address}:10248/healthz"), what="healthy")
     ready = '-o=jsonpath={.status.conditions[?(@.type=="Ready")].status}'
-    command = [tool("kubectl"), f"--kubeconfig={layout.kubeconfig}", "get", "node", node.name, "--ignore-not-found", ready]
+    command = [
+        tool("kubectl"),
+        f"--kubeconfig={layout.kubeconfig}",
+        "get",
+        "node",
+        node.name,
+        "--ignore-not-found",
+        ready,
+    ]
     daemons.wait_until(layout, name, lambda: run(command) == "True", what="Ready")
 
 
