@@ -26,6 +26,9 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--instances", type=_instances, metavar="N", help="inferences at once per model (default: the file's)"
     )
+    parser.add_argument(
+        "--shared-memory", action="store_true", help="let clients on this machine register memory that they share"
+    )
 
 
 def _instances(text: str) -> int:

@@ -46,6 +46,7 @@ def serve_request(chosen: Sequence[tuple[InferenceEngine, str, str]], arguments:
         drain_delay_seconds=max(one.drain_delay_seconds for one in serving),
         grace_seconds=max(one.grace_period_seconds for one in serving),
         max_message_bytes=max(one.max_message_bytes for one in serving),
+        shared_memory=arguments.shared_memory,
     )
 
 

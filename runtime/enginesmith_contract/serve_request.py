@@ -45,6 +45,8 @@ class ServerOptions(Record):
         max_message_bytes: of one request or response.
         max_queued: requests that may wait for an instance, over all models; the next one gets RESOURCE_EXHAUSTED.
         max_connection_age_seconds: so that clients spread over new replicas; None: no limit.
+        shared_memory: whether clients may register memory that they share with the server. Whoever reaches the server
+            can then read and write what it can of /dev/shm; off where clients and server are not one machine's.
     """
 
     address: str = "127.0.0.1:8001"
@@ -55,6 +57,7 @@ class ServerOptions(Record):
     max_message_bytes: int = 64 << 20
     max_queued: int = 256
     max_connection_age_seconds: float | None = None
+    shared_memory: bool = False
 
 
 class ServeRequest(ServerOptions):

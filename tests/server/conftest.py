@@ -1,13 +1,15 @@
 """A store with real engines, a real server process on it, and a client that speaks bytes."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -246,7 +248,7 @@ def slow_key(engine_store: EngineStore, models_folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def fake_gpu_key(engine_store: EngineStore, models_folder: Path) -> str:
+def doubler_key(engine_store: EngineStore, models_folder: Path) -> str:
     """An engine for the GPU that `fake_gpu_server.py` fakes; its file is never read."""
     profile = Profile(inputs={"data": ShapeRange(min=(1,), opt=(2,), max=(1 << 20,))})
     return engine_store.publish(
@@ -258,7 +260,7 @@ StartServer = Callable[..., RunningServer]
 MakeRequest = Callable[..., pb.ModelInferRequest]
 
 
-@contextmanager
+@contextlib.contextmanager
 def running_server(
     folder: Path, request: ServeRequest, program: Sequence[str | Path] = ("-m", "enginesmith_runtime.server")
 ) -> Iterator[RunningServer]:
@@ -290,24 +292,32 @@ def running_server(
 
 @pytest.fixture
 def start_server(tmp_path: Path, engine_store: EngineStore) -> Iterator[StartServer]:
-    """Start a server for models by name and key; options are those of ServeRequest and `instances`."""
-    open_servers = []
+    """Start a server for models by name and key; options are those of ServeRequest, `instances` and `fake_gpu`."""
+    with contextlib.ExitStack() as stack:
+        yield partial(_start_server, stack, tmp_path, engine_store)
 
-    def start(
-        keys: Mapping[str, str], *, instances: int = 1, fake_gpu: bool = False, **options: object
-    ) -> RunningServer:
-        folder = tmp_path / f"server-{len(open_servers)}"
-        folder.mkdir()
-        program = (FAKE_GPU_SERVER,) if fake_gpu else ("-m", "enginesmith_runtime.server")
-        request = serve_request(engine_store, keys, instances=instances, **options)
-        context = running_server(folder, request, program)
-        server = context.__enter__()
-        open_servers.append(context)
-        return server
 
-    yield start
-    for context in reversed(open_servers):
-        context.__exit__(None, None, None)
+@pytest.fixture(scope="module")
+def start_module_server(tmp_path_factory: pytest.TempPathFactory, engine_store: EngineStore) -> Iterator[StartServer]:
+    """As `start_server`; the servers live as long as the module's tests."""
+    with contextlib.ExitStack() as stack:
+        yield partial(_start_server, stack, tmp_path_factory.mktemp("servers"), engine_store)
+
+
+def _start_server(
+    stack: contextlib.ExitStack,
+    folder: Path,
+    store: EngineStore,
+    keys: Mapping[str, str],
+    *,
+    instances: int = 1,
+    fake_gpu: bool = False,
+    **options: object,
+) -> RunningServer:
+    folder = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
+    program = (FAKE_GPU_SERVER,) if fake_gpu else ("-m", "enginesmith_runtime.server")
+    request = serve_request(store, keys, instances=instances, **options)
+    return stack.enter_context(running_server(folder, request, program))
 
 
 def serve_request(
@@ -377,7 +387,7 @@ def local_inference(
     loading = Loading(folder=tmp_path_factory.mktemp("loaded"), queue_limit=8, reporter=SilentReporter())
     for served in request.models:
         repository.make_ready(load_model(served, loading))
-    inference = Inference(repository, InferenceLimits(max_message_bytes=1 << 20), pytest.fail)
+    inference = Inference(repository, InferenceLimits(max_message_bytes=1 << 20), None, pytest.fail)
 
     def infer(message: Message | bytes) -> Answer | ProtocolError:
         data = message if isinstance(message, bytes) else message.SerializeToString()

@@ -4,6 +4,8 @@ The engine doubles its input `data`; its input `command` makes it fail as a GPU 
 `python -m enginesmith_runtime.server`.
 """
 
+import ctypes
+import mmap
 import os
 import sys
 import threading
@@ -11,15 +13,15 @@ import time
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 
 from enginesmith_contract.backends import Backend, Hardware
-from enginesmith_contract.errors import DeviceFailedError, InferenceError
+from enginesmith_contract.errors import DeviceFailedError, InferenceError, SpecError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_runtime.engines import registry
-from enginesmith_runtime.engines.interface import Array, Engine, Instance
+from enginesmith_runtime.engines.interface import Array, DeviceArray, DeviceMemory, Engine, Instance
 from enginesmith_runtime.server import __main__ as server
 from enginesmith_runtime.server import loading
 
@@ -31,6 +33,7 @@ FAKE_GPU = Hardware(
     driver="580.159.04",
 )
 FAKE_VERSION = "10.6.0.26"
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the system has its objects
 
 
 class Command(IntEnum):
@@ -44,16 +47,42 @@ class Command(IntEnum):
     """As an inference does on a GPU that has fallen off the bus."""
 
 
+class FakeRegion:
+    """A GPU's memory that another process has: a POSIX shared memory object, whose name is the handle."""
+
+    def __init__(self, ipc_handle: bytes, size: int) -> None:
+        try:
+            with (_SHARED_MEMORY / ipc_handle.rstrip(b"\0").decode()).open("r+b") as file:
+                self._memory = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise SpecError(
+                "the handle cannot be opened", where="device 0", why="CUDA error 400", reason="SharedMemoryRefused"
+            ) from error
+        self.size = size
+        self.address = np.frombuffer(self._memory, np.uint8).ctypes.data
+
+    def close(self) -> None:
+        """Only say so: a test reads it, and the mapping goes with the process."""
+        sys.stderr.write("fake region closed\n")
+
+
 class FakeInstance(Instance):
     """Obeys."""
 
-    def infer(self, inputs: Mapping[str, Array], *, profile: int, outputs: Sequence[str]) -> dict[str, Array]:
+    def infer(
+        self,
+        inputs: Mapping[str, Array | DeviceArray],
+        *,
+        profile: int,
+        outputs: Sequence[str],
+        into: Mapping[str, DeviceArray] = MappingProxyType({}),
+    ) -> dict[str, Array | DeviceArray]:
         """Do what the command says."""
         del profile
-        data = inputs["data"]
-        match Command(int(inputs["command"][0])):
+        data = _values(inputs["data"])
+        match Command(int(_values(inputs["command"])[0])):
             case Command.RUN:
-                return dict.fromkeys(outputs, data * 2)
+                return {name: _leave(data * 2, into.get(name)) for name in outputs}
             case Command.RUN_OUT_OF_MEMORY:
                 raise InferenceError(
                     "the GPU has no memory for this request", why="12 MiB", remedy="send less", reason="OutOfMemory"
@@ -73,15 +102,43 @@ class FakeInstance(Instance):
         """Hold nothing."""
 
 
+def _values(tensor: Array | DeviceArray) -> Array:
+    if not isinstance(tensor, DeviceArray):
+        return tensor
+    content = (ctypes.c_byte * tensor.nbytes).from_address(tensor.address)
+    return np.frombuffer(content, tensor.dtype).reshape(tensor.shape)
+
+
+def _leave(result: Array, place: DeviceArray | None) -> Array | DeviceArray:
+    if place is None:
+        return result
+    if result.nbytes > place.nbytes:
+        raise InferenceError(
+            "an output is larger than its place", why=f"{result.nbytes} bytes", reason="OutputTooLarge"
+        )
+    ctypes.memmove(place.address, result.ctypes.data, result.nbytes)
+    return DeviceArray(address=place.address, shape=result.shape, dtype=result.dtype, nbytes=result.nbytes)
+
+
 class FakeEngine(Engine):
     """Makes instances."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
 
+    @property
+    def device_memory(self) -> DeviceMemory:
+        """Return numbers to recognise."""
+        return DeviceMemory(weights=1000, contexts=200, buffers=30, pinned=4, allocations=5)
+
     def open_instance(self) -> FakeInstance:
         """Return a new one."""
         return FakeInstance()
+
+    def open_shared_memory(self, ipc_handle: bytes, size: int, device_id: int) -> FakeRegion:
+        """Map it."""
+        del device_id
+        return FakeRegion(ipc_handle, size)
 
     def close(self) -> None:
         """Hold nothing."""
@@ -103,7 +160,7 @@ class FakeLoader:
 
 
 if __name__ == "__main__":
-    name = "fake_gpu_backend"
+    name = "doubler_backend"
     sys.modules[name] = SimpleNamespace(create_loader=FakeLoader)
     registry._MODULES[Backend.TENSORRT] = name  # noqa: SLF001 - a backend that only tests have
     loading.detect_devices = lambda: (FAKE_GPU,)

@@ -85,6 +85,19 @@ def test_tritonclient_reads_statistics(seen: dict[str, Any]) -> None:
     assert int(seen["statistics"]["inference_stats"]["fail"]["count"]) >= 2
 
 
+def test_tritonclient_shares_its_memory(
+    drive: Callable[..., Any], start_server: Callable[..., Any], adder_key: str
+) -> None:
+    seen = drive("shared_memory", start_server({"adder": adder_key}, shared_memory=True).address)
+    assert (seen["status"]["name"], seen["status"]["byte_size"]) == ("block", "96")
+    assert seen["left"] == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert seen["sum"] == 32
+    assert seen["difference"] == [[-1, 0, 1, 2], [3, 4, 5, 6]]
+    assert seen["after"]["status"] == "StatusCode.INVALID_ARGUMENT"
+    assert "no shared memory region 'block'" in seen["after"]["message"]
+    assert seen["cuda"] == "StatusCode.UNIMPLEMENTED"
+
+
 def test_every_number_and_type_of_our_messages_is_tritonclients(drive: Callable[..., Any], tmp_path: Path) -> None:
     ours = descriptor_pb2.FileDescriptorSet()
     for module in (inference_pb2, model_config_pb2):
@@ -125,10 +138,14 @@ def test_real_models_answer_tritonclient_as_onnx_runtime_does(
         ["--concurrency-range", "2"],
         ["--concurrency-range", "2", "-b", "4"],
         ["--concurrency-range", "2", "--streaming"],
+        ["--concurrency-range", "2", "--shared-memory", "system"],
     ],
-    ids=["unary", "batches", "streaming"],
+    ids=["unary", "batches", "streaming", "shared memory"],
 )
-def test_perf_analyzer_measures_without_a_failure(shared_server: Server, tmp_path: Path, arguments: list[str]) -> None:
+def test_perf_analyzer_measures_without_a_failure(
+    start_module_server: Callable[..., Any], adder_key: str, tmp_path: Path, arguments: list[str]
+) -> None:
+    server = start_module_server({"adder": adder_key}, instances=2, shared_memory=True)
     tool = subprocess.run([ROOT / "hack" / "perf-analyzer"], check=True, capture_output=True, text=True)
     report = tmp_path / "report.csv"
     # Any spread counts as stable: this is about the protocol, not about the speed of the test machine.
@@ -137,7 +154,7 @@ def test_perf_analyzer_measures_without_a_failure(shared_server: Server, tmp_pat
         "-m",
         "adder",
         "-u",
-        shared_server.address,
+        server.address,
         "-i",
         "grpc",
         "-p",

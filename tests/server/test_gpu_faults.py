@@ -54,9 +54,9 @@ def _wait_until(server: Server, metric: str, count: int) -> None:
 
 
 def test_a_request_without_memory_is_told_so_and_the_server_goes_on(
-    start_server: StartServer, connect: Connect, fake_gpu_key: str
+    start_server: StartServer, connect: Connect, doubler_key: str
 ) -> None:
-    server = start_server({"doubler": fake_gpu_key}, fake_gpu=True)
+    server = start_server({"doubler": doubler_key}, fake_gpu=True)
     client = connect(server.address)
     with pytest.raises(grpc.RpcError) as caught:
         client.infer(_request(RUN_OUT_OF_MEMORY))
@@ -68,10 +68,10 @@ def test_a_request_without_memory_is_told_so_and_the_server_goes_on(
 
 
 def test_a_failed_device_ends_the_server_with_its_code_and_a_report(
-    start_server: StartServer, connect: Connect, fake_gpu_key: str
+    start_server: StartServer, connect: Connect, doubler_key: str
 ) -> None:
     # The delay and the grace of an ordinary stop must not keep a broken pod alive.
-    server = start_server({"doubler": fake_gpu_key}, fake_gpu=True, drain_delay_seconds=600.0, grace_seconds=600.0)
+    server = start_server({"doubler": doubler_key}, fake_gpu=True, drain_delay_seconds=600.0, grace_seconds=600.0)
     client = connect(server.address)
     with pytest.raises(grpc.RpcError) as caught:
         client.infer(_request(FAIL, 0))
@@ -79,7 +79,7 @@ def test_a_failed_device_ends_the_server_with_its_code_and_a_report(
     assert "an illegal memory access" in caught.value.details()
     assert server.process.wait(30) == ExitCode.DEVICE_FAILED
     report = ServingReport.from_json(server.last_word.read_bytes())
-    assert report.engine_key == fake_gpu_key
+    assert report.engine_key == doubler_key
     assert report.failure is not None
     assert (report.failure.exit_code, report.failure.reason) == (ExitCode.DEVICE_FAILED, "DeviceFailed")
     assert "CUDA error 700" in report.failure.sentence()
@@ -87,9 +87,9 @@ def test_a_failed_device_ends_the_server_with_its_code_and_a_report(
 
 
 def test_what_waits_and_what_comes_is_sent_elsewhere_once_the_device_failed(
-    start_server: StartServer, connect: Connect, fake_gpu_key: str
+    start_server: StartServer, connect: Connect, doubler_key: str
 ) -> None:
-    server = start_server({"doubler": fake_gpu_key}, fake_gpu=True)
+    server = start_server({"doubler": doubler_key}, fake_gpu=True)
     client = connect(server.address)
     failing = client.begin("ModelInfer", _request(FAIL, 1.0))
     _wait_until(server, "enginesmith_requests_in_flight{", 1)
@@ -105,9 +105,9 @@ def test_what_waits_and_what_comes_is_sent_elsewhere_once_the_device_failed(
 
 
 def test_an_inference_that_never_returns_keeps_no_broken_server_alive(
-    start_server: StartServer, connect: Connect, fake_gpu_key: str
+    start_server: StartServer, connect: Connect, doubler_key: str
 ) -> None:
-    server = start_server({"doubler": fake_gpu_key}, fake_gpu=True, instances=2, health_address="127.0.0.1:0")
+    server = start_server({"doubler": doubler_key}, fake_gpu=True, instances=2, health_address="127.0.0.1:0")
     client = connect(server.address)
     watch = _watch(str(server.ready["health"]))
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING

@@ -198,8 +198,8 @@ _BAD_REQUESTS = [
     (
         "shared memory",
         lambda r: r.inputs[0].parameters["shared_memory_region"].MergeFrom(pb.InferParameter(string_param="r")),
-        Code.UNIMPLEMENTED,
-        ["'a'", "shared memory"],
+        _INVALID,
+        ["'a'", "shared_memory_byte_size"],
     ),
     (
         "a negative timeout",

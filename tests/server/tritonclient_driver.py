@@ -4,9 +4,11 @@ A process of its own, since tritonclient's messages and ours have the same names
 driver.py descriptors OUR_FILE_DESCRIPTOR_SET.
 """
 
+import base64
 import json
 import queue
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import tritonclient.grpc as triton
 from google.protobuf import descriptor_pb2
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
+from tritonclient.utils import shared_memory as system_memory
 
 Seen = dict[str, Any]
 
@@ -94,6 +97,43 @@ def ocr(address: str) -> Seen:
     return _ocr(triton.InferenceServerClient(address))
 
 
+def shared_memory(address: str) -> Seen:
+    """Send both inputs and take an output by way of the system's shared memory; returns what came and what was said."""
+    client = triton.InferenceServerClient(address)
+    values = np.arange(8, dtype=np.float32).reshape(2, 4)
+    key = f"/enginesmith-{uuid.uuid4().hex}"
+    block = system_memory.create_shared_memory_region("block", key, 3 * values.nbytes)
+    try:
+        system_memory.set_shared_memory_region(block, [values, np.ones_like(values)])
+        client.register_system_shared_memory("block", key, 3 * values.nbytes)
+        inputs = []
+        for index, name in enumerate(("a", "b")):
+            tensor = triton.InferInput(name, list(values.shape), "FP32")
+            tensor.set_shared_memory("block", values.nbytes, index * values.nbytes)
+            inputs.append(tensor)
+        outputs = [triton.InferRequestedOutput("sum"), triton.InferRequestedOutput("difference")]
+        outputs[0].set_shared_memory("block", values.nbytes, 2 * values.nbytes)
+        result = client.infer("adder", inputs, outputs=outputs)
+        seen = {
+            "status": client.get_system_shared_memory_status(as_json=True)["regions"]["block"],
+            "left": system_memory.get_contents_as_numpy(block, np.float32, [2, 4], 2 * values.nbytes).tolist(),
+            "sum": result.get_response().outputs[0].parameters["shared_memory_byte_size"].int64_param,
+            "difference": result.as_numpy("difference").tolist(),
+        }
+        client.unregister_system_shared_memory("block")
+        try:
+            client.infer("adder", inputs)
+        except InferenceServerException as error:
+            seen["after"] = {"status": error.status(), "message": error.message()}
+        try:
+            client.register_cuda_shared_memory("gpu", base64.b64encode(bytes(64)), 0, 8)
+        except InferenceServerException as error:
+            seen["cuda"] = error.status()
+        return seen
+    finally:
+        system_memory.destroy_shared_memory_region(block)
+
+
 def descriptors(path: str) -> Seen:
     """Compare our messages with tritonclient's; returns the differences."""
     theirs = {}
@@ -147,5 +187,5 @@ def _enum_shapes(prefix: str, enum: descriptor_pb2.EnumDescriptorProto) -> Itera
 
 
 if __name__ == "__main__":
-    command = {"calls": calls, "ocr": ocr, "descriptors": descriptors}[sys.argv[1]]
+    command = {"calls": calls, "ocr": ocr, "shared_memory": shared_memory, "descriptors": descriptors}[sys.argv[1]]
     sys.stdout.write(json.dumps(command(sys.argv[2])))

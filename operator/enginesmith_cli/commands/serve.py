@@ -57,7 +57,12 @@ def _request_of_keys(arguments: argparse.Namespace) -> "ServeRequest":
                 instances=arguments.instances or 1,
             )
         )
-    return ServeRequest(models=tuple(models), address=arguments.address, metrics_address=metrics_address(arguments))
+    return ServeRequest(
+        models=tuple(models),
+        address=arguments.address,
+        metrics_address=metrics_address(arguments),
+        shared_memory=arguments.shared_memory,
+    )
 
 
 def _request_of_file(arguments: argparse.Namespace) -> "ServeRequest":

@@ -30,6 +30,7 @@ from enginesmith_runtime.server.protocol.infer import Inference, InferenceLimits
 from enginesmith_runtime.server.protocol.service import SERVICE, inference_methods
 from enginesmith_runtime.server.reflection import Reflection
 from enginesmith_runtime.server.repository import Repository
+from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 from enginesmith_runtime.server.stopping import Stopping
 from enginesmith_runtime.server.transport.interface import Methods
 
@@ -82,9 +83,10 @@ class _Process:
         self._health = HealthBoard((SERVICE, *(model.name for model in request.models)))
         self._stop_metrics: Callable[[], None] | None = None
         limits = InferenceLimits(max_message_bytes=request.max_message_bytes)
-        inference = Inference(self._repository, limits, self._lose_device)
+        self._regions = RegionTable() if request.shared_memory else None
+        inference = Inference(self._repository, limits, self._regions, self._lose_device)
         methods = {
-            **inference_methods(self._repository, inference),
+            **inference_methods(self._repository, inference, self._regions),
             **self._health.methods(),
             **Reflection((SERVICE, HEALTH_SERVICE)).methods(),
         }
@@ -142,6 +144,8 @@ class _Process:
         for entry in self._repository:
             if entry.model is not None:
                 entry.model.pool.close(_HURRIED_GRACE_SECONDS)
+        if self._regions is not None:
+            self._regions.close()
         if self._stop_metrics is not None:
             self._stop_metrics()
 

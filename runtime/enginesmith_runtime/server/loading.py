@@ -74,6 +74,7 @@ def _open_model(served: ServedModel, engine: Engine, folder: Path, loading: Load
         version=served.version,
         target=served.target,
         manifest=manifest,
+        engine=engine,
         profiles=ProfileTable(manifest.inputs, manifest.profiles),
         inputs={spec.name: spec for spec in manifest.inputs},
         outputs={spec.name: spec for spec in manifest.outputs},

@@ -5,6 +5,7 @@ from functools import cached_property
 
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.tensors import TensorSpec
+from enginesmith_runtime.engines.interface import Engine
 from enginesmith_runtime.server.instance_pool import InstancePool
 from enginesmith_runtime.server.protocol.profile_choice import ProfileTable
 from enginesmith_runtime.server.statistics import ModelStatistics
@@ -24,6 +25,7 @@ class LoadedModel:
     version: str
     target: str
     manifest: Manifest
+    engine: Engine
     profiles: ProfileTable
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]

@@ -1,8 +1,9 @@
 """ModelInfer and ModelStreamInfer: a request's bytes become a job, the job's outputs become the answer's bytes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from typing_extensions import override
 
@@ -12,7 +13,7 @@ from enginesmith_contract.protos.inference_pb2 import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
-from enginesmith_runtime.engines.interface import Array, Instance
+from enginesmith_runtime.engines.interface import Array, Instance, no_device_memory
 from enginesmith_runtime.server.instance_pool import Job
 from enginesmith_runtime.server.protocol.errors import (
     Code,
@@ -23,14 +24,18 @@ from enginesmith_runtime.server.protocol.errors import (
 )
 from enginesmith_runtime.server.protocol.messages import parse
 from enginesmith_runtime.server.protocol.request_plan import PlanCache, RequestPlan
+from enginesmith_runtime.server.protocol.shared_memory_calls import SWITCHED_OFF
+from enginesmith_runtime.server.protocol.shared_tensors import SharedTensors
 from enginesmith_runtime.server.protocol.wire import split_raw_inputs, wrap_message
 from enginesmith_runtime.server.repository import Repository
+from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 from enginesmith_runtime.server.statistics import RunTimes
 from enginesmith_runtime.server.transport.interface import Answer, CallContext, Reply
 
 __all__ = ["DeviceLost", "Inference", "InferenceLimits"]
 
 DeviceLost = Callable[[DeviceFailedError], None]
+_NOTHING: Final[Mapping[str, int]] = {}
 _FIELD_INFER_RESPONSE = ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
 
@@ -45,12 +50,16 @@ class Inference:
     """Answers inference requests for the models of a repository.
 
     Args:
+        regions: of shared memory; None: switched off.
         device_lost: called when an engine says that its device is broken; the process must end.
     """
 
-    def __init__(self, repository: Repository, limits: InferenceLimits, device_lost: DeviceLost) -> None:
+    def __init__(
+        self, repository: Repository, limits: InferenceLimits, regions: RegionTable | None, device_lost: DeviceLost
+    ) -> None:
         self._repository = repository
         self._limits = limits
+        self._regions = regions
         self._device_lost = device_lost
         self._plans = PlanCache()
 
@@ -61,12 +70,12 @@ class Inference:
             ProtocolError: the request was refused before it was queued.
         """
         head, raw = split_raw_inputs(data)
-        plan = self._plans.find(head) if raw else None
+        plan = self._plans.find(head)
         if plan is None:
             request = parse(ModelInferRequest, head)
             plan = self._plan(request, raw=bool(raw), streamed=False)
             # A request that tells itself apart by an id does not come again.
-            if raw and not request.id:
+            if plan.repeatable and not request.id:
                 self._plans.keep(head, plan)
         self._submit(plan, raw, context, reply)
 
@@ -107,19 +116,38 @@ class Inference:
             if plan.timeout_seconds is not None:
                 until = time.monotonic() + plan.timeout_seconds
                 context.deadline = until if context.deadline is None else min(until, context.deadline)
+            inputs = plan.read_inputs(raw)
+            shared = self._take_shared(plan)
             job = _InferJob(
                 plan=plan,
-                inputs=plan.read_inputs(raw),
+                inputs=inputs,
+                shared=shared,
                 context=context,
                 reply=reply,
                 limits=self._limits,
                 device_lost=self._device_lost,
                 began_ns=began_ns,
             )
-            plan.model.pool.submit(job)
+            try:
+                plan.model.pool.submit(job)
+            except ProtocolError:
+                job.release()
+                raise
         except ProtocolError as error:
             plan.model.statistics.record_failure(error.code, time.perf_counter_ns() - began_ns)
             raise
+
+    def _take_shared(self, plan: RequestPlan) -> SharedTensors | None:
+        if not plan.shares_memory:
+            return None
+        if self._regions is None:
+            raise ProtocolError(Code.UNIMPLEMENTED, SWITCHED_OFF)
+        shared = SharedTensors(self._regions, plan.headers, plan.output_places, plan.model.outputs)
+        if shared.on_device and plan.model.engine.device_memory is None:
+            shared.release()
+            error = no_device_memory(str(plan.model.manifest.toolchain.backend))
+            raise ProtocolError(Code.INVALID_ARGUMENT, error.sentence(), reason=error.reason)
+        return shared
 
 
 class _InferJob(Job):
@@ -128,6 +156,7 @@ class _InferJob(Job):
         *,
         plan: RequestPlan,
         inputs: dict[str, Array],
+        shared: SharedTensors | None,
         context: CallContext,
         reply: Reply,
         limits: InferenceLimits,
@@ -137,6 +166,7 @@ class _InferJob(Job):
         super().__init__(context)
         self._plan = plan
         self._inputs = inputs
+        self._shared = shared
         self._reply = reply
         self._limits = limits
         self._device_lost = device_lost
@@ -150,7 +180,7 @@ class _InferJob(Job):
         except ProtocolError as error:
             self.refuse(error)
         except SpecError as error:
-            self.refuse(ProtocolError(Code.INVALID_ARGUMENT, error.sentence()))
+            self.refuse(ProtocolError(Code.INVALID_ARGUMENT, error.sentence(), reason=error.reason))
         except DeviceFailedError as error:
             # First: no later request may reach the engine while this one is answered.
             self._device_lost(error)
@@ -160,18 +190,34 @@ class _InferJob(Job):
         except Exception as error:  # noqa: BLE001 - a backend may raise anything, and the client must be answered
             self.refuse(internal_error(error))
         else:
+            # First: a client that has its answer may unregister the region and free its memory.
+            self.release()
             self._reply(answer)
 
     @override
     def refuse(self, error: ProtocolError) -> None:
+        self.release()
         self._plan.model.statistics.record_failure(error.code, time.perf_counter_ns() - self.queued_ns)
         self._reply(error)
 
+    def release(self) -> None:
+        """Give shared memory back."""
+        if self._shared is not None:
+            self._shared.release()
+
     def _answer(self, instance: Instance, started_ns: int) -> Answer:
-        plan = self._plan
-        outputs = instance.infer(self._inputs, profile=plan.profile, outputs=plan.output_names)
-        inferred_ns = time.perf_counter_ns()
-        body = plan.encode(outputs)
+        plan, shared = self._plan, self._shared
+        read_ns = started_ns
+        if shared is None:
+            outputs = instance.infer(self._inputs, profile=plan.profile, outputs=plan.output_names)
+            inferred_ns, left = time.perf_counter_ns(), _NOTHING
+        else:
+            inputs, places = {**self._inputs, **shared.read_inputs(instance)}, shared.device_places()
+            read_ns = time.perf_counter_ns()
+            outputs = instance.infer(inputs, profile=plan.profile, outputs=plan.output_names, into=places)
+            inferred_ns = time.perf_counter_ns()
+            left = shared.write_outputs(outputs)
+        body = plan.encode(outputs, left)
         if len(body) > self._limits.max_message_bytes:
             raise ProtocolError(
                 Code.RESOURCE_EXHAUSTED,
@@ -181,8 +227,8 @@ class _InferJob(Job):
             )
         times = RunTimes(
             queue=started_ns - self.queued_ns,
-            compute_input=self._decode_ns,
-            compute_infer=inferred_ns - started_ns,
+            compute_input=self._decode_ns + read_ns - started_ns,
+            compute_infer=inferred_ns - read_ns,
             compute_output=time.perf_counter_ns() - inferred_ns,
         )
         plan.model.statistics.record_success(times, plan.batch)

@@ -11,7 +11,7 @@ from typing import Final
 
 from enginesmith_contract.protos.inference_pb2 import InferParameter, ModelInferRequest, ModelInferResponse
 from enginesmith_contract.tensors import TensorSpec
-from enginesmith_runtime.engines.interface import Array
+from enginesmith_runtime.engines.interface import Array, DeviceArray
 from enginesmith_runtime.server.model import LoadedModel
 from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 from enginesmith_runtime.server.protocol.tensor_decoding import (
@@ -24,10 +24,11 @@ from enginesmith_runtime.server.protocol.tensor_decoding import (
 )
 from enginesmith_runtime.server.protocol.tensor_encoding import (
     describe_outputs,
-    encode_raw,
+    encode_tensor,
     fill_typed,
     string_parameters,
 )
+from enginesmith_runtime.server.protocol.tensor_place import TensorPlace, read_place
 from enginesmith_runtime.server.protocol.wire import join_raw_outputs
 
 __all__ = ["PlanCache", "RequestPlan"]
@@ -38,10 +39,7 @@ _CACHED_PLANS: Final = 512
 _CACHED_HEAD_BYTES: Final = 2048
 """Bounds of the cache: at most a few megabytes, whatever clients send."""
 
-_REFUSED_OUTPUT_PARAMETERS: Final = (
-    ("classification", "classification is not offered; ask for the tensor and sort it in the client"),
-    ("shared_memory_region", "shared memory is not offered; the tensor comes with the answer"),
-)
+_CLASSIFICATION: Final = "classification"
 
 
 class RequestPlan:
@@ -51,50 +49,69 @@ class RequestPlan:
         timeout_seconds: how long the request may wait for an instance; None: as long as its deadline.
         profile: index of the engine's profile.
         batch: inferences in the request.
+        repeatable: whether another request with the same bytes beside its raw contents has this plan too.
+        output_places: outputs that are left in shared memory, by name.
     """
 
     def __init__(self, request: ModelInferRequest, model: LoadedModel, *, raw: bool, streamed: bool) -> None:
         self.model = model
         self.timeout_seconds = _timeout_seconds(request)
-        self._request = None if raw else request
-        if raw:
-            refuse_typed(request)
-        self._headers: tuple[InputHeader, ...] = check_headers(request, model.inputs)
-        self.profile = model.profiles.choose({header.spec.name: header.shape for header in self._headers})
+        self.headers: tuple[InputHeader, ...] = check_headers(request, model.inputs)
+        self._in_message = tuple(header for header in self.headers if header.place is None)
+        self.repeatable = raw or not self._in_message
+        self._request = None if self.repeatable else request
+        refuse_typed(request, self.headers, raw=raw)
+        self.profile = model.profiles.choose({header.spec.name: header.shape for header in self.headers})
         self._outputs = _requested_outputs(request, model)
+        self.output_places = _output_places(request)
         self.output_names = [spec.name for spec in self._outputs]
-        self.batch = self._headers[0].shape[0] if model.max_batch_size and self._headers else 1
+        self.batch = self.headers[0].shape[0] if model.max_batch_size and self.headers else 1
         # An answer comes as the request did, unless a datatype has no typed contents.
-        self._typed = not raw and bool(self._headers) and all(spec.dtype in TYPED_FIELDS for spec in self._outputs)
+        self._typed = (
+            not self.repeatable and not self.output_places and all(spec.dtype in TYPED_FIELDS for spec in self._outputs)
+        )
         self._id = request.id
         self._streamed = streamed
         self._heads: dict[tuple[tuple[int, ...], ...], bytes] = {}
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether a tensor lies in shared memory."""
+        return bool(self.output_places) or len(self._in_message) < len(self.headers)
+
     def read_inputs(self, raw: Sequence[memoryview]) -> dict[str, Array]:
-        """Return the inputs by name.
+        """Return the inputs that do not lie in shared memory, by name.
 
         Raises:
             ProtocolError: INVALID_ARGUMENT; the contents do not fit what the request says of them.
         """
         if self._request is not None:
-            return read_typed(self._request, self._headers)
-        return read_raw(self._headers, raw)
+            return read_typed(self._request, self.headers)
+        return read_raw(self._in_message, raw)
 
-    def encode(self, outputs: Mapping[str, Array]) -> bytes:
-        """Return the serialised ModelInferResponse."""
+    def encode(self, outputs: Mapping[str, Array | DeviceArray], left: Mapping[str, int]) -> bytes:
+        """Return the serialised ModelInferResponse.
+
+        Args:
+            outputs: all of them.
+            left: sizes in bytes of those that were left in shared memory; they take no room in the answer.
+        """
+        held = {name: array for name, array in outputs.items() if not isinstance(array, DeviceArray)}
         if self._typed:
-            response = self._response(outputs)
-            fill_typed(response, outputs)
+            response = self._response(outputs, left)
+            fill_typed(response, held)
             return response.SerializeToString()
-        shapes = tuple(outputs[name].shape for name in self.output_names)
+        shapes = (*(outputs[name].shape for name in self.output_names), tuple(left.values()))
         head = self._heads.get(shapes)
         if head is None:
-            head = self._response(outputs).SerializeToString()
+            head = self._response(outputs, left).SerializeToString()
             # One entry: a plan's shapes are fixed, so an output's shape varies only where it depends on the values.
             self._heads = {shapes: head}
-        return join_raw_outputs(head, encode_raw(outputs, self._outputs))
+        # One content for each output, in their order: what lies elsewhere has an empty one.
+        contents = [b"" if spec.name in left else encode_tensor(held[spec.name], spec) for spec in self._outputs]
+        return join_raw_outputs(head, contents)
 
-    def _response(self, outputs: Mapping[str, Array]) -> ModelInferResponse:
+    def _response(self, outputs: Mapping[str, Array | DeviceArray], left: Mapping[str, int]) -> ModelInferResponse:
         response = ModelInferResponse(
             model_name=self.model.name,
             model_version=self.model.version,
@@ -105,6 +122,10 @@ class RequestPlan:
             # One answer a request, so each is the last; clients of decoupled models look for it.
             response.parameters["triton_final_response"].CopyFrom(InferParameter(bool_param=True))
         describe_outputs(response, outputs, self._outputs)
+        for tensor in response.outputs:
+            if tensor.name in left:
+                for name, value in self.output_places[tensor.name].parameters(left[tensor.name]).items():
+                    tensor.parameters[name].CopyFrom(value)
         return response
 
 
@@ -117,7 +138,8 @@ class PlanCache:
 
     def find(self, head: bytes) -> RequestPlan | None:
         """Return the plan of a request with these bytes beside its raw contents."""
-        return self._plans.get(head)
+        # Without raw contents these bytes are the whole request, and hashing megabytes would be for nothing.
+        return self._plans.get(head) if len(head) <= _CACHED_HEAD_BYTES else None
 
     def keep(self, head: bytes, plan: RequestPlan) -> None:
         """Keep a plan; the oldest one makes room."""
@@ -142,11 +164,18 @@ def _requested_outputs(request: ModelInferRequest, model: LoadedModel) -> tuple[
             )
         if output.name in wanted:
             raise ProtocolError(Code.INVALID_ARGUMENT, f"output '{output.name}' is asked for twice")
-        for parameter, remedy in _REFUSED_OUTPUT_PARAMETERS:
-            if parameter in output.parameters:
-                raise ProtocolError(Code.UNIMPLEMENTED, f"output '{output.name}': {remedy}")
+        if _CLASSIFICATION in output.parameters:
+            raise ProtocolError(
+                Code.UNIMPLEMENTED,
+                f"output '{output.name}': classification is not offered; ask for the tensor and sort it in the client",
+            )
         wanted[output.name] = spec
     return tuple(wanted.values())
+
+
+def _output_places(request: ModelInferRequest) -> dict[str, TensorPlace]:
+    places = {output.name: read_place(f"output '{output.name}'", output.parameters) for output in request.outputs}
+    return {name: place for name, place in places.items() if place is not None}
 
 
 def _timeout_seconds(request: ModelInferRequest) -> float | None:

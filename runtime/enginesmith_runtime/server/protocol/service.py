@@ -15,7 +15,9 @@ from enginesmith_runtime.server.protocol.model_description import (
     describe_metadata,
     describe_statistics,
 )
+from enginesmith_runtime.server.protocol.shared_memory_calls import SharedMemoryCalls
 from enginesmith_runtime.server.repository import ModelState, Repository
+from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 from enginesmith_runtime.server.transport.interface import (
     Answer,
     Call,
@@ -32,15 +34,18 @@ SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_nam
 
 _EXTENSIONS: Final = ("model_configuration", "model_repository", "statistics", "binary_tensor_data", "parameters")
 
+_SHARING_EXTENSIONS: Final = ("system_shared_memory", "cuda_shared_memory")
+
 _STREAM_IN_FLIGHT: Final = 32
 """Unanswered requests of one stream; enough to keep every instance of a GPU busy from one client."""
 
 _RequestT = TypeVar("_RequestT", bound=Message)
 
 
-def inference_methods(repository: Repository, inference: Inference) -> Methods:
-    """Return the handlers of the whole service."""
-    answers = _Answers(repository)
+def inference_methods(repository: Repository, inference: Inference, regions: RegionTable | None) -> Methods:
+    """Return the handlers of the whole service; `regions` as for `Inference`."""
+    answers = _Answers(repository, _EXTENSIONS if regions is None else (*_EXTENSIONS, *_SHARING_EXTENSIONS))
+    shared = SharedMemoryCalls(repository, regions)
     unary: dict[str, Call] = {
         "ServerLive": _call(pb.ServerLiveRequest, answers.server_live),
         "ServerReady": _call(pb.ServerReadyRequest, answers.server_ready),
@@ -53,18 +58,12 @@ def inference_methods(repository: Repository, inference: Inference) -> Methods:
         "RepositoryIndex": _call(pb.RepositoryIndexRequest, answers.repository_index),
         "RepositoryModelLoad": _refuse(pb.RepositoryModelLoadRequest, _FIXED_MODELS),
         "RepositoryModelUnload": _refuse(pb.RepositoryModelUnloadRequest, _FIXED_MODELS),
-        "SystemSharedMemoryStatus": _constant(
-            pb.SystemSharedMemoryStatusRequest, pb.SystemSharedMemoryStatusResponse()
-        ),
-        "SystemSharedMemoryRegister": _refuse(pb.SystemSharedMemoryRegisterRequest, _NO_SHARED_MEMORY),
-        "SystemSharedMemoryUnregister": _constant(
-            pb.SystemSharedMemoryUnregisterRequest, pb.SystemSharedMemoryUnregisterResponse()
-        ),
-        "CudaSharedMemoryStatus": _constant(pb.CudaSharedMemoryStatusRequest, pb.CudaSharedMemoryStatusResponse()),
-        "CudaSharedMemoryRegister": _refuse(pb.CudaSharedMemoryRegisterRequest, _NO_SHARED_MEMORY),
-        "CudaSharedMemoryUnregister": _constant(
-            pb.CudaSharedMemoryUnregisterRequest, pb.CudaSharedMemoryUnregisterResponse()
-        ),
+        "SystemSharedMemoryStatus": _call(pb.SystemSharedMemoryStatusRequest, shared.system_status),
+        "SystemSharedMemoryRegister": _call(pb.SystemSharedMemoryRegisterRequest, shared.system_register),
+        "SystemSharedMemoryUnregister": _call(pb.SystemSharedMemoryUnregisterRequest, shared.system_unregister),
+        "CudaSharedMemoryStatus": _call(pb.CudaSharedMemoryStatusRequest, shared.cuda_status),
+        "CudaSharedMemoryRegister": _call(pb.CudaSharedMemoryRegisterRequest, shared.cuda_register),
+        "CudaSharedMemoryUnregister": _call(pb.CudaSharedMemoryUnregisterRequest, shared.cuda_unregister),
         "TraceSetting": _call(pb.TraceSettingRequest, answers.trace_setting),
         "LogSettings": _call(pb.LogSettingsRequest, answers.log_settings),
     }
@@ -77,14 +76,14 @@ def inference_methods(repository: Repository, inference: Inference) -> Methods:
 _FIXED_MODELS: Final = (
     "a server's models are fixed when it starts; change the InferenceEngine, and it is rolled out without a gap"
 )
-_NO_SHARED_MEMORY: Final = "shared memory is not offered; send tensors in raw_input_contents"
 
 
 class _Answers:
     """The calls that are answered at once."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, extensions: tuple[str, ...]) -> None:
         self._repository = repository
+        self._extensions = extensions
 
     def server_live(self, _request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -93,7 +92,9 @@ class _Answers:
         return pb.ServerReadyResponse(ready=self._repository.ready)
 
     def server_metadata(self, _request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name="enginesmith", version=version("enginesmith"), extensions=_EXTENSIONS)
+        return pb.ServerMetadataResponse(
+            name="enginesmith", version=version("enginesmith"), extensions=self._extensions
+        )
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         entry = self._repository.find(request.name, request.version)
@@ -142,10 +143,6 @@ def _call(kind: type[_RequestT], answer: Callable[[_RequestT], Message]) -> Call
         reply(Answer(answer(parse(kind, data)).SerializeToString()))
 
     return call
-
-
-def _constant(kind: type[Message], response: Message) -> Call:
-    return _call(kind, lambda _request: response)
 
 
 def _refuse(kind: type[Message], sentence: str) -> Call:

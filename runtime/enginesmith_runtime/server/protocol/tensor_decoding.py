@@ -11,8 +11,18 @@ from enginesmith_contract.protos.inference_pb2 import InferTensorContents, Model
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import Array
 from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.protocol.tensor_place import TensorPlace, read_place
 
-__all__ = ["TYPED_FIELDS", "InputHeader", "check_headers", "read_raw", "read_typed", "refuse_typed"]
+__all__ = [
+    "TYPED_FIELDS",
+    "InputHeader",
+    "check_headers",
+    "check_values",
+    "read_raw",
+    "read_strings",
+    "read_typed",
+    "refuse_typed",
+]
 
 InferInput = ModelInferRequest.InferInputTensor
 
@@ -36,10 +46,15 @@ _LENGTH: Final = struct.Struct("<I")
 
 
 class InputHeader(NamedTuple):
-    """One input as a request describes it, checked against the model's."""
+    """One input as a request describes it, checked against the model's.
+
+    Attributes:
+        place: where it lies in shared memory; None: in the message.
+    """
 
     spec: TensorSpec
     shape: tuple[int, ...]
+    place: TensorPlace | None
 
 
 def check_headers(request: ModelInferRequest, specs: Mapping[str, TensorSpec]) -> tuple[InputHeader, ...]:
@@ -50,16 +65,18 @@ def check_headers(request: ModelInferRequest, specs: Mapping[str, TensorSpec]) -
         specs: the model's inputs by name.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT naming the input; UNIMPLEMENTED for shared memory.
+        ProtocolError: INVALID_ARGUMENT naming the input.
     """
     _check_names(request, specs)
-    return tuple(
-        InputHeader(specs[tensor.name], _check_header(tensor, specs[tensor.name])) for tensor in request.inputs
-    )
+    return tuple(_check_header(tensor, specs[tensor.name]) for tensor in request.inputs)
 
 
 def read_raw(headers: Sequence[InputHeader], raw: Sequence[memoryview]) -> dict[str, Array]:
     """Return an array for each input, from the raw contents in the same order.
+
+    Args:
+        headers: of the inputs that do not lie in shared memory.
+        raw: their contents.
 
     Returns:
         C-contiguous, aligned arrays that may be views of `raw`: read only.
@@ -79,7 +96,7 @@ def read_raw(headers: Sequence[InputHeader], raw: Sequence[memoryview]) -> dict[
 
 
 def read_typed(request: ModelInferRequest, headers: Sequence[InputHeader]) -> dict[str, Array]:
-    """Return an array for each input, from the typed contents.
+    """Return an array for each input that does not lie in shared memory, from the typed contents.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT naming the input.
@@ -87,18 +104,39 @@ def read_typed(request: ModelInferRequest, headers: Sequence[InputHeader]) -> di
     return {
         header.spec.name: _from_typed(tensor.contents, header.spec, header.shape)
         for tensor, header in zip(request.inputs, headers, strict=True)
+        if header.place is None
     }
 
 
-def refuse_typed(request: ModelInferRequest) -> None:
-    """Refuse typed contents beside raw ones.
+def read_strings(content: memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    """Return the BYTES tensor in `content`, a length before each element.
+
+    Raises:
+        ProtocolError: INVALID_ARGUMENT naming the input.
+    """
+    return _strings(_split_strings(content, spec, math.prod(shape)), shape)
+
+
+def check_values(array: Array, spec: TensorSpec) -> None:
+    """Refuse bytes that are no values of the datatype.
+
+    Raises:
+        ProtocolError: INVALID_ARGUMENT naming the input.
+    """
+    if spec.dtype is DType.BOOL and array.view(np.uint8).max(initial=0) > 1:
+        raise _invalid(f"input '{spec.name}': BOOL contents hold a byte that is neither 0 nor 1")
+
+
+def refuse_typed(request: ModelInferRequest, headers: Sequence[InputHeader], *, raw: bool) -> None:
+    """Refuse typed contents of an input whose contents lie elsewhere.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT naming the first such input.
     """
-    for tensor in request.inputs:
-        if tensor.HasField("contents"):
-            raise _invalid(f"input '{tensor.name}' has typed contents beside raw_input_contents; use one of them")
+    for tensor, header in zip(request.inputs, headers, strict=True):
+        if tensor.HasField("contents") and (raw or header.place is not None):
+            other = "raw_input_contents" if header.place is None else f"region '{header.place.region}'"
+            raise _invalid(f"input '{tensor.name}' has typed contents beside {other}; use one of them")
 
 
 def _check_names(request: ModelInferRequest, specs: Mapping[str, TensorSpec]) -> None:
@@ -114,14 +152,10 @@ def _check_names(request: ModelInferRequest, specs: Mapping[str, TensorSpec]) ->
         raise _invalid(f"input {_names(missing)} is missing; the model takes {_names(specs)}")
 
 
-def _check_header(tensor: InferInput, spec: TensorSpec) -> tuple[int, ...]:
-    """Check datatype and shape against the model's, and return the shape."""
+def _check_header(tensor: InferInput, spec: TensorSpec) -> InputHeader:
+    """Check datatype and shape against the model's, and the place against both."""
     if tensor.datatype != spec.dtype:
         raise _invalid(f"input '{spec.name}': datatype is '{tensor.datatype}', the model takes {spec.dtype}")
-    if "shared_memory_region" in tensor.parameters:
-        raise ProtocolError(
-            Code.UNIMPLEMENTED, f"input '{spec.name}': shared memory is not offered; send the contents with the request"
-        )
     shape = tuple(tensor.shape)
     if len(shape) != len(spec.shape):
         raise _invalid(
@@ -136,21 +170,33 @@ def _check_header(tensor: InferInput, spec: TensorSpec) -> tuple[int, ...]:
                 f"input '{spec.name}': dimension {axis} of shape {list(shape)} is {value}, the model takes {wanted}: "
                 f"{list(spec.shape)}"
             )
-    return shape
+    return InputHeader(spec, shape, _check_place(tensor, spec, shape))
+
+
+def _check_place(tensor: InferInput, spec: TensorSpec, shape: tuple[int, ...]) -> TensorPlace | None:
+    place = read_place(f"input '{spec.name}'", tensor.parameters)
+    if place is None or spec.dtype is DType.BYTES:
+        return place
+    wanted = math.prod(shape) * spec.dtype.numpy.itemsize
+    if place.size != wanted:
+        raise _invalid(
+            f"input '{spec.name}': {place.size} bytes of shared memory region '{place.region}', but {spec.dtype} "
+            f"{list(shape)} takes {wanted}"
+        )
+    return place
 
 
 def _from_raw(content: memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     count = math.prod(shape)
     if spec.dtype is DType.BYTES:
-        return _strings(_split_strings(content, spec, count), shape)
+        return read_strings(content, spec, shape)
     wanted = count * spec.dtype.numpy.itemsize
     if len(content) != wanted:
         raise _invalid(
             f"input '{spec.name}': {len(content)} bytes of raw contents, but {spec.dtype} {list(shape)} takes {wanted}"
         )
     array = np.frombuffer(content, dtype=spec.dtype.numpy).reshape(shape)
-    if spec.dtype is DType.BOOL and array.view(np.uint8).max(initial=0) > 1:
-        raise _invalid(f"input '{spec.name}': BOOL raw contents hold a byte that is neither 0 nor 1")
+    check_values(array, spec)
     # A view starts wherever the message put it; kernels may load whole vectors.
     return array if array.flags.aligned else array.copy()
 

@@ -7,18 +7,23 @@ import numpy as np
 
 from enginesmith_contract.protos.inference_pb2 import InferParameter, ModelInferResponse
 from enginesmith_contract.tensors import DType, TensorSpec
-from enginesmith_runtime.engines.interface import Array
+from enginesmith_runtime.engines.interface import Array, DeviceArray
 from enginesmith_runtime.server.protocol.tensor_decoding import TYPED_FIELDS
 
-__all__ = ["describe_outputs", "encode_raw", "fill_typed", "string_parameters"]
+__all__ = ["describe_outputs", "encode_tensor", "fill_typed", "string_parameters"]
 
 
-def encode_raw(outputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> list[bytes | memoryview]:
-    """Return the raw contents of each output, as views where they need no conversion."""
-    return [_raw_content(outputs[spec.name], spec) for spec in specs]
+def encode_tensor(array: Array, spec: TensorSpec) -> bytes | memoryview:
+    """Return a tensor's raw contents, as a view where it needs no conversion."""
+    if spec.dtype is DType.BYTES:
+        return _join_strings(array)
+    # A flat view of bytes: memoryview.cast refuses empty arrays.
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def describe_outputs(response: ModelInferResponse, outputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> None:
+def describe_outputs(
+    response: ModelInferResponse, outputs: Mapping[str, Array | DeviceArray], specs: Sequence[TensorSpec]
+) -> None:
     """Add the outputs' names, datatypes and shapes to `response`."""
     for spec in specs:
         response.outputs.add(name=spec.name, datatype=spec.dtype.value, shape=outputs[spec.name].shape)
@@ -34,13 +39,6 @@ def fill_typed(response: ModelInferResponse, outputs: Mapping[str, Array]) -> No
 def string_parameters(values: Mapping[str, str]) -> dict[str, InferParameter]:
     """Return `values` as parameters of a message."""
     return {name: InferParameter(string_param=value) for name, value in values.items()}
-
-
-def _raw_content(array: Array, spec: TensorSpec) -> bytes | memoryview:
-    if spec.dtype is DType.BYTES:
-        return _join_strings(array)
-    # A flat view of bytes: memoryview.cast refuses empty arrays.
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _join_strings(array: Array) -> bytes:

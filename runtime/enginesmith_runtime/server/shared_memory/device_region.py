@@ -1,0 +1,61 @@
+"""Regions in the memory of a GPU, mapped by an engine that runs on it: a client on that GPU moves no bytes."""
+
+from typing import ClassVar, Final
+
+from typing_extensions import override
+
+from enginesmith_contract.errors import SpecError
+from enginesmith_runtime.engines.interface import Engine
+from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.shared_memory.region import Region
+
+__all__ = ["DeviceRegion"]
+
+_HANDLE_BYTES: Final = 64
+"""Of a cudaIpcMemHandle_t."""
+
+
+class DeviceRegion(Region):
+    """Device memory of a client.
+
+    Args:
+        name: what requests call it.
+        engine: maps it; every engine of the process then sees it at the same address.
+        handle: a cudaIpcMemHandle_t.
+        device_id: CUDA's index of the GPU.
+        size: in bytes.
+
+    Raises:
+        ProtocolError: INVALID_ARGUMENT; the handle is none, or cannot be opened. UNIMPLEMENTED: no engine has a GPU.
+    """
+
+    kind: ClassVar[str] = "CUDA"
+
+    def __init__(self, name: str, engine: Engine, handle: bytes, device_id: int, size: int) -> None:
+        super().__init__(name, size)
+        self.device_id = device_id
+        if size <= 0:
+            raise _invalid(name, "its size is 0 bytes")
+        if len(handle) != _HANDLE_BYTES:
+            raise _invalid(name, f"the handle has {len(handle)} bytes, and a cudaIpcMemHandle_t has {_HANDLE_BYTES}")
+        if device_id < 0:
+            raise _invalid(name, f"device {device_id} is none")
+        try:
+            self._memory = engine.open_shared_memory(handle, size, device_id)
+        except SpecError as error:
+            if error.reason == "NoDeviceMemory":
+                raise ProtocolError(Code.UNIMPLEMENTED, error.sentence(), reason=error.reason) from error
+            raise _invalid(name, error.sentence()) from error
+
+    @property
+    def address(self) -> int:
+        """Of the region's first byte, in this process."""
+        return self._memory.address
+
+    @override
+    def close(self) -> None:
+        self._memory.close()
+
+
+def _invalid(name: str, why: str) -> ProtocolError:
+    return ProtocolError(Code.INVALID_ARGUMENT, f"shared memory region '{name}': {why}", reason="RegionInvalid")

@@ -1,0 +1,27 @@
+"""What a registered region is, whichever memory it lies in."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+__all__ = ["Region"]
+
+
+class Region(ABC):
+    """A block of a client's memory under a name.
+
+    Attributes:
+        kind: "system" or "CUDA", for sentences; each has calls of its own, and names are unique over both.
+        size: in bytes; tensors lie within it.
+        users: requests that have it at this moment, counted by the table.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+        self.users = 0
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let the memory go; no request has it any more."""
