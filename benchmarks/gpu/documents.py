@@ -56,6 +56,7 @@ class Document:
                     "precision": self.precision if backend != "onnxruntime" else "fp32",
                     "profiles": [{"name": "only", "inputs": {self.tensor: {"min": low, "opt": opt, "max": high}}}],
                     "build": {**self.build, "epoch": epoch},
+                    "toolchain": {"tensorrt": ">=10.6,<12"},
                     "verification": dict(self.verification),
                     "targets": [{"name": "only", "backend": backend}],
                 },
