@@ -1,6 +1,6 @@
 """A builder's process: `python -m enginesmith_runtime.build [request file]`.
 
-The request comes from the argument or from the file that ENGINESMITH_BUILD_REQUEST names. The exit code and the
+The request comes from the argument or from ENGINESMITH_BUILD_REQUEST (JSON, or a file's path). The exit code and the
 termination message say how it ended; scratch files go to TMPDIR.
 """
 
@@ -11,15 +11,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from enginesmith_contract import environment
 from enginesmith_contract.build_request import BuildRequest
-from enginesmith_contract.errors import EnginesmithError, SpecError
+from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_runtime.build.pipeline import build
-from enginesmith_runtime.build.signals import signals_cancel
 from enginesmith_runtime.build.termination import failure_message, success_message, write_termination
+from enginesmith_runtime.pod.requests import read_request
+from enginesmith_runtime.pod.signals import signals_cancel
 from enginesmith_runtime.progress_output import open_reporter
 
 __all__ = ["main"]
@@ -54,26 +53,8 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
 
 
 def _read_request(arguments: Sequence[str], variables: Mapping[str, str]) -> BuildRequest:
-    path = arguments[0] if arguments else variables.get(environment.BUILD_REQUEST)
-    if not path:
-        raise SpecError(
-            "no build request was given",
-            where=environment.BUILD_REQUEST,
-            remedy=f"name the request's file in {environment.BUILD_REQUEST} or as the argument",
-        )
-    try:
-        return BuildRequest.from_json(Path(path).read_bytes())
-    except OSError as error:
-        raise SpecError("the build request cannot be read", where=path, why=str(error.strerror)) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise SpecError(
-            "the build request is not one of this release",
-            where=f"{path}: {place}",
-            why=str(first["msg"]),
-            remedy="use the same release of the operator and the builder",
-        ) from error
+    given = arguments[0] if arguments else variables.get(environment.BUILD_REQUEST)
+    return read_request(BuildRequest, given, environment.BUILD_REQUEST)
 
 
 def _fail(error: EnginesmithError, request: BuildRequest | None, termination: Path | None) -> int:

@@ -25,7 +25,7 @@ from enginesmith_runtime.fetch.reasons import SourceReason
 from enginesmith_runtime.local_files.space import say_bytes
 from enginesmith_runtime.progress import Reporter
 
-__all__ = ["FetchedModel", "fetch_model"]
+__all__ = ["FetchedModel", "check_digest", "fetch_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def _fetch_local(source: ModelSource, folder: Path, reporter: Reporter, path: Pa
         return _fetch_from(local, source, folder, reporter, RetryPolicy())
     names = _names(local.model, spans)
     files = tuple(local.digest(name, Advance(reporter, name, local.size_bytes(name))) for name in names)
-    _check_digest(source, files[0], str(path))
+    check_digest(source, files[0], str(path))
     check_lengths(spans, {file.path: file.size_bytes for file in files}, str(path))
     return _fetched(path, files)
 
@@ -102,7 +102,7 @@ def _fetch_from(
     with Downloads.open(folder, source.uri, origin, retry) as downloads:
         model = downloads.fetch(origin.model, reporter)
         with downloads.discarded_on_error():
-            _check_digest(source, model, where)
+            check_digest(source, model, where)
             spans = _read_spans(downloads.path(origin.model), where)
         tensors = {span.file: span.tensor for span in reversed(spans)}
         weights = _names(origin.model, spans)[1:]
@@ -121,14 +121,19 @@ def _names(model: str, spans: tuple[WeightsSpan, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((model, *(span.file for span in spans))))
 
 
-def _check_digest(source: ModelSource, model: StoredFile, where: str) -> None:
+def check_digest(source: ModelSource, model: StoredFile, where: str) -> None:
+    """Refuse a file that is not the one that its user named.
+
+    Raises:
+        enginesmith_contract.errors.SourceError: `DigestMismatch`.
+    """
     if source.sha256 is None or source.sha256.lower() == model.digest:
         return
     raise SourceError(
         "the digest differs",
         where=where,
         why=f"expected sha256 {source.sha256}, found {model.digest} ({say_bytes(model.size_bytes)})",
-        remedy="find out who changed the model; where the change is right, put the new digest into the document",
+        remedy="find out who changed it; where the change is right, put the new digest into the document",
         reason=SourceReason.DIGEST_MISMATCH,
     )
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an error that unwinds the build: the child is stopped, the scratch folder removed."""
+"""SIGINT and SIGTERM as an error that unwinds the work: children are stopped, scratch folders removed."""
 
 import signal
 from collections.abc import Iterator
@@ -26,4 +26,4 @@ def signals_cancel() -> Iterator[None]:
 def _cancel(number: int, _frame: FrameType | None) -> NoReturn:
     # A second signal must not interrupt the cleaning up after the first.
     signal.signal(number, signal.SIG_IGN)
-    raise CancelledBuildError("the build was stopped", why=signal.Signals(number).name)
+    raise CancelledBuildError("the work was stopped", why=signal.Signals(number).name)
