@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from enginesmith_contract.failure import Failure
 from enginesmith_contract.keys import EngineCandidate
-from enginesmith_contract.preparation import ModelSource, PreparationRequest
+from enginesmith_contract.preparation import PreparationRequest
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import ModelFacts
 
@@ -21,13 +21,11 @@ class PreparationJobRequest(Record):
     Attributes:
         store: URI of the store that receives the preparation.
         candidates: engines whose keys are to be looked up once the preparation key is known.
-        plugins: libraries that the builds load, each with its digest; they go into the store as blobs.
     """
 
     preparation: PreparationRequest
     store: str
     candidates: tuple[EngineCandidate, ...] = ()
-    plugins: tuple[ModelSource, ...] = ()
 
 
 class PreparationReport(Record):

@@ -22,6 +22,7 @@ from enginesmith_contract.verification import VerificationStatus
 from enginesmith_operator.api.base import ApiModel
 from enginesmith_operator.api.conditions import MAX_CONDITIONS, MAX_MESSAGE, StatusCondition, Timestamp
 from enginesmith_operator.api.metadata import ObjectMetadata
+from enginesmith_operator.api.model import SecretReference
 from enginesmith_operator.api.pod_template import (
     EnvVar,
     LabelName,
@@ -54,10 +55,12 @@ class NodeLabel(ApiModel):
     Attributes:
         label: its key.
         value: its value.
+        also: further labels that the same node has.
     """
 
     label: LabelName
     value: LabelValue
+    also: Annotated[Mapping[LabelName, LabelValue], Field(max_length=32)] = {}
 
 
 class BuildPlacement(ApiModel):
@@ -102,6 +105,7 @@ class EngineBuildSpec(ApiModel):
         request: what the builder is told.
         image: that builds, by digest.
         store: how the pod reaches the store that `request.store` names.
+        source_secret: credentials of the place that plugins come from.
         placement: on which hardware.
         backoff_limit: further attempts after a failure that may be the node's; a refusal of the builder is final.
         ttl_seconds_after_finished: how long the Job and its log stay, in seconds.
@@ -111,6 +115,7 @@ class EngineBuildSpec(ApiModel):
     request: BuildRequest
     image: Text
     store: StoreSpec
+    source_secret: SecretReference | None = None
     placement: BuildPlacement = BuildPlacement()
     backoff_limit: Annotated[int, Field(ge=0, le=20)] = 2
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] = 3600

@@ -8,10 +8,18 @@ from pydantic import Field, model_validator
 
 from enginesmith_contract.backends import Backend
 from enginesmith_operator.api.base import ApiModel, Finding, raise_findings
-from enginesmith_operator.api.quantities import ByteQuantity
+from enginesmith_operator.api.quantities import ByteQuantity, ResourceQuantity
 from enginesmith_operator.api.scalars import ComputeCapability, GpuProduct, Identifier, MigProfile, Name
 
-__all__ = ["DEFAULT_PROVIDER", "DEFAULT_TARGETS", "MAX_TARGETS", "AutoscalingSpec", "GpuSpec", "TargetSpec"]
+__all__ = [
+    "DEFAULT_PROVIDER",
+    "DEFAULT_TARGETS",
+    "MAX_TARGETS",
+    "AutoscalingSpec",
+    "GpuSpec",
+    "PodMetric",
+    "TargetSpec",
+]
 
 MAX_TARGETS: Final = 32
 DEFAULT_PROVIDER: Final = "cpu"
@@ -49,16 +57,35 @@ class GpuSpec(ApiModel):
         return self
 
 
+class PodMetric(ApiModel):
+    """A metric of the pods themselves, from the cluster's custom metrics API.
+
+    Attributes:
+        name: of the metric there.
+        average_value: over all pods, that the autoscaler aims at.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    average_value: ResourceQuantity
+
+
 class AutoscalingSpec(ApiModel):
-    """Bounds for an autoscaler (HPA or KEDA), which then owns the number of replicas.
+    """Bounds for an autoscaler, which then owns the number of replicas.
+
+    A HorizontalPodAutoscaler is made where a metric is named; without one, an autoscaler of the user's own (KEDA, ...)
+    acts on the target's Deployment.
 
     Attributes:
         min_replicas: never fewer; 0 only where the autoscaler can wake a sleeping target.
         max_replicas: never more.
+        cpu_utilization: in percent of the requested CPU, that the autoscaler aims at.
+        pod_metric: another metric to scale by.
     """
 
     min_replicas: _Replicas = 1
     max_replicas: Annotated[int, Field(ge=1, le=10_000)]
+    cpu_utilization: Annotated[int, Field(ge=1, le=1000)] | None = None
+    pod_metric: PodMetric | None = None
 
     @model_validator(mode="after")
     def _be_ordered(self) -> "AutoscalingSpec":

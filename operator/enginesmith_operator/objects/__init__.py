@@ -1,1 +1,1 @@
-"""One file for each kind of object: typed values in, the object to apply out. Nothing here reads or writes a cluster."""
+"""One file for each kind of object: typed values in, the object to apply out. Nothing here touches a cluster."""

@@ -1,0 +1,100 @@
+"""The Job of an EngineBuild: the builder on exactly the hardware that the engine is for, one engine at a time."""
+
+from typing import Any, Final
+
+from enginesmith_contract import environment
+from enginesmith_operator.api.engine_build import EngineBuild
+from enginesmith_operator.objects.jobs import job_spec
+from enginesmith_operator.objects.labels import ENGINE, Component, object_labels
+from enginesmith_operator.objects.owners import controller_reference
+from enginesmith_operator.objects.placement import node_affinity, tolerations
+from enginesmith_operator.objects.pods import (
+    claim_mounts,
+    claim_volumes,
+    claims_of,
+    container,
+    environment_of,
+    pod_spec,
+    request_variable,
+    resources_of,
+    secret_environment,
+)
+from enginesmith_operator.objects.stores import (
+    store_environment,
+    store_environment_sources,
+    store_mounts,
+    store_volumes,
+)
+from enginesmith_operator.planning.cloud_labels import LabelPin
+
+__all__ = ["BUILD_CONTAINER", "build_job"]
+
+BUILD_CONTAINER: Final = "build"
+QUEUE_NAME: Final = "kueue.x-k8s.io/queue-name"
+_MODULE: Final = "enginesmith_runtime.build"
+_REQUESTS: Final = {"cpu": "250m", "memory": "1Gi"}
+
+
+def build_job(build: EngineBuild) -> dict[str, Any]:
+    """Return the Job. A Job never changes: create it, and do not apply it again (Kueue sets `suspend` itself)."""
+    spec, placement = build.spec, build.spec.placement
+    request = spec.request
+    labels = object_labels(
+        build.metadata.labels.get(ENGINE, build.metadata.name),
+        Component.BUILD,
+        target=spec.target,
+        key=request.engine_key,
+    )
+    claims = claims_of(library.uri for library in request.options.plugins)
+    gpus = 1 if placement.gpu_resource else 0
+    step = container(
+        name=BUILD_CONTAINER,
+        image=spec.image,
+        module=_MODULE,
+        variables=[
+            request_variable(environment.BUILD_REQUEST, request),
+            *store_environment(spec.store),
+            *environment_of(placement.env),
+        ],
+        sources=[*secret_environment(spec.source_secret), *store_environment_sources(spec.store)],
+        mounts=[*store_mounts(spec.store), *claim_mounts(claims)],
+        resources=resources_of(placement.resources, _REQUESTS, gpu_resource=placement.gpu_resource, gpus=gpus),
+    )
+    pins = [
+        LabelPin(
+            label=one.label,
+            value=one.value,
+            also=tuple(LabelPin(label=label, value=value) for label, value in sorted(one.also.items())),
+        )
+        for one in placement.pins
+    ]
+    pod = pod_spec(
+        containers=[step],
+        volumes=[*store_volumes(spec.store), *claim_volumes(claims)],
+        affinity=node_affinity(pins, (placement.arch,), placement.avoid_nodes),
+        tolerations=tolerations(placement.tolerations, gpu=bool(gpus)),
+        node_selector=placement.node_selector,
+        runtime_class_name=placement.runtime_class_name,
+        priority_class_name=placement.priority_class_name,
+        service_account_name=placement.service_account_name,
+        image_pull_secrets=placement.image_pull_secrets,
+    )
+    queue = {QUEUE_NAME: placement.queue_name} if placement.queue_name else {}
+    made = job_spec(
+        {"metadata": {"labels": labels}, "spec": pod},
+        container=BUILD_CONTAINER,
+        timeout_seconds=request.options.timeout_seconds,
+        backoff_limit=spec.backoff_limit,
+        ttl_seconds=spec.ttl_seconds_after_finished,
+    )
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": build.metadata.name,
+            "namespace": build.metadata.namespace,
+            "labels": labels | queue,
+            "ownerReferences": [controller_reference(build)],
+        },
+        "spec": made | ({"suspend": True} if queue else {}),
+    }

@@ -1,0 +1,238 @@
+"""The Deployment of one target: pods that take the engine of the GPU they find themselves on, and serve it.
+
+    init `pull`      looks at the GPU, copies that engine into an emptyDir, checks its digest
+    `server`         loads and verifies it, then says SERVING; the kubelet asks on a plaintext port of its own
+
+Startup and readiness ask for the model, so Ready means that an inference succeeded; liveness asks for the process.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from hashlib import sha256
+from math import ceil
+from typing import Any, Final
+
+from enginesmith_contract import environment
+from enginesmith_contract.pull_request import SERVE_REQUEST_FILE
+from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.api.pod_template import ResourceRequirements
+from enginesmith_operator.objects.labels import (
+    INPUTS,
+    SERVING_INPUTS,
+    TEMPLATE,
+    Component,
+    object_labels,
+    target_selector,
+)
+from enginesmith_operator.objects.names import short_key, target_name
+from enginesmith_operator.objects.owners import controller_reference
+from enginesmith_operator.objects.placement import lost_node_tolerations, node_affinity, spread, tolerations
+from enginesmith_operator.objects.pods import (
+    JsonObject,
+    container,
+    environment_of,
+    pod_spec,
+    request_variable,
+    resources_of,
+)
+from enginesmith_operator.objects.serving_pods import (
+    ENGINES_MOUNT,
+    GRPC_PORT,
+    HEALTH_PORT,
+    METRICS_PORT,
+    ServingPods,
+)
+from enginesmith_operator.objects.stores import (
+    store_environment,
+    store_environment_sources,
+    store_mounts,
+    store_volumes,
+)
+
+__all__ = ["PULL_CONTAINER", "SERVER_CONTAINER", "Strategy", "deployment", "keep_template"]
+
+PULL_CONTAINER: Final = "pull"
+SERVER_CONTAINER: Final = "server"
+_PULL_MODULE: Final = "enginesmith_runtime.pull"
+_SERVER_MODULE: Final = "enginesmith_runtime.server"
+_NOTHING: Final = ResourceRequirements()
+_REQUESTS: Final = {"cpu": "100m", "memory": "256Mi"}
+_ENGINES_VOLUME: Final = "engines"
+_ENGINES_LIMIT: Final = "32Gi"
+_GRACE_MARGIN_SECONDS: Final = 10
+_STARTUP_SECONDS: Final = 3600
+_OLD_REVISIONS: Final = 3
+
+
+class Strategy(StrEnum):
+    """How new pods replace old ones.
+
+    `SURGE` starts a new pod beside the old ones, which takes a free GPU; `REPLACE` ends an old one first, which takes
+    none.
+    """
+
+    SURGE = "surge"
+    REPLACE = "replace"
+
+
+def deployment(
+    engine: InferenceEngine, pods: ServingPods, *, replicas: int | None, strategy: Strategy = Strategy.SURGE
+) -> dict[str, Any]:
+    """Return the object to apply.
+
+    Args:
+        engine: that owns it, as the cluster has it.
+        pods: what it runs.
+        replicas: None: an autoscaler owns the number.
+        strategy: how new pods replace old ones; no reason to restart any.
+    """
+    key = _key_label(pods.engine_keys)
+    template = {
+        "metadata": {"labels": object_labels(pods.engine, Component.SERVER, target=pods.target, key=key)},
+        "spec": _pod(pods),
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": target_name(pods.engine, pods.target),
+            "namespace": engine.metadata.namespace,
+            "labels": object_labels(pods.engine, Component.SERVER, target=pods.target, key=key),
+            "annotations": {
+                INPUTS: pods.inputs_hash(),
+                TEMPLATE: _template_hash(template),
+                SERVING_INPUTS: json.dumps(
+                    {"engines": pods.engine_keys, "image": pods.image, "avoidNodes": pods.avoid_nodes}
+                ),
+            },
+            "ownerReferences": [controller_reference(engine)],
+        },
+        "spec": ({} if replicas is None else {"replicas": replicas})
+        | {
+            "selector": {"matchLabels": target_selector(pods.engine, pods.target)},
+            "strategy": _rolling_update(strategy),
+            # Loading and warming up may take long; the operator judges a rollout by its pods, not by this clock.
+            "progressDeadlineSeconds": _STARTUP_SECONDS,
+            "revisionHistoryLimit": _OLD_REVISIONS,
+            "template": template,
+        },
+    }
+
+
+def keep_template(desired: dict[str, Any], live: Mapping[str, Any], must_avoid: Iterable[str] = ()) -> dict[str, Any]:
+    """Return `desired` with the template that runs, where there is no reason to restart a server.
+
+    The template that runs stays where it was made of the same inputs by another release of the operator. One that was
+    made by this release and was changed by hand is repaired.
+
+    Args:
+        desired: of `deployment`.
+        live: the object as the cluster has it.
+        must_avoid: nodes that refused an engine: a template that still allows one of them goes.
+    """
+    noted = live.get("metadata", {}).get("annotations") or {}
+    wanted = desired["metadata"]["annotations"]
+    if noted.get(INPUTS) != wanted[INPUTS] or noted.get(TEMPLATE) in {None, wanted[TEMPLATE]}:
+        return desired
+    if not frozenset(must_avoid) <= _avoided(noted):
+        return desired
+    kept = {name: noted[name] for name in (TEMPLATE, SERVING_INPUTS) if name in noted}
+    metadata = desired["metadata"] | {"annotations": wanted | kept}
+    return desired | {"metadata": metadata, "spec": desired["spec"] | {"template": live["spec"]["template"]}}
+
+
+def _avoided(noted: Mapping[str, str]) -> frozenset[str]:
+    try:
+        return frozenset(json.loads(noted.get(SERVING_INPUTS, "{}")).get("avoidNodes", ()))
+    except (ValueError, AttributeError, TypeError):
+        return frozenset()
+
+
+def _pod(pods: ServingPods) -> JsonObject:
+    template, server = pods.template, pods.pull.server
+    made = pod_spec(
+        init_containers=[_pull(pods)],
+        containers=[_server(pods)],
+        volumes=[
+            {"name": _ENGINES_VOLUME, "emptyDir": {"sizeLimit": _ENGINES_LIMIT}},
+            *store_volumes(pods.store),
+        ],
+        affinity=node_affinity(pods.pins, pods.archs, pods.avoid_nodes),
+        tolerations=[*tolerations(template.tolerations, gpu=pods.gpus > 0), *lost_node_tolerations()],
+        node_selector=template.node_selector,
+        runtime_class_name=template.runtime_class_name,
+        priority_class_name=template.priority_class_name,
+        service_account_name=template.service_account_name,
+        image_pull_secrets=template.image_pull_secrets,
+    )
+    grace = ceil(server.drain_delay_seconds + server.grace_seconds) + _GRACE_MARGIN_SECONDS
+    spreading = spread(target_selector(pods.engine, pods.target))
+    return made | {"terminationGracePeriodSeconds": grace, "topologySpreadConstraints": spreading}
+
+
+def _pull(pods: ServingPods) -> JsonObject:
+    gpus = pods.gpus if pods.looks_at_gpu else 0
+    return container(
+        name=PULL_CONTAINER,
+        image=pods.image,
+        module=_PULL_MODULE,
+        variables=[
+            request_variable(environment.PULL_REQUEST, pods.pull),
+            *store_environment(pods.store),
+            *environment_of(pods.template.env),
+        ],
+        sources=store_environment_sources(pods.store),
+        mounts=[_engines_mount(), *store_mounts(pods.store, read_only=True)],
+        resources=resources_of(_NOTHING, _REQUESTS, gpu_resource=pods.resource, gpus=gpus),
+    )
+
+
+def _server(pods: ServingPods) -> JsonObject:
+    ports = {"grpc": GRPC_PORT, "metrics": METRICS_PORT, "health": HEALTH_PORT}
+    model = pods.pull.model.name
+    made = container(
+        name=SERVER_CONTAINER,
+        image=pods.image,
+        module=_SERVER_MODULE,
+        arguments=("--request", f"{ENGINES_MOUNT}/{SERVE_REQUEST_FILE}"),
+        variables=environment_of(pods.template.env),
+        sources=[],
+        mounts=[_engines_mount()],
+        resources=resources_of(pods.template.resources, _REQUESTS, gpu_resource=pods.resource, gpus=pods.gpus),
+    )
+    return made | {
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
+        "startupProbe": _probe(model, period=1, failures=_STARTUP_SECONDS),
+        "readinessProbe": _probe(model, period=2, failures=2),
+        "livenessProbe": _probe("", period=10, failures=3),
+    }
+
+
+def _engines_mount() -> JsonObject:
+    return {"name": _ENGINES_VOLUME, "mountPath": ENGINES_MOUNT}
+
+
+def _probe(service: str, *, period: int, failures: int) -> JsonObject:
+    return {
+        "grpc": {"port": HEALTH_PORT, "service": service},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _rolling_update(strategy: Strategy) -> JsonObject:
+    surge, unavailable = (1, 0) if strategy is Strategy.SURGE else (0, 1)
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}
+
+
+def _key_label(keys: tuple[str, ...]) -> str:
+    if len(keys) == 1:
+        return short_key(keys[0])
+    return short_key(sha256(" ".join(sorted(keys)).encode()).hexdigest())
+
+
+def _template_hash(template: JsonObject) -> str:
+    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    return sha256(text.encode()).hexdigest()[:20]

@@ -1,0 +1,40 @@
+"""The PodDisruptionBudget of one target: a drained node takes one replica at a time."""
+
+from typing import Any, Final
+
+from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.api.targets import TargetSpec
+from enginesmith_operator.objects.labels import Component, object_labels, target_selector
+from enginesmith_operator.objects.names import target_name
+from enginesmith_operator.objects.owners import controller_reference
+
+__all__ = ["disruption_budget", "needs_budget"]
+
+_SEVERAL: Final = 2
+
+
+def needs_budget(target: TargetSpec) -> bool:
+    """Whether the target has replicas to keep: with a single one, a budget would only block a drain for ever."""
+    fewest = target.autoscaling.min_replicas if target.autoscaling is not None else target.replicas
+    return fewest >= _SEVERAL
+
+
+def disruption_budget(engine: InferenceEngine, target: str) -> dict[str, Any]:
+    """Return the object to apply."""
+    name = engine.metadata.name
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {
+            "name": target_name(name, target),
+            "namespace": engine.metadata.namespace,
+            "labels": object_labels(name, Component.SERVER, target=target),
+            "ownerReferences": [controller_reference(engine)],
+        },
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": target_selector(name, target)},
+            # A pod that serves nobody must not keep its node from being drained.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }

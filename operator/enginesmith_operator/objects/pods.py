@@ -1,0 +1,169 @@
+"""What every pod of the operator has in common: it needs no right, no token, no root and no writable image.
+
+pod_spec(...)     the restricted pod around containers
+container(...)    one step: a module of the runtime, told by variables, with its last word in a file
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from enginesmith_contract import environment
+from enginesmith_contract.record import Record
+from enginesmith_operator.api.model import SecretReference
+from enginesmith_operator.api.pod_template import EnvVar, LocalObjectReference, ResourceRequirements
+
+__all__ = [
+    "JsonObject",
+    "claim_mounts",
+    "claim_volumes",
+    "claims_of",
+    "container",
+    "environment_of",
+    "pod_spec",
+    "request_variable",
+    "resources_of",
+    "secret_environment",
+]
+
+# The images' own user; a volume's files belong to this group too.
+_USER_ID: Final = 65532
+_TERMINATION_LOG: Final = "/dev/termination-log"
+_SCRATCH: Final = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - an emptyDir of the pod's own
+_CLAIMS_FOLDER: Final = "/models"
+_CLAIM_SCHEME: Final = "pvc://"
+
+JsonObject = dict[str, Any]
+
+
+def pod_spec(  # noqa: PLR0913 - the parts of a pod, by keyword
+    *,
+    containers: list[JsonObject],
+    init_containers: Iterable[JsonObject] = (),
+    volumes: Iterable[JsonObject] = (),
+    affinity: JsonObject,
+    tolerations: list[JsonObject],
+    node_selector: Mapping[str, str],
+    runtime_class_name: str | None = None,
+    priority_class_name: str | None = None,
+    service_account_name: str | None = None,
+    image_pull_secrets: Iterable[LocalObjectReference] = (),
+) -> JsonObject:
+    """Return the specification of a pod that the `restricted` Pod Security Standard admits."""
+    optional: JsonObject = {
+        "initContainers": list(init_containers),
+        "nodeSelector": dict(node_selector),
+        "runtimeClassName": runtime_class_name,
+        "priorityClassName": priority_class_name,
+        "serviceAccountName": service_account_name,
+        "imagePullSecrets": [{"name": one.name} for one in image_pull_secrets],
+        "tolerations": tolerations,
+    }
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER_ID,
+            "runAsGroup": _USER_ID,
+            "fsGroup": _USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "affinity": affinity,
+        "containers": containers,
+        "volumes": [{"name": "tmp", "emptyDir": {}}, *volumes],
+    } | {name: value for name, value in optional.items() if value}
+
+
+def container(  # noqa: PLR0913 - the parts of a container, by keyword
+    *,
+    name: str,
+    image: str,
+    module: str,
+    arguments: Iterable[str] = (),
+    variables: list[JsonObject],
+    sources: list[JsonObject],
+    mounts: Iterable[JsonObject],
+    resources: JsonObject,
+) -> JsonObject:
+    """Return a container that runs one module of the runtime."""
+    fixed = {
+        environment.TERMINATION_LOG: _TERMINATION_LOG,
+        environment.LOG_FORMAT: "json",
+        environment.CLAIMS_FOLDER: _CLAIMS_FOLDER,
+        # The root file system is read-only, and some library always wants a home.
+        "HOME": _SCRATCH["mountPath"],
+    }
+    made: JsonObject = {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        # -P: nothing is imported from the working folder.
+        "command": ["python", "-P", "-m", module, *arguments],
+        "env": [*({"name": key, "value": value} for key, value in fixed.items()), *variables],
+        "volumeMounts": [_SCRATCH, *mounts],
+        "resources": resources,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": _TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+    }
+    return made | ({"envFrom": sources} if sources else {})
+
+
+def environment_of(variables: Iterable[EnvVar]) -> list[JsonObject]:
+    """Return a user's own variables as Kubernetes spells them."""
+    return [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in variables]
+
+
+def request_variable(name: str, request: Record) -> JsonObject:
+    """Return a request as a variable; Kubernetes would expand what looks like `$(A_VARIABLE)` in it."""
+    return {"name": name, "value": request.to_json().decode().replace("$", "$$")}
+
+
+def secret_environment(secret: SecretReference | None) -> list[JsonObject]:
+    """Return a Secret whose keys become variables under their own names."""
+    return [{"secretRef": {"name": secret.name}}] if secret is not None else []
+
+
+def resources_of(
+    wanted: ResourceRequirements, defaults: Mapping[str, str], *, gpu_resource: str | None = None, gpus: int = 0
+) -> JsonObject:
+    """Return a container's resources.
+
+    Args:
+        wanted: by the user.
+        defaults: requests for what the user does not mention at all.
+        gpu_resource: extended resource to add.
+        gpus: how many of it.
+    """
+    requests = {name: value for name, value in defaults.items() if name not in wanted.limits} | dict(wanted.requests)
+    limits = dict(wanted.limits) | ({gpu_resource: gpus} if gpu_resource and gpus else {})
+    # Kubernetes reads numbers and strings alike, and writes strings.
+    found = {"requests": requests, "limits": limits}
+    return {kind: {name: str(value) for name, value in of.items()} for kind, of in found.items() if of}
+
+
+def claims_of(uris: Iterable[str | None]) -> tuple[str, ...]:
+    """Return the claims that `pvc://claim/path` URIs name."""
+    named = [uri.removeprefix(_CLAIM_SCHEME) for uri in uris if uri is not None and uri.startswith(_CLAIM_SCHEME)]
+    return tuple(sorted({rest.partition("/")[0] for rest in named}))
+
+
+def claim_volumes(claims: Iterable[str]) -> list[JsonObject]:
+    """Return the volumes of models that lie in claims of their own (`pvc://claim/path`)."""
+    return [
+        {"name": f"model-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for number, claim in enumerate(claims)
+    ]
+
+
+def claim_mounts(claims: Iterable[str]) -> list[JsonObject]:
+    """Return where those volumes are mounted: each under its claim's name."""
+    return [
+        {"name": f"model-{number}", "mountPath": f"{_CLAIMS_FOLDER}/{claim}", "readOnly": True}
+        for number, claim in enumerate(claims)
+    ]

@@ -1,0 +1,114 @@
+"""The Job that prepares a model: on any CPU, once for each model, profiles and precision."""
+
+from typing import Any, Final
+
+from enginesmith_contract import environment
+from enginesmith_contract.preparation_job import PreparationJobRequest
+from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.api.store import StoreSpec
+from enginesmith_operator.objects.jobs import JobLimits, job_spec
+from enginesmith_operator.objects.labels import Component, object_labels
+from enginesmith_operator.objects.names import preparation_job_name
+from enginesmith_operator.objects.owners import controller_reference
+from enginesmith_operator.objects.placement import node_affinity, tolerations
+from enginesmith_operator.objects.pods import (
+    claim_mounts,
+    claim_volumes,
+    claims_of,
+    container,
+    environment_of,
+    pod_spec,
+    request_variable,
+    resources_of,
+    secret_environment,
+)
+from enginesmith_operator.objects.stores import (
+    store_environment,
+    store_environment_sources,
+    store_mounts,
+    store_volumes,
+)
+
+__all__ = ["PREPARATION_CONTAINER", "preparation_job"]
+
+PREPARATION_CONTAINER: Final = "prepare"
+_MODULE: Final = "enginesmith_runtime.prepare"
+_REQUESTS: Final = {"cpu": "250m", "memory": "512Mi"}
+
+
+def preparation_job(  # noqa: PLR0913 - one value for each part of the object, by keyword
+    engine: InferenceEngine,
+    request: PreparationJobRequest,
+    *,
+    image: str,
+    archs: tuple[str, ...],
+    store: StoreSpec,
+    limits: JobLimits,
+    occasion: str = "",
+) -> dict[str, Any]:
+    """Return the Job. A Job never changes: create it, and do not apply it again.
+
+    Args:
+        engine: that owns it, as the cluster has it.
+        request: of the plan.
+        image: that prepares, by digest.
+        archs: that the image is for, as Kubernetes spells them.
+        store: how the pod reaches `request.store`.
+        limits: of the operator's configuration.
+        occasion: tells a repeated look at the same URI from the first.
+    """
+    template = engine.spec.pod_template
+    labels = object_labels(engine.metadata.name, Component.PREPARATION)
+    claims = claims_of(_uris(request))
+    step = container(
+        name=PREPARATION_CONTAINER,
+        image=image,
+        module=_MODULE,
+        variables=[
+            request_variable(environment.PREPARATION_REQUEST, request),
+            *store_environment(store),
+            *environment_of(template.env),
+        ],
+        sources=[
+            *secret_environment(engine.spec.model.secret_ref),
+            *store_environment_sources(store),
+        ],
+        mounts=[*store_mounts(store), *claim_mounts(claims)],
+        resources=resources_of(limits.resources, _REQUESTS),
+    )
+    pod = pod_spec(
+        containers=[step],
+        volumes=[*store_volumes(store), *claim_volumes(claims)],
+        affinity=node_affinity((), archs, ()),
+        # A preparation needs no GPU, so it keeps away from the nodes that have one.
+        tolerations=tolerations(template.tolerations, gpu=False),
+        node_selector=template.node_selector,
+        service_account_name=template.service_account_name,
+        image_pull_secrets=template.image_pull_secrets,
+    )
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": preparation_job_name(engine.metadata.name, request, occasion),
+            "namespace": engine.metadata.namespace,
+            "labels": labels,
+            "ownerReferences": [controller_reference(engine)],
+        },
+        "spec": job_spec(
+            {"metadata": {"labels": labels}, "spec": pod},
+            container=PREPARATION_CONTAINER,
+            timeout_seconds=limits.timeout_seconds,
+            backoff_limit=limits.backoff_limit,
+            ttl_seconds=limits.ttl_seconds,
+        ),
+    }
+
+
+def _uris(request: PreparationJobRequest) -> tuple[str | None, ...]:
+    wanted = request.preparation
+    return (
+        wanted.source.uri,
+        wanted.precision.calibration,
+        *(values.npz for values in wanted.verification.inputs.values()),
+    )

@@ -1,0 +1,150 @@
+"""What the pods of one target are made of, as one value: the input of its Deployment.
+
+Two equal values make equal pods, and a value that is equal but for what a pod need not be restarted for has the same
+hash, so that nothing but a reason restarts a server: no new release of the operator, no node that comes or goes.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from enginesmith_contract.backends import Backend, Toolchain
+from enginesmith_contract.pull_request import PullableEngine, PullRequest
+from enginesmith_contract.record import Record
+from enginesmith_contract.serve_request import ModelOptions, ServerOptions
+from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.api.pod_template import PodTemplate
+from enginesmith_operator.api.store import StoreSpec
+from enginesmith_operator.planning.cloud_labels import LabelPin
+from enginesmith_operator.planning.desired import Deployment
+
+__all__ = [
+    "ENGINES_MOUNT",
+    "GRPC_PORT",
+    "HEALTH_PORT",
+    "METRICS_PORT",
+    "ReadyEngine",
+    "ServingPods",
+    "serving_pods",
+]
+
+GRPC_PORT: Final = 8001
+METRICS_PORT: Final = 8002
+HEALTH_PORT: Final = 8003
+ENGINES_MOUNT: Final = "/engines"
+
+
+class ServingPods(Record):
+    """The pods of one target.
+
+    A field that a later release adds is None where it changes nothing, so that the hash of old pods stays.
+
+    Attributes:
+        pull: what the init step is told.
+        image: of the toolchain, by digest.
+        store: how the pod reaches `pull.store`.
+        resource: extended resource of the GPU; None: none.
+        pins: the node must have one of them.
+        avoid_nodes: nodes that have such a label and will not do.
+        archs: of the node.
+        template: what the user adds.
+    """
+
+    pull: PullRequest
+    image: str
+    store: StoreSpec
+    resource: str | None = None
+    gpus: int = 0
+    pins: tuple[LabelPin, ...] = ()
+    avoid_nodes: tuple[str, ...] = ()
+    archs: tuple[str, ...] = ("amd64",)
+    template: PodTemplate = PodTemplate()
+
+    @property
+    def engine(self) -> str:
+        """Return the name of the InferenceEngine."""
+        return self.pull.model.name
+
+    @property
+    def target(self) -> str:
+        """Return the target's name."""
+        return self.pull.model.target
+
+    @property
+    def engine_keys(self) -> tuple[str, ...]:
+        """Return the keys of the engines that the pods choose from."""
+        return tuple(one.engine_key for one in self.pull.engines)
+
+    @property
+    def looks_at_gpu(self) -> bool:
+        """Whether the init step has to find out which GPU the pod was given."""
+        return self.gpus > 0 and (self.pull.backend is not Backend.ONNXRUNTIME or len(self.pull.engines) > 1)
+
+    def inputs_hash(self) -> str:
+        """Return a hash of all that is a reason to restart a server.
+
+        Nodes to avoid are none, and neither is a digest that was learnt later: a key has one engine in a store.
+        """
+        engines = tuple(one.model_copy(update={"engine_digest": None}) for one in self.pull.engines)
+        pull = self.pull.model_copy(update={"engines": engines})
+        return sha256(self.model_copy(update={"pull": pull, "avoid_nodes": ()}).to_json()).hexdigest()[:20]
+
+
+class ReadyEngine(NamedTuple):
+    """An engine that the store has, and the labels of the nodes that it is for."""
+
+    engine: PullableEngine
+    pins: tuple[LabelPin, ...]
+
+
+def serving_pods(  # noqa: PLR0913 - one value for each part of the pods, by keyword
+    engine: InferenceEngine,
+    planned: Deployment,
+    engines: Iterable[ReadyEngine],
+    *,
+    toolchain: Toolchain,
+    store: StoreSpec,
+    store_uri: str,
+    avoid_nodes: Iterable[str] = (),
+) -> ServingPods:
+    """Return the pods that serve `engines`.
+
+    Args:
+        engine: the document.
+        planned: of the target.
+        engines: that the pods choose from; nodes of other products get no pod.
+        toolchain: of the engines, with its image.
+        store: how pods reach it.
+        store_uri: what they are told.
+        avoid_nodes: beside the plan's; nodes that refused an engine.
+    """
+    if toolchain.image is None:
+        raise ValueError(f"the toolchain {toolchain.name} has no image")
+    serving = engine.spec.serving
+    ready = sorted(engines, key=lambda one: (one.engine.product or "", one.engine.mig_profile or "", one.engine.arch))
+    pins = {(pin.label, pin.value): pin for one in ready for pin in one.pins}
+    return ServingPods(
+        pull=PullRequest(
+            store=store_uri,
+            backend=toolchain.backend,
+            engines=tuple(one.engine for one in ready),
+            into=ENGINES_MOUNT,
+            model=ModelOptions(name=engine.metadata.name, target=planned.target, instances=serving.instances),
+            server=ServerOptions(
+                address=f"0.0.0.0:{GRPC_PORT}",
+                metrics_address=f"0.0.0.0:{METRICS_PORT}",
+                health_address=f"0.0.0.0:{HEALTH_PORT}",
+                drain_delay_seconds=float(serving.drain_delay_seconds),
+                grace_seconds=float(serving.grace_period_seconds),
+                max_message_bytes=int(serving.max_message_bytes),
+            ),
+        ),
+        image=toolchain.image,
+        store=store,
+        resource=planned.resource if planned.gpus else None,
+        gpus=planned.gpus,
+        pins=tuple(pins[key] for key in sorted(pins)),
+        avoid_nodes=tuple(sorted({*planned.avoid_nodes, *avoid_nodes})),
+        archs=tuple(sorted({one.engine.arch for one in ready})),
+        template=engine.spec.pod_template,
+    )

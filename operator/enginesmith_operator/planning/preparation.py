@@ -1,0 +1,18 @@
+"""From a plan to the preparation's request: known before the model's digest is."""
+
+from enginesmith_contract.preparation_job import PreparationJobRequest
+from enginesmith_operator.planning.plan import Plan
+
+__all__ = ["preparation_job_request"]
+
+
+def preparation_job_request(plan: Plan, store: str) -> PreparationJobRequest:
+    """Return what the preparation's pod is told.
+
+    Args:
+        plan: of the engine, with or without keys.
+        store: URI of the store that receives the preparation.
+    """
+    # Two targets may want one engine; a record with a mapping has no hash, its canonical form does.
+    unique = {one.candidate.to_json(): one.candidate for target in plan.targets for one in target.engines}
+    return PreparationJobRequest(preparation=plan.preparation, store=store, candidates=tuple(unique.values()))
