@@ -11,7 +11,7 @@ from development_cluster.daemons import Daemon
 from development_cluster.errors import ClusterError
 from development_cluster.layout import ROOT, Layout
 from development_cluster.node_specs import NodeSpec
-from development_cluster.programs import tool, tools_cache
+from development_cluster.programs import kubectl, tools_cache
 
 __all__ = ["label_node", "offer_gpus", "start_gpus", "wait_for_gpus"]
 
@@ -22,7 +22,7 @@ def label_node(layout: Layout, node: NodeSpec) -> None:
     """Put the node's labels back to what they are here, whatever a test made of them."""
     if node.labels.exists():
         manager = ["--server-side", "--force-conflicts", "--field-manager=nfd-master"]
-        run([tool("kubectl"), f"--kubeconfig={layout.kubeconfig}", "apply", *manager, "-f", node.labels])
+        kubectl(layout, "apply", *manager, "-f", node.labels)
 
 
 def start_gpus(layout: Layout, node: NodeSpec) -> None:
@@ -60,10 +60,11 @@ def wait_for_gpus(layout: Layout, node: NodeSpec) -> None:
     if not node.gpus:
         return
     wanted = {resource: str(len(devices)) for resource, devices in node.gpus.items()}
-    command = [tool("kubectl"), f"--kubeconfig={layout.kubeconfig}", "get", "node", node.name]
 
     def shown() -> bool:
-        allocatable = json.loads(run([*command, "-o=jsonpath={.status.allocatable}"]) or "{}")
+        allocatable: dict[str, str] = json.loads(
+            kubectl(layout, "get", "node", node.name, "-o=jsonpath={.status.allocatable}")
+        )
         return wanted.items() <= allocatable.items()
 
     daemons.wait_until(layout, f"{node.name}-gpus", shown, what="heard by kubelet")

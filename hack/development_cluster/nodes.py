@@ -16,7 +16,7 @@ from development_cluster.host_network import make_bridge
 from development_cluster.http_probe import answers
 from development_cluster.layout import CONTROL, Layout
 from development_cluster.node_specs import NodeSpec
-from development_cluster.programs import tool
+from development_cluster.programs import kubectl, tool
 
 __all__ = ["BINDS", "PAUSE_IMAGE", "in_node", "kill_node", "start_node", "stop_kubelet", "wait_for_node"]
 
@@ -54,16 +54,8 @@ def wait_for_node(layout: Layout, node: NodeSpec) -> None:
     name = f"{node.name}-kubelet"
     daemons.wait_until(layout, name, lambda: answers(f"http://{node.address}:10248/healthz"), what="healthy")
     ready = '-o=jsonpath={.status.conditions[?(@.type=="Ready")].status}'
-    command = [
-        tool("kubectl"),
-        f"--kubeconfig={layout.kubeconfig}",
-        "get",
-        "node",
-        node.name,
-        "--ignore-not-found",
-        ready,
-    ]
-    daemons.wait_until(layout, name, lambda: run(command) == "True", what="Ready")
+    command = ["get", "node", node.name, "--ignore-not-found", ready]
+    daemons.wait_until(layout, name, lambda: kubectl(layout, *command) == "True", what="Ready")
 
 
 def in_node(layout: Layout, node: NodeSpec, *command: str) -> str:

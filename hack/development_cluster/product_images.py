@@ -28,37 +28,38 @@ class ProductImage:
         name: in the registry.
         dockerfile: relative to the repository.
         sources: folders that it copies, relative to the repository.
-        lock: the locked dependencies, relative to the repository.
+        locks: the locked dependencies, relative to the repository.
         arguments: build arguments beside BASE.
     """
 
     name: str
     dockerfile: str
     sources: tuple[str, ...]
-    lock: str
+    locks: tuple[str, ...]
     arguments: tuple[tuple[str, str], ...] = ()
 
 
+_RUNTIME_LOCKS: Final = ("requirements/image-runtime.txt", "requirements/image-runtime-tensorrt-rtx.txt")
 _RUNTIME_SOURCES: Final = ("runtime/enginesmith_contract", "runtime/enginesmith_runtime")
 PRODUCT_IMAGES: Final = (
     ProductImage(
         name="enginesmith/operator",
         dockerfile="operator/Dockerfile",
         sources=("runtime/enginesmith_contract", "operator/enginesmith_operator"),
-        lock="requirements/image-operator.txt",
+        locks=("requirements/image-operator.txt",),
     ),
     ProductImage(
         name="enginesmith/runtime",
         dockerfile="runtime/Dockerfile",
         sources=_RUNTIME_SOURCES,
-        lock="requirements/image-runtime.txt",
+        locks=_RUNTIME_LOCKS,
     ),
     ProductImage(
         name="enginesmith/runtime-tensorrt-rtx",
         dockerfile="runtime/Dockerfile",
         sources=_RUNTIME_SOURCES,
-        lock="requirements/image-runtime-tensorrt-rtx.txt",
-        arguments=(("REQUIREMENTS", "runtime-tensorrt-rtx"),),
+        locks=_RUNTIME_LOCKS,
+        arguments=(("TOOLCHAIN", "tensorrt-rtx"),),
     ),
 )
 
@@ -96,7 +97,7 @@ def _load(layout: Layout, image: ProductImage, base: str) -> str:
 
 
 def _snapshot(image: ProductImage, folder: Path) -> Path:
-    for path in (image.dockerfile, image.lock, ".dockerignore"):
+    for path in (image.dockerfile, *image.locks, ".dockerignore"):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, folder / path)
     for path in image.sources:

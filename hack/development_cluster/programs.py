@@ -11,7 +11,7 @@ from development_cluster.commands import run
 from development_cluster.errors import ClusterError
 from development_cluster.layout import ROOT, Layout
 
-__all__ = ["link_program", "require_packages", "require_root", "tool", "tools_cache"]
+__all__ = ["kubectl", "link_program", "require_packages", "require_root", "tool", "tools_cache"]
 
 # A file of the package, and the package's name in Debian and Ubuntu.
 _PACKAGES: Final = {
@@ -36,6 +36,11 @@ def tool(name: str) -> Path:
     if done.returncode:
         raise ClusterError(f"hack/tool {name} ended with exit code {done.returncode}")
     return Path(done.stdout.strip())
+
+
+def kubectl(layout: Layout, *arguments: str | Path, stdin: str | None = None) -> str:
+    """Run kubectl as the cluster's administrator and return what it prints."""
+    return run([tool("kubectl"), f"--kubeconfig={layout.kubeconfig}", *arguments], stdin=stdin)
 
 
 def tools_cache() -> Path:
