@@ -25,7 +25,7 @@ def _object(name: str, version: int, *, uid: str = "", owner: str = "", label: s
 
 
 def _cache() -> ObjectCache:
-    return ObjectCache(indexed_label=_LABEL)
+    return ObjectCache(indexed_labels=(_LABEL,))
 
 
 def test_an_older_version_does_not_replace_what_a_write_of_ours_brought() -> None:
@@ -64,11 +64,11 @@ def test_objects_are_found_by_owner_and_by_label_until_they_lose_them() -> None:
     cache.put(_object("b", 1, owner="o", label="ocr"))
     cache.put(_object("a", 1, owner="o", label="ocr"))
     assert [one.address.name for one in cache.owned_by("o")] == ["a", "b"]
-    assert [one.address.name for one in cache.labelled("default", "ocr")] == ["a", "b"]
+    assert [one.address.name for one in cache.labelled("default", _LABEL, "ocr")] == ["a", "b"]
     cache.put(_object("a", 2))
     assert [one.address.name for one in cache.owned_by("o")] == ["b"]
-    assert [one.address.name for one in cache.labelled("default", "ocr")] == ["b"]
-    assert cache.labelled("elsewhere", "ocr") == ()
+    assert [one.address.name for one in cache.labelled("default", _LABEL, "ocr")] == ["b"]
+    assert cache.labelled("elsewhere", _LABEL, "ocr") == ()
 
 
 def test_what_no_reconcile_reads_is_not_kept() -> None:

@@ -84,11 +84,11 @@ class StoredObject:
 class ObjectCache:
     """Objects by address, by owner and by label; used by the event loop's thread alone."""
 
-    def __init__(self, *, indexed_label: str) -> None:
-        self._label = indexed_label
+    def __init__(self, *, indexed_labels: tuple[str, ...]) -> None:
+        self._labels = indexed_labels
         self._objects: dict[str, dict[tuple[str, str], StoredObject]] = defaultdict(dict)
         self._by_owner: dict[str, set[Address]] = defaultdict(set)
-        self._by_label: dict[tuple[str, str], set[Address]] = defaultdict(set)
+        self._by_label: dict[tuple[str, str, str], set[Address]] = defaultdict(set)
         self._mark = 0
 
     @property
@@ -118,9 +118,8 @@ class ObjectCache:
         self._objects[address.kind][address.namespace, address.name] = found
         for owner in found.owners:
             self._by_owner[owner.uid].add(address)
-        label = found.labels.get(self._label)
-        if label is not None:
-            self._by_label[address.namespace, label].add(address)
+        for place in self._label_places(found):
+            self._by_label[place].add(address)
         return found
 
     def remove(self, address: Address, uid: str) -> StoredObject | None:
@@ -145,9 +144,9 @@ class ObjectCache:
         """Return all objects that name `uid` as an owner, by address."""
         return self._sorted(self._by_owner.get(uid, ()))
 
-    def labelled(self, namespace: str, value: str) -> tuple[StoredObject, ...]:
-        """Return all objects of a namespace whose indexed label has this value, by address."""
-        return self._sorted(self._by_label.get((namespace, value), ()))
+    def labelled(self, namespace: str, label: str, value: str) -> tuple[StoredObject, ...]:
+        """Return all objects of a namespace with this value of an indexed label, by address."""
+        return self._sorted(self._by_label.get((namespace, label, value), ()))
 
     def count(self, kind: str) -> int:
         """Return how many objects of a kind there are."""
@@ -176,9 +175,11 @@ class ObjectCache:
     def _unlink(self, known: StoredObject) -> None:
         for owner in known.owners:
             _discard(self._by_owner, owner.uid, known.address)
-        label = known.labels.get(self._label)
-        if label is not None:
-            _discard(self._by_label, (known.address.namespace, label), known.address)
+        for place in self._label_places(known):
+            _discard(self._by_label, place, known.address)
+
+    def _label_places(self, one: StoredObject) -> tuple[tuple[str, str, str], ...]:
+        return tuple((one.address.namespace, label, one.labels[label]) for label in self._labels if label in one.labels)
 
 
 def _is_newer(version: str, known: StoredObject) -> bool:

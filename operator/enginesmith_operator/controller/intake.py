@@ -22,11 +22,11 @@ from enginesmith_operator.cluster.resources import (
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.cache import Address, ObjectCache, StoredObject
 from enginesmith_operator.controller.nodes import NodeMemory
+from enginesmith_operator.objects.labels import ENGINE
 
-__all__ = ["ENGINE_LABEL", "Intake", "Wake"]
+__all__ = ["JOB_NAME", "Intake", "Wake"]
 
-ENGINE_LABEL: Final = "enginesmith.io/engine"
-_JOB_NAME: Final = "batch.kubernetes.io/job-name"
+JOB_NAME: Final = "batch.kubernetes.io/job-name"
 _RECONCILED: Final = frozenset({INFERENCE_ENGINE.kind, ENGINE_BUILD.kind})
 
 Wake = Callable[[Address, bool], None]
@@ -82,10 +82,10 @@ class Intake:
 
     def _wake_for_pod(self, pod: StoredObject) -> None:
         namespace = pod.address.namespace
-        name = pod.labels.get(ENGINE_LABEL)
+        name = pod.labels.get(ENGINE)
         if name is not None:
             self._wake(Address(INFERENCE_ENGINE.kind, namespace, name), True)
-        job = self._cache.find(Address(JOB.kind, namespace, pod.labels.get(_JOB_NAME, "")))
+        job = self._cache.find(Address(JOB.kind, namespace, pod.labels.get(JOB_NAME, "")))
         for owner in job.owners if job is not None else ():
             if owner.kind in _RECONCILED:
                 self._wake(Address(owner.kind, namespace, owner.name), True)

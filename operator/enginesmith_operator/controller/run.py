@@ -24,7 +24,7 @@ from enginesmith_operator.cluster.transport import Transport
 from enginesmith_operator.controller.cache import Address, ObjectCache
 from enginesmith_operator.controller.handlers import build_registry, kopf_settings
 from enginesmith_operator.controller.health import Health, HealthServer
-from enginesmith_operator.controller.intake import ENGINE_LABEL, Intake
+from enginesmith_operator.controller.intake import JOB_NAME, Intake
 from enginesmith_operator.controller.leader import Elector
 from enginesmith_operator.controller.metrics import CountingObserver, Metrics
 from enginesmith_operator.controller.nodes import NodeMemory
@@ -32,6 +32,7 @@ from enginesmith_operator.controller.queue import WorkQueue
 from enginesmith_operator.controller.reconciler import Reconciler
 from enginesmith_operator.controller.settings import OperatorSettings
 from enginesmith_operator.controller.sweep import Sweeper
+from enginesmith_operator.objects.labels import ENGINE, ENGINE_KEY
 
 __all__ = ["Process", "run_operator"]
 
@@ -74,7 +75,7 @@ class _Operator:
         self._loop = asyncio.get_running_loop()
         self._metrics = Metrics()
         self._health = Health(clock=time.monotonic, metrics=self._metrics_text)
-        self._cache = ObjectCache(indexed_label=ENGINE_LABEL)
+        self._cache = ObjectCache(indexed_labels=(ENGINE, ENGINE_KEY, JOB_NAME))
         self._nodes = NodeMemory(
             settings.labels.merged(), grace_seconds=float(settings.node_grace_seconds), clock=time.time
         )

@@ -1,0 +1,374 @@
+"""What becomes of an EngineBuild: pure, from what its Job and pods say to a status and the next step.
+
+no Job ──> create it            Pending: waits for a GPU, an image, a queue
+running ──> progress            Building
+complete ──> last word          Succeeded, or once more where the last word was lost
+failed ──> why, last lines      Failed; final until the object is deleted
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from pydantic import ValidationError
+
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.termination import BuildOutcome, TerminationMessage
+from enginesmith_operator.api.conditions import READY, SCHEDULED
+from enginesmith_operator.api.engine_build import (
+    BuildFailure,
+    BuildPhase,
+    BuildResult,
+    EngineBuild,
+    EngineBuildStatus,
+)
+from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
+from enginesmith_operator.controller.decision import EventNote
+from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, JobFacts, PodFacts
+from enginesmith_operator.objects.build_job import BUILD_CONTAINER
+
+__all__ = ["BuildDecision", "BuildSnapshot", "LogWish", "decide_build", "log_wish"]
+
+PROGRESS_SECONDS: Final = 10.0
+_FOREIGN_JOB_SECONDS: Final = 60.0
+_LONGEST_LOG: Final = 8192
+_LONGEST_PROGRESS: Final = 256
+_LONGEST_REASON: Final = 128
+_DEADLINE: Final = "DeadlineExceeded"
+_PULL_ERROR: Final = "ErrImagePull: "
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSnapshot:
+    """What a pass over one EngineBuild looks at.
+
+    Attributes:
+        build: with the status that it had; a fresh one where that could not be read.
+        job: of the build's name and in its possession.
+        foreign_job: whether a Job of that name belongs to somebody else.
+        pods: of the Job, the oldest first.
+        log: last lines of the container's log; empty where none was asked for.
+    """
+
+    build: EngineBuild
+    job: JobFacts | None
+    foreign_job: bool = False
+    pods: tuple[PodFacts, ...] = ()
+    log: tuple[str, ...] = ()
+    now: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildDecision:
+    """What is to be done.
+
+    Attributes:
+        create_job: whether the Job is to be made.
+        delete_job: uid of a Job that is to go, so that the next pass makes another; empty: none.
+        requeue_seconds: when to look again although nothing was heard; None: never.
+    """
+
+    status: EngineBuildStatus
+    create_job: bool = False
+    delete_job: str = ""
+    events: tuple[EventNote, ...] = ()
+    requeue_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogWish:
+    """A log that would help to decide. `is_final`: the reason of a failure, and no progress."""
+
+    pod: str
+    lines: int
+    is_final: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Findings:
+    """What a pass found, before it becomes a status."""
+
+    phase: BuildPhase
+    ready: Observation
+    scheduled: Observation | None = None
+    result: BuildResult | None = None
+    failure: BuildFailure | None = None
+    progress: str = ""
+
+
+def log_wish(snapshot: BuildSnapshot) -> LogWish | None:
+    """Return which log helps to decide this snapshot: one line of progress, or the last ones of a failure."""
+    if snapshot.build.status.phase in {BuildPhase.SUCCEEDED, BuildPhase.FAILED} or snapshot.job is None:
+        return None
+    if not snapshot.pods:
+        return None
+    pod = snapshot.pods[-1]
+    container = pod.container(BUILD_CONTAINER)
+    if container is None:
+        return None
+    if container.running_since:
+        return LogWish(pod=pod.name, lines=1, is_final=False)
+    if snapshot.job.failure and container.latest_ending is not None:
+        return LogWish(pod=pod.name, lines=20, is_final=True)
+    return None
+
+
+def decide_build(snapshot: BuildSnapshot) -> BuildDecision:
+    """Return what becomes of an EngineBuild."""
+    if snapshot.build.status.phase in {BuildPhase.SUCCEEDED, BuildPhase.FAILED}:
+        # The object is the memory: its Job goes after a while, and is not made again.
+        return BuildDecision(status=snapshot.build.status)
+    if snapshot.foreign_job:
+        text = f"a Job named {snapshot.build.metadata.name} is there and is not ours: delete it or rename it"
+        found = _Findings(phase=BuildPhase.PENDING, ready=_not_ready("NameTaken", text))
+        return _decision(snapshot, found, requeue_seconds=_FOREIGN_JOB_SECONDS)
+    job = snapshot.job
+    if job is None:
+        waiting = _Findings(phase=BuildPhase.PENDING, ready=_not_ready("JobCreated", "the Job was created"))
+        return _decision(snapshot, waiting, create_job=True)
+    if job.succeeded:
+        return _decide_complete(snapshot, job)
+    return _decide_failed(snapshot, job) if job.failure else _decide_running(snapshot)
+
+
+def _decide_complete(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
+    result = _read_result(snapshot.pods)
+    if result is None:
+        # Another Job finds the engine in the store and says so again.
+        lost = _not_ready("ResultLost", "the result is read once more")
+        return _decision(snapshot, _Findings(phase=snapshot.build.status.phase, ready=lost), delete_job=job.uid)
+    ready = Observation.of(READY, True, "Stored", _success_text(result))
+    done = _Findings(phase=BuildPhase.SUCCEEDED, ready=ready, scheduled=_scheduled(snapshot), result=result)
+    return _decision(snapshot, done)
+
+
+def _decide_failed(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
+    scheduled = _scheduled(snapshot)
+    if job.failure == _DEADLINE and snapshot.build.status.started_at is None and _first_start(snapshot.pods) is None:
+        # A Job's clock runs while its pod waits; a build that never began is waited for anew.
+        still = _Findings(phase=BuildPhase.PENDING, ready=_waiting(snapshot), scheduled=scheduled)
+        return _decision(snapshot, still, delete_job=job.uid)
+    failure = _read_failure(snapshot, job)
+    ready = Observation.of(READY, False, failure.reason, failure.message)
+    failed = _Findings(phase=BuildPhase.FAILED, ready=ready, scheduled=scheduled, failure=failure)
+    return _decision(snapshot, failed)
+
+
+def _decide_running(snapshot: BuildSnapshot) -> BuildDecision:
+    container = _container(snapshot.pods)
+    if container is None or not container.running_since:
+        pending = _Findings(phase=BuildPhase.PENDING, ready=_waiting(snapshot), scheduled=_scheduled(snapshot))
+        return _decision(snapshot, pending)
+    progress = _progress(snapshot.log) or snapshot.build.status.progress
+    node = snapshot.pods[-1].node
+    ready = Observation.of(READY, False, "Building", f"builds on {node}" + (f": {progress}" if progress else ""))
+    building = _Findings(phase=BuildPhase.BUILDING, ready=ready, scheduled=_scheduled(snapshot), progress=progress)
+    return _decision(snapshot, building, requeue_seconds=PROGRESS_SECONDS)
+
+
+def _decision(
+    snapshot: BuildSnapshot,
+    found: _Findings,
+    *,
+    create_job: bool = False,
+    delete_job: str = "",
+    requeue_seconds: float | None = None,
+) -> BuildDecision:
+    build, before = snapshot.build, snapshot.build.status
+    pod = snapshot.pods[-1] if snapshot.pods else None
+    container = _container(snapshot.pods)
+    started_at = before.started_at or _first_start(snapshot.pods)
+    ended = found.phase in {BuildPhase.SUCCEEDED, BuildPhase.FAILED}
+    finished_at = (snapshot.job.finished_at or None) if ended and snapshot.job else None
+    observations = [found.ready, *([found.scheduled] if found.scheduled else [])]
+    status = EngineBuildStatus(
+        observed_generation=build.metadata.generation,
+        phase=found.phase,
+        progress=found.progress,
+        node=(pod.node if pod else "") or before.node,
+        image=(container.image if container else "") or before.image,
+        attempts=max(before.attempts, snapshot.job.started if snapshot.job else 0),
+        started_at=started_at,
+        finished_at=finished_at,
+        duration_seconds=_duration(started_at, finished_at),
+        result=found.result,
+        failure=found.failure,
+        conditions=observed_conditions(
+            observations, before.conditions, generation=build.metadata.generation, now=snapshot.now
+        ),
+    )
+    return BuildDecision(
+        status=status,
+        create_job=create_job,
+        delete_job=delete_job,
+        events=_events(before, status, found.ready.message),
+        requeue_seconds=requeue_seconds,
+    )
+
+
+def _events(before: EngineBuildStatus, after: EngineBuildStatus, message: str) -> tuple[EventNote, ...]:
+    if after.phase is before.phase:
+        return ()
+    match after.phase:
+        case BuildPhase.BUILDING:
+            return (EventNote(is_warning=False, reason="BuildStarted", message=f"builds on {after.node}"),)
+        case BuildPhase.SUCCEEDED:
+            return (EventNote(is_warning=False, reason="BuildSucceeded", message=message),)
+        case BuildPhase.FAILED:
+            reason = after.failure.reason if after.failure else "BuildFailed"
+            return (EventNote(is_warning=True, reason=reason, message=message),)
+        case BuildPhase.PENDING:
+            return ()
+
+
+def _waiting(snapshot: BuildSnapshot) -> Observation:
+    """Say what a build waits for that has no running container."""
+    job, pods = snapshot.job, snapshot.pods
+    if job is not None and job.suspended:
+        queue = snapshot.build.spec.placement.queue_name or "whoever suspended it"
+        return _not_ready("Queued", f"the Job is suspended and waits for {queue}")
+    if not pods:
+        return _not_ready("JobCreated", "the Job was created")
+    pod = pods[-1]
+    if pod.unschedulable:
+        resource = snapshot.build.spec.placement.gpu_resource
+        return _not_ready(
+            "WaitingForGPU" if resource else "Unschedulable",
+            f"no node has a free {resource}: {pod.unschedulable}" if resource else pod.unschedulable,
+        )
+    if pod.stuck:
+        return _stuck(pod.stuck, snapshot.build.spec.image)
+    before = find_condition(snapshot.build.status.conditions, READY)
+    if before is not None and before.reason in {"ImageCannotBePulled", "ContainerCannotStart"}:
+        # Between two attempts the container says nothing; that is no news.
+        return _not_ready(before.reason, before.message)
+    return _not_ready("PodStarting", f"the pod starts on {pod.node}" if pod.node else "the pod waits for a node")
+
+
+def _stuck(words: str, image: str) -> Observation:
+    """Say why a container cannot start; kubelet's two ways to say that of an image become one."""
+    reason, _, text = words.partition(": ")
+    if "Image" in reason:
+        cause = text.partition(_PULL_ERROR)[2] or text
+        return _not_ready("ImageCannotBePulled", f"the image {image} cannot be pulled: {cause}")
+    return _not_ready("ContainerCannotStart", words)
+
+
+def _not_ready(reason: str, message: str) -> Observation:
+    return Observation.of(READY, False, reason, message)
+
+
+def _scheduled(snapshot: BuildSnapshot) -> Observation | None:
+    if not snapshot.pods:
+        return None
+    pod = snapshot.pods[-1]
+    if pod.node:
+        return Observation.of(SCHEDULED, True, "Scheduled", f"on {pod.node}")
+    return Observation.of(SCHEDULED, False, "Unschedulable", pod.unschedulable) if pod.unschedulable else None
+
+
+def _container(pods: tuple[PodFacts, ...]) -> ContainerFacts | None:
+    return pods[-1].container(BUILD_CONTAINER) if pods else None
+
+
+def _first_start(pods: tuple[PodFacts, ...]) -> str | None:
+    starts = [
+        start
+        for pod in pods
+        if (container := pod.container(BUILD_CONTAINER)) is not None
+        for start in (container.running_since, container.latest_ending.started_at if container.latest_ending else "")
+        if start
+    ]
+    return min(starts, default=None)
+
+
+def _duration(started_at: str | None, finished_at: str | None) -> float | None:
+    if started_at is None or finished_at is None:
+        return None
+    return max((datetime.fromisoformat(finished_at) - datetime.fromisoformat(started_at)).total_seconds(), 0.0)
+
+
+def _progress(log: tuple[str, ...]) -> str:
+    """Return a stage in words from the builder's last JSON line."""
+    for line in reversed(log):
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(fields, dict) and fields.get("stage"):
+            detail = fields.get("detail")
+            words = str(fields["stage"]) + (f" ({detail})" if detail else "")
+            return one_line(words, _LONGEST_PROGRESS)
+    return ""
+
+
+def _read_result(pods: tuple[PodFacts, ...]) -> BuildResult | None:
+    for pod in reversed(pods):
+        container = pod.container(BUILD_CONTAINER)
+        message = _last_word(container.ending if container else None)
+        if message is not None and message.outcome is BuildOutcome.SUCCEEDED and message.engine_digest:
+            return BuildResult(
+                engine_digest=message.engine_digest,
+                verification=message.verification,
+                difference=message.difference,
+                latency_seconds=dict(message.latency_seconds),
+                build_seconds=message.build_seconds,
+            )
+    return None
+
+
+def _last_word(ending: Ending | None) -> TerminationMessage | None:
+    if ending is None or not ending.message:
+        return None
+    try:
+        return TerminationMessage.from_json(ending.message)
+    except ValidationError:
+        # Written by another release, or by whatever killed the process.
+        return None
+
+
+def _success_text(result: BuildResult) -> str:
+    parts = [f"engine {result.engine_digest[:12]} is stored"]
+    if result.build_seconds is not None:
+        parts.append(f"built in {result.build_seconds:.0f} s")
+    if result.difference is not None:
+        parts.append(f"largest difference {result.difference:.2g}")
+    return ", ".join(parts)
+
+
+def _read_failure(snapshot: BuildSnapshot, job: JobFacts) -> BuildFailure:
+    container = _container(snapshot.pods)
+    ending = container.latest_ending if container else None
+    log_tail = "\n".join(snapshot.log)[-_LONGEST_LOG:]
+    word = _last_word(ending)
+    if ending is not None and ending.out_of_memory:
+        message = "the builder was killed for memory; raise spec.build.resources.limits.memory"
+        return BuildFailure(
+            reason="OutOfMemory", message=message, exit_code=ending.exit_code, retry=False, log_tail=log_tail
+        )
+    if word is not None and word.reason:
+        return BuildFailure(
+            reason=word.reason[:_LONGEST_REASON],
+            message=one_line(word.message),
+            exit_code=word.exit_code,
+            retry=word.retry,
+            log_tail=log_tail,
+        )
+    if job.failure == _DEADLINE:
+        message = "the build ran longer than its Job may; raise spec.build.timeout"
+        return BuildFailure(reason="TimedOut", message=message, log_tail=log_tail)
+    if ending is not None:
+        name = _exit_name(ending.exit_code)
+        last = snapshot.log[-1] if snapshot.log else "it left no word"
+        message = one_line(f"the builder ended with exit code {ending.exit_code} ({name}): {last}")
+        return BuildFailure(reason="BuildFailed", message=message, exit_code=ending.exit_code, log_tail=log_tail)
+    why = job.failure_message or job.failure
+    return BuildFailure(reason="BuildFailed", message=one_line(f"the Job failed: {why}"), retry=True)
+
+
+def _exit_name(code: int) -> str:
+    try:
+        return ExitCode(code).name
+    except ValueError:
+        return "killed" if code > 128 else "unknown"  # noqa: PLR2004 - 128 + the signal's number, as shells say it
