@@ -28,6 +28,7 @@ from enginesmith_operator.api.translate import model_source
 from enginesmith_operator.planning.plan import EnginePlan, Plan, TargetPlan, TargetState, plan, refusal_error
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_runtime.build.pipeline import build
+from enginesmith_runtime.build.plugin_libraries import allowed_plugins
 from enginesmith_runtime.fetch.location import Scheme, local_path, scheme_of
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.progress_output import open_reporter
@@ -62,7 +63,7 @@ class LocalMachine:
     Attributes:
         home: folder of local mode; downloads stay in it, scratch space does not.
         store: URI of the engine store.
-        base: folder that relative model paths start from.
+        base: folder that relative paths of models and plugin libraries start from.
         build_for_absent_gpus: let a backend that can build for hardware that is elsewhere.
     """
 
@@ -169,7 +170,8 @@ class LocalMachine:
                 reason="KeyPending",
             )
         with scratch_folder(self.home) as work:
-            manifest = build(planned.build, work, self.reporter)
+            allowed = allowed_plugins(os.environ)
+            manifest = build(planned.build, work, self.reporter, base=self.base, plugins_allowed=allowed)
         return BuiltEngine(document=document, target=target, manifest=manifest, was_stored=planned.stored)
 
 

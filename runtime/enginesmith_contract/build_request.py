@@ -7,7 +7,19 @@ from enginesmith_contract.keys import EngineKeyInputs
 from enginesmith_contract.record import Record
 from enginesmith_contract.verification import VerificationPolicy
 
-__all__ = ["BuildOptions", "BuildRequest"]
+__all__ = ["BuildOptions", "BuildRequest", "PluginLibrary"]
+
+
+class PluginLibrary(Record):
+    """A library with TensorRT plugins. It runs inside builder and server, so its digest is never optional.
+
+    Attributes:
+        uri: file, http(s), s3, gs, oss, oci or hf; a plain path in local mode.
+        sha256: of its bytes.
+    """
+
+    uri: str
+    sha256: str
 
 
 class BuildOptions(Record):
@@ -21,7 +33,7 @@ class BuildOptions(Record):
         version_compatible: a plan that a newer TensorRT can load; slower.
         weight_streaming: weights may stay on the host.
         refittable: weights can be replaced without a rebuild.
-        plugins: local paths of plugin libraries, already fetched and checked, in loading order.
+        plugins: plugin libraries in loading order; their digests are those of the key.
     """
 
     workspace_bytes: int | None = None
@@ -31,7 +43,7 @@ class BuildOptions(Record):
     version_compatible: bool = False
     weight_streaming: bool = False
     refittable: bool = False
-    plugins: tuple[str, ...] = ()
+    plugins: tuple[PluginLibrary, ...] = ()
 
 
 class BuildRequest(Record):

@@ -7,6 +7,8 @@ __all__ = [
     "BUILD_REQUEST",
     "CLAIMS_FOLDER",
     "LOG_FORMAT",
+    "NODE_PRODUCT",
+    "PLUGINS_ALLOWED",
     "PREPARATION_REQUEST",
     "PULL_REQUEST",
     "SERVE_REQUEST",
@@ -29,6 +31,10 @@ PREPARATION_REQUEST = "ENGINESMITH_PREPARATION_REQUEST"
 """A PreparationJobRequest."""
 PULL_REQUEST = "ENGINESMITH_PULL_REQUEST"
 """A PullRequest."""
+PLUGINS_ALLOWED = "ENGINESMITH_PLUGINS_ALLOWED"
+"""What the URIs of plugin libraries may begin with, separated by spaces or commas; unset: anything, empty: nothing."""
+NODE_PRODUCT = "ENGINESMITH_NODE_PRODUCT"
+"""The node's label `nvidia.com/gpu.product` as the scheduler read it; held against what the GPU says of itself."""
 STORE_URI = "ENGINESMITH_STORE"
 """URI of the engine store; local mode falls back to a folder in STATE_DIR."""
 STATE_DIR = "ENGINESMITH_HOME"

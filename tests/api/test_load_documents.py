@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from enginesmith_contract.backends import Backend, Precision, PrecisionPolicy
-from enginesmith_contract.build_request import BuildOptions
+from enginesmith_contract.build_request import BuildOptions, PluginLibrary
 from enginesmith_contract.errors import SpecError
 from enginesmith_contract.preparation import ModelSource
 from enginesmith_contract.profiles import Profile, ShapeRange
@@ -136,7 +136,7 @@ def test_every_kind_of_value_reaches_the_contract(every_field: str) -> None:
             "tokens": InputValues(npz="s3://models/tokens.npz"),
         },
     )
-    assert build_options(spec, plugin_paths=("/plugins/a.so",)) == BuildOptions(
+    assert build_options(spec) == BuildOptions(
         workspace_bytes=2 << 30,
         optimization_level=5,
         timeout_seconds=5400,
@@ -144,7 +144,12 @@ def test_every_kind_of_value_reaches_the_contract(every_field: str) -> None:
         version_compatible=True,
         weight_streaming=True,
         refittable=True,
-        plugins=("/plugins/a.so",),
+        plugins=(
+            PluginLibrary(
+                uri="s3://models/libplugin.so",
+                sha256="2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+            ),
+        ),
     )
 
 

@@ -250,7 +250,7 @@ def test_a_gpu_that_the_library_does_not_know_is_refused_with_those_it_knows(
     [
         ({"hardware_compatibility": "ampere-plus"}, "build.hardwareCompatibility"),
         ({"version_compatible": True}, "build.versionCompatible"),
-        ({"plugins": ("libnone.so",)}, "build.plugins"),
+        ({"plugins": ({"uri": "libnone.so", "sha256": "0" * 64},)}, "build.plugins"),
     ],
 )
 def test_an_option_that_the_library_would_ignore_is_refused(

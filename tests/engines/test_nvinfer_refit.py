@@ -14,6 +14,7 @@ from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import BuildJob
 from enginesmith_runtime.engines.nvinfer_inspect import DeviceMemory, Inspection
 from enginesmith_runtime.engines.nvinfer_library import RTX_LIBRARY
+from enginesmith_runtime.engines.nvinfer_messages import create_logger
 from enginesmith_runtime.engines.nvinfer_refit import refit_plan
 from enginesmith_runtime.engines.tensorrt_backend import require_room
 
@@ -33,7 +34,7 @@ def refit(tmp_path: Path) -> Refit:
         base, model, target = (tmp_path / name for name in ("base", "model", "target"))
         base.write_text(json.dumps({"weights": ["a", "b"], "values": "old", "refittable": refittable}))
         model.write_text(json.dumps({"weights": weights, "values": "new"}))
-        refit_plan(module, base, model, target)
+        refit_plan(module, create_logger(module), base, model, target)
         plan: dict[str, Any] = json.loads(target.read_bytes())
         return plan
 

@@ -1,7 +1,7 @@
 """From what a user wrote to the contract's values; the only place that knows both spellings."""
 
 from enginesmith_contract.backends import PrecisionPolicy
-from enginesmith_contract.build_request import BuildOptions
+from enginesmith_contract.build_request import BuildOptions, PluginLibrary
 from enginesmith_contract.preparation import ModelSource
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.verification import InputValues, VerificationPolicy
@@ -50,15 +50,12 @@ def verification_policy(spec: InferenceEngineSpec) -> VerificationPolicy:
     return VerificationPolicy(metric=verification.metric.value, limit=verification.limit, inputs=inputs)
 
 
-def build_options(
-    spec: InferenceEngineSpec, *, model_size_bytes: int | None = None, plugin_paths: tuple[str, ...] = ()
-) -> BuildOptions:
+def build_options(spec: InferenceEngineSpec, *, model_size_bytes: int | None = None) -> BuildOptions:
     """Return the builder's knobs.
 
     Args:
         spec: of the engine.
         model_size_bytes: of the model and its weights; decides the workspace where the user names none. None: unknown.
-        plugin_paths: where the plugins of `spec.build.plugins` lie on the builder's disk, in the same order.
     """
     build = spec.build
     workspace = build.workspace_bytes
@@ -72,7 +69,7 @@ def build_options(
         version_compatible=build.version_compatible,
         weight_streaming=build.weight_streaming,
         refittable=build.refittable,
-        plugins=plugin_paths,
+        plugins=tuple(PluginLibrary(uri=plugin.uri, sha256=plugin.sha256) for plugin in build.plugins),
     )
 
 

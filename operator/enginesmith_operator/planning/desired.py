@@ -117,7 +117,7 @@ def engine_candidate(spec: InferenceEngineSpec, toolchain: Toolchain, hardware: 
 def build_request(
     spec: InferenceEngineSpec, inputs: EngineKeyInputs, toolchain: Toolchain, hardware: Hardware, observed: Observed
 ) -> BuildRequest:
-    """Return the request for one engine; plugins are fetched by whoever runs it."""
+    """Return the request for one engine."""
     facts = observed.preparation.facts if observed.preparation else observed.model_facts
     return BuildRequest(
         engine_key=engine_key(inputs),

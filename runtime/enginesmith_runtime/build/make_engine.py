@@ -5,6 +5,7 @@ library and device as asked? ──> refit ──> verify ──> done
 └──> build ──> verify ──> done
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,8 +73,8 @@ def make_engine(job: ChildJob, reporter: Reporter, is_cancelled: Callable[[], bo
         if refitted.verification.status is not VerificationStatus.FAILED:
             return refitted
         why = f"its answers differ from the model's: {refitted.verification.reason}"
-    for left in Path(job.output).iterdir():
-        left.unlink()
+    shutil.rmtree(job.output)
+    Path(job.output).mkdir()
     return work.build(f"built anew, for engine {base.manifest.engine_key[:12]} could not be refitted: {why}")
 
 
@@ -128,6 +129,7 @@ def _build_job(job: ChildJob, device: Hardware) -> BuildJob:
         model=Path(job.model),
         output=Path(job.output),
         device=device,
+        plugins=tuple(map(Path, job.plugins)),
         timing_cache=_timing_cache(job, device),
     )
 

@@ -3,19 +3,21 @@
     pointer there? ── yes ──> judge again, return                    (nothing heavier than JSON is imported)
           │ no
     hold the right to build it, look again
-    lay out model, references, engine to refit ──> child: refit or build, verify ──> put blobs ──> pointer
+    fetch plugins, lay out model, references, engine to refit ──> child: refit or build, verify ──> blobs ──> pointer
 
 The store's pointer is written when everything that it names is durable, so a process killed anywhere leaves no half
 engine; of two that race past a store without locks, the first pointer wins and both return it.
 """
 
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from os import getpid
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from enginesmith_contract.backends import Backend
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import BuildError, StoreError
 from enginesmith_contract.keys import engine_key
@@ -24,6 +26,7 @@ from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.store_layout import engine_pointer, preparation_pointer
 from enginesmith_runtime.build.child_process import run_child
 from enginesmith_runtime.build.manifests import compose_manifest
+from enginesmith_runtime.build.plugin_libraries import fetch_plugins
 from enginesmith_runtime.build.refit_bases import find_refit_base, remember_refit_base
 from enginesmith_runtime.build.verify import judge, raise_if_failed
 from enginesmith_runtime.build.wire import ChildJob, ChildResult
@@ -35,15 +38,26 @@ from enginesmith_runtime.store.open import open_store
 __all__ = ["build"]
 
 
-def build(request: BuildRequest, work: Path, reporter: Reporter) -> Manifest:
+def build(
+    request: BuildRequest,
+    work: Path,
+    reporter: Reporter,
+    *,
+    base: Path | None = None,
+    plugins_allowed: Sequence[str] | None = None,
+) -> Manifest:
     """Return the engine's manifest, after building the engine unless the store has it.
 
     Args:
         request: what to build.
         work: a folder for scratch files, which are gone when this returns or raises.
-        reporter: receives the stages `build`, `verify` and `store`; may cancel.
+        reporter: receives the stages `plugins`, `refit`, `build`, `verify` and `store`; may cancel.
+        base: the folder that relative paths of plugin libraries start from; None: the working directory.
+        plugins_allowed: what URIs of plugin libraries may begin with; None: anything.
 
     Raises:
+        SourceError: a plugin library is missing, is another one or cannot be had.
+        SpecError: a plugin library is not allowed.
         BuildError: the key is not that of its inputs; the builder refused, failed, ran out of time or memory.
         VerificationError: the answers differ from the references; nothing was stored.
         StoreError: the store cannot be written, or lacks the preparation.
@@ -61,7 +75,9 @@ def build(request: BuildRequest, work: Path, reporter: Reporter) -> Manifest:
             return stored
         preparation = _read_preparation(store, request)
         with tempfile.TemporaryDirectory(dir=work, prefix="build-") as folder:
-            return _build(store, request, preparation, Path(folder), reporter)
+            scratch = Path(folder)
+            plugins = _fetch_plugins(request, scratch, reporter, plugins_allowed, base)
+            return _build(store, _lay_out(store, request, preparation, scratch, plugins), scratch, reporter)
 
 
 def _check_key(request: BuildRequest) -> None:
@@ -121,9 +137,17 @@ def _unreadable(pointer: str, error: ValidationError) -> StoreError:
     )
 
 
-def _build(store: Store, request: BuildRequest, preparation: Preparation, folder: Path, reporter: Reporter) -> Manifest:
-    job = _lay_out(store, request, preparation, folder)
-    result = run_child(job, folder, reporter, request.options.timeout_seconds)
+def _fetch_plugins(
+    request: BuildRequest, folder: Path, reporter: Reporter, allowed: Sequence[str] | None, base: Path | None
+) -> tuple[Path, ...]:
+    # The others have no plugins: TensorRT for RTX refuses the option, and ONNX Runtime's engines do without it.
+    if request.toolchain.backend is not Backend.TENSORRT:
+        return ()
+    return fetch_plugins(request, folder / "plugins", reporter, allowed=allowed, base=base)
+
+
+def _build(store: Store, job: ChildJob, folder: Path, reporter: Reporter) -> Manifest:
+    result = run_child(job, folder, reporter, job.request.options.timeout_seconds)
     raise_if_failed(result.verification)
     reporter.begin("store")
     manifest = _put(store, job, result)
@@ -131,7 +155,9 @@ def _build(store: Store, request: BuildRequest, preparation: Preparation, folder
     return manifest
 
 
-def _lay_out(store: Store, request: BuildRequest, preparation: Preparation, folder: Path) -> ChildJob:
+def _lay_out(
+    store: Store, request: BuildRequest, preparation: Preparation, folder: Path, plugins: tuple[Path, ...]
+) -> ChildJob:
     output, references = folder / "engine", folder / "references"
     output.mkdir()
     references.mkdir()
@@ -146,6 +172,7 @@ def _lay_out(store: Store, request: BuildRequest, preparation: Preparation, fold
         model=str(model),
         output=str(output),
         references=str(references),
+        plugins=tuple(map(str, plugins)),
         refit_base=None if base is None else base.manifest,
         refit_plan="" if base is None else str(base.plan),
         answer=str(folder / "answer.json"),

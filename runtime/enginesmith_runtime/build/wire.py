@@ -43,6 +43,7 @@ class ChildJob(Record):
     model: str
     output: str
     references: str
+    plugins: tuple[str, ...] = ()
     refit_base: Manifest | None = None
     refit_plan: str = ""
     answer: str

@@ -120,6 +120,7 @@ class BuildJob:
     Attributes:
         model: path of the prepared ONNX file; external weights lie beside it.
         output: an empty folder that receives the engine's files.
+        plugins: plugin libraries in loading order, named as they are to be named in the engine.
         timing_cache: of earlier builds for this GPU product and version; None: the backend gets none.
         device: what the device says of itself; product None where there is no GPU.
     """
@@ -129,6 +130,7 @@ class BuildJob:
     model: Path
     output: Path
     device: Hardware
+    plugins: tuple[Path, ...] = ()
     timing_cache: TimingCache | None = None
 
 

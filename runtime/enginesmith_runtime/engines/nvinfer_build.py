@@ -25,7 +25,7 @@ from enginesmith_runtime.engines.nvinfer_timing_cache import timing_cache_in_use
 from enginesmith_runtime.engines.onnx_dimensions import without_false_names
 from enginesmith_runtime.engines.timing_cache import TimingCache
 
-__all__ = ["ENGINE_FILE", "Plan", "build_plan"]
+__all__ = ["ENGINE_FILE", "Plan", "build_plan", "install_plugins"]
 
 ENGINE_FILE: Final = "engine.plan"
 
@@ -75,8 +75,7 @@ def build_plan(
     """
     log = create_logger(module)
     progress.phase(_PHASE, steps=_STEPS)
-    plugins = _copy_plugins(job)
-    load_plugins(module, log, plugins, BuildError)
+    plugins = install_plugins(module, log, job)
     builder = module.Builder(log)
     facts = job.preparation.facts
     parsed = parse_network(module, builder, log, without_false_names(job.model, facts.inputs))
@@ -112,25 +111,18 @@ def build_plan(
     )
 
 
-def _copy_plugins(job: BuildJob) -> tuple[Path, ...]:
-    """Copy plugin libraries beside the plan, which does not load without them; numbered, for their order matters."""
-    copies = []
-    for number, name in enumerate(job.request.options.plugins):
-        source = Path(name)
-        target = job.output / PLUGIN_FOLDER / f"{number:02}-{source.name}"
-        target.parent.mkdir(exist_ok=True)
-        try:
-            shutil.copyfile(source, target)
-        except OSError as error:
-            raise BuildError(
-                "a plugin library cannot be read",
-                where=f"build.plugins[{number}]",
-                why=f"{source.name}: {error.strerror}",
-                remedy="check the path",
-                reason="PluginMissing",
-            ) from error
-        copies.append(target)
-    return tuple(copies)
+def install_plugins(module: Any, log: Any, job: BuildJob) -> tuple[Path, ...]:  # noqa: ANN401 - untyped library
+    """Load the job's plugin libraries, and copy them beside the plan, which does not load without them.
+
+    Raises:
+        BuildError: `PluginDiffers` or `PluginRefused`.
+    """
+    load_plugins(module, log, job.plugins, BuildError, digests=job.request.key_inputs.plugins)
+    if not job.plugins:
+        return ()
+    folder = job.output / PLUGIN_FOLDER
+    folder.mkdir()
+    return tuple(shutil.copyfile(library, folder / library.name) for library in job.plugins)
 
 
 def _stop_if_cancelled(progress: ProgressSink, step: int) -> None:

@@ -57,7 +57,7 @@ class NvInferLoader:
         gpu = open_device()
         with gpu.current():
             log = create_logger(module)
-            load_plugins(module, log, plugins, EngineRefusedError)
+            load_plugins(module, log, plugins, EngineRefusedError, digests=manifest.key_inputs.plugins)
             runtime = module.Runtime(log)
             plan = (files / manifest.files[0].path).read_bytes()
             _check_validity(module, runtime, plan, log)

@@ -1,39 +1,131 @@
-"""Plugin libraries: the library's own, and those that an engine brings."""
+"""Plugin libraries: the library's own, and those that an engine brings.
 
-from collections.abc import Iterable
+A library is machine code that this process will run, so its digest is held against the engine's key first. Then the
+dynamic linker is asked before TensorRT is: TensorRT answers "None" and, before the first Builder or Runtime exists,
+logs nothing. A process loads a library once, whatever number of engines brings it.
+"""
+
+import ctypes
+import os
+import platform
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from enginesmith_contract.errors import EnginesmithError
+from enginesmith_runtime.local_files.digests import digest_file
 
 __all__ = ["PLUGIN_FOLDER", "load_plugins"]
 
 PLUGIN_FOLDER: Final = "plugins"
 """Folder beside a plan that holds its plugin libraries, numbered in loading order."""
 
+_ENTRY_POINTS: Final = ("getCreators", "getPluginCreators")
+"""What TensorRT calls in a library; one that has neither must register its plugins when it is loaded."""
 
-def load_plugins(module: Any, log: Any, libraries: Iterable[Path], failure: type[EnginesmithError]) -> None:  # noqa: ANN401 - untyped library
+# The beginning of an ELF file: <elf.h>, Elf64_Ehdr.
+_MAGIC: Final = b"\x7fELF"
+_CLASS_64: Final = 2
+_SHARED_OBJECT: Final = 3
+_MACHINES: Final = {62: "x86_64", 183: "aarch64"}
+_HEADER_BYTES: Final = 20
+
+_LOADED: Final[set[str]] = set()
+"""Digests of the libraries that this process has loaded; TensorRT registers no plugin twice."""
+
+
+class _Refusal(NamedTuple):
+    library: Path
+    failure: type[EnginesmithError]
+
+    def because(self, why: str, reason: str = "PluginRefused") -> EnginesmithError:
+        name = self.library.name
+        return self.failure(
+            "a plugin library cannot be loaded",
+            where=name,
+            why=why.replace(str(self.library), name),
+            remedy="build it for this version of TensorRT and this kind of machine, and name it once",
+            reason=reason,
+        )
+
+
+def load_plugins(
+    module: Any,  # noqa: ANN401 - the library has no types
+    log: Any,  # noqa: ANN401 - the library has no types
+    libraries: Sequence[Path],
+    failure: type[EnginesmithError],
+    *,
+    digests: Sequence[str],
+) -> None:
     """Register the library's own plugins, then load the given ones in order.
 
+    Args:
+        module: the library.
+        log: its logger.
+        libraries: files on the local disk, in loading order.
+        failure: the class of what is raised.
+        digests: SHA-256 of each, from the engine's key.
+
     Raises:
-        EnginesmithError: of the class `failure`, where a library cannot be loaded.
+        EnginesmithError: `PluginDiffers`: not the files that the key names; `PluginRefused`: one cannot be loaded.
     """
     module.init_libnvinfer_plugins(log, "")
-    registry = module.get_plugin_registry()
-    for library in libraries:
-        try:
-            handle = registry.load_library(str(library))
-        except Exception as error:  # the binding raises what pybind makes of a C++ exception
-            raise _refused(library, str(error), failure) from error
-        if handle is None:
-            raise _refused(library, " | ".join(log.errors) or "a plugin in it is already registered", failure)
+    _check_digests(libraries, digests, failure)
+    for library, digest in zip(libraries, digests, strict=True):
+        if digest in _LOADED:
+            continue
+        refusal = _Refusal(library, failure)
+        _check_header(library, refusal)
+        _load(module.get_plugin_registry(), log, library, refusal)
+        _LOADED.add(digest)
 
 
-def _refused(library: Path, why: str, failure: type[EnginesmithError]) -> EnginesmithError:
-    return failure(
-        "a plugin library cannot be loaded",
-        where=library.name,
-        why=why,
-        remedy="build it for this version of the library, and name it once",
-        reason="PluginRefused",
+def _check_digests(libraries: Sequence[Path], digests: Sequence[str], failure: type[EnginesmithError]) -> None:
+    found = tuple(digest_file(library).digest for library in libraries)
+    if found == tuple(digests):
+        return
+    raise failure(
+        "the plugin libraries are not those of the engine's key",
+        where=", ".join(library.name for library in libraries) or PLUGIN_FOLDER,
+        why=f"the key names {_in_short(digests)}, the files are {_in_short(found)}",
+        remedy="fetch the engine again; if it repeats, build it anew",
+        reason="PluginDiffers",
     )
+
+
+def _check_header(library: Path, refusal: _Refusal) -> None:
+    with library.open("rb") as stream:
+        head = stream.read(_HEADER_BYTES)
+    kind, machine = (int.from_bytes(head[start : start + 2], "little") for start in (16, 18))
+    if len(head) < _HEADER_BYTES or not head.startswith(_MAGIC):
+        raise refusal.because("it is no shared library (it has no ELF header)")
+    if kind != _SHARED_OBJECT:
+        raise refusal.because("it is an ELF file, but no shared library")
+    here = platform.machine()
+    if head[4] != _CLASS_64 or _MACHINES.get(machine) != here:
+        bits = 64 if head[4] == _CLASS_64 else 32
+        raise refusal.because(f"it is for {_MACHINES.get(machine, f'machine {machine}')}, {bits} bit; this is {here}")
+
+
+def _load(registry: Any, log: Any, library: Path, refusal: _Refusal) -> None:  # noqa: ANN401 - untyped library
+    before = len(registry.all_creators)
+    try:
+        # All symbols now: one that is missing would otherwise end the process in the middle of an inference.
+        handle = ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+    except OSError as error:
+        raise refusal.because(str(error)) from error
+    if not any(hasattr(handle, name) for name in _ENTRY_POINTS):
+        if len(registry.all_creators) > before:
+            return
+        raise refusal.because(f"it has neither {' nor '.join(_ENTRY_POINTS)}, and registers no plugin by itself")
+    mark = log.mark()
+    try:
+        known = registry.load_library(str(library))
+    except Exception as error:  # the binding raises what pybind makes of a C++ exception
+        raise refusal.because(str(error)) from error
+    if known is None:
+        raise refusal.because(" | ".join(log.said_since(mark)) or "a plugin of the same name is already registered")
+
+
+def _in_short(digests: Sequence[str]) -> str:
+    return ", ".join(digest[:12] for digest in digests) or "none"

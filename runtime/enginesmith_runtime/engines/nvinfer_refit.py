@@ -11,18 +11,19 @@ from typing import Any
 
 from enginesmith_contract.errors import BuildError
 from enginesmith_runtime.engines.nvinfer_inspect import deserialise_plan
-from enginesmith_runtime.engines.nvinfer_messages import create_logger, list_reasons
+from enginesmith_runtime.engines.nvinfer_messages import list_reasons
 
 __all__ = ["refit_plan"]
 
 _SHOWN_NAMES = 5
 
 
-def refit_plan(module: Any, base: Path, model: Path, target: Path) -> None:  # noqa: ANN401 - the library has no types
+def refit_plan(module: Any, log: Any, base: Path, model: Path, target: Path) -> None:  # noqa: ANN401 - untyped library
     """Write to `target` the plan `base` with the weights of `model`; needs a current CUDA context.
 
     Args:
-        module: the library.
+        module: the library; the plan's plugins are loaded.
+        log: a logger of the library.
         base: a refittable plan of this version of the library, built on this kind of GPU.
         model: an ONNX file of the same structure; external weights lie beside it.
         target: receives the plan.
@@ -30,7 +31,6 @@ def refit_plan(module: Any, base: Path, model: Path, target: Path) -> None:  # n
     Raises:
         BuildError: `RefitRefused`, with the library's words and the weights that are missing.
     """
-    log = create_logger(module)
     runtime = module.Runtime(log)
     engine = deserialise_plan(module, runtime, log, base, host_code=False)
     if not engine.refittable:

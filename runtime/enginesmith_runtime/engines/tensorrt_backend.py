@@ -15,10 +15,11 @@ from enginesmith_contract.backends import Backend
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, CancelledBuildError, EngineRefusedError
 from enginesmith_runtime.engines.cuda_driver import require_driver
 from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
-from enginesmith_runtime.engines.nvinfer_build import ENGINE_FILE, Plan, build_plan
+from enginesmith_runtime.engines.nvinfer_build import ENGINE_FILE, Plan, build_plan, install_plugins
 from enginesmith_runtime.engines.nvinfer_inspect import INSPECTOR_FILE, Inspection, inspect_plan
 from enginesmith_runtime.engines.nvinfer_library import TENSORRT_LIBRARY
 from enginesmith_runtime.engines.nvinfer_loader import NvInferLoader
+from enginesmith_runtime.engines.nvinfer_messages import create_logger
 from enginesmith_runtime.engines.nvinfer_refit import refit_plan
 from enginesmith_runtime.engines.refitting import RefitBase
 from enginesmith_runtime.local_files.space import say_bytes
@@ -74,13 +75,15 @@ class TensorRtBuilder:
         module = self._load()
         progress.phase(_REFIT, steps=1)
         target = job.output / ENGINE_FILE
+        log = create_logger(module)
+        plugins = install_plugins(module, log, job)
         with _opened_gpu():
-            refit_plan(module, base.plan, job.model, target)
+            refit_plan(module, log, base.plan, job.model, target)
         if not progress.step(_REFIT, 0):
             raise CancelledBuildError("the build was cancelled")
         progress.finish(_REFIT)
         known = base.manifest
-        plan = Plan(files=(target,), inputs=known.inputs, outputs=known.outputs, layers={})
+        plan = Plan(files=(target, *plugins), inputs=known.inputs, outputs=known.outputs, layers={})
         layers = {name: value for name, value in known.inspector.items() if name == "networkLayers"}
         return _describe(module, job, plan, layers)
 

@@ -1,0 +1,134 @@
+"""Plugin libraries of a build: allowed, fetched and checked before a GPU does anything.
+
+A library runs inside builder and server. Whoever runs them says by ENGINESMITH_PLUGINS_ALLOWED where libraries may come
+from; the digest, which is part of the engine's key, says which one it is.
+"""
+
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from enginesmith_contract.build_request import BuildRequest, PluginLibrary
+from enginesmith_contract.environment import PLUGINS_ALLOWED
+from enginesmith_contract.errors import BuildError, SourceError, SpecError
+from enginesmith_contract.preparation import ModelSource
+from enginesmith_runtime.fetch.library import fetch_library
+from enginesmith_runtime.fetch.location import Scheme, local_path, model_name, redact, scheme_of
+from enginesmith_runtime.fetch.reasons import SourceReason
+from enginesmith_runtime.progress import Reporter
+
+__all__ = ["allowed_plugins", "fetch_plugins", "is_allowed"]
+
+_SEPARATORS: Final = re.compile(r"[\s,]+")
+
+
+def allowed_plugins(variables: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Return what URIs of plugin libraries may begin with; None: anything."""
+    text = variables.get(PLUGINS_ALLOWED)
+    return None if text is None else tuple(prefix for prefix in _SEPARATORS.split(text) if prefix)
+
+
+def fetch_plugins(
+    request: BuildRequest,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    allowed: Sequence[str] | None,
+    base: Path | None,
+) -> tuple[Path, ...]:
+    """Lay the request's plugin libraries out in `folder`, named with their number, since their order matters.
+
+    Args:
+        request: what is built.
+        folder: made if need be.
+        reporter: gets the stage "plugins" where there are any.
+        allowed: what URIs may begin with; None: anything.
+        base: the folder that relative paths start from; None: the working directory.
+
+    Raises:
+        BuildError: `KeyDiffers`: the digests are not those of the engine's key.
+        SpecError: `PluginNotAllowed`.
+        SourceError: `PluginMissing`, `DigestMismatch`, or why it cannot be had.
+    """
+    plugins = request.options.plugins
+    _check_key(request)
+    if not plugins:
+        return ()
+    for number, plugin in enumerate(plugins):
+        if not is_allowed(plugin.uri, allowed, base):
+            raise _not_allowed(number, plugin, allowed or ())
+    folder.mkdir(parents=True, exist_ok=True)
+    reporter.begin("plugins", f"{len(plugins)}")
+    paths = tuple(_fetch(number, plugin, folder, reporter, base) for number, plugin in enumerate(plugins))
+    reporter.end(sizeBytes=sum(path.stat().st_size for path in paths))
+    return paths
+
+
+def is_allowed(uri: str, allowed: Sequence[str] | None, base: Path | None = None) -> bool:
+    """Whether a URI lies at or below one of the allowed ones; `..`, `%2e` and links lead nowhere else."""
+    if allowed is None:
+        return True
+    name = _canonical(uri, base)
+    return any(_lies_below(name, _canonical(prefix, None)) for prefix in allowed)
+
+
+def _fetch(number: int, plugin: PluginLibrary, folder: Path, reporter: Reporter, base: Path | None) -> Path:
+    name = model_name(urlsplit(plugin.uri).path if "://" in plugin.uri else plugin.uri)
+    target = folder / f"{number:02}-{name}"
+    try:
+        fetch_library(ModelSource(uri=plugin.uri, sha256=plugin.sha256), target, reporter, base=base)
+    except SourceError as error:
+        missing = error.reason == SourceReason.NOT_FOUND
+        raise SourceError(
+            "the plugin library is missing" if missing else f"the plugin library cannot be had: {error.what}",
+            where=f"build.plugins[{number}]: {error.where}",
+            why=error.why,
+            remedy=error.remedy,
+            reason="PluginMissing" if missing else error.reason,
+            retry=error.retry,
+        ) from error
+    return target
+
+
+def _check_key(request: BuildRequest) -> None:
+    named = tuple(plugin.sha256 for plugin in request.options.plugins)
+    if named == request.key_inputs.plugins:
+        return
+    raise BuildError(
+        "the plugin libraries are not those of the engine's key",
+        where="build.plugins",
+        why=f"the request names {len(named)}, the key {len(request.key_inputs.plugins)}, and their digests differ",
+        remedy="use the same release of the operator and the builder",
+        reason="KeyDiffers",
+    )
+
+
+def _not_allowed(number: int, plugin: PluginLibrary, allowed: Sequence[str]) -> SpecError:
+    places = ", ".join(allowed) or "nowhere"
+    return SpecError(
+        "the plugin library is not allowed here",
+        where=f"build.plugins[{number}]: {redact(plugin.uri)}",
+        why=f"libraries may come from {places} ({PLUGINS_ALLOWED})",
+        remedy="put the library there, or ask whoever runs the builders to allow its place",
+        reason="PluginNotAllowed",
+    )
+
+
+def _canonical(uri: str, base: Path | None) -> str:
+    """Return a URI as a comparison needs it: no user, no query, no detours; a path as a file:// URI."""
+    scheme = scheme_of(uri)
+    if scheme is Scheme.FILE:
+        return f"file://{local_path(uri, base).resolve().as_posix()}"
+    parts = urlsplit(uri)
+    path = posixpath.normpath("/" + unquote(parts.path)).lstrip("/")
+    return f"{scheme}://{parts.netloc.rpartition('@')[2].lower()}/{path}"
+
+
+def _lies_below(name: str, prefix: str) -> bool:
+    above = prefix.rstrip("/")
+    # A registry names the version of one repository behind ":" or "@".
+    ends = "/:@" if name.startswith(f"{Scheme.OCI}://") else "/"
+    return name == above or (name.startswith(above) and name[len(above)] in ends)
