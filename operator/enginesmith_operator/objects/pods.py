@@ -101,7 +101,7 @@ def container(  # noqa: PLR0913 - the parts of a container, by keyword
         # -P: nothing is imported from the working folder.
         "command": ["python", "-P", "-m", module, *arguments],
         "env": [*({"name": key, "value": value} for key, value in fixed.items()), *variables],
-        "volumeMounts": [_SCRATCH, *mounts],
+        "volumeMounts": [dict(_SCRATCH), *mounts],
         "resources": resources,
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -1,0 +1,161 @@
+"""A Deployment restarts its servers for a reason, and for nothing else."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.objects.conftest import DIGEST, ONNXRUNTIME_IMAGE, plan_engine, pods_of
+
+from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.objects.deployment import Strategy, deployment, keep_template
+from enginesmith_operator.objects.labels import INPUTS, TEMPLATE
+from enginesmith_operator.objects.serving_pods import ServingPods
+
+MakeEngine = Callable[..., InferenceEngine]
+L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
+ADA = {"name": "ada", "gpu": {"computeCapability": "8.9"}}
+ON_L4 = {"name": "ort", "backend": "onnxruntime", "gpu": {"product": "NVIDIA-L4"}}
+ON_ADA = {"name": "ort", "backend": "onnxruntime", "gpu": {"computeCapability": "8.9"}}
+
+
+def _pods(engine: InferenceEngine) -> ServingPods:
+    return pods_of(engine, plan_engine(engine, source_digest=DIGEST).targets[0])
+
+
+def _as_stored(made: dict[str, Any]) -> dict[str, Any]:
+    """The object as an API server returns it: with defaults of its own."""
+    stored = copy.deepcopy(made)
+    stored["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"
+    return stored
+
+
+def _of_an_older_release(made: dict[str, Any]) -> dict[str, Any]:
+    stored = _as_stored(made)
+    stored["metadata"]["annotations"][TEMPLATE] = "of an older release"
+    stored["spec"]["template"]["spec"]["containers"][0]["env"].pop()
+    return stored
+
+
+@pytest.mark.parametrize("replicas", [None, 0, 3])
+def test_an_autoscaler_s_replicas_are_not_touched(make_engine: MakeEngine, replicas: int | None) -> None:
+    engine = make_engine(targets=[L4])
+
+    made = deployment(engine, _pods(engine), replicas=replicas)
+
+    assert made["spec"].get("replicas") == replicas
+
+
+@pytest.mark.parametrize(("strategy", "want"), [(Strategy.SURGE, (1, 0)), (Strategy.REPLACE, (0, 1))])
+def test_a_strategy_changes_no_pod(make_engine: MakeEngine, strategy: Strategy, want: tuple[int, int]) -> None:
+    engine = make_engine(targets=[L4])
+    pods = _pods(engine)
+
+    made = deployment(engine, pods, replicas=1, strategy=strategy)
+
+    update = made["spec"]["strategy"]["rollingUpdate"]
+    assert (update["maxSurge"], update["maxUnavailable"]) == want
+    assert made["spec"]["template"] == deployment(engine, pods, replicas=1)["spec"]["template"]
+
+
+@pytest.mark.parametrize(("target", "want_gpu"), [(L4, True), (ADA, True), (ON_L4, False), (ON_ADA, True)])
+def test_the_init_step_has_the_gpu_where_it_has_to_look_at_it(
+    make_engine: MakeEngine, target: dict[str, object], *, want_gpu: bool
+) -> None:
+    engine = make_engine(targets=[target])
+
+    pod = deployment(engine, _pods(engine), replicas=1)["spec"]["template"]["spec"]
+
+    assert ("nvidia.com/gpu" in pod["initContainers"][0]["resources"].get("limits", {})) is want_gpu
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_a_pod_goes_to_nodes_of_the_products_whose_engine_is_there(make_engine: MakeEngine) -> None:
+    engine = make_engine(targets=[ADA])
+    target = plan_engine(engine, source_digest=DIGEST).targets[0]
+    only_l4 = target.model_copy(update={"engines": target.engines[:1]})
+
+    terms = [
+        deployment(engine, pods_of(engine, one), replicas=1)["spec"]["template"]["spec"]["affinity"]["nodeAffinity"][
+            "requiredDuringSchedulingIgnoredDuringExecution"
+        ]["nodeSelectorTerms"][0]["matchExpressions"][0]
+        for one in (target, only_l4)
+    ]
+
+    assert terms[0]["values"] == ["NVIDIA-L4", "NVIDIA-L4-SHARED", "NVIDIA-L40S"]
+    assert terms[1]["values"] == ["NVIDIA-L4", "NVIDIA-L4-SHARED"]
+
+
+def test_another_release_s_template_stays_while_its_inputs_are_the_same(make_engine: MakeEngine) -> None:
+    engine = make_engine(targets=[L4])
+    made = deployment(engine, _pods(engine), replicas=2)
+    live = _of_an_older_release(made)
+
+    kept = keep_template(made, live)
+
+    assert kept["spec"]["template"] == live["spec"]["template"]
+    assert kept["metadata"]["annotations"][TEMPLATE] == "of an older release"
+    assert kept["spec"]["replicas"] == 2
+
+
+def test_a_template_changed_by_hand_is_repaired(make_engine: MakeEngine) -> None:
+    engine = make_engine(targets=[L4])
+    made = deployment(engine, _pods(engine), replicas=2)
+    live = _as_stored(made)
+    live["spec"]["template"]["spec"]["containers"][0]["image"] = "something:else"
+
+    assert keep_template(made, live)["spec"]["template"] == made["spec"]["template"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": ONNXRUNTIME_IMAGE},
+        {"gpus": 2},
+        {"pins": ()},
+    ],
+)
+def test_another_input_is_a_reason_for_another_template(make_engine: MakeEngine, change: dict[str, object]) -> None:
+    engine = make_engine(targets=[L4])
+    pods = _pods(engine)
+    live = _of_an_older_release(deployment(engine, pods, replicas=2))
+    made = deployment(engine, pods.model_copy(update=change), replicas=2)
+
+    assert keep_template(made, live) == made
+
+
+def test_nodes_that_come_and_digests_learnt_later_restart_nothing_until_a_pod_was_refused(
+    make_engine: MakeEngine,
+) -> None:
+    engine = make_engine(targets=[L4])
+    pods = _pods(engine)
+    nameless = tuple(one.model_copy(update={"engine_digest": None}) for one in pods.pull.engines)
+    older = pods.model_copy(update={"pull": pods.pull.model_copy(update={"engines": nameless})})
+    live = _as_stored(deployment(engine, older, replicas=2))
+    made = deployment(engine, pods.model_copy(update={"avoid_nodes": ("old-driver",)}), replicas=2)
+
+    assert made["metadata"]["annotations"][INPUTS] == live["metadata"]["annotations"][INPUTS]
+    assert keep_template(made, live)["spec"]["template"] == live["spec"]["template"]
+    assert keep_template(made, live, must_avoid=("old-driver",)) == made
+
+
+@pytest.mark.parametrize("noted", ["", "[]", "{}", "null", '{"avoidNodes": 3}'])
+def test_a_garbled_note_is_no_obstacle(make_engine: MakeEngine, noted: str) -> None:
+    engine = make_engine(targets=[L4])
+    made = deployment(engine, _pods(engine), replicas=2)
+    live = _of_an_older_release(made)
+    live["metadata"]["annotations"]["enginesmith.io/serving"] = noted
+
+    assert keep_template(made, live, must_avoid=("a",)) == made
+    assert keep_template(made, {}) == made
+
+
+def test_a_request_is_not_expanded_by_kubernetes(make_engine: MakeEngine) -> None:
+    engine = make_engine(targets=[L4], store={"s3": {"bucket": "b", "prefix": "$(HOME)"}})
+
+    pod = deployment(engine, _pods(engine), replicas=1)["spec"]["template"]["spec"]
+
+    (request,) = [one["value"] for one in pod["initContainers"][0]["env"] if one["name"].endswith("PULL_REQUEST")]
+    assert "$$(HOME)" in request
+    assert json.loads(request.replace("$$", "$"))["store"] == "s3://b/$(HOME)/vision"

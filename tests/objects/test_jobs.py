@@ -1,0 +1,95 @@
+"""Jobs end for good on what is final, and pods need no right that they do not have."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.objects.conftest import Object, as_build, named, object_set
+
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_operator.api.inference_engine import InferenceEngine
+
+MakeEngine = Callable[..., InferenceEngine]
+COUNTED = {
+    ExitCode.OK,
+    ExitCode.INTERNAL,
+    ExitCode.SOURCE_FAILED,
+    ExitCode.BUILD_OUT_OF_MEMORY,
+    ExitCode.STORE_FAILED,
+    ExitCode.DEVICE_FAILED,
+    ExitCode.SERVE_FAILED,
+    ExitCode.CALL_FAILED,
+    ExitCode.CANCELLED,
+}
+
+
+def _pods(objects: list[Object]) -> Iterator[Any]:
+    for one in objects:
+        template = one["spec"].get("template")
+        if template is not None:
+            yield template["spec"]
+
+
+def test_a_refusal_is_final_and_a_mishap_is_counted(make_engine: MakeEngine) -> None:
+    jobs = [one for one in object_set(make_engine()) if one["kind"] == "Job"]
+
+    for job in jobs:
+        ignored, final = job["spec"]["podFailurePolicy"]["rules"]
+        assert ignored["action"] == "Ignore"
+        assert set(final["onExitCodes"]["values"]) == set(ExitCode) - COUNTED
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert final["onExitCodes"]["containerName"] == container["name"]
+
+
+def test_a_job_outlives_its_process_by_a_minute(make_engine: MakeEngine) -> None:
+    objects = named(object_set(make_engine(build={"timeout": "10m"}, targets=[{"name": "l4", "replicas": 0}])))
+
+    deadlines = {name: one["spec"]["activeDeadlineSeconds"] for (kind, name), one in objects.items() if kind == "Job"}
+
+    assert sorted(set(deadlines.values())) == [660, 960]
+
+
+def test_every_pod_is_one_that_the_restricted_standard_admits(make_engine: MakeEngine) -> None:
+    for pod in _pods(object_set(make_engine(targets=[{"name": "l4"}, {"name": "cpu", "backend": "onnxruntime"}]))):
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert "tmp" in {mount["name"] for mount in container["volumeMounts"]}
+
+
+def test_a_build_in_a_queue_waits_to_be_admitted(make_engine: MakeEngine) -> None:
+    queued = make_engine(build={"queueName": "builds"}, targets=[{"name": "l4", "gpu": {"product": "NVIDIA-L4"}}])
+
+    (job,) = [
+        one for one in object_set(queued) if one["metadata"]["name"].startswith("resnet50-l4") and one["kind"] == "Job"
+    ]
+
+    assert job["spec"]["suspend"] is True
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "builds"
+
+
+def test_a_shared_gpu_serves_and_never_builds(make_engine: MakeEngine) -> None:
+    objects = object_set(make_engine(targets=[{"name": "l4", "gpu": {"product": "NVIDIA-L4"}}]))
+
+    (build,) = [as_build(one) for one in objects if one["kind"] == "EngineBuild"]
+
+    assert [pin.value for pin in build.spec.placement.pins] == ["NVIDIA-L4"]
+
+
+@pytest.mark.parametrize(("uri", "want_claims"), [("pvc://models/a/b.onnx", ["models"]), ("s3://b/pvc://x", [])])
+def test_a_model_in_a_claim_is_mounted_where_the_fetcher_looks(
+    make_engine: MakeEngine, uri: str, want_claims: list[str]
+) -> None:
+    job = object_set(make_engine(model={"uri": uri}))[0]
+
+    pod = job["spec"]["template"]["spec"]
+    claims = [one["persistentVolumeClaim"]["claimName"] for one in pod["volumes"] if "persistentVolumeClaim" in one]
+    mounts = [one["mountPath"] for one in pod["containers"][0]["volumeMounts"]]
+    assert claims == ["engines", *want_claims]
+    assert [path for path in mounts if path.startswith("/models")] == [f"/models/{name}" for name in want_claims]
