@@ -19,13 +19,16 @@ class LoginMissingError(ValueError):
     """The registry asks for a password, and none is configured."""
 
 
-def open_session(reference: str, *, plain_http: bool, login: tuple[str, str] | None = None) -> tuple[Any, Any]:
+def open_session(
+    reference: str, *, plain_http: bool, login: tuple[str, str] | None = None, configuration: Path | None = None
+) -> tuple[Any, Any]:
     """Return oras' registry and container of a reference ("host/repository:tag").
 
     Args:
         reference: without a scheme.
         plain_http: no TLS; a registry on this machine never has any.
         login: user and password; None: as config.json says.
+        configuration: folder of config.json; None: where the container tools have it.
 
     Raises:
         ImportError: oras is not installed.
@@ -45,7 +48,7 @@ def open_session(reference: str, *, plain_http: bool, login: tuple[str, str] | N
         registry.auth = oras.auth.get_auth_backend("basic", registry.session, insecure)
     container = registry.get_container(reference)
     if login is None:
-        registry.auth.load_configs(container, _configurations())
+        registry.auth.load_configs(container, _configurations(configuration))
     else:
         registry.auth.set_basic_auth(*login)
     if wants_password and getattr(registry.auth, "_basic_auth", None) is None:
@@ -53,11 +56,11 @@ def open_session(reference: str, *, plain_http: bool, login: tuple[str, str] | N
     return registry, container
 
 
-def _configurations() -> list[str]:
+def _configurations(named: Path | None) -> list[str]:
     """Return config.json's path, which oras itself would seek in the home folder only; a pod may have no home."""
-    named = os.environ.get("DOCKER_CONFIG")
+    variable = os.environ.get("DOCKER_CONFIG")
     try:
-        folder = Path(named) if named else Path.home() / ".docker"
+        folder = named or (Path(variable) if variable else Path.home() / ".docker")
     except RuntimeError:
         return []
     configuration = folder / "config.json"

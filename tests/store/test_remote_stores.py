@@ -184,7 +184,7 @@ def test_a_registry_takes_no_pointer_to_a_blob_that_is_not_there(open_any: OpenS
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["variables", "docker config"])
+@pytest.mark.parametrize("way", ["variables", "docker config", "own docker config"])
 def test_a_registry_that_wants_a_login_gets_it(
     guarded_registry: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
@@ -198,7 +198,10 @@ def test_a_registry_that_wants_a_login_gets_it(
         login = b64encode(f"{guarded_registry.user}:{guarded_registry.password}".encode()).decode()
         document = {"auths": {guarded_registry.host: {"auth": login}}}
         (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8")
-        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+        if way == "docker config":
+            monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+        else:
+            variables = {"ENGINESMITH_STORE_DOCKER_CONFIG": str(tmp_path)}
     store = open_store(
         f"oci://{guarded_registry.host}/team/{way.replace(' ', '-')}", StoreSettings(variables=variables)
     )

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from enginesmith_contract import environment
+from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.failure import Failure
 from enginesmith_contract.record import Record
 from enginesmith_contract.termination import MAX_TERMINATION_BYTES
 
-__all__ = ["encode_last_word", "shortened_failure", "termination_path", "write_last_word"]
+__all__ = ["encode_last_word", "failure_of", "shortened_failure", "termination_path", "write_last_word"]
 
 _R = TypeVar("_R", bound=Record)
 _ELLIPSIS: Final = "…"
 _REASON_CHARACTERS: Final = 64
+_TEXTS: Final = ("what", "where", "why", "remedy")
 
 
 def termination_path(variables: Mapping[str, str]) -> Path | None:
@@ -56,11 +58,17 @@ def encode_last_word(word: _R, shorter: Iterable[Callable[[_R, int], _R]], limit
     return document
 
 
+def failure_of(error: EnginesmithError) -> Failure:
+    """Return an error as a value that JSON can hold."""
+    texts = {part: _clean(getattr(error, part)) for part in _TEXTS}
+    return Failure(exit_code=int(error.exit_code), reason=error.reason, retry=error.retry, **texts)
+
+
 def shortened_failure(failure: Failure | None, characters: int) -> Failure | None:
     """Return a failure each of whose texts has at most so many characters."""
     if failure is None:
         return None
-    texts = {part: _cut(getattr(failure, part), characters) for part in ("what", "where", "why", "remedy")}
+    texts = {part: _cut(getattr(failure, part), characters) for part in _TEXTS}
     return failure.model_copy(update={**texts, "reason": failure.reason[:_REASON_CHARACTERS]})
 
 
@@ -75,6 +83,9 @@ def write_last_word(document: bytes, path: Path | None) -> None:
 
 
 def _cut(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[:characters] + _ELLIPSIS
+
+
+def _clean(text: str) -> str:
     # Lone surrogates (from file names that are no UTF-8) have no place in JSON.
-    clean = text.encode(errors="replace").decode()
-    return clean if len(clean) <= characters else clean[:characters] + _ELLIPSIS
+    return text.encode(errors="replace").decode()

@@ -41,6 +41,7 @@ class RegistryClient:
         self._plain_http = settings.plain_http
         user, password = settings.get("REGISTRY_USERNAME"), settings.get("REGISTRY_PASSWORD")
         self._login = (user, password) if user and password else None
+        self._configuration = settings.docker_config
         self._host, _, self._repository = address.location.partition("/")
         self._session: Any = None
 
@@ -127,7 +128,10 @@ class RegistryClient:
     def _send(self, method: str, path: str, body: Body | None, headers: Mapping[str, str], *, stream: bool) -> Any:  # noqa: ANN401 - the same
         if self._session is None:
             self._session, _ = open_session(
-                f"{self._host}/{self._repository}", plain_http=self._plain_http, login=self._login
+                f"{self._host}/{self._repository}",
+                plain_http=self._plain_http,
+                login=self._login,
+                configuration=self._configuration,
             )
         session = self._session
         url = path if "://" in path else f"{session.prefix}://{self._host}/v2/{self._repository}/{path}"

@@ -7,9 +7,11 @@ A model and the store may lie in two services of one kind, each with an account 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from enginesmith_contract.environment import (
+    STORE_DOCKER_CONFIG,
     STORE_ENDPOINT,
     STORE_PLAIN_HTTP,
     STORE_REGION,
@@ -48,6 +50,12 @@ class StoreSettings:
     def plain_http(self) -> bool:
         """Whether the registry speaks no TLS."""
         return self.variables.get(STORE_PLAIN_HTTP, "").lower() == "true"
+
+    @property
+    def docker_config(self) -> Path | None:
+        """Folder of the registry's config.json; None: where the container tools have theirs."""
+        named = self.variables.get(STORE_DOCKER_CONFIG)
+        return Path(named) if named else None
 
     def get(self, name: str) -> str | None:
         """Return the store's own value of a variable, else the plain one, else None; an empty one counts as none."""

@@ -1,0 +1,75 @@
+"""A preparation's process: `python -m enginesmith_runtime.prepare [request]`.
+
+The request comes from the argument or from ENGINESMITH_PREPARATION_REQUEST (JSON, or a file's path). The report is the
+termination message and the output; the exit code says how it ended. Everything temporary goes to TMPDIR, and nothing
+is written anywhere else but to the store.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from enginesmith_contract import environment
+from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.preparation_job import PreparationJobRequest, PreparationReport
+from enginesmith_runtime.pod.last_word import termination_path, write_last_word
+from enginesmith_runtime.pod.requests import read_request
+from enginesmith_runtime.pod.signals import signals_cancel
+from enginesmith_runtime.prepare.claims import in_mounted_claim
+from enginesmith_runtime.prepare.pipeline import prepare
+from enginesmith_runtime.prepare.report import encode_report, failure_report, find_stored_engines, success_report
+from enginesmith_runtime.progress import Reporter
+from enginesmith_runtime.progress_output import open_reporter
+from enginesmith_runtime.store.open import open_store
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Prepare one model.
+
+    Args:
+        arguments: at most a request.
+        variables: the environment.
+
+    Returns:
+        The exit code (see `enginesmith_contract.exit_codes`).
+    """
+    try:
+        with signals_cancel():
+            given = arguments[0] if arguments else variables.get(environment.PREPARATION_REQUEST)
+            request = read_request(PreparationJobRequest, given, environment.PREPARATION_REQUEST)
+            with open_reporter(variables.get(environment.LOG_FORMAT, "auto"), sys.stderr) as reporter:
+                report = _prepare(request, reporter, variables)
+    except EnginesmithError as error:
+        return _fail(error, variables)
+    except Exception as error:  # the boundary of the process: a pod must say why it ended
+        logging.getLogger(__name__).exception("the preparation has a fault")
+        return _fail(EnginesmithError("the preparation has a fault", why=repr(error)), variables)
+    write_last_word(encode_report(report), termination_path(variables))
+    print(report.to_json().decode())  # noqa: T201 - the result is this program's output
+    return ExitCode.OK
+
+
+def _prepare(request: PreparationJobRequest, reporter: Reporter, variables: Mapping[str, str]) -> PreparationReport:
+    store = open_store(request.store)
+    source = in_mounted_claim(request.preparation.source, variables)
+    wanted = request.preparation.model_copy(update={"source": source})
+    with tempfile.TemporaryDirectory(prefix="enginesmith-") as work:
+        preparation = prepare(wanted, store, Path(work), reporter)
+    stored = find_stored_engines(store, preparation.preparation_key, request.candidates)
+    return success_report(preparation, stored)
+
+
+def _fail(error: EnginesmithError, variables: Mapping[str, str]) -> int:
+    write_last_word(encode_report(failure_report(error)), termination_path(variables))
+    print(f"enginesmith prepare: {error}", file=sys.stderr)  # noqa: T201 - a program's last word goes to its terminal
+    return int(error.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

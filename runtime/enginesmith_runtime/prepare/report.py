@@ -1,0 +1,89 @@
+"""A preparation's report: what the operator has to know, and nothing of what it has to look up in the store.
+
+The operator has no access to the store, so the keys of the engines that it would build are looked up here.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from pydantic import ValidationError
+
+from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.keys import EngineCandidate, engine_key
+from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.preparation import Preparation
+from enginesmith_contract.preparation_job import PreparationReport
+from enginesmith_contract.store_layout import engine_pointer
+from enginesmith_runtime.pod.last_word import encode_last_word, failure_of, shortened_failure
+from enginesmith_runtime.store.interface import Store
+
+__all__ = ["encode_report", "failure_report", "find_stored_engines", "success_report"]
+
+
+def find_stored_engines(store: Store, preparation_key: str, candidates: Iterable[EngineCandidate]) -> dict[str, str]:
+    """Return engine digest by engine key, of those candidates that the store has.
+
+    A pointer that this release cannot read counts as none: the builder meets it and says so.
+    """
+    found = {}
+    for key in dict.fromkeys(engine_key(candidate.key_inputs(preparation_key)) for candidate in candidates):
+        document = store.read_pointer(engine_pointer(key))
+        if document is None:
+            continue
+        try:
+            found[key] = Manifest.from_json(document).engine_digest
+        except ValidationError:
+            continue
+    return found
+
+
+def success_report(preparation: Preparation, stored_engines: Mapping[str, str]) -> PreparationReport:
+    """Return what there is to say of a stored preparation."""
+    batching = preparation.batching
+    return PreparationReport(
+        preparation_key=preparation.preparation_key,
+        source_digest=preparation.source_digest,
+        size_bytes=sum(file.size_bytes for file in preparation.model),
+        max_batch_size=batching.max_batch_size if batching.proved else 0,
+        facts=preparation.facts,
+        stored_engines=stored_engines,
+        warnings=preparation.warnings,
+    )
+
+
+def failure_report(error: EnginesmithError) -> PreparationReport:
+    """Return what there is to say of a failure."""
+    return PreparationReport(failure=failure_of(error))
+
+
+def encode_report(report: PreparationReport) -> bytes:
+    """Return the report as a termination message; what gives way is `PreparationReport`'s own order."""
+    return encode_last_word(report, _SHORTER)
+
+
+def _fewer_warnings(report: PreparationReport, count: int) -> PreparationReport:
+    return report.model_copy(update={"warnings": report.warnings[:count]})
+
+
+def _no_facts(report: PreparationReport, count: int) -> PreparationReport:
+    # Half of the facts would be wrong facts.
+    whole = report.facts is None or count >= len(report.facts.to_json())
+    return report if whole else report.model_copy(update={"facts": None})
+
+
+def _fewer_engines(report: PreparationReport, count: int) -> PreparationReport:
+    kept = dict(sorted(report.stored_engines.items())[:count])
+    omitted = report.omitted_engines + len(report.stored_engines) - len(kept)
+    return report.model_copy(update={"stored_engines": kept, "omitted_engines": omitted})
+
+
+def _shorter_failure(report: PreparationReport, characters: int) -> PreparationReport:
+    return report.model_copy(update={"failure": shortened_failure(report.failure, characters)})
+
+
+_SHORTER: Final[tuple[Callable[[PreparationReport, int], PreparationReport], ...]] = (
+    _fewer_warnings,
+    _no_facts,
+    _fewer_engines,
+    _shorter_failure,
+)

@@ -1,0 +1,115 @@
+"""A serving pod's init step: `python -m enginesmith_runtime.pull [request]`.
+
+    PullRequest ──> the GPU (NVML) ──> the engine for it ──> its blobs and pointer in `into` ──> serve-request.json
+
+The request comes from the argument or from ENGINESMITH_PULL_REQUEST (JSON, or a file's path). Nothing is written but
+below `into`. A pod on a GPU that no engine is for ends with ENGINE_REFUSED and says what the node claims and what the
+GPU is.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from enginesmith_contract import environment
+from enginesmith_contract.backends import Hardware
+from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.pull_request import SERVE_REQUEST_FILE, PullRequest, ServingReport
+from enginesmith_runtime.engines.device import detect_devices, host_hardware
+from enginesmith_runtime.pod.last_word import (
+    encode_last_word,
+    failure_of,
+    shortened_failure,
+    termination_path,
+    write_last_word,
+)
+from enginesmith_runtime.pod.requests import read_request
+from enginesmith_runtime.pod.signals import signals_cancel
+from enginesmith_runtime.progress_output import open_reporter
+from enginesmith_runtime.pull.choice import Place, choose_engine, needs_device
+from enginesmith_runtime.pull.copy_engine import copy_engine
+from enginesmith_runtime.store.atomic_files import publish_over, temporary_file
+from enginesmith_runtime.store.failures import translated
+from enginesmith_runtime.store.open import open_store
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Pull one engine.
+
+    Args:
+        arguments: at most a request.
+        variables: the environment.
+
+    Returns:
+        The exit code (see `enginesmith_contract.exit_codes`).
+    """
+    report = ServingReport()
+    try:
+        with signals_cancel():
+            given = arguments[0] if arguments else variables.get(environment.PULL_REQUEST)
+            request = read_request(PullRequest, given, environment.PULL_REQUEST)
+            place = _look(request, variables)
+            report = _describe(place.devices)
+            report = _pull(request, place, report, variables)
+    except EnginesmithError as error:
+        return _fail(error, report, variables)
+    except Exception as error:  # the boundary of the process: a pod must say why it ended
+        logging.getLogger(__name__).exception("the pull has a fault")
+        return _fail(EnginesmithError("the pull has a fault", why=repr(error)), report, variables)
+    write_last_word(_encode(report), termination_path(variables))
+    print(report.to_json().decode())  # noqa: T201 - the result is this program's output
+    return ExitCode.OK
+
+
+def _look(request: PullRequest, variables: Mapping[str, str]) -> Place:
+    return Place(
+        devices=detect_devices() if needs_device(request) else (),
+        host=host_hardware(),
+        node_product=variables.get(environment.NODE_PRODUCT),
+    )
+
+
+def _pull(request: PullRequest, place: Place, report: ServingReport, variables: Mapping[str, str]) -> ServingReport:
+    engine = choose_engine(request, place)
+    into = Path(request.into)
+    with open_reporter(variables.get(environment.LOG_FORMAT, "auto"), sys.stderr) as reporter:
+        manifest = copy_engine(open_store(request.store), engine, into, reporter)
+    document = request.serve_request(engine.engine_key).to_json()
+    with (
+        translated(into, f"writing {SERVE_REQUEST_FILE}", needed_bytes=len(document)),
+        temporary_file(into) as (temporary, stream),
+    ):
+        stream.write(document)
+        publish_over(temporary, stream, into / SERVE_REQUEST_FILE)
+    return report.model_copy(update={"engine_key": engine.engine_key, "engine_digest": manifest.engine_digest})
+
+
+def _describe(devices: Sequence[Hardware]) -> ServingReport:
+    if not devices:
+        return ServingReport()
+    first = devices[0]
+    return ServingReport(product=first.product, mig_profile=first.mig_profile, driver=first.driver)
+
+
+def _encode(report: ServingReport) -> bytes:
+    return encode_last_word(report, (_shorter_failure,))
+
+
+def _shorter_failure(report: ServingReport, characters: int) -> ServingReport:
+    return report.model_copy(update={"failure": shortened_failure(report.failure, characters)})
+
+
+def _fail(error: EnginesmithError, report: ServingReport, variables: Mapping[str, str]) -> int:
+    failed = report.model_copy(update={"failure": failure_of(error)})
+    write_last_word(_encode(failed), termination_path(variables))
+    print(f"enginesmith pull: {error}", file=sys.stderr)  # noqa: T201 - a program's last word goes to its terminal
+    return int(error.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,114 @@
+"""Which of a target's engines belongs on the GPU that this pod was given.
+
+The device's own word counts, since labels lie, lag and vanish. Only ONNX Runtime's engines, which do not use the GPU
+that is reserved for them, may believe the node where no device answers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from enginesmith_contract.backends import Backend, Hardware
+from enginesmith_contract.errors import EngineRefusedError
+from enginesmith_contract.products import canonical_mig_profile, canonical_product
+from enginesmith_contract.pull_request import PullableEngine, PullRequest
+
+__all__ = ["Place", "choose_engine", "needs_device"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a pod finds itself.
+
+    Attributes:
+        devices: that the pod may use, the one that the server takes first; empty where there is none.
+        host: the machine without them.
+        node_product: what the node's label says; None: nobody told.
+    """
+
+    devices: Sequence[Hardware]
+    host: Hardware
+    node_product: str | None = None
+
+
+def needs_device(request: PullRequest) -> bool:
+    """Whether the choice depends on the GPU."""
+    if all(engine.product is None for engine in request.engines):
+        return False
+    return request.backend is not Backend.ONNXRUNTIME or len(request.engines) > 1
+
+
+def choose_engine(request: PullRequest, place: Place) -> PullableEngine:
+    """Return the engine for this place.
+
+    Raises:
+        enginesmith_contract.errors.EngineRefusedError: `NoGpu`, `NodeMislabelled`, `NoEngineForGpu`, `NoEngineForArch`.
+    """
+    if not needs_device(request):
+        return _only_of_arch(request, place.host) if len(request.engines) > 1 else request.engines[0]
+    device = _device(request, place)
+    for engine in request.engines:
+        if _is_for(engine, device):
+            return engine
+    raise _no_engine(request, place, device)
+
+
+def _device(request: PullRequest, place: Place) -> Hardware:
+    if place.devices:
+        return place.devices[0]
+    if request.backend is Backend.ONNXRUNTIME and place.node_product:
+        return place.host.model_copy(update={"product": canonical_product(place.node_product)})
+    raise EngineRefusedError(
+        "this pod sees no GPU",
+        where=request.model.target,
+        why=f"the engines are for {_wanted(request)}, and no driver answers",
+        remedy="give the pod a GPU: its resource and its runtime class",
+        reason="NoGpu",
+    )
+
+
+def _is_for(engine: PullableEngine, device: Hardware) -> bool:
+    if engine.product is None or device.product is None or engine.arch != device.arch:
+        return False
+    same_slice = canonical_mig_profile(engine.mig_profile) == canonical_mig_profile(device.mig_profile)
+    return same_slice and canonical_product(engine.product) == canonical_product(device.product)
+
+
+def _only_of_arch(request: PullRequest, host: Hardware) -> PullableEngine:
+    for engine in request.engines:
+        if engine.arch == host.arch:
+            return engine
+    raise EngineRefusedError(
+        "no engine is for this machine",
+        where=request.model.target,
+        why=f"the engines are for {', '.join(engine.arch for engine in request.engines)}, the machine is {host.arch}",
+        remedy="wait until the engine of this architecture is built",
+        reason="NoEngineForArch",
+    )
+
+
+def _no_engine(request: PullRequest, place: Place, device: Hardware) -> EngineRefusedError:
+    found = _spelled(device.product, device.mig_profile, device.arch)
+    said = place.node_product
+    if said and device.product and canonical_product(said) != canonical_product(device.product):
+        return EngineRefusedError(
+            "the node's label is wrong",
+            where=request.model.target,
+            why=f"the node says {said}, the GPU is {found}",
+            remedy="correct the node's label nvidia.com/gpu.product; GPU Feature Discovery writes it at its next start",
+            reason="NodeMislabelled",
+        )
+    return EngineRefusedError(
+        "no engine is for this GPU",
+        where=request.model.target,
+        why=f"the engines are for {_wanted(request)}, the GPU is {found}",
+        remedy="correct the node's GPU labels, or let the target match this GPU, so that an engine is built for it",
+        reason="NoEngineForGpu",
+    )
+
+
+def _wanted(request: PullRequest) -> str:
+    return ", ".join(_spelled(engine.product, engine.mig_profile, engine.arch) for engine in request.engines)
+
+
+def _spelled(product: str | None, mig_profile: str | None, arch: str) -> str:
+    return " ".join(part for part in (product or "no GPU", mig_profile, f"on {arch}") if part)

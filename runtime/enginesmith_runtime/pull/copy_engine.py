@@ -1,0 +1,99 @@
+"""An engine from one store into a folder that is a store of its own: blobs first, then the pointer."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from enginesmith_contract.errors import EngineRefusedError, StoreError
+from enginesmith_contract.keys import engine_key
+from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.pull_request import PullableEngine
+from enginesmith_contract.store_layout import StoredFile, blob_name, engine_pointer
+from enginesmith_runtime.progress import Reporter
+from enginesmith_runtime.store.file_store import FileStore
+from enginesmith_runtime.store.interface import Store
+
+__all__ = ["copy_engine"]
+
+
+def copy_engine(store: Store, engine: PullableEngine, into: Path, reporter: Reporter) -> Manifest:
+    """Copy one engine; what is there already is checked and replaced.
+
+    Args:
+        store: to copy from.
+        engine: to copy.
+        into: folder that becomes a file store.
+        reporter: gets the stage "fetch".
+
+    Raises:
+        enginesmith_contract.errors.StoreError: the store lacks it, does not answer, or the disk is full.
+        enginesmith_contract.errors.EngineRefusedError: what the store has is not what was built: `Tampered`,
+            `DigestDiffers`, `KeyMismatch`, `ManifestUnreadable`.
+    """
+    reporter.begin("fetch", engine.engine_key[:12])
+    pointer = engine_pointer(engine.engine_key)
+    document = store.read_pointer(pointer)
+    if document is None:
+        raise StoreError(
+            "the store has no such engine",
+            where=f"{store.uri}, {pointer}",
+            remedy="wait for its build, or look into the store's retention",
+            reason="EngineMissing",
+            retry=True,
+        )
+    manifest = _checked(document, engine, f"{store.uri}, {pointer}")
+    references = tuple(reference.file for reference in manifest.references)
+    files = (*manifest.files, *manifest.plugins, *references)
+    _copy_blobs(store, files, into)
+    # Replaced: a pod that starts anew may find the pointer of an engine that has been built again meanwhile.
+    FileStore(into).replace_pointer(pointer, document)
+    reporter.end(digest=manifest.engine_digest, sizeBytes=sum(file.size_bytes for file in files))
+    return manifest
+
+
+def _copy_blobs(store: Store, files: tuple[StoredFile, ...], into: Path) -> None:
+    # A blob's place in the new store is its path, so that it is digested where the server will read it.
+    blobs = {file.digest: file.model_copy(update={"path": blob_name(file.digest)}) for file in files}
+    try:
+        store.get_files(blobs.values(), into)
+    except StoreError as error:
+        if error.reason != "Tampered":
+            raise
+        raise EngineRefusedError(
+            "the engine is not what was built",
+            where=error.where,
+            why=error.why,
+            remedy=error.remedy,
+            reason="Tampered",
+        ) from error
+
+
+def _checked(document: bytes, engine: PullableEngine, where: str) -> Manifest:
+    try:
+        manifest = Manifest.from_json(document)
+    except ValidationError as error:
+        raise EngineRefusedError(
+            "the manifest cannot be read",
+            where=where,
+            why=f"{error.error_count()} fields are not what this version writes",
+            remedy="serve with the version that built the engine, or build it again",
+            reason="ManifestUnreadable",
+        ) from error
+    computed = engine_key(manifest.key_inputs)
+    if computed != engine.engine_key:
+        raise EngineRefusedError(
+            "the manifest is of another engine",
+            where=where,
+            why=f"its inputs give the key {computed[:12]}",
+            remedy="build the engine again; the store was altered",
+            reason="KeyMismatch",
+        )
+    if engine.engine_digest not in (None, manifest.engine_digest):
+        raise EngineRefusedError(
+            "the store has another build of this engine",
+            where=where,
+            why=f"{engine.engine_digest} was verified, {manifest.engine_digest} is there",
+            remedy="build the engine again; the store was altered, or two builds raced for its pointer",
+            reason="DigestDiffers",
+        )
+    return manifest
