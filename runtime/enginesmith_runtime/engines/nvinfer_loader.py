@@ -4,22 +4,27 @@ The library answers "None", aborts without a driver, and takes a plan of another
 matrix is asked first, then the driver, and the library last.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginesmith_contract.backends import Backend
-from enginesmith_contract.errors import EngineRefusedError, SpecError
+from enginesmith_contract.environment import NODE_PRODUCT
+from enginesmith_contract.errors import EngineRefusedError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.matrix.portability import VERSION_COMPATIBLE_FLAG
 from enginesmith_runtime.engines.cuda_driver import require_driver
+from enginesmith_runtime.engines.cuda_faults import device_failed, is_sticky
 from enginesmith_runtime.engines.device import detect_devices, host_hardware
 from enginesmith_runtime.engines.nvinfer_library import NvInferLibrary
 from enginesmith_runtime.engines.nvinfer_messages import Translation, create_logger, translate
+from enginesmith_runtime.engines.nvinfer_options import ExecutionOptions, read_options
 from enginesmith_runtime.engines.nvinfer_plugins import PLUGIN_FOLDER, load_plugins
-from enginesmith_runtime.engines.refusal import refuse_unless_fits
+from enginesmith_runtime.engines.refusal import find_cuda_device, refuse_mislabelled, refuse_unless_fits
 
 if TYPE_CHECKING:
+    from enginesmith_runtime.engines.cuda_device import Gpu
     from enginesmith_runtime.engines.nvinfer_execution import NvInferEngine
 
 __all__ = ["NvInferLoader"]
@@ -42,20 +47,42 @@ class NvInferLoader:
         """Deserialise the plan on the first visible GPU.
 
         Raises:
-            EngineRefusedError: it does not fit this machine, or the library refuses it.
-            SpecError: an option is given; this backend has none yet.
+            EngineRefusedError: it does not fit this machine, the machine is not what it is labelled, the library
+                refuses the engine, or the device has no room for it (`OutOfMemory`).
+            DeviceFailedError: the device broke.
+            SpecError: an option is unknown or has a value that it cannot have.
         """
-        _refuse_options(options)
-        device = next(iter(detect_devices()), host_hardware())
+        execution = read_options(options)
+        devices = detect_devices()
+        device = next(iter(devices), host_hardware())
+        refuse_mislabelled(os.environ.get(NODE_PRODUCT), device)
         refuse_unless_fits(manifest, device, self.version())
         require_driver(EngineRefusedError)
         module = self._library.load(EngineRefusedError)
         # Needs CUDA's Python binding, which a machine without a driver cannot even import.
-        from enginesmith_runtime.engines.nvinfer_execution import NvInferEngine, open_device  # noqa: PLC0415
+        from enginesmith_runtime.engines.cuda_device import open_device  # noqa: PLC0415
+
+        gpu = open_device()
+        try:
+            refuse_unless_fits(manifest, find_cuda_device(*gpu.identity, devices), self.version())
+            return self._deserialise(manifest, files, execution, module, gpu)
+        except BaseException:
+            gpu.release()
+            raise
+
+    def _deserialise(
+        self,
+        manifest: Manifest,
+        files: Path,
+        execution: ExecutionOptions,
+        module: Any,  # noqa: ANN401 - the library has no types
+        gpu: "Gpu",
+    ) -> "NvInferEngine":
+        from enginesmith_runtime.engines.nvinfer_execution import NvInferEngine  # noqa: PLC0415 - see load
 
         plugins = [files / file.path for file in manifest.files if file.path.startswith(f"{PLUGIN_FOLDER}/")]
-        gpu = open_device()
         with gpu.current():
+            free = gpu.free_bytes()
             log = create_logger(module)
             load_plugins(module, log, plugins, EngineRefusedError, digests=manifest.key_inputs.plugins)
             runtime = module.Runtime(log)
@@ -66,20 +93,19 @@ class NvInferLoader:
                 runtime.engine_host_code_allowed = True
             engine = runtime.deserialize_cuda_engine(plan)
             if engine is None:
-                raise _refused(manifest, log)
-            _allow_weight_streaming(engine)
-            return NvInferEngine(manifest=manifest, module=module, runtime=runtime, engine=engine, log=log, gpu=gpu)
-
-
-def _refuse_options(options: Mapping[str, str]) -> None:
-    for name in options:
-        raise SpecError(
-            "no such option of this backend",
-            where=f"backendOptions.{name}",
-            why="it has none",
-            remedy="leave it out",
-            reason="BackendOptionInvalid",
-        )
+                raise _refused(manifest, log, gpu)
+            _allow_weight_streaming(engine, execution.weight_streaming_budget)
+            return NvInferEngine(
+                manifest=manifest,
+                module=module,
+                runtime=runtime,
+                engine=engine,
+                log=log,
+                gpu=gpu,
+                options=execution,
+                # Other processes on the GPU may take or free memory meanwhile: the best there is to know.
+                weights_bytes=max(free - gpu.free_bytes(), 0),
+            )
 
 
 def _check_validity(module: Any, runtime: Any, plan: bytes, log: Any) -> None:  # noqa: ANN401 - untyped library
@@ -102,18 +128,25 @@ def _check_validity(module: Any, runtime: Any, plan: bytes, log: Any) -> None:  
     )
 
 
-def _refused(manifest: Manifest, log: Any) -> EngineRefusedError:  # noqa: ANN401 - the library has no types
+def _refused(manifest: Manifest, log: Any, gpu: "Gpu") -> EngineRefusedError:  # noqa: ANN401 - the library has no types
+    where = f"engine {manifest.engine_key[:12]}"
+    code = int(gpu.bindings.cuCtxSynchronize()[0])
+    if is_sticky(code):
+        return device_failed(code, doing="while the engine was loaded", where=where, said=tuple(log.errors))
     known = translate(log.errors, Translation("EngineUnreadable", "build the engine again with the installed version"))
     return EngineRefusedError(
         "the library refuses the engine",
-        where=f"engine {manifest.engine_key[:12]}",
+        where=where,
         why="\n".join(dict.fromkeys(log.errors)) or "it gave no reason",
-        remedy=known.remedy,
+        remedy="use a GPU with more free memory" if known.reason == "OutOfMemory" else known.remedy,
         reason=known.reason,
     )
 
 
-def _allow_weight_streaming(engine: Any) -> None:  # noqa: ANN401 - the library has no types
-    """Set the budget that the library recommends; it must be set before the first context."""
-    if getattr(engine, "streamable_weights_size", 0) > 0:
-        engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
+def _allow_weight_streaming(engine: Any, budget: int | None) -> None:  # noqa: ANN401 - the library has no types
+    """Set how many bytes of weights stay on the device; it must be set before the first context."""
+    streamable = getattr(engine, "streamable_weights_size", 0)
+    if streamable <= 0:
+        return
+    advised = engine.get_weight_streaming_automatic_budget()
+    engine.weight_streaming_budget_v2 = advised if budget is None else min(budget, streamable)
