@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["delete_cgroups", "make_cgroups", "processes_in"]
+__all__ = ["delete_cgroups", "has_cgroup", "make_cgroups", "processes_in"]
 
 _ROOT: Final = Path("/sys/fs/cgroup")
 _UNIFIED: Final = _ROOT / "cgroup.controllers"
@@ -25,6 +25,11 @@ def make_cgroups(name: str) -> None:
         for setting in ("cpuset.cpus", "cpuset.mems"):
             if (group / setting).exists():
                 (group / setting).write_text((hierarchy / setting).read_text())
+
+
+def has_cgroup(name: str) -> bool:
+    """Return whether a hierarchy has the node's cgroup."""
+    return any((hierarchy / name).exists() for hierarchy in _hierarchies())
 
 
 def processes_in(name: str) -> set[int]:

@@ -1,11 +1,11 @@
 """Services and names: kube-proxy and CoreDNS, once for all nodes, since these share this machine's network."""
 
-import json
 from typing import Final
 
 from development_cluster import daemons
 from development_cluster.certificates import client_kubeconfig
 from development_cluster.daemons import URGENT, Daemon
+from development_cluster.files import write_json, write_text
 from development_cluster.http_probe import answers
 from development_cluster.layout import CONTROL, Layout
 from development_cluster.node_specs import NODES
@@ -23,8 +23,9 @@ def start_service_proxy(layout: Layout) -> None:
     """Bring up kube-proxy."""
     kubeconfig = client_kubeconfig(layout, "kube-proxy", user="system:kube-proxy")
     settings = layout.settings / "kube-proxy.json"
-    settings.write_text(
-        json.dumps({
+    write_json(
+        settings,
+        {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
             "mode": "iptables",
@@ -37,8 +38,8 @@ def start_service_proxy(layout: Layout) -> None:
             "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
             # A changed Service shows within a second; a thousand of them do not take the processor.
             "iptables": {"minSyncPeriod": "1s"},
-        })
-    )  # fmt: skip
+        },
+    )
     daemons.start(
         layout, Daemon(name="kube-proxy", priority=URGENT, command=[tool("kube-proxy"), f"--config={settings}"])
     )
@@ -49,7 +50,7 @@ def start_dns(layout: Layout) -> None:
     """Bring up CoreDNS, where every kubelet's clusterDNS points."""
     kubeconfig = client_kubeconfig(layout, "coredns", user="coredns", group="system:masters")
     settings = layout.settings / "Corefile"
-    settings.write_text(_COREFILE.format(control=CONTROL, kubeconfig=kubeconfig, ready=_DNS_HEALTH))
+    write_text(settings, _COREFILE.format(control=CONTROL, kubeconfig=kubeconfig, ready=_DNS_HEALTH))
     daemons.start(layout, Daemon(name="coredns", command=[tool("coredns"), "-conf", settings]))
     daemons.wait_until(layout, "coredns", lambda: answers(f"http://{_DNS_HEALTH}/ready"), what="ready")
 

@@ -2,24 +2,22 @@
 
 import argparse
 import fcntl
+import shlex
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from development_cluster.cluster_network import start_dns, start_service_proxy
-from development_cluster.control_plane import start_api_server, start_controllers
+from development_cluster.bring_up import bring_up, step
 from development_cluster.errors import ClusterError
-from development_cluster.gpus import label_node, start_gpus, wait_for_gpus
-from development_cluster.host_network import prepare_host
-from development_cluster.images import push_pause_image
+from development_cluster.gpus import label_node, offer_gpus, start_gpus, wait_for_gpus
 from development_cluster.layout import Layout, default_folder
-from development_cluster.local_services import start_registry, start_s3
-from development_cluster.node_specs import NODES
-from development_cluster.nodes import start_node, wait_for_node
+from development_cluster.node_specs import NODES, NodeSpec
+from development_cluster.nodes import kill_node, start_node, stop_kubelet, wait_for_node
 from development_cluster.product_images import load_images
-from development_cluster.programs import require_packages, require_root
-from development_cluster.teardown import tear_down
+from development_cluster.programs import require_root
+from development_cluster.report import shell_variables, status
+from development_cluster.simulated_nodes import set_simulated_nodes
+from development_cluster.teardown import leftovers, tear_down
 
 __all__ = ["main"]
 
@@ -29,6 +27,9 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     layout = Layout(default_folder())
     try:
+        if not options.changes:
+            options.run(layout, options)
+            return 0
         require_root()
         with _alone(layout):
             options.run(layout, options)
@@ -41,57 +42,111 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hack/cluster", description="A Kubernetes cluster on this machine.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
     up = commands.add_parser("up", help="start what does not run")
-    up.set_defaults(run=_up)
+    up.add_argument("--nodes", type=int, metavar="N", help="have N simulated nodes beside the real ones")
+    up.set_defaults(run=_up, changes=True)
+
+    down = commands.add_parser("down", help="end everything; only the cache of programs and images stays")
+    down.set_defaults(run=_down, changes=True)
+
+    state = commands.add_parser("status", help="show what runs")
+    state.set_defaults(run=_status, changes=False)
+
+    env = commands.add_parser("env", help='print what a shell needs: eval "$(hack/cluster env)"')
+    env.set_defaults(run=_env, changes=False)
+
     load = commands.add_parser("load", help="build the product's images and let the nodes pull them")
     load.add_argument("--base", help="an image with Python 3.11 or later to build on; default: Debian's, made here")
-    load.set_defaults(run=_load)
-    down = commands.add_parser("down", help="end everything and leave nothing but the cache of images and programs")
-    down.set_defaults(run=_down)
+    load.set_defaults(run=_load, changes=True)
+
+    nodes = commands.add_parser("nodes", help="have N simulated nodes: objects without a kubelet")
+    nodes.add_argument("count", type=int)
+    nodes.add_argument("--untainted", action="store_true", help="let any pod be sent there")
+    nodes.set_defaults(run=_nodes, changes=True)
+
+    node = commands.add_parser(
+        "node", help="stop or start one node's kubelet, or end the whole node as a power cut would"
+    )
+    node.add_argument("node", type=_node)
+    node.add_argument("action", choices=["stop", "start", "kill"])
+    node.set_defaults(run=_one_node, changes=True)
+
+    gpus = commands.add_parser("gpus", help="change what a node's device plugin offers: gpus gpu-l4 nvidia.com/gpu=1")
+    gpus.add_argument("node", type=_node)
+    gpus.add_argument("counts", nargs="*", metavar="RESOURCE=COUNT", help="none: all that the node has")
+    gpus.set_defaults(run=_gpus, changes=True)
     return parser
 
 
-def _up(layout: Layout, _: argparse.Namespace) -> None:
-    layout.make()
-    with _step("packages"):
-        require_packages(layout)
-    with _step("network"):
-        prepare_host(layout)
-    with _step("registry and S3"):
-        start_registry(layout)
-        push_pause_image(layout)
-        start_s3(layout)
-    with _step("API server"):
-        start_api_server(layout)
-    with _step("controllers"):
-        start_controllers(layout)
-    with _step("nodes"):
-        for node in NODES:
-            start_node(layout, node)
-        for node in NODES:
-            wait_for_node(layout, node)
-    with _step("services and names"):
-        start_service_proxy(layout)
-        start_dns(layout)
-    with _step("GPUs"):
-        for node in NODES:
-            label_node(layout, node)
-            start_gpus(layout, node)
-        for node in NODES:
-            wait_for_gpus(layout, node)
-    print(f"export KUBECONFIG={layout.kubeconfig} PATH={layout.binaries}:$PATH")
+def _node(name: str) -> NodeSpec:
+    for node in NODES:
+        if node.name == name:
+            return node
+    raise argparse.ArgumentTypeError(f"nodes are {', '.join(node.name for node in NODES)}")
+
+
+def _up(layout: Layout, options: argparse.Namespace) -> None:
+    bring_up(layout)
+    if options.nodes is not None:
+        with step("simulated nodes"):
+            set_simulated_nodes(layout, options.nodes, tainted=True)
+    print('eval "$(hack/cluster env)" for kubectl and helm; hack/cluster load for the product\'s images')
+
+
+def _down(layout: Layout, _: argparse.Namespace) -> None:
+    with step("down"):
+        tear_down(layout)
+    if left := leftovers(layout):
+        raise ClusterError("left on this machine: " + "; ".join(left))
+
+
+def _status(layout: Layout, _: argparse.Namespace) -> None:
+    print(status(layout))
+
+
+def _env(layout: Layout, _: argparse.Namespace) -> None:
+    for name, value in shell_variables(layout).items():
+        quoted = shlex.quote(str(value))
+        print(f"export {name}={quoted}" + (":$PATH" if name == "PATH" else ""))
 
 
 def _load(layout: Layout, options: argparse.Namespace) -> None:
-    with _step("images"):
+    with step("images"):
         references = load_images(layout, options.base)
     for name, reference in references.items():
         print(f"{name} {reference}")
 
 
-def _down(layout: Layout, _: argparse.Namespace) -> None:
-    with _step("down"):
-        tear_down(layout)
+def _nodes(layout: Layout, options: argparse.Namespace) -> None:
+    with step("simulated nodes"):
+        set_simulated_nodes(layout, options.count, tainted=not options.untainted)
+
+
+def _one_node(layout: Layout, options: argparse.Namespace) -> None:
+    node: NodeSpec = options.node
+    match options.action:
+        case "stop":
+            stop_kubelet(layout, node)
+        case "kill":
+            kill_node(layout, node)
+        case _:
+            start_node(layout, node)
+            wait_for_node(layout, node)
+            label_node(layout, node)
+            start_gpus(layout, node)
+            wait_for_gpus(layout, node)
+
+
+def _gpus(layout: Layout, options: argparse.Namespace) -> None:
+    node: NodeSpec = options.node
+    counts = {resource: len(devices) for resource, devices in node.gpus.items()}
+    for word in options.counts:
+        resource, _, count = word.partition("=")
+        if not count.isdigit():
+            raise ClusterError(f"{word} is not RESOURCE=COUNT")
+        counts[resource] = int(count)
+    offer_gpus(layout, node, counts)
 
 
 @contextmanager
@@ -101,11 +156,3 @@ def _alone(layout: Layout) -> Iterator[None]:
     with layout.folder.with_name(f"{layout.folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def _step(name: str) -> Iterator[None]:
-    started = time.monotonic()
-    print(f"{name} ...", end=" ", flush=True)
-    yield
-    print(f"{time.monotonic() - started:.1f} s", flush=True)

@@ -7,8 +7,9 @@ from typing import Final
 from development_cluster.commands import attempt, run
 from development_cluster.layout import CONTROL, Layout
 
-__all__ = ["delete_bridge", "make_bridge", "prepare_host", "restore_host"]
+__all__ = ["delete_bridge", "make_bridge", "our_rules", "prepare_host", "restore_host"]
 
+_PROGRAMS: Final = ("iptables", "ip6tables")
 _COMMENT: Final = "enginesmith development cluster"
 
 # What the cluster wants (None: whatever kubelet and kube-proxy set), and what is put back when it ends.
@@ -57,13 +58,18 @@ def prepare_host(layout: Layout) -> None:
 
 def restore_host(layout: Layout) -> None:
     """Take back what `prepare_host`, kube-proxy and kubelet did to this machine's network and kernel settings."""
-    for program in ("iptables", "ip6tables"):
+    for program in _PROGRAMS:
         _drop_rules(program)
     delete_bridge(CONTROL.bridge)
     before = layout.data / "machine_settings.json"
     if before.exists():
         for name, value in json.loads(before.read_text()).items():
             _setting(name).write_text(value)
+
+
+def our_rules() -> list[str]:
+    """Return the packet filter's rules and chains that are there because of the cluster."""
+    return [line for name in _PROGRAMS for line in run([f"{name}-save"]).splitlines() if _is_ours(line)]
 
 
 def make_bridge(name: str, address: str, prefix_length: int) -> None:

@@ -1,11 +1,11 @@
 """An OCI registry and an S3 server, that nodes, pods and this machine reach at one address."""
 
-import json
 import secrets
 from typing import Final
 
 from development_cluster import daemons
 from development_cluster.daemons import Daemon
+from development_cluster.files import write_json
 from development_cluster.http_probe import answers
 from development_cluster.layout import CONTROL, Layout
 from development_cluster.programs import tool
@@ -24,14 +24,15 @@ def start_registry(layout: Layout) -> None:
     storage = layout.cache / "registry"
     storage.mkdir(parents=True, exist_ok=True)
     settings = layout.settings / "registry.json"
-    settings.write_text(
-        json.dumps({
+    write_json(
+        settings,
+        {
             "version": 0.1,
             "log": {"level": "warn"},
             "storage": {"filesystem": {"rootdirectory": str(storage)}, "delete": {"enabled": True}},
             "http": {"addr": CONTROL.registry},
-        })
-    )  # fmt: skip
+        },
+    )
     # It reports each request to a collector unless told otherwise.
     quiet = {"OTEL_TRACES_EXPORTER": "none"}
     daemons.start(layout, Daemon(name="registry", command=[tool("registry"), "serve", settings], environment=quiet))

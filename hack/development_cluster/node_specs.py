@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
 
-__all__ = ["NODES", "NodeSpec", "node_named"]
+__all__ = ["NODES", "NodeSpec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,3 @@ NODES: Final = (
         },
     ),
 )
-
-
-def node_named(name: str) -> NodeSpec | None:
-    """Return the node of this name."""
-    return next((node for node in NODES if node.name == name), None)

@@ -1,6 +1,5 @@
 """A node: namespaces, a cgroup, a bridge, a containerd and a kubelet of its own."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -12,6 +11,7 @@ from development_cluster.cgroups import make_cgroups
 from development_cluster.commands import run
 from development_cluster.daemons import URGENT, Daemon
 from development_cluster.errors import ClusterError
+from development_cluster.files import write_json, write_text
 from development_cluster.host_network import make_bridge
 from development_cluster.http_probe import answers
 from development_cluster.layout import CONTROL, Layout
@@ -130,17 +130,13 @@ def _write_settings(layout: Layout, node: NodeSpec) -> None:
     certificate, key = make_certificate(
         layout, f"{node.name}-kubelet", user=f"system:node:{node.name}", group="system:nodes", hosts=[str(node.address)]
     )
-    (layout.settings / f"{node.name}-kubelet.json").write_text(
-        json.dumps(_kubelet_settings(layout, node, certificate, key), indent=2)
-    )
+    kubelet = _kubelet_settings(layout, node, certificate, key)
+    write_json(layout.settings / f"{node.name}-kubelet.json", kubelet)
     containerd = folder / "containerd-settings"
-    mirror = containerd / "certs.d" / CONTROL.registry
-    mirror.mkdir(parents=True, exist_ok=True)
-    (mirror / "hosts.toml").write_text(f'[host."http://{CONTROL.registry}"]\ncapabilities = ["pull", "resolve"]\n')
-    (containerd / "config.toml").write_text(_CONTAINERD.format(node=node, pause=PAUSE_IMAGE))
-    network = folder / "cni-settings"
-    network.mkdir(parents=True, exist_ok=True)
-    (network / "10-bridge.conflist").write_text(json.dumps(_pod_network(node), indent=2))
+    write_text(containerd / "config.toml", _CONTAINERD.format(node=node, pause=PAUSE_IMAGE))
+    mirror = f'[host."http://{CONTROL.registry}"]\ncapabilities = ["pull", "resolve"]\n'
+    write_text(containerd / "certs.d" / CONTROL.registry / "hosts.toml", mirror)
+    write_json(folder / "cni-settings" / "10-bridge.conflist", _pod_network(node))
 
 
 # Root without CAP_SYS_RESOURCE may not lower a process's out-of-memory score, and then no sandbox starts.

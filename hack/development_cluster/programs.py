@@ -11,7 +11,12 @@ from development_cluster.commands import run
 from development_cluster.errors import ClusterError
 from development_cluster.layout import ROOT, Layout
 
-__all__ = ["kubectl", "link_program", "require_packages", "require_root", "tool", "tools_cache"]
+__all__ = ["build_tools", "kubectl", "link_program", "require_packages", "require_root", "tool", "tools_cache"]
+
+_TOOLS: Final = (
+    "etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
+    "coredns", "registry", "versitygw", "kwok", "helm",
+)  # fmt: skip
 
 # A file of the package, and the package's name in Debian and Ubuntu.
 _PACKAGES: Final = {
@@ -41,6 +46,12 @@ def tool(name: str) -> Path:
 def kubectl(layout: Layout, *arguments: str | Path, stdin: str | None = None) -> str:
     """Run kubectl as the cluster's administrator and return what it prints."""
     return run([tool("kubectl"), f"--kubeconfig={layout.kubeconfig}", *arguments], stdin=stdin)
+
+
+def build_tools() -> None:
+    """Build what is not built yet; nothing else of the cluster waits half-way for a compiler then."""
+    for name in _TOOLS:
+        tool(name)
 
 
 def tools_cache() -> Path:

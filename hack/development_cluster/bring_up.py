@@ -1,0 +1,65 @@
+"""Brings the cluster up, part by part, and says how long each took."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from development_cluster.cluster_network import start_dns, start_service_proxy
+from development_cluster.control_plane import start_api_server, start_controllers
+from development_cluster.gpus import label_node, start_gpus, wait_for_gpus
+from development_cluster.host_network import prepare_host
+from development_cluster.images import push_pause_image
+from development_cluster.layout import Layout
+from development_cluster.local_services import start_registry, start_s3
+from development_cluster.node_specs import NODES
+from development_cluster.nodes import start_node, wait_for_node
+from development_cluster.programs import build_tools, link_program, require_packages
+
+__all__ = ["bring_up", "step"]
+
+
+def bring_up(layout: Layout) -> None:
+    """Start what does not run, in the order in which one part needs another."""
+    layout.make()
+    with step("packages"):
+        require_packages(layout)
+    with step("programs"):
+        build_tools()
+        link_program(layout, "helm")
+    with step("network"):
+        prepare_host(layout)
+    with step("registry and S3"):
+        start_registry(layout)
+        push_pause_image(layout)
+        start_s3(layout)
+    with step("API server"):
+        start_api_server(layout)
+    with step("controllers"):
+        start_controllers(layout)
+    with step("nodes"):
+        for node in NODES:
+            start_node(layout, node)
+        for node in NODES:
+            wait_for_node(layout, node)
+    with step("services and names"):
+        start_service_proxy(layout)
+        start_dns(layout)
+    with step("GPUs"):
+        for node in NODES:
+            label_node(layout, node)
+            start_gpus(layout, node)
+        for node in NODES:
+            wait_for_gpus(layout, node)
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Print the step's name, and its seconds when it is done."""
+    started = time.monotonic()
+    print(f"{name:<20}", end="", flush=True)
+    try:
+        yield
+    except BaseException:
+        print(flush=True)
+        raise
+    print(f"{time.monotonic() - started:6.1f} s", flush=True)

@@ -1,0 +1,19 @@
+"""Writes settings without touching what is as it should be: kube-proxy ends when its file is written again."""
+
+import json
+from pathlib import Path
+
+__all__ = ["write_json", "write_text"]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Make the file, and its folder, unless it holds this text already."""
+    if path.exists() and path.read_text() == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as JSON, which is YAML too, unless it is there already."""
+    write_text(path, json.dumps(value, indent=2))
