@@ -49,12 +49,16 @@ class OutputDifference(Record):
 
     Attributes:
         scale: the largest absolute value in the references, in the output's own unit; None: not kept.
+        point: where in the profile the difference was found ("min", "opt" or "max"); None: not kept.
+        found: why nothing can be compared (NaN, another shape); None: it can be.
     """
 
     output: str
     profile: str
     difference: float
     scale: float | None = None
+    point: str | None = None
+    found: str | None = None
 
 
 class Verification(Record):

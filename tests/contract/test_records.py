@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from enginesmith_contract.backends import Backend, Hardware, Precision, PrecisionPolicy, Toolchain
-from enginesmith_contract.build_request import BuildOptions, BuildRequest
+from enginesmith_contract.build_request import BuildOptions, BuildRequest, PluginLibrary
 from enginesmith_contract.errors import SourceError
 from enginesmith_contract.failure import Failure
 from enginesmith_contract.keys import EngineCandidate, EngineKeyInputs, engine_key
@@ -124,7 +124,6 @@ RECORDS: tuple[Record, ...] = (
         preparation=PREPARATION_REQUEST,
         store="s3://engines/vision",
         candidates=(CANDIDATE,),
-        plugins=(ModelSource(uri="https://plugins/a.so", sha256="89" * 32),),
     ),
     PreparationReport(
         preparation_key="01" * 32,
@@ -146,7 +145,7 @@ RECORDS: tuple[Record, ...] = (
         store="s3://engines/vision",
         toolchain=TOOLCHAIN,
         hardware=GPU,
-        options=BuildOptions(optimization_level=5, plugins=("/plugins/a.so",)),
+        options=BuildOptions(optimization_level=5, plugins=(PluginLibrary(uri="a.so", sha256="89" * 32),)),
         verification=VerificationPolicy(limit=1e-2),
     ),
     ServeRequest(models=(SERVED,), metrics_address="127.0.0.1:8002"),

@@ -65,10 +65,11 @@ _LATENCY_SECONDS: Final = 1.0
 
 
 class Comparison(NamedTuple):
-    """One output of one run: the difference as a ratio, and the reference's largest absolute value."""
+    """One output of one run: the difference as a ratio, the reference's largest absolute value, and what is amiss."""
 
     difference: float
     scale: float
+    found: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +78,6 @@ class Measurement:
 
     differences: tuple[OutputDifference, ...]
     latency_seconds: Mapping[str, float]
-
-
-_INCOMPARABLE: Final = Comparison(math.inf, 1.0)
 
 
 def default_limit(precision: PrecisionPolicy) -> float:
@@ -97,14 +95,16 @@ def compare(actual: Array, reference: Array, dtype: DType) -> Comparison:
         dtype: of `actual`.
     """
     if actual.shape != reference.shape:
-        return _INCOMPARABLE
+        return _incomparable(f"its shape is {list(actual.shape)}, the reference's {list(reference.shape)}")
     if dtype is DType.BYTES:
         same = [_as_bytes(a) == _as_bytes(b) for a, b in zip(actual.ravel(), reference.ravel(), strict=True)]
-        return Comparison(0.0, 1.0) if all(same) else _INCOMPARABLE
+        return Comparison(0.0, 1.0) if all(same) else _incomparable(f"{same.count(False)} of {len(same)} texts differ")
     a = _as_float(actual, dtype)
     b = _as_float(reference, dtype if reference.dtype == np.uint16 else DType.FP64)
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return _INCOMPARABLE
+    for name, values in (("it holds", a), ("the reference holds", b)):
+        unfit = values.size - int(np.isfinite(values).sum())
+        if unfit:
+            return _incomparable(f"{name} NaN or infinity in {unfit} of {values.size} values")
     if a.size == 0:
         return Comparison(0.0, 1.0)
     scale = float(np.abs(b).max())
@@ -122,7 +122,7 @@ def measure(engine: Engine, references: Iterable[ReferenceSet], folder: Path, re
     """
     sets = tuple(references)
     profiles = {profile.name: index for index, profile in enumerate(engine.manifest.profiles)}
-    worst: dict[tuple[str, str], Comparison] = {}
+    worst: dict[tuple[str, str], OutputDifference] = {}
     latency: dict[str, float] = {}
     with engine.open_instance() as instance:
         for done, reference in enumerate(sets):
@@ -133,17 +133,13 @@ def measure(engine: Engine, references: Iterable[ReferenceSet], folder: Path, re
             for spec in engine.manifest.outputs:
                 place = (reference.profile, spec.name)
                 found = compare(answers[spec.name], outputs[spec.name], spec.dtype)
-                before = worst.get(place, Comparison(0.0, 0.0))
-                worst[place] = Comparison(*map(max, before, found))
+                one = OutputDifference(
+                    output=spec.name, profile=reference.profile, point=reference.point, **found._asdict()
+                )
+                worst[place] = _worse(worst.get(place), one)
             if reference.point == "opt":
                 latency[reference.profile] = _time_inference(instance, inputs, index, tuple(outputs))
-    return Measurement(
-        differences=tuple(
-            OutputDifference(output=output, profile=profile, difference=value.difference, scale=value.scale)
-            for (profile, output), value in worst.items()
-        ),
-        latency_seconds=latency,
-    )
+    return Measurement(differences=tuple(worst.values()), latency_seconds=latency)
 
 
 def not_run(policy: VerificationPolicy, precision: PrecisionPolicy, reason: str) -> Verification:
@@ -174,8 +170,9 @@ def judge_differences(
     worst = max(beyond, key=lambda one: math.inf if math.isnan(one.difference) else one.difference, default=None)
     reason = _describe_silent_outputs(differences)
     if worst is not None:
+        point = "" if worst.point is None else f", {worst.point}"
         reason = (
-            f"output {worst.output!r}, profile {worst.profile!r}: {_in_words(worst.difference)}, limit {limit:g}"
+            f"output {worst.output!r}, profile {worst.profile!r}{point}: {_in_words(worst)}, limit {limit:g}"
             f" ({len(beyond)} of {len(differences)} outputs over all profiles are beyond it)"
         )
     return Verification(
@@ -225,10 +222,22 @@ def _describe_silent_outputs(differences: tuple[OutputDifference, ...]) -> str:
     return f"hardly verified, for the references are near zero: {named}; verification.inputs can give better ones"
 
 
-def _in_words(difference: float) -> str:
-    if math.isfinite(difference):
-        return f"max|a-b|/max|b| is {difference:.3g}"
-    return "it holds NaN or infinity, or has another shape"
+def _incomparable(found: str) -> Comparison:
+    return Comparison(math.inf, 1.0, found)
+
+
+def _worse(before: OutputDifference | None, found: OutputDifference) -> OutputDifference:
+    """Return the larger difference with the larger scale of the two."""
+    if before is None:
+        return found
+    scale = max(before.scale or 0.0, found.scale or 0.0)
+    return (found if found.difference > before.difference else before).model_copy(update={"scale": scale})
+
+
+def _in_words(worst: OutputDifference) -> str:
+    if math.isfinite(worst.difference):
+        return f"max|a-b|/max|b| is {worst.difference:.3g}"
+    return worst.found or "it holds NaN or infinity, or has another shape"
 
 
 def _read_reference(path: Path, inputs: Iterable[TensorSpec]) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -5,9 +5,7 @@ from pathlib import Path
 
 from enginesmith_contract.errors import SourceError
 from enginesmith_contract.preparation import ModelSource
-from enginesmith_runtime.fetch.download import Downloads, RetryPolicy
 from enginesmith_runtime.fetch.location import Scheme, local_path, redact, scheme_of
-from enginesmith_runtime.fetch.open_origin import open_origin
 from enginesmith_runtime.fetch.reasons import SourceReason
 from enginesmith_runtime.local_files.digests import digest_file
 from enginesmith_runtime.local_files.space import say_bytes
@@ -22,7 +20,6 @@ def fetch_library(
     reporter: Reporter,
     *,
     base: Path | None = None,
-    retry: RetryPolicy | None = None,
 ) -> None:
     """Copy a library to `target`, whose folder is also where a download lies meanwhile.
 
@@ -31,7 +28,6 @@ def fetch_library(
         target: a path that does not exist, in a folder that does.
         reporter: told of the download inside a stage that the caller has begun.
         base: the folder that a relative path starts from; None: the working directory.
-        retry: how long to insist on a broken connection.
 
     Raises:
         enginesmith_contract.errors.SourceError: see `SourceReason`.
@@ -39,7 +35,7 @@ def fetch_library(
     if scheme_of(source.uri) is Scheme.FILE:
         _copy(local_path(source.uri, base), target)
     else:
-        _download(source, target, reporter, retry or RetryPolicy())
+        _download(source, target, reporter)
     found = digest_file(target)
     if source.sha256 == found.digest:
         return
@@ -73,7 +69,11 @@ def _copy(path: Path, target: Path) -> None:
         ) from error
 
 
-def _download(source: ModelSource, target: Path, reporter: Reporter, retry: RetryPolicy) -> None:
-    with open_origin(source) as origin, Downloads.open(target.parent, source.uri, origin, retry) as downloads:
+def _download(source: ModelSource, target: Path, reporter: Reporter) -> None:
+    # These load an HTTP client and the ONNX library, and most builds have no plugins.
+    from enginesmith_runtime.fetch.download import Downloads, RetryPolicy  # noqa: PLC0415
+    from enginesmith_runtime.fetch.open_origin import open_origin  # noqa: PLC0415
+
+    with open_origin(source) as origin, Downloads.open(target.parent, source.uri, origin, RetryPolicy()) as downloads:
         downloads.fetch(origin.model, reporter)
         shutil.move(downloads.path(origin.model), target)
