@@ -18,12 +18,12 @@ from development_cluster.layout import CONTROL, Layout
 from development_cluster.node_specs import NodeSpec
 from development_cluster.programs import kubectl, tool
 
-__all__ = ["BINDS", "PAUSE_IMAGE", "in_node", "kill_node", "start_node", "stop_kubelet", "wait_for_node"]
+__all__ = ["PAUSE_IMAGE", "delete_mount_points", "in_node", "kill_node", "start_node", "stop_kubelet", "wait_for_node"]
 
 PAUSE_IMAGE: Final = f"{CONTROL.registry}/pause:1"
 
 # A node's own folder, and the path under which its programs see it.
-BINDS: Final = {
+_BINDS: Final = {
     "kubelet": "/var/lib/kubelet",
     "containerd": "/var/lib/containerd",
     "containerd-run": "/run/containerd",
@@ -84,6 +84,26 @@ def kill_node(layout: Layout, node: NodeSpec) -> None:
         daemons.stop(layout, name)
 
 
+def delete_mount_points(layout: Layout) -> None:
+    """Delete the folders that were made for nodes to mount over, where nobody else has put anything."""
+    for path in reversed(_made_mount_points(layout)):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _make_mount_points(layout: Layout) -> None:
+    made = _made_mount_points(layout)
+    for path in map(Path, _BINDS.values()):
+        made += [folder for folder in reversed((path, *path.parents)) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+    write_text(layout.data / "mount_points", "".join(f"{path}\n" for path in made))
+
+
+def _made_mount_points(layout: Layout) -> list[Path]:
+    file = layout.data / "mount_points"
+    return [Path(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
 def _folder(layout: Layout, node: NodeSpec) -> Path:
     return layout.nodes / node.name
 
@@ -95,10 +115,10 @@ def _start_namespaces(layout: Layout, node: NodeSpec) -> int:
     folder = _folder(layout, node)
     ready = folder / "ready"
     ready.unlink(missing_ok=True)
-    for own, path in BINDS.items():
+    for own in _BINDS:
         (folder / own).mkdir(exist_ok=True)
-        Path(path).mkdir(parents=True, exist_ok=True)
-    (folder / "mounts").write_text("".join(f"{own} {path}\n" for own, path in BINDS.items()))
+    _make_mount_points(layout)
+    (folder / "mounts").write_text("".join(f"{own} {path}\n" for own, path in _BINDS.items()))
     init = Path(__file__).parent / "data" / "node-init.sh"
     daemons.start_namespaces(layout, node.name, [init, node.name, folder])
     daemons.wait_until(layout, node.name, ready.exists, what="set up")

@@ -15,7 +15,7 @@ from development_cluster.host_network import delete_bridge, our_rules, restore_h
 from development_cluster.layout import Layout
 from development_cluster.local_services import LOCAL_SERVICES
 from development_cluster.node_specs import NODES, NodeSpec
-from development_cluster.nodes import BINDS, kill_node
+from development_cluster.nodes import delete_mount_points, kill_node
 from development_cluster.simulated_nodes import SIMULATOR
 
 __all__ = ["leftovers", "tear_down"]
@@ -28,13 +28,14 @@ def tear_down(layout: Layout) -> None:
     for node in NODES:
         kill_node(layout, node)
     for name in (SIMULATOR, *CLUSTER_NETWORK, *CONTROL_PLANE, *LOCAL_SERVICES):
-        daemons.stop(layout, name)
+        # What a grace period would save is deleted below.
+        daemons.stop(layout, name, crash=True)
     for node in NODES:
         _end_processes(node)
         delete_cgroups(node.cgroup)
         delete_bridge(node.bridge)
     restore_host(layout)
-    _delete_mount_points()
+    delete_mount_points(layout)
     shutil.rmtree(layout.folder, ignore_errors=True)
 
 
@@ -73,10 +74,3 @@ def _end_processes(node: NodeSpec) -> None:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
-
-
-def _delete_mount_points() -> None:
-    """Delete the folders that were made for a node to mount over, where nobody else uses them."""
-    for path in map(Path, BINDS.values()):
-        if path.is_dir() and not path.is_mount() and not any(path.iterdir()):
-            path.rmdir()
