@@ -11,6 +11,7 @@ from enginesmith_contract.backends import Backend, Hardware
 from enginesmith_contract.errors import EngineRefusedError
 from enginesmith_contract.products import canonical_mig_profile, canonical_product
 from enginesmith_contract.pull_request import PullableEngine, PullRequest
+from enginesmith_runtime.engines.refusal import refuse_mislabelled
 
 __all__ = ["Place", "choose_engine", "needs_device"]
 
@@ -49,7 +50,8 @@ def choose_engine(request: PullRequest, place: Place) -> PullableEngine:
     for engine in request.engines:
         if _is_for(engine, device):
             return engine
-    raise _no_engine(request, place, device)
+    refuse_mislabelled(place.node_product, device)
+    raise _no_engine(request, device)
 
 
 def _device(request: PullRequest, place: Place) -> Hardware:
@@ -86,17 +88,8 @@ def _only_of_arch(request: PullRequest, host: Hardware) -> PullableEngine:
     )
 
 
-def _no_engine(request: PullRequest, place: Place, device: Hardware) -> EngineRefusedError:
+def _no_engine(request: PullRequest, device: Hardware) -> EngineRefusedError:
     found = _spelled(device.product, device.mig_profile, device.arch)
-    said = place.node_product
-    if said and device.product and canonical_product(said) != canonical_product(device.product):
-        return EngineRefusedError(
-            "the node's label is wrong",
-            where=request.model.target,
-            why=f"the node says {said}, the GPU is {found}",
-            remedy="correct the node's label nvidia.com/gpu.product; GPU Feature Discovery writes it at its next start",
-            reason="NodeMislabelled",
-        )
     return EngineRefusedError(
         "no engine is for this GPU",
         where=request.model.target,
