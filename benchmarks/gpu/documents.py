@@ -104,14 +104,15 @@ DOCUMENTS: Final = (
         quick=True,
     ),
     Document(name="cls-fp32", model="cls", tensor="x", ranges=_CLS, quick=True),
-    Document(name="cls-tf32", model="cls", tensor="x", ranges=_CLS, precision="tf32"),
-    Document(name="cls-fp16", model="cls", tensor="x", ranges=_CLS, precision="fp16"),
+    Document(name="cls-tf32", model="cls", tensor="x", ranges=_CLS, precision="tf32", quick=True),
+    Document(name="cls-fp16", model="cls", tensor="x", ranges=_CLS, precision="fp16", quick=True),
     Document(
         name="rec-fp16",
         model="rec",
         tensor="x",
         ranges=(_line(1, 160), _line(1, 320), _line(6, 640)),
         precision="fp16",
+        quick=True,
     ),
     Document(name="det-fp32", model="det", tensor="x", ranges=(_square(320), _square(640), _square(960))),
 )
