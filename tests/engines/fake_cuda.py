@@ -161,7 +161,8 @@ class FakeBindings:
 
     def cuCtxSynchronize(self) -> tuple[Any, ...]:
         failed = self.device.answer("cuCtxSynchronize")
-        return failed or (max(self.device.drain(stream) for stream in self.device.streams),)
+        drained = [self.device.drain(stream) for stream in self.device.streams]
+        return failed or (max(drained, default=CUresult.CUDA_SUCCESS),)
 
     def cuStreamSynchronize(self, stream: Any) -> tuple[Any, ...]:
         return self.device.answer("cuStreamSynchronize") or (self.device.drain(stream),)

@@ -4,7 +4,7 @@ It answers False and writes to its log, asks output allocators while it enqueues
 it runs, and works only on what the addresses it was given held at the time the stream reached it.
 """
 
-# ruff: noqa: ANN401, D102 - the names, and the types, are those of the module that it stands for
+# ruff: noqa: ANN401, D102, N802 - the names, and the types, are those of the module that it stands for
 
 import ctypes
 from collections import Counter
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from tests.engines.fake_cuda import FakeDevice
+
+from enginesmith_contract.backends import Backend
 
 Shape = tuple[int, ...]
 Values = Mapping[str, np.ndarray]
@@ -36,6 +38,16 @@ class ExecutionContextAllocationStrategy(Enum):
 
 
 class IOutputAllocator:
+    """As the library's."""
+
+
+class ILogger:
+    """As the library's."""
+
+    INTERNAL_ERROR, ERROR, WARNING, INFO = range(4)
+
+
+def init_libnvinfer_plugins(_log: Any, _namespace: str) -> None:
     """As the library's."""
 
 
@@ -229,3 +241,52 @@ class FakeExecutionContext:
 def _array_at(address: int, shape: Shape, dtype: np.dtype) -> np.ndarray:
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     return np.frombuffer(ctypes.string_at(address, size), dtype).reshape(shape)
+
+
+class FakeLibrary:
+    """An NvInferLibrary and its module, which knows one plan."""
+
+    backend = Backend.TENSORRT
+    TensorLocation = TensorLocation
+    ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
+    IOutputAllocator = IOutputAllocator
+    ILogger = ILogger
+    init_libnvinfer_plugins = staticmethod(init_libnvinfer_plugins)
+
+    def __init__(self, device: FakeDevice, network: FakeNetwork, plan: bytes) -> None:
+        self._device = device
+        self._network = network
+        self._plan = plan
+
+    def version(self, _failure: type[Exception] = Exception) -> str:
+        return "10.6.0.26"
+
+    def load(self, _failure: type[Exception] = Exception) -> "FakeLibrary":
+        return self
+
+    def Runtime(self, log: Any) -> "FakeRuntime":
+        return FakeRuntime(self._device, self._network, self._plan, log)
+
+
+@dataclass
+class FakeRuntime:
+    """IRuntime."""
+
+    device: FakeDevice
+    network: FakeNetwork
+    plan: bytes
+    logger: Any
+
+    def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
+        said = ""
+        if self.device.sticky:
+            said = "Error Code 1: Cuda Runtime (an illegal memory access was encountered)"
+        elif plan != self.plan:
+            said = "Error Code 1: Serialization (Serialization assertion plan->header.size == blobSize failed.)"
+        elif len(plan) > self.device.free:
+            said = "Error Code 2: OutOfMemory (Requested size was 4096 bytes.)"
+        if said:
+            self.logger.log(ILogger.ERROR, said)
+            return None
+        self.device.allocate(len(plan))
+        return FakeEngine(self.network, self.device, self.logger)

@@ -6,7 +6,7 @@ it is for the instance's life, because recorded graphs know its address.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from enginesmith_runtime.engines.nvinfer_runs import Run
 __all__ = ["ActivationMemory", "Library", "ProfileContext", "create_context", "measure", "needed_activations"]
 
 # Where the library cannot bound an output whose size depends on the data.
-_UNBOUNDED_OUTPUT = 16 << 20
+_UNBOUNDED_OUTPUT: Final = 16 << 20
+
+# One fault makes the library say many things; the first tell the cause.
+_QUOTED_MESSAGES: Final = 5
 
 
 @dataclass(kw_only=True)
@@ -70,10 +73,10 @@ class Library:
         return list(values[point])
 
     def take_messages(self) -> tuple[str, ...]:
-        """Return what the library said since the last time, each once."""
-        said = tuple(dict.fromkeys(self.log.errors))
+        """Return the first of what the library said since the last time, each once and on one line."""
+        said = tuple(dict.fromkeys(" ".join(message.split()) for message in self.log.errors))
         self.log.errors.clear()
-        return said
+        return said[:_QUOTED_MESSAGES]
 
 
 class ProfileContext:

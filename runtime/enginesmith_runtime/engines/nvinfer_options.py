@@ -26,7 +26,7 @@ class ExecutionOptions:
 
     Attributes:
         cuda_graphs: of one instance; 0: none are recorded.
-        spin: whether a thread burns its CPU while it waits for the GPU, which saves some 20 us a request.
+        spin: whether a thread burns its CPU while it waits for the GPU, which saves the time that it takes to wake up.
         pinned_memory_limit: bytes of inputs and outputs of one instance, as much on the host as on the device.
         device_memory_limit: bytes of the engine and all its instances on the device; None: what the device has.
         weight_streaming_budget: bytes of streamable weights that stay on the device; None: what the library advises.
