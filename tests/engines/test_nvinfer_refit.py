@@ -11,12 +11,15 @@ import pytest
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.tensors import DType, TensorSpec
+from enginesmith_runtime.build.phases import PhaseProgress
 from enginesmith_runtime.engines.interface import BuildJob
+from enginesmith_runtime.engines.nvinfer_build import build_plan
 from enginesmith_runtime.engines.nvinfer_inspect import DeviceMemory, Inspection
 from enginesmith_runtime.engines.nvinfer_library import RTX_LIBRARY
 from enginesmith_runtime.engines.nvinfer_messages import create_logger
 from enginesmith_runtime.engines.nvinfer_refit import refit_plan
 from enginesmith_runtime.engines.tensorrt_backend import require_room
+from enginesmith_runtime.progress import SilentReporter
 
 MakeJob = Callable[..., BuildJob]
 Refit = Callable[..., dict[str, Any]]
@@ -65,6 +68,42 @@ def test_an_engine_that_was_not_built_for_it_is_refused(refit: Refit) -> None:
     with pytest.raises(BuildError) as refusal:
         refit("a", "b", refittable=False)
     assert refusal.value.reason == "RefitRefused"
+
+
+def test_a_plan_that_is_none_is_refused_in_the_library_s_place(tmp_path: Path) -> None:
+    module = _FAKE["create_fake_library"](RTX_LIBRARY.load().ILogger, keeps_refit=False)
+    base = tmp_path / "base"
+    base.write_bytes(b"no plan")
+    with pytest.raises(BuildError) as refusal:
+        refit_plan(module, create_logger(module), base, base, tmp_path / "target")
+    assert refusal.value.reason == "EngineUnreadable"
+
+
+def test_a_library_that_finds_no_memory_to_start_is_out_of_memory(make_job: MakeJob, tmp_path: Path) -> None:
+    module = RTX_LIBRARY.load()
+
+    class _Starved:
+        """TensorRT where another process holds the GPU: its constructor returns nothing, which pybind reports."""
+
+        def __init__(self, log: object) -> None:
+            logger: Any = log
+            logger.log(module.ILogger.ERROR, "CUDA initialization failure with error: 2")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    class _Library:
+        Builder = _Starved
+
+        def __getattr__(self, name: str) -> object:
+            found: object = getattr(module, name)
+            return found
+
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"never read")
+    job = make_job(model, (), ())
+    with pytest.raises(BuildOutOfMemoryError) as failure:
+        build_plan(_Library(), job, PhaseProgress(SilentReporter()))
+    assert failure.value.reason == "OutOfMemory"
+    assert "initialization failure" in failure.value.why
 
 
 def test_a_profile_beyond_the_free_memory_is_refused_with_both_figures(make_job: MakeJob, tmp_path: Path) -> None:

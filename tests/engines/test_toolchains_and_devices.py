@@ -98,6 +98,9 @@ def test_the_default_workspace_follows_the_model_s_size(size: int, want: int) ->
         ("current device only supports 14 multiprocessors but the engine file requires 98", "TooFewMultiprocessors"),
         ("IShuffleLayer p2o.Reshape.79: reshape changes volume", "ProfileRefused"),
         ("Error Code 2: OutOfMemory", "OutOfMemory"),
+        ("Requested amount of GPU memory (9000000000 bytes) could not be allocated.", "OutOfMemory"),
+        ("Out of memory error while finding fastest tactic for node", "OutOfMemory"),
+        ("CUDA initialization failure with error: 2", "OutOfMemory"),
         ("something that nobody has seen", "Other"),
     ],
 )

@@ -31,6 +31,8 @@ _GPU_STOP_SECONDS: Final = 3.0
 """The same for a build on a GPU: its context ends cleaner so, and what it has measured is kept for the next one."""
 _READ_BYTES: Final = 1 << 16
 _TAIL_CHARACTERS: Final = 2000
+_STARVED: Final = ("bad_alloc", "memoryerror", "out of memory", "cudaerrormemoryallocation")
+"""What libraries print, in whatever case, before they end the process for want of memory."""
 _TRACEBACK: Final = "Traceback (most recent call last)"
 _CHUNK_BYTES: Final = 1 << 16
 
@@ -160,7 +162,7 @@ def _interpret(code: int, answer_file: Path, said: str) -> ChildResult:
         raise answer.failure.to_error()
     if code == 0 and answer is not None and answer.result is not None:
         return answer.result
-    if "bad_alloc" in said or "MemoryError" in said:
+    if any(words in said.casefold() for words in _STARVED):
         raise BuildOutOfMemoryError(
             "the builder could not have the memory that it asked for",
             where="build",

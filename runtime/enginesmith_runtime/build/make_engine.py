@@ -41,6 +41,7 @@ __all__ = ["make_engine"]
 
 _UNHASHED = "0" * 64
 _OUT_OF_MEMORY = "OutOfMemory"
+_LONGEST_NOTE = 500
 
 
 def make_engine(job: ChildJob, reporter: Reporter, is_cancelled: Callable[[], bool]) -> ChildResult:
@@ -75,7 +76,7 @@ def make_engine(job: ChildJob, reporter: Reporter, is_cancelled: Callable[[], bo
         why = f"its answers differ from the model's: {refitted.verification.reason}"
     shutil.rmtree(job.output)
     Path(job.output).mkdir()
-    return work.build(f"built anew, for engine {base.manifest.engine_key[:12]} could not be refitted: {why}")
+    return work.build(f"built anew, for engine {base.manifest.engine_key[:12]} could not be refitted: {_shorten(why)}")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,12 @@ class _Work:
         self.reporter.end(status=verification.status.value)
         all_notes = (*notes, *built.notes)
         return draft.model_copy(update={"verification": verification, "timings": timings, "notes": all_notes})
+
+
+def _shorten(text: str) -> str:
+    """Return the beginning of a library's words: a note is part of the manifest, which every server reads."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_NOTE else f"{line[:_LONGEST_NOTE]}…"
 
 
 def _build_job(job: ChildJob, device: Hardware) -> BuildJob:

@@ -28,7 +28,7 @@ def success_message(manifest: Manifest) -> TerminationMessage:
         exit_code=ExitCode.OK,
         engine_key=manifest.engine_key,
         engine_digest=manifest.engine_digest,
-        message=manifest.verification.reason,
+        message="; ".join(part for part in (manifest.verification.reason, *manifest.notes) if part),
         build_seconds=manifest.timings.build_seconds,
         verification=manifest.verification.status,
         difference=max(differences, default=None),

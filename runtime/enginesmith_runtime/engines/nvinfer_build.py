@@ -76,12 +76,14 @@ def build_plan(
     log = create_logger(module)
     progress.phase(_PHASE, steps=_STEPS)
     plugins = install_plugins(module, log, job)
-    builder = module.Builder(log)
+    builder = _create_builder(module, log, job)
     facts = job.preparation.facts
     parsed = parse_network(module, builder, log, without_false_names(job.model, facts.inputs))
     _stop_if_cancelled(progress, 0)
     network = parsed.network
     config = configure(module, builder, job)
+    if job.request.options.version_compatible:
+        _carry_plugins(config, parsed.parser)
     add_profiles(builder, config, network, job.preparation.profiles, log)
     if adjust is not None:
         adjust(config)
@@ -123,6 +125,20 @@ def install_plugins(module: Any, log: Any, job: BuildJob) -> tuple[Path, ...]:  
     folder = job.output / PLUGIN_FOLDER
     folder.mkdir()
     return tuple(shutil.copyfile(library, folder / library.name) for library in job.plugins)
+
+
+def _create_builder(module: Any, log: Any, job: BuildJob) -> Any:  # noqa: ANN401 - the library has no types
+    try:
+        return module.Builder(log)
+    except (TypeError, RuntimeError) as error:  # pybind's words for a constructor that returned nothing
+        raise _translate_failure(log, job) from error
+
+
+def _carry_plugins(config: Any, parser: Any) -> None:  # noqa: ANN401 - the library has no types
+    """Put TensorRT's own plugins into a version-compatible plan, whose later runtime has them in another version."""
+    libraries = parser.get_used_vc_plugin_libraries()
+    if libraries:
+        config.plugins_to_serialize = libraries
 
 
 def _stop_if_cancelled(progress: ProgressSink, step: int) -> None:

@@ -4,14 +4,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pydantic import JsonValue
 
-from enginesmith_contract.errors import BuildError
-from enginesmith_runtime.engines.nvinfer_messages import create_logger
+from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError
+from enginesmith_runtime.engines.nvinfer_messages import Translation, create_logger, list_reasons, translate
 
 __all__ = ["INSPECTOR_FILE", "DeviceMemory", "Inspection", "deserialise_plan", "inspect_plan", "summarise_layers"]
 
@@ -45,30 +46,36 @@ class Inspection:
     memory: DeviceMemory
 
 
-def deserialise_plan(module: Any, runtime: Any, log: Any, plan: Path, *, host_code: bool) -> Any:  # noqa: ANN401 - untyped library
-    """Return the engine of a plan that this library has just built.
+def deserialise_plan(module: Any, log: Any, plan: Path, *, host_code: bool) -> Any:  # noqa: ANN401 - untyped library
+    """Return the engine of a plan that this library has built; it keeps its Runtime alive.
 
     Args:
         module: the library.
-        runtime: its Runtime, which must outlive the engine.
-        log: the runtime's logger.
+        log: a logger of the library.
         plan: the file.
         host_code: whether the plan carries host code (version-compatible ones do).
 
     Raises:
         BuildError: the library does not load it.
+        BuildOutOfMemoryError: there is no room for it.
     """
-    if host_code:
-        runtime.engine_host_code_allowed = True
-    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    engine = None
+    # Where no Runtime can be made, pybind finds its own words for a constructor that returned nothing.
+    with suppress(TypeError, RuntimeError):
+        runtime = module.Runtime(log)
+        if host_code:
+            runtime.engine_host_code_allowed = True
+        engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is not None:
         return engine
-    raise BuildError(
+    known = translate(log.errors, Translation("EngineUnreadable", "try another version of the library"))
+    kind = BuildOutOfMemoryError if known.reason == "OutOfMemory" else BuildError
+    raise kind(
         f"{module.__name__} does not load an engine that it has built",
         where=plan.name,
-        why=" | ".join(log.errors),
-        remedy="try another version of the library",
-        reason="EngineUnreadable",
+        why=" | ".join(list_reasons(log.errors)) or "it gave no reason",
+        remedy=known.remedy,
+        reason=known.reason,
     )
 
 
@@ -93,8 +100,7 @@ def inspect_plan(
         BuildError: the library does not load what it has built.
     """
     log = create_logger(module)
-    runtime = module.Runtime(log)
-    engine = deserialise_plan(module, runtime, log, plan, host_code=host_code)
+    engine = deserialise_plan(module, log, plan, host_code=host_code)
     inspector = engine.create_engine_inspector()
     text = inspector.get_engine_information(module.LayerInformationFormat.JSON)
     report.write_text(text, encoding="utf-8")

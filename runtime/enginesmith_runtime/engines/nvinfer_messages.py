@@ -5,6 +5,7 @@ do about them.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
 __all__ = ["MessageLog", "Translation", "create_logger", "list_reasons", "translate"]
@@ -47,7 +48,7 @@ class _Known(NamedTuple):
 _SAME_NAME: Final = "give dimensions of one name the same min, opt and max in spec.profiles"
 _REBUILD: Final = "build the engine for this GPU with the installed version"
 
-# Fragments of messages; the library concatenates them with numbers. Read in TensorRT 10.6 and 11.4 and for RTX 1.7.
+# Fragments of messages, in any case; the library adds numbers to them. Read in TensorRT 10.6, 11.4 and for RTX 1.7.
 _KNOWN: Final = (
     _Known("expecting compute", Translation("WrongDevice", _REBUILD)),
     _Known("which has compute capability", Translation("WrongDevice", "use a GPU that TensorRT for RTX supports")),
@@ -67,16 +68,27 @@ _KNOWN: Final = (
     _Known("optimization profile", Translation("ProfileRefused", "correct the shape ranges in spec.profiles")),
     _Known("Dimension mismatch for tensor", Translation("ProfileRefused", "correct the shape ranges in spec.profiles")),
     _Known("reshape changes volume", Translation("ProfileRefused", "give the model a shape that it can take")),
-    _Known("out of memory", Translation("OutOfMemory", "lower build.workspace, or use a GPU with more memory")),
-    _Known("OutOfMemory", Translation("OutOfMemory", "lower build.workspace, or use a GPU with more memory")),
+    *(
+        _Known(fragment, Translation("OutOfMemory", "lower build.workspace, or use a GPU with more free memory"))
+        for fragment in (
+            "out of memory",
+            "OutOfMemory",
+            "could not be allocated",
+            "insufficient memory",
+            "memory allocation fail",
+            # cudaErrorMemoryAllocation: not even a CUDA context had room.
+            "initialization failure with error: 2",
+        )
+    ),
 )
 
 
-def translate(messages: "deque[str]", otherwise: Translation) -> Translation:
-    """Return what is known of the first message that is known, else `otherwise`."""
+def translate(messages: Iterable[str], otherwise: Translation) -> Translation:
+    """Return what is known of the first message that is known, in whatever case, else `otherwise`."""
     for message in messages:
+        said = message.casefold()
         for known in _KNOWN:
-            if known.fragment in message:
+            if known.fragment.casefold() in said:
                 return known.translation
     return otherwise
 

@@ -31,8 +31,7 @@ def refit_plan(module: Any, log: Any, base: Path, model: Path, target: Path) -> 
     Raises:
         BuildError: `RefitRefused`, with the library's words and the weights that are missing.
     """
-    runtime = module.Runtime(log)
-    engine = deserialise_plan(module, runtime, log, base, host_code=False)
+    engine = deserialise_plan(module, log, base, host_code=False)
     if not engine.refittable:
         raise _refused(log, "the engine was not built to be refitted")
     refitter = module.Refitter(engine, log)
