@@ -9,7 +9,6 @@ import yaml
 
 from enginesmith_contract.backends import Backend, Toolchain
 from enginesmith_contract.matrix.load import load_matrix
-from enginesmith_contract.pull_request import PullableEngine
 from enginesmith_operator.api.engine_build import EngineBuild
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.load import load_documents
@@ -22,13 +21,15 @@ from enginesmith_operator.objects.engine_build import engine_build
 from enginesmith_operator.objects.jobs import JobLimits
 from enginesmith_operator.objects.preparation_job import preparation_job
 from enginesmith_operator.objects.services import engine_service, headless_service, target_service
-from enginesmith_operator.objects.serving_pods import ReadyEngine, ServingPods, serving_pods
+from enginesmith_operator.objects.serving_notes import ServingNotes
+from enginesmith_operator.objects.serving_pods import ServingPods, serving_pods
 from enginesmith_operator.objects.stores import store_uri
 from enginesmith_operator.planning.hardware import NodeFacts, read_node
 from enginesmith_operator.planning.label_mapping import load_label_mapping
 from enginesmith_operator.planning.node_object import NodeObject
 from enginesmith_operator.planning.plan import Plan, TargetPlan, plan
 from enginesmith_operator.planning.preparation import preparation_job_request
+from enginesmith_operator.planning.rollout_state import EngineState, ServableEngine, WantedEngine
 from enginesmith_operator.planning.snapshot import NodeClass, Observed
 
 Object = dict[str, Any]
@@ -102,30 +103,17 @@ def plan_engine(engine: InferenceEngine, **fields: Any) -> Plan:  # noqa: ANN401
     return plan(engine, Observed(matrix=load_matrix(), **(plain | fields)), NOW)
 
 
+def servable(target: TargetPlan) -> tuple[ServableEngine, ...]:
+    """The engines of a target, as if all were stored."""
+    return tuple(WantedEngine.from_plan(one, EngineState.STORED, digest="cd" * 32).servable for one in target.engines)
+
+
 def pods_of(engine: InferenceEngine, target: TargetPlan, **fields: Any) -> ServingPods:  # noqa: ANN401 - as above
     """The pods of a target all of whose engines are stored; keywords are arguments of `serving_pods`."""
     store = engine.spec.store or DEFAULT_STORE
-    assert target.deployment is not None
-    ready = [
-        ReadyEngine(
-            engine=PullableEngine(
-                engine_key=one.engine_key,
-                engine_digest="cd" * 32,
-                product=one.hardware.product,
-                mig_profile=one.hardware.mig_profile,
-                arch=one.hardware.arch,
-            ),
-            pins=one.pins,
-        )
-        for one in target.engines
-        if one.engine_key
-    ]
-    plain = {
-        "toolchain": target.engines[0].toolchain,
-        "store": store,
-        "store_uri": store_uri(store, engine.metadata.namespace or ""),
-    }
-    return serving_pods(engine, target.deployment, ready, **(plain | fields))
+    plain: dict[str, Any] = {"store": store, "store_uri": store_uri(store, engine.metadata.namespace or "")}
+    (spec,) = [one for one in engine.spec.targets if one.name == target.name]
+    return serving_pods(engine, spec, servable(target), **(plain | fields))
 
 
 def as_build(made: Object) -> EngineBuild:
@@ -153,7 +141,10 @@ def object_set(engine: InferenceEngine) -> list[Object]:
         if target.deployment is None:
             continue
         serves = target.deployment.replicas if target.deployment.serves else 0
-        made += [deployment(engine, pods_of(engine, target), replicas=serves), target_service(engine, target.name)]
+        notes = ServingNotes(engines=servable(target))
+        pods = pods_of(engine, target, avoid_nodes=target.deployment.avoid_nodes)
+        made.append(deployment(engine, pods, notes=notes, replicas=serves))
+        made.append(target_service(engine, target.name))
         if needs_budget(specs[target.name]):
             made.append(disruption_budget(engine, target.name))
         if needs_autoscaler(specs[target.name]):

@@ -9,15 +9,23 @@ import pytest
 from tests.objects.conftest import DIGEST, ONNXRUNTIME_IMAGE, plan_engine, pods_of
 
 from enginesmith_operator.api.inference_engine import InferenceEngine
-from enginesmith_operator.objects.deployment import Strategy, deployment, keep_template
+from enginesmith_operator.objects import deployment as module
+from enginesmith_operator.objects.deployment import keep_template
 from enginesmith_operator.objects.labels import INPUTS, TEMPLATE
+from enginesmith_operator.objects.serving_notes import ServingNotes, read_notes
 from enginesmith_operator.objects.serving_pods import ServingPods
+from enginesmith_operator.planning.rollout_state import Strategy
 
 MakeEngine = Callable[..., InferenceEngine]
 L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
 ADA = {"name": "ada", "gpu": {"computeCapability": "8.9"}}
 ON_L4 = {"name": "ort", "backend": "onnxruntime", "gpu": {"product": "NVIDIA-L4"}}
 ON_ADA = {"name": "ort", "backend": "onnxruntime", "gpu": {"computeCapability": "8.9"}}
+
+
+def deployment(engine: InferenceEngine, pods: ServingPods, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - as there
+    """The object, with the notes that belong to its pods."""
+    return module.deployment(engine, pods, notes=ServingNotes(avoid_nodes=pods.avoid_nodes), **fields)
 
 
 def _pods(engine: InferenceEngine) -> ServingPods:
@@ -136,7 +144,9 @@ def test_nodes_that_come_and_digests_learnt_later_restart_nothing_until_a_pod_wa
     made = deployment(engine, pods.model_copy(update={"avoid_nodes": ("old-driver",)}), replicas=2)
 
     assert made["metadata"]["annotations"][INPUTS] == live["metadata"]["annotations"][INPUTS]
-    assert keep_template(made, live)["spec"]["template"] == live["spec"]["template"]
+    kept = keep_template(made, live)
+    assert kept["spec"]["template"] == live["spec"]["template"]
+    assert read_notes(kept).avoid_nodes == ()
     assert keep_template(made, live, must_avoid=("old-driver",)) == made
 
 
@@ -145,7 +155,7 @@ def test_a_garbled_note_is_no_obstacle(make_engine: MakeEngine, noted: str) -> N
     engine = make_engine(targets=[L4])
     made = deployment(engine, _pods(engine), replicas=2)
     live = _of_an_older_release(made)
-    live["metadata"]["annotations"]["enginesmith.io/serving"] = noted
+    live["metadata"]["annotations"]["enginesmith.io/notes"] = noted
 
     assert keep_template(made, live, must_avoid=("a",)) == made
     assert keep_template(made, {}) == made

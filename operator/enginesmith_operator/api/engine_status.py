@@ -26,7 +26,9 @@ from enginesmith_operator.api.targets import MAX_TARGETS
 
 __all__ = [
     "MAX_ENGINES",
+    "MAX_NODES",
     "EngineStatus",
+    "ExcludedNode",
     "ModelStatus",
     "PreparationPhase",
     "PreparationStatus",
@@ -154,19 +156,37 @@ class TargetEngine(ApiModel):
 
 
 class RejectedEngine(ApiModel):
-    """An engine that was tried and will not be again until its inputs change.
+    """An engine that was tried, and is not again while its key is wanted.
 
     Attributes:
         key: of the engine.
         reason: one CamelCase word.
         message: the sentence of whoever rejected it.
-        node: where that was; omitted: everywhere.
+        node: where that was.
     """
 
     key: Sha256
     reason: _Reason
     message: _Message = ""
-    node: Annotated[str, Field(max_length=253)] | None = None
+    node: Annotated[str, Field(max_length=253)] = ""
+
+
+class ExcludedNode(ApiModel):
+    """A node that refused an engine; it is tried again once its GPU, partitions or driver change.
+
+    Attributes:
+        name: of the node.
+        reason: one CamelCase word.
+        message: the sentence of the pod that refused.
+        fingerprint: of what was known of the node when it refused.
+        key: of the engine; omitted: whichever.
+    """
+
+    name: Annotated[str, Field(max_length=253)]
+    reason: _Reason
+    message: _Message = ""
+    fingerprint: Annotated[str, Field(max_length=64)] = ""
+    key: Sha256 | None = None
 
 
 class TargetStatus(ApiModel):
@@ -182,8 +202,8 @@ class TargetStatus(ApiModel):
         desired: keys of the engines that are to serve.
         serving: keys of the engines that do.
         rejected: engines that were tried and refused.
+        excluded: nodes that refused an engine of this target.
         nodes: that its pods are on, the first in order of their names.
-        excluded_nodes: that refused an engine of this target.
         replicas: pods that are wanted; omitted: an autoscaler decides.
         ready_replicas: pods that answer.
         since: when `phase` last changed.
@@ -198,8 +218,8 @@ class TargetStatus(ApiModel):
     desired: Annotated[tuple[Sha256, ...], Field(max_length=MAX_ENGINES)] = ()
     serving: Annotated[tuple[Sha256, ...], Field(max_length=MAX_ENGINES)] = ()
     rejected: Annotated[tuple[RejectedEngine, ...], Field(max_length=MAX_ENGINES)] = ()
+    excluded: Annotated[tuple[ExcludedNode, ...], Field(max_length=MAX_NODES)] = ()
     nodes: Annotated[tuple[KubernetesName, ...], Field(max_length=MAX_NODES)] = ()
-    excluded_nodes: Annotated[tuple[KubernetesName, ...], Field(max_length=MAX_NODES)] = ()
     replicas: Annotated[int, Field(ge=0)] | None = None
     ready_replicas: Annotated[int, Field(ge=0)] = 0
     since: Timestamp | None = None

@@ -8,7 +8,6 @@ Startup and readiness ask for the model, so Ready means that an inference succee
 
 import json
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from hashlib import sha256
 from math import ceil
 from typing import Any, Final
@@ -19,7 +18,7 @@ from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.objects.labels import (
     INPUTS,
-    SERVING_INPUTS,
+    NOTES,
     TEMPLATE,
     Component,
     object_labels,
@@ -36,6 +35,7 @@ from enginesmith_operator.objects.pods import (
     request_variable,
     resources_of,
 )
+from enginesmith_operator.objects.serving_notes import ServingNotes, read_notes
 from enginesmith_operator.objects.serving_pods import (
     ENGINES_MOUNT,
     GRPC_PORT,
@@ -49,8 +49,9 @@ from enginesmith_operator.objects.stores import (
     store_mounts,
     store_volumes,
 )
+from enginesmith_operator.planning.rollout_state import Strategy
 
-__all__ = ["PULL_CONTAINER", "SERVER_CONTAINER", "Strategy", "deployment", "keep_template"]
+__all__ = ["PULL_CONTAINER", "SERVER_CONTAINER", "deployment", "keep_template"]
 
 PULL_CONTAINER: Final = "pull"
 SERVER_CONTAINER: Final = "server"
@@ -65,25 +66,20 @@ _STARTUP_SECONDS: Final = 3600
 _OLD_REVISIONS: Final = 3
 
 
-class Strategy(StrEnum):
-    """How new pods replace old ones.
-
-    `SURGE` starts a new pod beside the old ones, which takes a free GPU; `REPLACE` ends an old one first, which takes
-    none.
-    """
-
-    SURGE = "surge"
-    REPLACE = "replace"
-
-
 def deployment(
-    engine: InferenceEngine, pods: ServingPods, *, replicas: int | None, strategy: Strategy = Strategy.SURGE
+    engine: InferenceEngine,
+    pods: ServingPods,
+    *,
+    notes: ServingNotes,
+    replicas: int | None,
+    strategy: Strategy = Strategy.SURGE,
 ) -> dict[str, Any]:
     """Return the object to apply.
 
     Args:
         engine: that owns it, as the cluster has it.
         pods: what it runs.
+        notes: what it remembers.
         replicas: None: an autoscaler owns the number.
         strategy: how new pods replace old ones; no reason to restart any.
     """
@@ -102,9 +98,7 @@ def deployment(
             "annotations": {
                 INPUTS: pods.inputs_hash(),
                 TEMPLATE: _template_hash(template),
-                SERVING_INPUTS: json.dumps(
-                    {"engines": pods.engine_keys, "image": pods.image, "avoidNodes": pods.avoid_nodes}
-                ),
+                NOTES: notes.to_json().decode(),
             },
             "ownerReferences": [controller_reference(engine)],
         },
@@ -135,18 +129,13 @@ def keep_template(desired: dict[str, Any], live: Mapping[str, Any], must_avoid: 
     wanted = desired["metadata"]["annotations"]
     if noted.get(INPUTS) != wanted[INPUTS] or noted.get(TEMPLATE) in {None, wanted[TEMPLATE]}:
         return desired
-    if not frozenset(must_avoid) <= _avoided(noted):
+    running, told = read_notes(live), read_notes(desired)
+    if not frozenset(must_avoid) <= frozenset(running.avoid_nodes):
         return desired
-    kept = {name: noted[name] for name in (TEMPLATE, SERVING_INPUTS) if name in noted}
+    notes = told.model_copy(update={"avoid_nodes": running.avoid_nodes})
+    kept = {TEMPLATE: noted[TEMPLATE], NOTES: notes.to_json().decode()}
     metadata = desired["metadata"] | {"annotations": wanted | kept}
     return desired | {"metadata": metadata, "spec": desired["spec"] | {"template": live["spec"]["template"]}}
-
-
-def _avoided(noted: Mapping[str, str]) -> frozenset[str]:
-    try:
-        return frozenset(json.loads(noted.get(SERVING_INPUTS, "{}")).get("avoidNodes", ()))
-    except (ValueError, AttributeError, TypeError):
-        return frozenset()
 
 
 def _pod(pods: ServingPods) -> JsonObject:

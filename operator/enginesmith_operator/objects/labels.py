@@ -11,7 +11,7 @@ __all__ = [
     "INPUTS",
     "MANAGED_BY",
     "MANAGER",
-    "SERVING_INPUTS",
+    "NOTES",
     "TARGET",
     "TEMPLATE",
     "Component",
@@ -32,8 +32,8 @@ INPUTS: Final = "enginesmith.io/inputs"
 """Annotation: hash of what a Deployment's pods were made of; see `deployment.keep_template`."""
 TEMPLATE: Final = "enginesmith.io/template"
 """Annotation: hash of a Deployment's template as the operator wrote it, without the API server's defaults."""
-SERVING_INPUTS: Final = "enginesmith.io/serving"
-"""Annotation: the engines, image and nodes to avoid that a Deployment's pods were made of, as JSON."""
+NOTES: Final = "enginesmith.io/notes"
+"""Annotation: see `serving_notes`."""
 
 
 class Component(StrEnum):

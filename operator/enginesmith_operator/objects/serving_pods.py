@@ -6,24 +6,24 @@ hash, so that nothing but a reason restarts a server: no new release of the oper
 
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final
 
-from enginesmith_contract.backends import Backend, Toolchain
-from enginesmith_contract.pull_request import PullableEngine, PullRequest
+from enginesmith_contract.backends import Backend
+from enginesmith_contract.pull_request import PullRequest
 from enginesmith_contract.record import Record
 from enginesmith_contract.serve_request import ModelOptions, ServerOptions
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.pod_template import PodTemplate
 from enginesmith_operator.api.store import StoreSpec
+from enginesmith_operator.api.targets import GpuSpec, TargetSpec
 from enginesmith_operator.planning.cloud_labels import LabelPin
-from enginesmith_operator.planning.desired import Deployment
+from enginesmith_operator.planning.rollout_state import ServableEngine
 
 __all__ = [
     "ENGINES_MOUNT",
     "GRPC_PORT",
     "HEALTH_PORT",
     "METRICS_PORT",
-    "ReadyEngine",
     "ServingPods",
     "serving_pods",
 ]
@@ -90,19 +90,11 @@ class ServingPods(Record):
         return sha256(self.model_copy(update={"pull": pull, "avoid_nodes": ()}).to_json()).hexdigest()[:20]
 
 
-class ReadyEngine(NamedTuple):
-    """An engine that the store has, and the labels of the nodes that it is for."""
-
-    engine: PullableEngine
-    pins: tuple[LabelPin, ...]
-
-
 def serving_pods(  # noqa: PLR0913 - one value for each part of the pods, by keyword
     engine: InferenceEngine,
-    planned: Deployment,
-    engines: Iterable[ReadyEngine],
+    target: TargetSpec,
+    engines: Iterable[ServableEngine],
     *,
-    toolchain: Toolchain,
     store: StoreSpec,
     store_uri: str,
     avoid_nodes: Iterable[str] = (),
@@ -111,25 +103,25 @@ def serving_pods(  # noqa: PLR0913 - one value for each part of the pods, by key
 
     Args:
         engine: the document.
-        planned: of the target.
-        engines: that the pods choose from; nodes of other products get no pod.
-        toolchain: of the engines, with its image.
+        target: of it.
+        engines: at least one, all of one toolchain; nodes of other products get no pod.
         store: how pods reach it.
         store_uri: what they are told.
-        avoid_nodes: beside the plan's; nodes that refused an engine.
+        avoid_nodes: that have the right label and will not do.
     """
+    ready = sorted(engines, key=lambda one: one.device)
+    toolchain = ready[0].toolchain
     if toolchain.image is None:
         raise ValueError(f"the toolchain {toolchain.name} has no image")
-    serving = engine.spec.serving
-    ready = sorted(engines, key=lambda one: (one.engine.product or "", one.engine.mig_profile or "", one.engine.arch))
     pins = {(pin.label, pin.value): pin for one in ready for pin in one.pins}
+    serving = engine.spec.serving
     return ServingPods(
         pull=PullRequest(
             store=store_uri,
             backend=toolchain.backend,
             engines=tuple(one.engine for one in ready),
             into=ENGINES_MOUNT,
-            model=ModelOptions(name=engine.metadata.name, target=planned.target, instances=serving.instances),
+            model=ModelOptions(name=engine.metadata.name, target=target.name, instances=serving.instances),
             server=ServerOptions(
                 address=f"0.0.0.0:{GRPC_PORT}",
                 metrics_address=f"0.0.0.0:{METRICS_PORT}",
@@ -141,10 +133,10 @@ def serving_pods(  # noqa: PLR0913 - one value for each part of the pods, by key
         ),
         image=toolchain.image,
         store=store,
-        resource=planned.resource if planned.gpus else None,
-        gpus=planned.gpus,
+        resource=ready[0].resource,
+        gpus=(target.gpu or GpuSpec()).count if ready[0].resource else 0,
         pins=tuple(pins[key] for key in sorted(pins)),
-        avoid_nodes=tuple(sorted({*planned.avoid_nodes, *avoid_nodes})),
+        avoid_nodes=tuple(sorted(set(avoid_nodes))),
         archs=tuple(sorted({one.engine.arch for one in ready})),
         template=engine.spec.pod_template,
     )

@@ -1,0 +1,237 @@
+"""What a rollout looks at, and what it decides: values of one target."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
+
+from enginesmith_contract.backends import Toolchain
+from enginesmith_contract.pull_request import PullableEngine
+from enginesmith_contract.record import Record
+from enginesmith_operator.api.engine_status import ExcludedNode, RejectedEngine, TargetPhase
+from enginesmith_operator.api.serving import WhenFull
+from enginesmith_operator.planning.cloud_labels import LabelPin
+from enginesmith_operator.planning.plan import EnginePlan
+
+__all__ = [
+    "EngineState",
+    "PodTrouble",
+    "RolloutDecision",
+    "RolloutState",
+    "RunningPods",
+    "ServableEngine",
+    "Strategy",
+    "Trouble",
+    "WantedEngine",
+]
+
+
+class Strategy(StrEnum):
+    """How new pods replace old ones.
+
+    `SURGE` starts a new pod beside the old ones, which takes a free GPU; `REPLACE` ends an old one first, which takes
+    none.
+    """
+
+    SURGE = "surge"
+    REPLACE = "replace"
+
+
+class ServableEngine(Record):
+    """An engine that the store has, or had when it last served.
+
+    Attributes:
+        pins: labels of the nodes that it is for.
+        toolchain: with the image that loads it.
+        resource: extended resource that its pods ask for; None: none.
+    """
+
+    engine: PullableEngine
+    pins: tuple[LabelPin, ...] = ()
+    toolchain: Toolchain
+    resource: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Return the engine's key."""
+        return self.engine.engine_key
+
+    @property
+    def device(self) -> tuple[str, str, str]:
+        """Return what the engine is for: product, slice and architecture."""
+        return self.engine.product or "", self.engine.mig_profile or "", self.engine.arch
+
+
+class EngineState(StrEnum):
+    """How far a wanted engine is. `PENDING`: its key is not known yet; `QUEUED`: its build waits for a node."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    BUILDING = "building"
+    STORED = "stored"
+    FAILED = "failed"
+
+
+class WantedEngine(Record):
+    """One engine of the plan.
+
+    Attributes:
+        servable: its key is empty while the state is `PENDING`.
+        nodes: that may serve it, by name; of a node class that has no node now, "class <name>".
+        waits_since: when its build's pod was first found to fit no node; None: it was not.
+        message: why it failed or waits, as a sentence.
+    """
+
+    servable: ServableEngine
+    state: EngineState
+    nodes: tuple[str, ...] = ()
+    waits_since: datetime | None = None
+    message: str = ""
+
+    @classmethod
+    def from_plan(
+        cls,
+        planned: EnginePlan,
+        state: EngineState,
+        *,
+        digest: str | None = None,
+        waits_since: datetime | None = None,
+        message: str = "",
+    ) -> Self:
+        """Return an engine of a plan.
+
+        Args:
+            planned: by the plan.
+            state: how far it is; without a key it is pending whatever this says.
+            digest: of the stored engine.
+            waits_since: when its build's pod was first found to fit no node.
+            message: why it failed or waits.
+        """
+        hardware = planned.hardware
+        engine = PullableEngine(
+            engine_key=planned.engine_key or "",
+            engine_digest=digest,
+            product=hardware.product,
+            mig_profile=hardware.mig_profile,
+            arch=hardware.arch,
+        )
+        return cls(
+            servable=ServableEngine(
+                engine=engine, pins=planned.pins, toolchain=planned.toolchain, resource=planned.resource
+            ),
+            state=state if planned.engine_key else EngineState.PENDING,
+            nodes=planned.nodes,
+            waits_since=waits_since,
+            message=message,
+        )
+
+
+class Trouble(StrEnum):
+    """What is wrong with a pod.
+
+    `REFUSED_NODE`: the engine does not fit this node (another GPU than its label says, no GPU, an older driver).
+    `REFUSED_ENGINE`: the engine itself is wrong (not what was built, wrong answers): it is wrong everywhere.
+    `CRASHING`: its server ended several times for another reason.
+    """
+
+    REFUSED_NODE = "refusedNode"
+    REFUSED_ENGINE = "refusedEngine"
+    CRASHING = "crashing"
+
+
+class PodTrouble(Record):
+    """One pod of the target's newest template that does not serve.
+
+    Attributes:
+        engine_key: that it took; None: none fits the GPU that it found.
+        message: the pod's own sentence.
+    """
+
+    trouble: Trouble
+    node: str
+    engine_key: str | None = None
+    reason: str
+    message: str
+
+
+class RunningPods(Record):
+    """A target's Deployment and its pods.
+
+    Attributes:
+        engines: that its template lists; empty: its notes cannot be read.
+        replicas: that its specification asks for.
+        updated_ready: pods of the newest template that are Ready.
+        ready: pods of any template that are Ready.
+        is_settled: no pod of an older template is left, and the controller has seen the newest.
+        unschedulable_since: when a pod of the newest template was first found to fit no node; None: all have one.
+        troubles: of pods of the newest template.
+    """
+
+    engines: tuple[ServableEngine, ...]
+    replicas: int = 0
+    strategy: Strategy = Strategy.SURGE
+    updated_ready: int = 0
+    ready: int = 0
+    is_settled: bool = False
+    unschedulable_since: datetime | None = None
+    troubles: tuple[PodTrouble, ...] = ()
+
+
+class RolloutState(Record):
+    """All that a rollout looks at.
+
+    Attributes:
+        refusal: why the target has no plan; empty: it has one.
+        wanted: engines of the plan, one for each product.
+        served: engines that served last, all of one toolchain; empty: none ever did.
+        running: None: there is no Deployment.
+        rejected: from the status.
+        excluded: from the status.
+        nodes: fingerprint of every node that may serve a wanted engine, by name: changes when its GPU or driver do.
+        replicas: wanted; None: an autoscaler owns the number.
+        fewest_replicas: that an autoscaler starts from.
+        serves: False for a standby while a target before it serves.
+    """
+
+    refusal: str = ""
+    wanted: tuple[WantedEngine, ...] = ()
+    served: tuple[ServableEngine, ...] = ()
+    running: RunningPods | None = None
+    rejected: tuple[RejectedEngine, ...] = ()
+    excluded: tuple[ExcludedNode, ...] = ()
+    nodes: Mapping[str, str] = {}
+    replicas: int | None = 1
+    fewest_replicas: int = 1
+    serves: bool = True
+    when_full: WhenFull = WhenFull.WAIT
+
+
+class RolloutDecision(Record):
+    """What the target's Deployment is to be.
+
+    Attributes:
+        run: engines that its template lists, all of one toolchain; empty: no Deployment is made, and the template of
+            one that is there stays.
+        replicas: None: not ours to set.
+        served: engines that serve now or served last: where a failed rollout goes back to.
+        must_avoid: nodes that refused; pods keep away from them.
+        reason: one CamelCase word.
+        message: one line.
+        look_again_seconds: after which time alone may change the decision; None: never.
+    """
+
+    run: tuple[ServableEngine, ...] = ()
+    replicas: int | None = 0
+    strategy: Strategy = Strategy.SURGE
+    served: tuple[ServableEngine, ...] = ()
+    rejected: tuple[RejectedEngine, ...] = ()
+    excluded: tuple[ExcludedNode, ...] = ()
+    phase: TargetPhase
+    reason: str
+    message: str
+    look_again_seconds: float | None = None
+
+    @property
+    def must_avoid(self) -> tuple[str, ...]:
+        """Return the names of nodes that refused."""
+        return tuple(sorted({one.name for one in self.excluded}))

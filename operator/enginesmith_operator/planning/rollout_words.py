@@ -1,0 +1,130 @@
+"""What a rollout says: phase, reason and one line, the same for the same state."""
+
+from typing import Final, NamedTuple
+
+from enginesmith_contract.keys import NAME_KEY_LENGTH
+from enginesmith_operator.api.engine_status import TargetPhase
+from enginesmith_operator.planning.rollout_state import EngineState, RolloutState, RunningPods, ServableEngine
+from enginesmith_operator.planning.rollout_trials import Trials
+
+__all__ = [
+    "GOES_IDLE",
+    "MAKES_ROOM",
+    "REPLACES",
+    "STANDS_BY",
+    "Words",
+    "list_engines",
+    "nothing_runs",
+    "rolled_back",
+    "rolls",
+    "serves_fewer",
+    "serves_well",
+    "waits_for_gpu",
+]
+
+Engines = tuple[ServableEngine, ...]
+
+
+class Words(NamedTuple):
+    """What a target's status says.
+
+    Attributes:
+        reason: one CamelCase word.
+        message: one line.
+    """
+
+    phase: TargetPhase
+    reason: str
+    message: str
+
+
+STANDS_BY: Final = Words(TargetPhase.STANDBY, "TargetBeforeServes", "a target before this one serves")
+GOES_IDLE: Final = Words(TargetPhase.IDLE, "NoReplicas", "0 replicas are asked for")
+MAKES_ROOM: Final = Words(
+    TargetPhase.BUILDING,
+    "MadeRoom",
+    "no GPU is free: one serving replica makes room for the build (rollout.whenFull: replace)",
+)
+REPLACES: Final = Words(
+    TargetPhase.ROLLING_OUT,
+    "Replacing",
+    "no GPU is free: one serving replica at a time makes room (rollout.whenFull: replace)",
+)
+_GOES_ON: Final = "the engine that served goes on"
+
+
+def list_engines(engines: Engines) -> str:
+    """Return engines as a list for people: `NVIDIA-L4 0123456789abcdef0123`."""
+    return ", ".join(f"{_device(one)} {one.key[:NAME_KEY_LENGTH]}" for one in engines)
+
+
+def rolls(reason: str, message: str) -> Words:
+    """Say that new pods are on their way."""
+    return Words(TargetPhase.ROLLING_OUT, reason, message)
+
+
+def rolled_back(trials: Trials) -> Words:
+    """Say what was rejected, and that the engine before it serves."""
+    first = trials.out[0]
+    message = f"{_GOES_ON}, since {first.key[:NAME_KEY_LENGTH]} was rejected on {first.node}: {first.message}"
+    return Words(TargetPhase.SERVING, "RolledBack", message)
+
+
+def waits_for_gpu(running: RunningPods) -> Words:
+    """Say that a pod fits no node."""
+    message = "no GPU is free for a new pod"
+    if running.ready:
+        message += "; the old ones go on (rollout.whenFull: replace would end one first)"
+    return Words(TargetPhase.WAITING_FOR_GPU, "NoFreeGPU", message)
+
+
+def serves_fewer(running: RunningPods, total: int, *, is_full: bool) -> Words:
+    """Say that fewer replicas serve than should."""
+    message = f"{running.ready} of {total} replicas are ready"
+    if is_full:
+        return Words(TargetPhase.SERVING, "NoFreeGPU", f"{message}; no GPU is free for another")
+    return Words(TargetPhase.SERVING, "FewerReplicas", message)
+
+
+def serves_well(state: RolloutState, trials: Trials, run: Engines) -> Words:
+    """Say that it serves, and what of the wanted it does not serve."""
+    keys = {one.key for one in run}
+    outdated = [one for one in state.wanted if one.servable.key not in keys]
+    failed = [one for one in outdated if one.state is EngineState.FAILED]
+    if trials.out and outdated:
+        return rolled_back(trials)
+    if state.refusal:
+        return Words(TargetPhase.SERVING, "NoPlan", f"{_GOES_ON}; {state.refusal}")
+    if failed:
+        return Words(TargetPhase.SERVING, "BuildFailed", f"{_GOES_ON}; {failed[0].message}")
+    if any(one.state is not EngineState.STORED for one in outdated):
+        return Words(TargetPhase.SERVING, "BuildingNext", f"{list_engines(run)}; the next one is on its way")
+    if outdated:
+        more = ", ".join(_device(one.servable) for one in outdated)
+        message = f"{list_engines(run)}; the engine for {more} is ready for when a pod needs the place"
+        return Words(TargetPhase.SERVING, "Serving", message)
+    return Words(TargetPhase.SERVING, "Serving", list_engines(run))
+
+
+def nothing_runs(state: RolloutState, trials: Trials, *, full: bool) -> Words:
+    """Say why the target does not serve, first the cause that a person can do something about."""
+    if state.refusal:
+        return Words(TargetPhase.REFUSED, "NoPlan", state.refusal)
+    if trials.out:
+        first = trials.out[0]
+        return Words(TargetPhase.FAILED, first.reason, f"{first.node}: {first.message}")
+    failed = [one for one in state.wanted if one.state is EngineState.FAILED]
+    if failed:
+        return Words(TargetPhase.FAILED, "BuildFailed", failed[0].message)
+    if not state.wanted or any(one.state is EngineState.PENDING for one in state.wanted):
+        return Words(TargetPhase.PREPARING, "Preparing", "the model is being prepared")
+    if full:
+        said = next((one.message for one in state.wanted if one.waits_since is not None and one.message), "")
+        return Words(TargetPhase.WAITING_FOR_GPU, "NoFreeGPU", said or "no GPU is free for the build")
+    stored = sum(one.state is EngineState.STORED for one in state.wanted)
+    return Words(TargetPhase.BUILDING, "Building", f"{stored} of {len(state.wanted)} engines are stored")
+
+
+def _device(one: ServableEngine) -> str:
+    product, profile, arch = one.device
+    return " ".join(part for part in (product or f"CPU {arch}", profile) if part)
