@@ -87,8 +87,9 @@ def test_one_inference_that_fails_fails_the_build(job: ChildJob, monkeypatch: py
     assert failure.value.reason == "InferenceFailed"
 
 
-def test_a_device_that_breaks_is_no_fault_of_the_model(job: ChildJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    _fail(monkeypatch, job, "infer", _refused("DeviceFailed", DeviceFailedError))
+@pytest.mark.parametrize("at", ["load", "infer"])
+def test_a_device_that_breaks_is_no_fault_of_the_model(at: str, job: ChildJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fail(monkeypatch, job, at, _refused("DeviceFailed", DeviceFailedError))
     with pytest.raises(DeviceFailedError):
         make_engine(job, SilentReporter(), lambda: False)
 

@@ -214,6 +214,8 @@ def _verify(
     manifest = _local_manifest(job, draft)
     try:
         engine = loader(build_with.backend).load(manifest, Path(job.output), {})
+    except DeviceFailedError:
+        raise
     except EngineRefusedError as error:
         if build_with.needs_device or build_with.backend is Backend.ONNXRUNTIME:
             kind = BuildOutOfMemoryError if error.reason == _OUT_OF_MEMORY else BuildError

@@ -25,7 +25,7 @@ from enginesmith_runtime.engines.refitting import RefitBase
 from enginesmith_runtime.local_files.space import say_bytes
 
 if TYPE_CHECKING:
-    from enginesmith_runtime.engines.nvinfer_execution import Gpu
+    from enginesmith_runtime.engines.cuda_device import Gpu
 
 __all__ = ["TensorRtBuilder", "create_builder", "create_loader", "require_room"]
 
@@ -134,7 +134,7 @@ def require_room(job: BuildJob, inspection: Inspection) -> None:
 @contextmanager
 def _opened_gpu() -> "Iterator[Gpu]":
     """Give the GPU with its context current, which deserialising needs."""
-    from enginesmith_runtime.engines.nvinfer_execution import open_device  # noqa: PLC0415 - needs a driver
+    from enginesmith_runtime.engines.cuda_device import open_device  # noqa: PLC0415 - needs a driver
 
     try:
         gpu = open_device()
