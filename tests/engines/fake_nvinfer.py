@@ -181,6 +181,9 @@ class FakeExecutionContext:
             return False
         if target.recording is not None and (engine.refuses_capture or self._open_outputs()):
             target.invalid = True
+            # The worst that a refused recording may do to a context.
+            self._shapes.clear()
+            self._addresses.clear()
             engine.log.errors.append("operation not permitted when stream is capturing")
             return False
         if engine.device.sticky:

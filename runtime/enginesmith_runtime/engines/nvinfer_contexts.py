@@ -74,7 +74,9 @@ class Library:
 
     def take_messages(self) -> tuple[str, ...]:
         """Return the first of what the library said since the last time, each once and on one line."""
-        said = tuple(dict.fromkeys(" ".join(message.split()) for message in self.log.errors))
+        # In one step, since other instances' threads write meanwhile.
+        heard = tuple(self.log.errors)
+        said = tuple(dict.fromkeys(" ".join(message.split()) for message in heard))
         self.log.errors.clear()
         return said[:_QUOTED_MESSAGES]
 

@@ -154,7 +154,7 @@ class NvInferInstance(Instance):
             if not self._thread.entered:
                 self._gpu.enter()
             run = self._runs.get(key)
-            if run is None or self._reads_values:
+            if run is None:
                 run = self._prepare_run(key, inputs, profile, outputs, into)
             for name, view in run.feeds:
                 value = inputs[name]
@@ -170,6 +170,11 @@ class NvInferInstance(Instance):
             return _collect(run)
         except (CudaCallError, EnqueueRefusedError) as error:
             raise self._settle(error) from error
+
+    @property
+    def graph_count(self) -> int:
+        """How many forms of request have a graph at this moment."""
+        return 0 if self._graphs is None else len(self._graphs)
 
     @override
     def staging(self, name: str, shape: tuple[int, ...]) -> Array:
@@ -281,6 +286,7 @@ class NvInferInstance(Instance):
         self._clock += 1
         graphs.record(run, lambda: enqueue(run), self._clock)
         if run.graph is None:
+            # What state a refused recording leaves a context in is the library's secret.
             self._contexts[run.profile].bound = None
             # What the refusal left in the log must not be taken for the next failure's reason.
             self._library.take_messages()
