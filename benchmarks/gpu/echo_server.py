@@ -9,6 +9,7 @@ import threading
 from benchmarks.gpu.client import METHOD
 
 from enginesmith_runtime.server.grpc_transport import GrpcLimits, GrpcTransport
+from enginesmith_runtime.server.memory import keep_freed_memory
 from enginesmith_runtime.server.transport.interface import Answer, CallContext, Reply, UnaryMethod
 
 __all__: list[str] = []
@@ -25,6 +26,7 @@ def main() -> None:
         max_message_bytes=256 << 20, max_connection_age_seconds=None, grace_seconds=1, max_concurrent_calls=64
     )
     transport = GrpcTransport({METHOD: UnaryMethod(echo)}, limits)
+    keep_freed_memory()
     print(transport.start("127.0.0.1:0"), flush=True)
     threading.Event().wait()
 

@@ -24,6 +24,7 @@ from enginesmith_runtime.server.announcement import Endpoints
 from enginesmith_runtime.server.grpc_transport import GrpcLimits, GrpcTransport
 from enginesmith_runtime.server.health import HEALTH_SERVICE, HealthBoard
 from enginesmith_runtime.server.loading import Loading, load_model
+from enginesmith_runtime.server.memory import keep_freed_memory
 from enginesmith_runtime.server.metrics import start_metrics
 from enginesmith_runtime.server.protocol.errors import device_failed
 from enginesmith_runtime.server.protocol.infer import Inference, InferenceLimits
@@ -62,6 +63,7 @@ def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter
     try:
         endpoints = process.start()
         process.load(folder, reporter)
+        keep_freed_memory()
         announce(endpoints)
         stopping.end_at_once_after(None)
         stopping.begun.wait()

@@ -125,15 +125,20 @@ def _handler(method: Method) -> Any:  # noqa: ANN401 - the library has no types
 
 
 class _GrpcCallContext(CallContext):
-    def __init__(self, context: Any, *, may_run_here: bool) -> None:  # noqa: ANN401 - the library has no types
+    def __init__(self, context: Any, pending: "_Pending", *, may_run_here: bool) -> None:  # noqa: ANN401 - the library has no types
         remaining = context.time_remaining()
         super().__init__(None if remaining is None else time.monotonic() + remaining, may_run_here=may_run_here)
         self._context = context
+        self._pending = pending
 
     @property
     @override
     def cancelled(self) -> bool:
         return not self._context.is_active()
+
+    @override
+    def run_here(self, work: Callable[[], None]) -> None:
+        self._pending.run(work)
 
     @override
     def on_cancel(self, callback: Callable[[], None]) -> None:
@@ -142,30 +147,40 @@ class _GrpcCallContext(CallContext):
 
 
 class _Pending:
-    """The answer to come of one call; `reply` may be called before or after `wait`, from any thread."""
+    """The answer to come of one call; `run` and `reply` may be called before or after `wait`, from any thread."""
 
-    __slots__ = ("_answered", "_outcome")
+    __slots__ = ("_outcome", "_woken", "_work")
 
     def __init__(self) -> None:
         # A bare lock costs a fraction of an Event.
-        self._answered = threading.Lock()
-        self._answered.acquire()
+        self._woken = threading.Lock()
+        self._woken.acquire()
         self._outcome: Outcome | None = None
+        self._work: Callable[[], None] | None = None
 
     def reply(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        self._answered.release()
+        self._woken.release()
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Let the thread that waits do `work`, which replies."""
+        self._work = work
+        self._woken.release()
 
     def wait(self) -> Outcome:
-        self._answered.acquire()
-        assert self._outcome is not None  # noqa: S101 - the lock is released after it is set
+        self._woken.acquire()
+        if self._outcome is None:
+            assert self._work is not None  # noqa: S101 - the lock is released after one of them is set
+            self._work()
+            self._woken.acquire()
+        assert self._outcome is not None  # noqa: S101 - the same
         return self._outcome
 
 
-def _begin(call: Call, data: bytes, context: CallContext) -> _Pending:
+def _begin(call: Call, data: bytes, context: Any, *, may_run_here: bool) -> _Pending:  # noqa: ANN401 - untyped library
     pending = _Pending()
     try:
-        call(data, context, pending.reply)
+        call(data, _GrpcCallContext(context, pending, may_run_here=may_run_here), pending.reply)
     except ProtocolError as error:
         pending.reply(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an id and the log the rest
@@ -174,7 +189,7 @@ def _begin(call: Call, data: bytes, context: CallContext) -> _Pending:
 
 
 def _serve_unary(call: Call, data: bytes, context: Any) -> bytes:  # noqa: ANN401 - untyped library
-    outcome = _begin(call, data, _GrpcCallContext(context, may_run_here=True)).wait()
+    outcome = _begin(call, data, context, may_run_here=True).wait()
     if isinstance(outcome, Answer):
         if outcome.metadata:
             context.send_initial_metadata(outcome.metadata)
@@ -192,7 +207,7 @@ def _serve_stream(method: StreamMethod, requests: Iterator[bytes], context: Any)
         try:
             for data in requests:
                 room.acquire()
-                answers.put(_begin(method.call, data, _GrpcCallContext(context, may_run_here=False)))
+                answers.put(_begin(method.call, data, context, may_run_here=False))
         except grpc.RpcError:  # the client cancelled; the library raises its bare base class here
             return
         finally:

@@ -1,9 +1,9 @@
 """The instances of one model and the queue before them.
 
-A request that finds an instance idle runs on the thread that brought it, where the transport lets it: a hand-over to
-another thread costs as much as a small model. Otherwise it queues, oldest first, for the pool's own threads, one for
-each instance. A job whose client has gone or whose deadline has passed is never run. The queue is bounded: what cannot
-be run soon is refused at once, while the client still has time to go elsewhere.
+A request runs on the thread that brought it, where the transport lets it, at once or when an instance is free: a
+hand-over to another thread and back costs as much as a small model. Others run on the pool's own threads, one for each
+instance. The queue is one for both, oldest first. A job whose client has gone or whose deadline has passed is never
+run. The queue is bounded: what cannot be run soon is refused at once, while the client still has time to go elsewhere.
 """
 
 import logging
@@ -148,7 +148,10 @@ class InstancePool:
                 if self._refusal:
                     return
                 job, instance = self._waiting.popleft(), self._idle.pop()
-            self._run(job, instance)
+            if job.context.may_run_here:
+                self._hand_over(job, instance)
+            else:
+                self._run(job, instance)
             # The last reference to a large request must not live until the next one comes.
             del job
 
@@ -158,12 +161,24 @@ class InstancePool:
             job.run(instance)
         else:
             job.refuse(error)
+        self._free(instance)
+
+    def _free(self, instance: Instance) -> None:
+        """Give the instance to the oldest job that waits."""
         with self._changed:
-            self._idle.append(instance)
-            if self._refusal:
-                self._changed.notify_all()
-            elif self._waiting:
-                self._changed.notify()
+            following = self._waiting[0] if self._waiting else None
+            if following is None or not following.context.may_run_here:
+                self._idle.append(instance)
+                if self._refusal:
+                    self._changed.notify_all()
+                elif following is not None:
+                    self._changed.notify()
+                return
+            self._waiting.popleft()
+        self._hand_over(following, instance)
+
+    def _hand_over(self, job: Job, instance: Instance) -> None:
+        job.context.run_here(lambda: self._run(job, instance))
 
 
 def _reason_to_drop(context: CallContext) -> ProtocolError | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 from typing_extensions import override
 
 from enginesmith_contract.errors import DeviceFailedError, InferenceError, SpecError
@@ -13,7 +14,7 @@ from enginesmith_contract.protos.inference_pb2 import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
-from enginesmith_runtime.engines.interface import Array, Instance, no_device_memory
+from enginesmith_runtime.engines.interface import Array, DeviceArray, Instance, no_device_memory
 from enginesmith_runtime.server.instance_pool import Job
 from enginesmith_runtime.server.protocol.errors import (
     Code,
@@ -207,12 +208,16 @@ class _InferJob(Job):
 
     def _answer(self, instance: Instance, started_ns: int) -> Answer:
         plan, shared = self._plan, self._shared
-        read_ns = started_ns
+        inputs: dict[str, Array | DeviceArray] = {
+            name: _aligned(array, name, instance) for name, array in self._inputs.items()
+        }
         if shared is None:
-            outputs = instance.infer(self._inputs, profile=plan.profile, outputs=plan.output_names)
+            read_ns = time.perf_counter_ns()
+            outputs = instance.infer(inputs, profile=plan.profile, outputs=plan.output_names)
             inferred_ns, left = time.perf_counter_ns(), _NOTHING
         else:
-            inputs, places = {**self._inputs, **shared.read_inputs(instance)}, shared.device_places()
+            inputs |= shared.read_inputs(instance)
+            places = shared.device_places()
             read_ns = time.perf_counter_ns()
             outputs = instance.infer(inputs, profile=plan.profile, outputs=plan.output_names, into=places)
             inferred_ns = time.perf_counter_ns()
@@ -233,3 +238,16 @@ class _InferJob(Job):
         )
         plan.model.statistics.record_success(times, plan.batch)
         return Answer(body, plan.model.metadata)
+
+
+def _aligned(array: Array, name: str, instance: Instance) -> Array:
+    """Return `array`, or a copy where it does not start at a multiple of its elements' size.
+
+    The copy goes to the instance's own memory, where an engine on a GPU would copy it anyway.
+    """
+    if array.flags.aligned:
+        return array
+    staged = instance.staging(name, array.shape)
+    # As bytes: plain memory to plain memory, without the interpreter's lock.
+    staged.reshape(-1).view(np.uint8)[:] = array.reshape(-1).view(np.uint8)
+    return staged

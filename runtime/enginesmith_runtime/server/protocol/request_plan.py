@@ -26,6 +26,7 @@ from enginesmith_runtime.server.protocol.tensor_encoding import (
     describe_outputs,
     encode_tensor,
     fill_typed,
+    on_host,
     string_parameters,
 )
 from enginesmith_runtime.server.protocol.tensor_place import TensorPlace, read_place
@@ -72,7 +73,7 @@ class RequestPlan:
         )
         self._id = request.id
         self._streamed = streamed
-        self._heads: dict[tuple[tuple[int, ...], ...], bytes] = {}
+        self._heads: dict[tuple[tuple[int | str, ...], ...], bytes] = {}
 
     @property
     def shares_memory(self) -> bool:
@@ -96,19 +97,20 @@ class RequestPlan:
             outputs: all of them.
             left: sizes in bytes of those that were left in shared memory; they take no room in the answer.
         """
-        held = {name: array for name, array in outputs.items() if not isinstance(array, DeviceArray)}
         if self._typed:
             response = self._response(outputs, left)
-            fill_typed(response, held)
+            fill_typed(response, outputs)
             return response.SerializeToString()
-        shapes = (*(outputs[name].shape for name in self.output_names), tuple(left.values()))
+        shapes = (*[outputs[name].shape for name in self.output_names], *left.items())
         head = self._heads.get(shapes)
         if head is None:
             head = self._response(outputs, left).SerializeToString()
             # One entry: a plan's shapes are fixed, so an output's shape varies only where it depends on the values.
             self._heads = {shapes: head}
         # One content for each output, in their order: what lies elsewhere has an empty one.
-        contents = [b"" if spec.name in left else encode_tensor(held[spec.name], spec) for spec in self._outputs]
+        contents = [
+            b"" if spec.name in left else encode_tensor(on_host(outputs[spec.name]), spec) for spec in self._outputs
+        ]
         return join_raw_outputs(head, contents)
 
     def _response(self, outputs: Mapping[str, Array | DeviceArray], left: Mapping[str, int]) -> ModelInferResponse:

@@ -79,7 +79,8 @@ def read_raw(headers: Sequence[InputHeader], raw: Sequence[memoryview]) -> dict[
         raw: their contents.
 
     Returns:
-        C-contiguous, aligned arrays that may be views of `raw`: read only.
+        C-contiguous arrays that may be views of `raw`: read only. A view starts wherever the message put it, and may
+        not be aligned to its elements.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT naming the input.
@@ -197,8 +198,7 @@ def _from_raw(content: memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> 
         )
     array = np.frombuffer(content, dtype=spec.dtype.numpy).reshape(shape)
     check_values(array, spec)
-    # A view starts wherever the message put it; kernels may load whole vectors.
-    return array if array.flags.aligned else array.copy()
+    return array
 
 
 def _split_strings(content: memoryview, spec: TensorSpec, count: int) -> list[bytes]:

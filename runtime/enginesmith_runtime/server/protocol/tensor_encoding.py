@@ -10,7 +10,7 @@ from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import Array, DeviceArray
 from enginesmith_runtime.server.protocol.tensor_decoding import TYPED_FIELDS
 
-__all__ = ["describe_outputs", "encode_tensor", "fill_typed", "string_parameters"]
+__all__ = ["describe_outputs", "encode_tensor", "fill_typed", "on_host", "string_parameters"]
 
 
 def encode_tensor(array: Array, spec: TensorSpec) -> bytes | memoryview:
@@ -29,10 +29,16 @@ def describe_outputs(
         response.outputs.add(name=spec.name, datatype=spec.dtype.value, shape=outputs[spec.name].shape)
 
 
-def fill_typed(response: ModelInferResponse, outputs: Mapping[str, Array]) -> None:
+def on_host(tensor: Array | DeviceArray) -> Array:
+    """Return an output that was not asked for on a device, for it then is an array."""
+    assert not isinstance(tensor, DeviceArray)  # noqa: S101 - engines leave there what they are told to, and no more
+    return tensor
+
+
+def fill_typed(response: ModelInferResponse, outputs: Mapping[str, Array | DeviceArray]) -> None:
     """Add typed contents to outputs that are described already."""
     for tensor in response.outputs:
-        values = outputs[tensor.name].ravel().tolist()
+        values = on_host(outputs[tensor.name]).ravel().tolist()
         getattr(tensor.contents, TYPED_FIELDS[DType(tensor.datatype)]).extend(values)
 
 

@@ -31,7 +31,7 @@ class CallContext:
 
     Attributes:
         deadline: on `time.monotonic()`'s clock, in seconds; None: the client waits for ever.
-        may_run_here: whether the thread that calls the handler may run the inference itself.
+        may_run_here: whether the thread that calls the handler may run the inference itself, at once or by `run_here`.
     """
 
     def __init__(self, deadline: float | None = None, *, may_run_here: bool = False) -> None:
@@ -42,6 +42,13 @@ class CallContext:
     def cancelled(self) -> bool:
         """Whether the client has gone; work not yet begun is then dropped."""
         return False
+
+    def run_here(self, work: Callable[[], None]) -> None:
+        """Run `work` on the thread that called the handler and now waits for the answer, where `may_run_here` says so.
+
+        Called from any thread, and before `reply`, which `work` then calls.
+        """
+        work()
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the client goes, from any thread; at once where it has gone already."""
