@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from enginesmith_contract.errors import DeviceFailedError, EnginesmithError
 from enginesmith_contract.manifest import Manifest
-from enginesmith_runtime.engines.cuda_device import Gpu, open_device
+from enginesmith_runtime.engines.cuda_device import Gpu
 from enginesmith_runtime.engines.cuda_faults import CudaCallError, EnqueueRefusedError, judge
 from enginesmith_runtime.engines.cuda_memory import CudaMemory
 from enginesmith_runtime.engines.cuda_shared_memory import MappedRegion
@@ -19,7 +19,7 @@ from enginesmith_runtime.engines.nvinfer_contexts import Library
 from enginesmith_runtime.engines.nvinfer_instance import NvInferInstance
 from enginesmith_runtime.engines.nvinfer_options import ExecutionOptions
 
-__all__ = ["Gpu", "NvInferEngine", "open_device"]
+__all__ = ["NvInferEngine"]
 
 
 class NvInferEngine(Engine):
