@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from development_cluster.commands import run
+from development_cluster.files import write_text
 from development_cluster.layout import CONTROL, Layout
 from development_cluster.nodes import PAUSE_IMAGE
 
@@ -59,14 +60,26 @@ def build(
             *([f"--volume={authorities}:{authorities}:ro"] if authorities.exists() else []),
             context,
         ],
-        environment={"BUILDAH_ISOLATION": "chroot"},
+        environment={"BUILDAH_ISOLATION": "chroot", "CONTAINERS_CONF": str(_container_settings(layout))},
         log=layout.logs / "images.log",
     )
 
 
 def push(layout: Layout, reference: str) -> None:
     """Push an image to the cluster's registry."""
-    run([*_buildah(layout), "push", "--tls-verify=false", reference], log=layout.logs / "images.log")
+    settings = {"CONTAINERS_CONF": str(_container_settings(layout))}
+    run(
+        [*_buildah(layout), "push", "--tls-verify=false", reference],
+        environment=settings,
+        log=layout.logs / "images.log",
+    )
+
+
+def _container_settings(layout: Layout) -> Path:
+    """Return settings that keep buildah's lock out of this machine's /etc/cni."""
+    path = layout.settings / "containers.conf"
+    write_text(path, f'[network]\nnetwork_config_dir = "{layout.data / "buildah-networks"}"\n')
+    return path
 
 
 def _buildah(layout: Layout) -> list[str | Path]:

@@ -1,0 +1,106 @@
+"""A real cluster for the tests of this folder: brought up where none runs, and left up."""
+
+import fcntl
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+GPU_NODES = ("gpu-a100", "gpu-l4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The development cluster, as an administrator reaches it.
+
+    Attributes:
+        environment: the variables of `hack/cluster env`.
+    """
+
+    environment: dict[str, str]
+
+    @property
+    def registry(self) -> str:
+        """Host and port of the registry that nodes pull from (plain HTTP)."""
+        return self.environment["ENGINESMITH_REGISTRY"]
+
+    @property
+    def audit_log(self) -> Path:
+        """One JSON object a line."""
+        return Path(self.environment["ENGINESMITH_AUDIT_LOG"])
+
+    @property
+    def s3(self) -> dict[str, str]:
+        """The S3 account and endpoint, as the variables that clients read."""
+        text = Path(self.environment["ENGINESMITH_S3_ACCOUNT"]).read_text()
+        return dict(line.split("=", 1) for line in text.splitlines())
+
+    def run(self, *command: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a program with the cluster's variables, and let the test look at how it ended."""
+        variables = {**os.environ, **self.environment}
+        return subprocess.run(command, input=stdin, env=variables, capture_output=True, text=True, check=False)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl and return what it prints; fail the test where it fails."""
+        done = self.run("kubectl", *arguments, stdin=stdin)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def apply(self, *documents: dict[str, object]) -> None:
+        """Apply objects on the server's side."""
+        self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(documents))
+
+    def get(self, *arguments: str) -> dict[str, object]:
+        """Return an object, or a list of them."""
+        found: dict[str, object] = json.loads(self.kubectl("get", *arguments, "-o=json"))
+        return found
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """A cluster that is up. The command waits for one that is under way and takes a second where all is up."""
+    up = subprocess.run([ROOT / "hack/cluster", "up"], capture_output=True, text=True, check=False)
+    assert up.returncode == 0, up.stdout + up.stderr
+    env = subprocess.run(
+        ["bash", "-c", 'eval "$("$0" env)" && env -0', ROOT / "hack/cluster"], capture_output=True, check=True
+    )
+    shown = dict(line.split("=", 1) for line in env.stdout.decode().split("\0") if line)
+    names = {name for name in shown if name.startswith("ENGINESMITH_")} | {"KUBECONFIG", "PATH"}
+    return Cluster(environment={name: shown[name] for name in names})
+
+
+@pytest.fixture(scope="session")
+def images(cluster: Cluster) -> dict[str, str]:
+    """The product's images, built from this checkout: references by digest, which every node has pulled."""
+    loaded = cluster.run(ROOT / "hack/cluster", "load")
+    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+    references: dict[str, str] = json.loads(Path(cluster.environment["ENGINESMITH_IMAGES"]).read_text())
+    return references
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of the test's own."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def hardware(cluster: Cluster) -> Iterator[None]:
+    """The GPUs, their labels and the simulated nodes for this test alone; afterwards they are what they were."""
+    with Path(cluster.environment["KUBECONFIG"]).with_name("hardware.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        for node in GPU_NODES:
+            cluster.run(ROOT / "hack/cluster", "gpus", node)
+        cluster.run(ROOT / "hack/cluster", "nodes", "0")
+        cluster.run(ROOT / "hack/cluster", "up")
