@@ -183,6 +183,8 @@ class _Operator:
                 settings=kopf_settings(self._catalog.name),
                 clusterwide=True,
                 standalone=True,
+                # Else kopf asks for the user's name, and a pod's user has none.
+                identity=self._process.identity,  # type: ignore[arg-type]  # kopf exports no name for it
                 ready_flag=started,
             )
 
