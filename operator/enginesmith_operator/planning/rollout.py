@@ -123,8 +123,8 @@ def _without_needless_change(state: RolloutState, chosen: Engines, served: Engin
     running = state.running
     if replaces or moves or running is None or not _same(running.engines, served):
         return chosen
-    adds = any(one.device not in devices for one in chosen)
-    return chosen if adds and _is_full(running.unschedulable_since, now) else served
+    helps = any(one.device not in devices for one in chosen) or _same(chosen, served)
+    return chosen if helps and _is_full(running.unschedulable_since, now) else served
 
 
 def _as_it_runs(state: RolloutState, chosen: Engines, now: datetime) -> Engines:
