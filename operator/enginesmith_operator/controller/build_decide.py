@@ -26,6 +26,7 @@ from enginesmith_operator.api.engine_build import (
 from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
 from enginesmith_operator.controller.decision import EventNote
 from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, JobFacts, PodFacts
+from enginesmith_operator.controller.waiting import waiting_reason
 from enginesmith_operator.objects.build_job import BUILD_CONTAINER
 
 __all__ = ["BuildDecision", "BuildSnapshot", "LogWish", "decide_build", "log_wish"]
@@ -36,7 +37,6 @@ _LONGEST_LOG: Final = 8192
 _LONGEST_PROGRESS: Final = 256
 _LONGEST_REASON: Final = 128
 _DEADLINE: Final = "DeadlineExceeded"
-_PULL_ERROR: Final = "ErrImagePull: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,31 +228,10 @@ def _waiting(snapshot: BuildSnapshot) -> Observation:
     if job is not None and job.suspended:
         queue = snapshot.build.spec.placement.queue_name or "whoever suspended it"
         return _not_ready("Queued", f"the Job is suspended and waits for {queue}")
-    if not pods:
-        return _not_ready("JobCreated", "the Job was created")
-    pod = pods[-1]
-    if pod.unschedulable:
-        resource = snapshot.build.spec.placement.gpu_resource
-        return _not_ready(
-            "WaitingForGPU" if resource else "Unschedulable",
-            f"no node has a free {resource}: {pod.unschedulable}" if resource else pod.unschedulable,
-        )
-    if pod.stuck:
-        return _stuck(pod.stuck, snapshot.build.spec.image)
     before = find_condition(snapshot.build.status.conditions, READY)
-    if before is not None and before.reason in {"ImageCannotBePulled", "ContainerCannotStart"}:
-        # Between two attempts the container says nothing; that is no news.
-        return _not_ready(before.reason, before.message)
-    return _not_ready("PodStarting", f"the pod starts on {pod.node}" if pod.node else "the pod waits for a node")
-
-
-def _stuck(words: str, image: str) -> Observation:
-    """Say why a container cannot start; kubelet's two ways to say that of an image become one."""
-    reason, _, text = words.partition(": ")
-    if "Image" in reason:
-        cause = text.partition(_PULL_ERROR)[2] or text
-        return _not_ready("ImageCannotBePulled", f"the image {image} cannot be pulled: {cause}")
-    return _not_ready("ContainerCannotStart", words)
+    resource = snapshot.build.spec.placement.gpu_resource
+    reason, message = waiting_reason(pods, BUILD_CONTAINER, before, resource=resource) or ("Starting", "it starts")
+    return _not_ready(reason, message)
 
 
 def _not_ready(reason: str, message: str) -> Observation:

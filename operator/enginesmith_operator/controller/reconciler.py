@@ -2,6 +2,7 @@
 
 import logging
 import time
+from datetime import UTC, datetime
 from typing import Final
 
 from enginesmith_operator.cluster.client import Api
@@ -12,7 +13,11 @@ from enginesmith_operator.cluster.errors import (
     LeaseLostError,
     ObjectExistsError,
 )
+from enginesmith_operator.cluster.resources import ENGINE_BUILD
+from enginesmith_operator.controller.build_reconcile import BuildReconciler
 from enginesmith_operator.controller.cache import Address, ObjectCache
+from enginesmith_operator.controller.engine_gather import Gatherer
+from enginesmith_operator.controller.engine_reconcile import EngineReconciler
 from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.metrics import Metrics
 from enginesmith_operator.controller.nodes import NodeMemory
@@ -39,14 +44,11 @@ class Reconciler:
         settings: OperatorSettings,
         catalog: Address,
     ) -> None:
-        self._api = api
-        self._cache = cache
-        self._nodes = nodes
-        self._intake = intake
         self._queue = queue
         self._metrics = metrics
-        self._settings = settings
-        self._catalog = catalog
+        gatherer = Gatherer(cache, nodes, settings, catalog, _wall_clock)
+        self._engines = EngineReconciler(api=api, cache=cache, intake=intake, gatherer=gatherer, wall_clock=_wall_clock)
+        self._builds = BuildReconciler(api=api, cache=cache, intake=intake, metrics=metrics, wall_clock=_wall_clock)
 
     async def reconcile(self, key: Address, waited: float) -> None:
         """Make one pass; whatever fails in it, the key comes back."""
@@ -86,7 +88,13 @@ class Reconciler:
     async def _pass(self, key: Address) -> float | None:
         """Make one pass and return in how many seconds the next one is wanted; None: when something changes."""
         _LOGGER.debug("pass over %s", _text(key))
-        return None
+        if key.kind == ENGINE_BUILD.kind:
+            return await self._builds.reconcile(key)
+        return await self._engines.reconcile(key)
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)
 
 
 def _text(key: Address) -> str:

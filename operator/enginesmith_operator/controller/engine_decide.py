@@ -1,0 +1,201 @@
+"""What becomes of an InferenceEngine: pure, from one snapshot to writes, a status and events.
+
+    resolve_engine   model known? (engine_preparation) ── plan ──> Resolution
+    decide_engine    per target: builds, rollout, objects (engine_target) ── status (engine_status) ──> EngineDecision
+
+Between the two, whoever calls looks up whether others build the engines that the plan wants.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from enginesmith_operator.api.conditions import PREPARED
+from enginesmith_operator.api.engine_status import EngineStatus, StoredEngine
+from enginesmith_operator.cluster.resources import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, ENGINE_BUILD, JOB, SERVICE
+from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.cache import Address
+from enginesmith_operator.controller.conditions import Observation
+from enginesmith_operator.controller.decision import Deletion, EventNote
+from enginesmith_operator.controller.drift import must_apply, stamp
+from enginesmith_operator.controller.engine_preparation import PreparationStep, resolve_preparation
+from enginesmith_operator.controller.engine_rollout import TargetView
+from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot
+from enginesmith_operator.controller.engine_status import compose_status, engine_events
+from enginesmith_operator.controller.engine_target import TargetDecision, decide_target
+from enginesmith_operator.objects.labels import TARGET
+from enginesmith_operator.objects.preparation_job import preparation_job
+from enginesmith_operator.objects.services import engine_service, headless_service
+from enginesmith_operator.planning.plan import Plan, plan
+from enginesmith_operator.planning.preparation import preparation_job_request
+from enginesmith_operator.planning.refusals import Refusal
+
+__all__ = ["EngineDecision", "Resolution", "decide_engine", "resolve_engine", "wanted_keys"]
+
+_GENERATED: Final = frozenset({DEPLOYMENT.kind, SERVICE.kind, DISRUPTION_BUDGET.kind, AUTOSCALER.kind})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """The plan, and what it was made of. `store` is a refusal where nothing can be prepared or built."""
+
+    store: ChosenStore | Refusal
+    preparation: PreparationStep
+    plan: Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineDecision:
+    """What is to be done, in this order.
+
+    Attributes:
+        deletes: before anything of the same name is made.
+        creates: objects that never change once they are there.
+        applies: stamped objects that differ from what is there.
+        requeue_seconds: when to look again although nothing was heard; None: never.
+    """
+
+    status: EngineStatus
+    deletes: tuple[Deletion, ...] = ()
+    creates: tuple[Json, ...] = ()
+    applies: tuple[Json, ...] = ()
+    events: tuple[EventNote, ...] = ()
+    requeue_seconds: float | None = None
+
+
+def resolve_engine(snapshot: EngineSnapshot) -> Resolution:
+    """Return the plan with all that is known of the model."""
+    store = snapshot.store
+    if isinstance(store, ChosenStore):
+        step = resolve_preparation(snapshot, store)
+    else:
+        condition = Observation.of(PREPARED, False, store.rule, store.sentence())
+        step = PreparationStep(
+            status=snapshot.status.preparation,
+            model=snapshot.status.model,
+            condition=condition,
+            observed=snapshot.observed,
+        )
+    return Resolution(store=store, preparation=step, plan=plan(snapshot.engine, step.observed, snapshot.now))
+
+
+def wanted_keys(resolution: Resolution) -> tuple[str, ...]:
+    """Return the keys that the plan wants and the store is not known to have."""
+    return tuple(
+        one.engine_key
+        for target in resolution.plan.targets
+        for one in target.engines
+        if one.engine_key is not None and not one.stored
+    )
+
+
+def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDecision:
+    """Return what is to be done for an InferenceEngine."""
+    step, store = resolution.preparation, resolution.store
+    digests = _digests(snapshot, step)
+    memory = {one.name: one for one in snapshot.status.targets}
+    targets = [
+        decide_target(
+            TargetView(
+                snapshot=snapshot,
+                target=spec,
+                planned=planned,
+                store=store,
+                digests=digests,
+                memory=memory.get(spec.name),
+            )
+        )
+        for spec, planned in zip(snapshot.engine.spec.targets, resolution.plan.targets, strict=True)
+    ]
+    desired = [
+        stamp(one) for one in (*_services(snapshot, targets), *(one for each in targets for one in each.objects))
+    ]
+    creates = [one for target in targets for one in target.creates]
+    shares = [one for target in targets for one in target.shares]
+    deletes = list(_unwanted(snapshot, desired, targets, resolution))
+    if step.job_deleted:
+        deletes.append(Deletion(address=_job_address(snapshot, step.job_deleted), uid=step.job_deleted))
+    elif step.job_wanted and isinstance(store, ChosenStore) and resolution.plan.has_target:
+        job = _preparation_job(snapshot, resolution, store)
+        creates += [job] if job is not None else []
+    status = compose_status(snapshot, resolution.plan, step, targets, digests)
+    waits = [step.requeue_seconds, *(target.requeue_seconds for target in targets)]
+    return EngineDecision(
+        status=status,
+        deletes=tuple(deletes),
+        creates=tuple(creates),
+        applies=(
+            *shares,
+            *(one for one in desired if must_apply(one, snapshot.objects.get((one["kind"], one["metadata"]["name"])))),
+        ),
+        events=engine_events(snapshot.status, status),
+        requeue_seconds=min((seconds for seconds in waits if seconds is not None), default=None),
+    )
+
+
+def _digests(snapshot: EngineSnapshot, step: PreparationStep) -> dict[str, str]:
+    """Return the engines that the store is known to have: remembered, reported, or built since."""
+    stored: tuple[StoredEngine, ...] = step.status.stored_engines if step.status is not None else ()
+    found = {one.key: one.digest for one in stored}
+    return found | {key: build.digest for key, build in snapshot.builds.items() if build.digest is not None}
+
+
+def _services(snapshot: EngineSnapshot, targets: Iterable[TargetDecision]) -> tuple[Json, ...]:
+    if not any(target.is_planned or target.objects for target in targets):
+        return ()
+    return engine_service(snapshot.engine), headless_service(snapshot.engine)
+
+
+def _unwanted(
+    snapshot: EngineSnapshot, desired: list[Json], targets: list[TargetDecision], resolution: Resolution
+) -> Iterable[Deletion]:
+    """Give the children that nothing wants any more: of targets that are gone, builds of keys that nobody asks for."""
+    namespace = snapshot.document["metadata"]["namespace"]
+    if isinstance(resolution.store, Refusal):
+        # Nothing could be planned in full; what is there stays.
+        return
+    names = {(one["kind"], one["metadata"]["name"]) for one in desired}
+    for (kind, name), document in snapshot.objects.items():
+        if kind in _GENERATED and (kind, name) not in names and _may_go(kind, document, targets):
+            yield Deletion(address=Address(kind, namespace, name), uid=document["metadata"]["uid"])
+    if resolution.plan.preparation_key is None:
+        return
+    wanted = {key for target in targets for key in target.wants}
+    for build in snapshot.builds.values():
+        if build.is_owned and build.key not in wanted and len(build.owners) == 1:
+            yield Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid)
+
+
+def _may_go(kind: str, document: Json, targets: list[TargetDecision]) -> bool:
+    """Whether an object that is not wanted now may be deleted: a Deployment only with its target."""
+    if kind != DEPLOYMENT.kind:
+        return True
+    target = (document["metadata"].get("labels") or {}).get(TARGET)
+    return target not in {one.status.name for one in targets}
+
+
+def _job_address(snapshot: EngineSnapshot, uid: str) -> Address:
+    name = next(name for name, job in snapshot.preparation_jobs.items() if job.uid == uid)
+    return Address(JOB.kind, snapshot.document["metadata"]["namespace"], name)
+
+
+def _preparation_job(snapshot: EngineSnapshot, resolution: Resolution, store: ChosenStore) -> Json | None:
+    chosen = [one.toolchain for target in resolution.plan.targets for one in target.engines]
+    image = snapshot.catalog.preparation_image(chosen)
+    if image is None:
+        return None
+    archs = {
+        platform.partition("/")[2]
+        for entry in snapshot.catalog.entries.values()
+        if image in {entry.image, entry.preparation_image}
+        for platform in entry.platforms
+    }
+    return preparation_job(
+        snapshot.engine,
+        preparation_job_request(resolution.plan, store.uri),
+        image=image,
+        archs=tuple(sorted(archs)) or ("amd64",),
+        store=store.spec,
+        limits=snapshot.limits_of_preparation,
+        occasion=resolution.preparation.occasion,
+    )

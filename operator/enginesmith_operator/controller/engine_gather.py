@@ -1,0 +1,230 @@
+"""From the store of seen objects to the snapshot of one InferenceEngine. Reads only; nothing is decided here."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from enginesmith_contract.matrix.load import load_matrix
+from enginesmith_operator.api.conditions import READY, SCHEDULED, ConditionStatus
+from enginesmith_operator.api.engine_build import EngineBuildStatus
+from enginesmith_operator.api.engine_status import EngineStatus
+from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.cluster.resources import (
+    AUTOSCALER,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    ENGINE_BUILD,
+    JOB,
+    POD,
+    SERVICE,
+    VOLUME_CLAIM,
+)
+from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.cache import Address, ObjectCache, StoredObject
+from enginesmith_operator.controller.conditions import find_condition
+from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
+from enginesmith_operator.controller.intake import JOB_NAME
+from enginesmith_operator.controller.nodes import NodeMemory
+from enginesmith_operator.controller.pod_facts import PodFacts, read_job, read_pod
+from enginesmith_operator.controller.settings import JobSettings, OperatorSettings
+from enginesmith_operator.controller.status_document import read_status
+from enginesmith_operator.objects.jobs import JobLimits
+from enginesmith_operator.objects.labels import ENGINE, ENGINE_KEY, TARGET
+from enginesmith_operator.objects.names import short_key
+from enginesmith_operator.objects.serving_notes import read_notes
+from enginesmith_operator.objects.stores import store_uri
+from enginesmith_operator.planning.catalog import Catalog, read_catalog
+from enginesmith_operator.planning.refusals import Refusal
+from enginesmith_operator.planning.snapshot import Observed, ObservedDeployment
+
+__all__ = ["Gatherer"]
+
+_APPLIED: Final = frozenset({DEPLOYMENT.kind, SERVICE.kind, DISRUPTION_BUDGET.kind, AUTOSCALER.kind})
+
+
+class Gatherer:
+    """Makes snapshots."""
+
+    def __init__(
+        self,
+        cache: ObjectCache,
+        nodes: NodeMemory,
+        settings: OperatorSettings,
+        catalog: Address,
+        wall_clock: Callable[[], datetime],
+    ) -> None:
+        self._cache = cache
+        self._nodes = nodes
+        self._settings = settings
+        self._catalog_address = catalog
+        self._wall_clock = wall_clock
+        self._catalog: tuple[str, Catalog] = ("", read_catalog({}))
+
+    def gather(self, document: Json, engine: InferenceEngine) -> EngineSnapshot:
+        """Return all that a pass over `engine` looks at."""
+        namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
+        uid = document["metadata"]["uid"]
+        children = [
+            one
+            for one in self._cache.labelled(namespace, ENGINE, name)
+            if one.address.kind == POD.kind or any(owner.uid == uid for owner in one.owners)
+        ]
+        status = read_status(EngineStatus, document, EngineStatus())
+        jobs = {one.address.name: one for one in children if one.address.kind == JOB.kind}
+        deployments = [_deployment(one) for one in children if one.address.kind == DEPLOYMENT.kind]
+        store = self._store(engine, namespace)
+        catalog = self.catalog()
+        return EngineSnapshot(
+            document=document,
+            engine=engine,
+            status=status,
+            store=store,
+            catalog=catalog,
+            observed=self._observed(status, store, catalog, deployments),
+            preparation_jobs={key: read_job(one.document()) for key, one in jobs.items()},
+            preparation_pods={key: self._pods_of_job(one) for key, one in jobs.items()},
+            builds=_by_key(children, uid),
+            deployments={one.target: one for one in deployments},
+            pods=_serving_pods(children),
+            objects={
+                (one.address.kind, one.address.name): one.document() for one in children if one.address.kind in _APPLIED
+            },
+            limits_of_preparation=_limits(self._settings.preparation),
+            limits_of_build=_limits(self._settings.build),
+            now=self._wall_clock(),
+        )
+
+    def catalog(self) -> Catalog:
+        """Return the toolchain catalog, read once for each version of its ConfigMap."""
+        found = self._cache.find(self._catalog_address)
+        version = found.version if found is not None else ""
+        if version != self._catalog[0]:
+            self._catalog = (version, read_catalog((found.document().get("data") or {}) if found is not None else {}))
+        return self._catalog[1]
+
+    def _observed(
+        self, status: EngineStatus, store: ChosenStore | Refusal, catalog: Catalog, deployments: list[KnownDeployment]
+    ) -> Observed:
+        return Observed(
+            nodes=self._nodes.facts(),
+            node_classes=self._settings.node_classes,
+            deployments=tuple(
+                ObservedDeployment(
+                    name=one.document["metadata"]["name"], target=one.target, ready_replicas=one.ready_replicas
+                )
+                for one in deployments
+            ),
+            matrix=load_matrix(),
+            toolchains=catalog.toolchains,
+            platforms=catalog.platforms,
+            pinned={one.name: one.toolchain for one in status.targets if one.toolchain is not None},
+            store=store.uri if isinstance(store, ChosenStore) else "",
+            build_for_absent_gpus=self._settings.build_for_absent_gpus,
+        )
+
+    def _store(self, engine: InferenceEngine, namespace: str) -> ChosenStore | Refusal:
+        spec = engine.spec.store or self._settings.store.default
+        if spec is None:
+            wanted = "set spec.store, or have an administrator set store.default"
+            return Refusal(rule="NoStore", found="neither the engine nor the operator names a store", wanted=wanted)
+        if spec.path is not None:
+            wanted = "name a PersistentVolumeClaim, a bucket or a registry"
+            return Refusal(rule="LocalStore", found="spec.store.path is for local mode only", wanted=wanted)
+        is_default = engine.spec.store is None
+        uri = store_uri(spec, namespace, shared=is_default and self._settings.store.shared)
+        if spec.pvc is None:
+            return ChosenStore(spec=spec, uri=uri)
+        claim = self._cache.find(Address(VOLUME_CLAIM.kind, namespace, spec.pvc.claim_name))
+        if claim is None:
+            found = f"the PersistentVolumeClaim {spec.pvc.claim_name} is not in namespace {namespace}"
+            return Refusal(rule="StoreMissing", found=found, wanted="create it, or name another in spec.store.pvc")
+        modes = tuple((claim.document().get("spec") or {}).get("accessModes") or ())
+        return ChosenStore(spec=spec, uri=uri, access_modes=modes)
+
+    def _pods_of_job(self, job: StoredObject) -> tuple[PodFacts, ...]:
+        labelled = self._cache.labelled(job.address.namespace, JOB_NAME, job.address.name)
+        pods = [read_pod(one.document()) for one in labelled if one.controller and one.controller.uid == job.uid]
+        return tuple(sorted(pods, key=lambda pod: (pod.created_at, pod.name)))
+
+    def with_shared_builds(self, snapshot: EngineSnapshot, keys: Iterable[str]) -> EngineSnapshot:
+        """Add builds of these keys that another engine of the namespace has begun: one build is enough for both."""
+        metadata = snapshot.document["metadata"]
+        lacking = sorted({key for key in keys if key not in snapshot.builds})
+        found = [
+            one for key in lacking for one in self._cache.labelled(metadata["namespace"], ENGINE_KEY, short_key(key))
+        ]
+        return replace(snapshot, builds={**_by_key(found, metadata["uid"]), **snapshot.builds}) if found else snapshot
+
+
+def _by_key(objects: Iterable[StoredObject], uid: str) -> dict[str, KnownBuild]:
+    """Return the builds among objects by their key; of several for one key our own."""
+    builds: dict[str, KnownBuild] = {}
+    for one in objects:
+        build = _build(one, uid) if one.address.kind == ENGINE_BUILD.kind else None
+        if build is not None and (build.key not in builds or build.is_owned):
+            builds[build.key] = build
+    return builds
+
+
+def _limits(settings: JobSettings) -> JobLimits:
+    return JobLimits(
+        backoff_limit=settings.backoff_limit,
+        ttl_seconds=int(settings.ttl_seconds),
+        timeout_seconds=float(settings.timeout_seconds),
+        resources=settings.resources,
+    )
+
+
+def _build(stored: StoredObject, uid: str) -> KnownBuild | None:
+    document = stored.document()
+    if "deletionTimestamp" in document["metadata"]:
+        return None
+    status = read_status(EngineBuildStatus, document, EngineBuildStatus())
+    ready = find_condition(status.conditions, READY)
+    scheduled = find_condition(status.conditions, SCHEDULED)
+    waits = scheduled is not None and scheduled.status is ConditionStatus.FALSE
+    request = (document.get("spec") or {}).get("request") or {}
+    return KnownBuild(
+        name=stored.address.name,
+        uid=stored.uid,
+        key=str(request.get("engineKey") or ""),
+        target=str(document["spec"].get("target") or ""),
+        phase=status.phase,
+        owners=stored.owners,
+        owner_documents=tuple(document["metadata"].get("ownerReferences") or ()),
+        is_owned=any(owner.uid == uid for owner in stored.owners),
+        digest=status.result.engine_digest if status.result else None,
+        failure=status.failure,
+        node=status.node,
+        reason=ready.reason if ready else "",
+        message=ready.message if ready else "",
+        waits_since=scheduled.last_transition_time if waits and scheduled is not None else "",
+        finished_at=status.finished_at or "",
+    )
+
+
+def _deployment(stored: StoredObject) -> KnownDeployment:
+    document = stored.document()
+    metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
+    replicas = spec.get("replicas", 1)
+    return KnownDeployment(
+        target=stored.labels.get(TARGET, ""),
+        uid=stored.uid,
+        document=document,
+        notes=read_notes(document),
+        replicas=int(replicas),
+        ready_replicas=int(status.get("readyReplicas") or 0),
+        template_label=str((spec["template"]["metadata"].get("labels") or {}).get(ENGINE_KEY) or ""),
+        is_observed=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
+    )
+
+
+def _serving_pods(children: list[StoredObject]) -> dict[str, tuple[PodFacts, ...]]:
+    pods: dict[str, list[PodFacts]] = defaultdict(list)
+    for one in children:
+        target = one.labels.get(TARGET)
+        if one.address.kind == POD.kind and target and JOB_NAME not in one.labels:
+            pods[target].append(read_pod(one.document()))
+    return {target: tuple(sorted(found, key=lambda pod: (pod.created_at, pod.name))) for target, found in pods.items()}

@@ -1,0 +1,280 @@
+"""The first step of a pass: what is known of the model, and whether its preparation has to be started. Pure.
+
+status remembers this very request ──> known, nothing to do
+its Job ended ──> its report, or why it failed; after a growing pause it is tried again, since models appear
+no Job ──> make one
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from math import floor
+from typing import Final
+
+from pydantic import ValidationError
+
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.failure import Failure
+from enginesmith_contract.preparation_job import PreparationJobRequest, PreparationReport
+from enginesmith_operator.api.conditions import PREPARED, ConditionStatus
+from enginesmith_operator.api.engine_status import (
+    ModelStatus,
+    PreparationPhase,
+    PreparationStatus,
+    StoredEngine,
+)
+from enginesmith_operator.controller.conditions import Observation, find_condition
+from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot
+from enginesmith_operator.controller.pod_facts import JobFacts, PodFacts
+from enginesmith_operator.controller.waiting import waiting_reason
+from enginesmith_operator.objects.names import preparation_hash, preparation_job_name
+from enginesmith_operator.objects.preparation_job import PREPARATION_CONTAINER
+from enginesmith_operator.planning.desired import preparation_key_of, preparation_request
+from enginesmith_operator.planning.snapshot import Observed
+
+__all__ = ["PreparationStep", "resolve_preparation"]
+
+_FIRST_RETRY_SECONDS: Final = 30.0
+_LONGEST_RETRY_SECONDS: Final = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationStep:
+    """What is known of the model after this step.
+
+    Attributes:
+        status: to be remembered; None: nothing was prepared yet.
+        model: to be remembered; None: never resolved.
+        condition: Prepared.
+        observed: the snapshot's, with what is known of the model.
+        occasion: of the Job.
+        job_wanted: whether the Job is to be made, provided that the plan has a target.
+        job_deleted: uid of a Job that is to go first; empty: none.
+        requeue_seconds: when to look again; None: never.
+    """
+
+    status: PreparationStatus | None
+    model: ModelStatus | None
+    condition: Observation
+    observed: Observed
+    occasion: str = ""
+    job_wanted: bool = False
+    job_deleted: str = ""
+    requeue_seconds: float | None = None
+
+
+def resolve_preparation(snapshot: EngineSnapshot, store: ChosenStore) -> PreparationStep:
+    """Return what is known of the model, and what is to be done to know it."""
+    spec = snapshot.engine.spec
+    occasion, next_look = _occasion(snapshot)
+    request = PreparationJobRequest(preparation=preparation_request(spec, ()), store=store.uri)
+    digest = preparation_hash(request, occasion)
+    name = preparation_job_name(snapshot.engine.metadata.name, request, occasion)
+    memory = snapshot.status.preparation
+    if memory is not None and memory.request == digest and memory.phase is PreparationPhase.SUCCEEDED:
+        return _known(snapshot, memory, occasion, next_look)
+    job = snapshot.preparation_jobs.get(name)
+    if job is not None and (job.succeeded or job.failure):
+        return _ended(snapshot, digest, occasion, job, next_look)
+    before = _still_valid(snapshot, memory)
+    if before is not None:
+        # A second look at the same URI: until it ends, what is known stays.
+        return _known(snapshot, before, occasion, None, job_wanted=job is None)
+    return _running(snapshot, digest, occasion, job, snapshot.preparation_pods.get(name, ()))
+
+
+def _ended(
+    snapshot: EngineSnapshot, digest: str, occasion: str, job: JobFacts, next_look: float | None
+) -> PreparationStep:
+    report = _report(snapshot.preparation_pods.get(job.name, ()))
+    if report is not None and report.failure is None and report.preparation_key is not None:
+        return _known(snapshot, _from_report(report, digest, job), occasion, next_look)
+    if report is None and job.succeeded:
+        # Another Job finds the preparation in the store and says so again.
+        lost = Observation.of(PREPARED, False, "ResultLost", "the result is read once more")
+        return _unknown(snapshot, digest, occasion, lost, job_deleted=job.uid)
+    return _failed(snapshot, digest, occasion, job, report)
+
+
+def _running(
+    snapshot: EngineSnapshot, digest: str, occasion: str, job: JobFacts | None, pods: tuple[PodFacts, ...]
+) -> PreparationStep:
+    memory = snapshot.status.preparation
+    if memory is not None and memory.request == digest and memory.failure is not None:
+        # Another attempt is no news until it ends.
+        condition = _failure_condition(memory.failure)
+        return _unknown(snapshot, digest, occasion, condition, failure=memory, job_wanted=job is None)
+    if job is None:
+        condition = Observation.of(PREPARED, False, "Preparing", "the preparation begins")
+        return _unknown(snapshot, digest, occasion, condition, job_wanted=True)
+    before = find_condition(snapshot.status.conditions, PREPARED)
+    reason, message = waiting_reason(pods, PREPARATION_CONTAINER, before) or ("Preparing", "the model is prepared")
+    phase = PreparationPhase.RUNNING if reason == "Preparing" else PreparationPhase.PENDING
+    return _unknown(snapshot, digest, occasion, Observation.of(PREPARED, False, reason, message), phase=phase)
+
+
+def _failed(
+    snapshot: EngineSnapshot, digest: str, occasion: str, job: JobFacts, report: PreparationReport | None
+) -> PreparationStep:
+    failure = report.failure if report is not None else None
+    pods = snapshot.preparation_pods.get(job.name, ())
+    failure = failure or _silent_failure(job, pods)
+    memory = PreparationStatus(
+        request=digest, phase=PreparationPhase.FAILED, failure=failure, finished_at=job.finished_at or None
+    )
+    wait = _retry_seconds(snapshot, job)
+    return _unknown(
+        snapshot,
+        digest,
+        occasion,
+        _failure_condition(failure),
+        failure=memory,
+        job_deleted=job.uid if wait <= 0 else "",
+        requeue_seconds=max(wait, 0.0),
+    )
+
+
+def _retry_seconds(snapshot: EngineSnapshot, job: JobFacts) -> float:
+    """Return the seconds until another attempt: as long again as the preparation has been failing, within bounds."""
+    finished = datetime.fromisoformat(job.finished_at) if job.finished_at else snapshot.now
+    before = find_condition(snapshot.status.conditions, PREPARED)
+    since = finished
+    if before is not None and before.status is ConditionStatus.FALSE:
+        since = min(datetime.fromisoformat(before.last_transition_time), finished)
+    failing = (finished - since).total_seconds()
+    pause = min(max(failing, _FIRST_RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
+    return pause - (snapshot.now - finished).total_seconds()
+
+
+def _known(
+    snapshot: EngineSnapshot,
+    memory: PreparationStatus,
+    occasion: str,
+    requeue_seconds: float | None,
+    *,
+    job_wanted: bool = False,
+) -> PreparationStep:
+    known = {one.key for one in memory.stored_engines} | {
+        key for key, build in snapshot.builds.items() if build.digest is not None
+    }
+    observed = snapshot.observed.model_copy(
+        update={
+            "source_digest": memory.source_digest,
+            "calibration_digest": memory.calibration_digest,
+            "model_facts": memory.facts,
+            "preparation_key": memory.key,
+            "engine_keys": frozenset(known),
+        }
+    )
+    uri = snapshot.engine.spec.model.uri
+    before = snapshot.status.model
+    model = before
+    if memory.source_digest is not None and (
+        before is None or (before.uri, before.digest) != (uri, memory.source_digest)
+    ):
+        model = ModelStatus(uri=uri, digest=memory.source_digest, resolved_at=memory.finished_at)
+    return PreparationStep(
+        status=memory,
+        model=model,
+        condition=Observation.of(PREPARED, True, "Prepared", "the model is prepared"),
+        observed=observed,
+        occasion=occasion,
+        job_wanted=job_wanted,
+        requeue_seconds=requeue_seconds,
+    )
+
+
+def _unknown(  # noqa: PLR0913 - the parts of one value
+    snapshot: EngineSnapshot,
+    digest: str,
+    occasion: str,
+    condition: Observation,
+    *,
+    phase: PreparationPhase = PreparationPhase.PENDING,
+    failure: PreparationStatus | None = None,
+    job_wanted: bool = False,
+    job_deleted: str = "",
+    requeue_seconds: float | None = None,
+) -> PreparationStep:
+    return PreparationStep(
+        status=failure or PreparationStatus(request=digest, phase=phase),
+        model=snapshot.status.model,
+        condition=condition,
+        observed=snapshot.observed,
+        occasion=occasion,
+        job_wanted=job_wanted,
+        job_deleted=job_deleted,
+        requeue_seconds=requeue_seconds,
+    )
+
+
+def _occasion(snapshot: EngineSnapshot) -> tuple[str, float | None]:
+    """Return which look at the model's URI this is, and the seconds until the next."""
+    refresh = snapshot.engine.spec.model.refresh_seconds
+    made = snapshot.engine.metadata.creation_timestamp
+    if refresh is None or made is None:
+        return "", None
+    age = (snapshot.now - datetime.fromisoformat(made)).total_seconds()
+    number = floor(age / float(refresh))
+    return (str(number) if number else ""), (number + 1) * float(refresh) - age
+
+
+def _still_valid(snapshot: EngineSnapshot, memory: PreparationStatus | None) -> PreparationStatus | None:
+    """Return what is remembered where only the time for another look has come, and nothing else has changed."""
+    model = snapshot.status.model
+    spec = snapshot.engine.spec
+    if memory is None or memory.key is None or model is None or spec.model.refresh_seconds is None:
+        return None
+    if model.uri != spec.model.uri or memory.source_digest is None:
+        return None
+    digests = {"source_digest": memory.source_digest, "calibration_digest": memory.calibration_digest}
+    same = preparation_key_of(spec, snapshot.observed.model_copy(update=digests)) == memory.key
+    return memory if same else None
+
+
+def _report(pods: tuple[PodFacts, ...]) -> PreparationReport | None:
+    for pod in reversed(pods):
+        container = pod.container(PREPARATION_CONTAINER)
+        ending = container.latest_ending if container else None
+        if ending is None or not ending.message:
+            continue
+        try:
+            return PreparationReport.from_json(ending.message)
+        except ValidationError:
+            continue
+    return None
+
+
+def _from_report(report: PreparationReport, digest: str, job: JobFacts) -> PreparationStatus:
+    return PreparationStatus(
+        request=digest,
+        phase=PreparationPhase.SUCCEEDED,
+        key=report.preparation_key,
+        source_digest=report.source_digest,
+        calibration_digest=report.calibration_digest,
+        size_bytes=report.size_bytes,
+        max_batch_size=report.max_batch_size,
+        facts=report.facts,
+        stored_engines=tuple(StoredEngine(key=key, digest=at) for key, at in sorted(report.stored_engines.items())),
+        warnings=tuple(line[:1024] for line in report.warnings[:64]),
+        finished_at=job.finished_at or None,
+    )
+
+
+def _silent_failure(job: JobFacts, pods: tuple[PodFacts, ...]) -> Failure:
+    """Return the failure of a Job whose pod left no word."""
+    container = pods[-1].container(PREPARATION_CONTAINER) if pods else None
+    ending = container.latest_ending if container else None
+    code = ending.exit_code if ending is not None else int(ExitCode.INTERNAL)
+    what = "the preparation failed"
+    if ending is not None and ending.out_of_memory:
+        remedy = "have an administrator raise preparation.resources"
+        return Failure(exit_code=code, what=what, why="it was killed for memory", remedy=remedy, reason="OutOfMemory")
+    if job.failure == "DeadlineExceeded":
+        remedy = "have an administrator raise preparation.timeout"
+        return Failure(exit_code=code, what=what, why="it took too long", remedy=remedy, reason="TimedOut")
+    why = job.failure_message or job.failure
+    return Failure(exit_code=code, what=what, why=why, reason="PreparationFailed", retry=True)
+
+
+def _failure_condition(failure: Failure) -> Observation:
+    return Observation.of(PREPARED, False, failure.reason, failure.sentence())

@@ -1,0 +1,151 @@
+"""One pass over an InferenceEngine: gather what was seen, decide, carry it out."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from enginesmith_contract.errors import SpecError
+from enginesmith_operator.api.conditions import READY, SPEC_INVALID
+from enginesmith_operator.api.engine_status import EngineStatus
+from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.cluster.client import Api
+from enginesmith_operator.cluster.errors import ObjectExistsError
+from enginesmith_operator.cluster.resources import ENGINE_BUILD, resource_of
+from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.cache import Address, ObjectCache
+from enginesmith_operator.controller.conditions import Observation, observed_conditions, one_line
+from enginesmith_operator.controller.engine_decide import (
+    EngineDecision,
+    decide_engine,
+    resolve_engine,
+    wanted_keys,
+)
+from enginesmith_operator.controller.engine_gather import Gatherer
+from enginesmith_operator.controller.engine_status import with_conflict
+from enginesmith_operator.controller.events import write_events
+from enginesmith_operator.controller.intake import Intake
+from enginesmith_operator.controller.status_document import read_status, write_status
+
+__all__ = ["EngineReconciler"]
+
+
+class EngineReconciler:
+    """Makes what an InferenceEngine asks for, and its status of what came of it."""
+
+    def __init__(
+        self,
+        *,
+        api: Api,
+        cache: ObjectCache,
+        intake: Intake,
+        gatherer: Gatherer,
+        wall_clock: Callable[[], datetime],
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._intake = intake
+        self._gatherer = gatherer
+        self._wall_clock = wall_clock
+
+    async def reconcile(self, key: Address) -> float | None:
+        """Make one pass; return in how many seconds the next one is wanted, None: when something changes.
+
+        Raises:
+            enginesmith_operator.cluster.errors.ClusterError: the server refused, or was not reached.
+        """
+        stored = self._cache.find(key)
+        if stored is None:
+            return None
+        document = stored.document()
+        if "deletionTimestamp" in document["metadata"]:
+            # The garbage collector takes what the engine owns; whoever makes it again now makes orphans.
+            return None
+        engine = _read_engine(document)
+        if isinstance(engine, SpecError):
+            await self._write_status(document, _invalid_status(document, engine, self._wall_clock()))
+            return None
+        snapshot = self._gatherer.gather(document, engine)
+        resolution = resolve_engine(snapshot)
+        snapshot = self._gatherer.with_shared_builds(snapshot, wanted_keys(resolution))
+        decision = decide_engine(snapshot, resolution)
+        taken = await self._act(document, decision)
+        await write_events(self._api, document, decision.events, snapshot.now)
+        await self._write_status(document, with_conflict(decision.status, taken, snapshot))
+        return decision.requeue_seconds
+
+    async def _act(self, document: Json, decision: EngineDecision) -> tuple[str, ...]:
+        """Carry out the writes; return names of ours that somebody else has."""
+        for deletion in decision.deletes:
+            address = deletion.address
+            await self._api.delete(resource_of(address.kind), address.namespace, address.name, uid=deletion.uid)
+        uid = document["metadata"]["uid"]
+        taken = [name for one in decision.creates if (name := await self._create(one, uid))]
+        taken += [name for one in decision.applies if (name := await self._apply(one, uid))]
+        return tuple(taken)
+
+    async def _create(self, desired: Json, uid: str) -> str:
+        """Create an object that never changes; return its kind and name where somebody else has them."""
+        metadata = desired["metadata"]
+        try:
+            made: Json | None = await self._api.create(desired)
+        except ObjectExistsError:
+            made = await self._api.get(resource_of(desired["kind"]), metadata["namespace"], metadata["name"])
+            if made is not None and not _is_owned(made, uid):
+                return _text(desired)
+        if made is not None:
+            self._intake.take(made, False)
+        return ""
+
+    async def _apply(self, desired: Json, uid: str) -> str:
+        """Apply an object, after a look whether the name is free; return kind and name where somebody else has them."""
+        metadata = desired["metadata"]
+        address = Address(desired["kind"], metadata["namespace"], metadata["name"])
+        known = self._cache.find(address)
+        live = known.document() if known is not None else None
+        if live is None:
+            live = await self._api.get(resource_of(address.kind), address.namespace, address.name)
+        if live is not None:
+            if not _is_owned(live, uid) and address.kind != ENGINE_BUILD.kind:
+                return _text(desired)
+            # An apply never falls upon an object that took the name a moment ago.
+            desired = {**desired, "metadata": {**metadata, "uid": live["metadata"]["uid"]}}
+        self._intake.take(await self._api.apply(desired), False)
+        return ""
+
+    async def _write_status(self, document: Json, status: EngineStatus) -> None:
+        written = await write_status(self._api, document, status)
+        if written is not None:
+            self._intake.take(written, False)
+
+
+def _read_engine(document: Json) -> InferenceEngine | SpecError:
+    try:
+        return InferenceEngine.model_validate({**document, "status": None}, by_name=False)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        return SpecError(f"{first['msg']}{more}", where=".".join(str(step) for step in first["loc"]))
+
+
+def _invalid_status(document: Json, error: SpecError, now: datetime) -> EngineStatus:
+    """Return the status that was there with what is wrong now; what serves goes on and is not touched."""
+    before = read_status(EngineStatus, document, EngineStatus())
+    generation = document["metadata"].get("generation")
+    message = one_line(error.sentence())
+    wrong = (
+        Observation.of(READY, False, "SpecInvalid", message),
+        Observation.of(SPEC_INVALID, True, "SpecInvalid", message),
+    )
+    fresh = observed_conditions(wrong, before.conditions, generation=generation, now=now)
+    kept = [one for one in before.conditions if one.type not in {READY, SPEC_INVALID}]
+    return before.model_copy(update={"observed_generation": generation, "conditions": (fresh[0], *kept, fresh[1])})
+
+
+def _is_owned(document: Json, uid: str) -> bool:
+    return any(owner["uid"] == uid for owner in document["metadata"].get("ownerReferences") or ())
+
+
+def _text(desired: Json) -> str:
+    return f"{desired['kind']} {desired['metadata']['name']}"

@@ -1,0 +1,203 @@
+"""From a target's plan, builds, Deployment and pods to the state that its rollout is decided by. Pure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Final
+
+from pydantic import ValidationError
+
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.pull_request import ServingReport
+from enginesmith_operator.api.engine_build import BuildPhase
+from enginesmith_operator.api.engine_status import TargetStatus
+from enginesmith_operator.api.targets import TargetSpec
+from enginesmith_operator.controller.conditions import one_line
+from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
+from enginesmith_operator.controller.pod_facts import Ending, PodFacts
+from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTAINER
+from enginesmith_operator.objects.labels import ENGINE_KEY
+from enginesmith_operator.planning.hardware import NodeFacts
+from enginesmith_operator.planning.plan import EnginePlan, TargetPlan, TargetState
+from enginesmith_operator.planning.refusals import Refusal
+from enginesmith_operator.planning.rollout_state import (
+    EngineState,
+    PodTrouble,
+    RolloutState,
+    RunningPods,
+    Strategy,
+    Trouble,
+    WantedEngine,
+)
+
+__all__ = ["TargetView", "refusal_text", "rollout_state"]
+
+# What an engine is refused for wherever it goes; everything else is about the node that it was on.
+_ENGINE_IS_WRONG: Final = frozenset(
+    {"Tampered", "DigestDiffers", "KeyMismatch", "ManifestUnreadable", "VerificationFailed", "ManifestTooNew"}
+)
+_CRASHES: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetView:
+    """All that is decided for one target by.
+
+    Attributes:
+        store: or why there is none: then nothing new is built or started.
+        digests: of the engines that the store has, by key.
+        memory: of the status that is there.
+    """
+
+    snapshot: EngineSnapshot
+    target: TargetSpec
+    planned: TargetPlan
+    store: ChosenStore | Refusal
+    digests: Mapping[str, str]
+    memory: TargetStatus | None
+
+    @property
+    def live(self) -> KnownDeployment | None:
+        """The Deployment that is there."""
+        return self.snapshot.deployments.get(self.target.name)
+
+    @property
+    def pods(self) -> tuple[PodFacts, ...]:
+        """Pods that are there, of whichever template."""
+        return self.snapshot.pods.get(self.target.name, ())
+
+    def build_of(self, one: EnginePlan) -> KnownBuild | None:
+        """Return the build of an engine."""
+        return self.snapshot.builds.get(one.engine_key) if one.engine_key is not None else None
+
+
+def rollout_state(view: TargetView) -> RolloutState:
+    """Return the state of one target."""
+    deployment, target, live = view.planned.deployment, view.target, view.live
+    return RolloutState(
+        refusal=refusal_text(view.planned) if view.planned.state is TargetState.REFUSED else "",
+        wanted=tuple(_wanted(view, one) for one in view.planned.engines),
+        served=live.notes.served if live is not None else (),
+        running=_running(live, view.pods) if live is not None else None,
+        rejected=view.memory.rejected if view.memory is not None else (),
+        excluded=view.memory.excluded if view.memory is not None else (),
+        nodes=_fingerprints(view),
+        replicas=None if target.autoscaling is not None else target.replicas,
+        fewest_replicas=target.autoscaling.min_replicas if target.autoscaling is not None else target.replicas,
+        serves=deployment.serves if deployment is not None else True,
+        when_full=view.snapshot.engine.spec.rollout.when_full,
+    )
+
+
+def refusal_text(planned: TargetPlan) -> str:
+    """Return why a target has no plan: the most frequent reason, and what helps."""
+    lines = [count.sentence() for count in planned.refusals] + list(planned.hints)
+    return one_line("; ".join(lines)) if lines else "no node was seen"
+
+
+def _wanted(view: TargetView, planned: EnginePlan) -> WantedEngine:
+    build = view.build_of(planned)
+    state, waits_since = _state(planned, build, view.digests)
+    return WantedEngine.from_plan(
+        planned,
+        state,
+        digest=view.digests.get(planned.engine_key or ""),
+        waits_since=waits_since,
+        message=build.message if build is not None else "",
+    )
+
+
+def _state(
+    planned: EnginePlan, build: KnownBuild | None, digests: Mapping[str, str]
+) -> tuple[EngineState, datetime | None]:
+    if planned.engine_key is None:
+        return EngineState.PENDING, None
+    if planned.engine_key in digests:
+        return EngineState.STORED, None
+    if build is None or build.phase is BuildPhase.SUCCEEDED:
+        return EngineState.BUILDING, None
+    if build.phase is BuildPhase.FAILED:
+        return EngineState.FAILED, None
+    if build.waits_since:
+        return EngineState.QUEUED, datetime.fromisoformat(build.waits_since)
+    return EngineState.BUILDING, None
+
+
+def _running(live: KnownDeployment, pods: tuple[PodFacts, ...]) -> RunningPods:
+    newest = [pod for pod in pods if pod.labels.get(ENGINE_KEY) == live.template_label]
+    older = [pod for pod in pods if pod not in newest and not pod.is_finished]
+    waiting = [pod.unschedulable_since for pod in newest if pod.unschedulable and pod.unschedulable_since]
+    rolling = live.document["spec"].get("strategy", {}).get("rollingUpdate") or {}
+    return RunningPods(
+        engines=live.notes.engines,
+        replicas=live.replicas,
+        strategy=Strategy.REPLACE if rolling.get("maxSurge") == 0 else Strategy.SURGE,
+        updated_ready=sum(pod.is_ready and not pod.is_terminating for pod in newest),
+        ready=sum(pod.is_ready and not pod.is_terminating for pod in pods),
+        is_settled=live.is_observed and not older,
+        unschedulable_since=datetime.fromisoformat(min(waiting)) if waiting else None,
+        troubles=tuple(trouble for pod in newest if (trouble := _trouble(pod)) is not None),
+    )
+
+
+def _trouble(pod: PodFacts) -> PodTrouble | None:
+    """Return what is wrong with a pod that does not serve; None: nothing that a rollout acts on."""
+    if pod.is_ready or not pod.node:
+        return None
+    for name in (PULL_CONTAINER, SERVER_CONTAINER):
+        container = pod.container(name)
+        ending = container.latest_ending if container is not None else None
+        if container is None or ending is None or ending.exit_code == ExitCode.OK:
+            continue
+        report = _report(ending)
+        refused = ending.exit_code in {ExitCode.ENGINE_REFUSED, ExitCode.VERIFICATION_FAILED}
+        if refused:
+            reason = report.failure.reason if report is not None and report.failure is not None else "EngineRefused"
+            wrong = reason in _ENGINE_IS_WRONG or ending.exit_code == ExitCode.VERIFICATION_FAILED
+            return PodTrouble(
+                trouble=Trouble.REFUSED_ENGINE if wrong else Trouble.REFUSED_NODE,
+                node=pod.node,
+                engine_key=report.engine_key if report is not None else None,
+                reason=reason,
+                message=_sentence(report, ending),
+            )
+        if container.restarts >= _CRASHES:
+            return PodTrouble(
+                trouble=Trouble.CRASHING,
+                node=pod.node,
+                engine_key=report.engine_key if report is not None else None,
+                reason=report.failure.reason if report is not None and report.failure is not None else "Crashing",
+                message=_sentence(report, ending),
+            )
+    return None
+
+
+def _report(ending: Ending) -> ServingReport | None:
+    try:
+        return ServingReport.from_json(ending.message) if ending.message else None
+    except ValidationError:
+        return None
+
+
+def _sentence(report: ServingReport | None, ending: Ending) -> str:
+    if report is not None and report.failure is not None:
+        return one_line(report.failure.sentence())
+    why = "was killed for memory" if ending.out_of_memory else f"ended with exit code {ending.exit_code}"
+    return f"the server {why}"
+
+
+def _fingerprints(view: TargetView) -> dict[str, str]:
+    names = {name for one in view.planned.engines for name in one.nodes}
+    return {facts.name: _fingerprint(facts) for facts in view.snapshot.observed.nodes if facts.name in names}
+
+
+def _fingerprint(facts: NodeFacts) -> str:
+    """Return what a refused engine waits to see changed: the node's GPU, its partitions, its driver."""
+    told = {
+        "product": facts.product,
+        "driver": facts.driver,
+        "offers": [[offer.resource, offer.mig_profile, offer.allocatable] for offer in facts.offers],
+    }
+    return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

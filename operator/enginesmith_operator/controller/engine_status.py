@@ -1,0 +1,194 @@
+"""The status of an InferenceEngine and the events that go with its changes. Pure."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from enginesmith_operator.api.conditions import (
+    BUILT,
+    CONFLICT,
+    READY,
+    SERVING,
+)
+from enginesmith_operator.api.engine_build import BuildPhase
+from enginesmith_operator.api.engine_status import (
+    EngineStatus,
+    PreparationPhase,
+    PreparationStatus,
+    StoredEngine,
+    TargetPhase,
+    TargetStatus,
+)
+from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
+from enginesmith_operator.controller.decision import EventNote
+from enginesmith_operator.controller.engine_preparation import PreparationStep
+from enginesmith_operator.controller.engine_snapshot import EngineSnapshot
+from enginesmith_operator.controller.engine_target import TargetDecision
+from enginesmith_operator.planning.plan import Plan
+
+__all__ = ["compose_status", "engine_events", "with_conflict"]
+
+_MAX_STORED: Final = 256
+_LINE: Final = 1024
+_NAMES: Final = 4096
+# Targets in these phases are not asked to serve.
+_RESTING: Final = frozenset({TargetPhase.STANDBY, TargetPhase.IDLE})
+_TOLD: Final = {
+    TargetPhase.SERVING: False,
+    TargetPhase.REFUSED: True,
+    TargetPhase.FAILED: True,
+    TargetPhase.WAITING_FOR_GPU: True,
+    TargetPhase.ROLLING_OUT: False,
+}
+"""Phases whose beginning is an event, and whether it is a warning."""
+
+
+def compose_status(
+    snapshot: EngineSnapshot,
+    plan: Plan,
+    step: PreparationStep,
+    targets: Iterable[TargetDecision],
+    digests: dict[str, str],
+) -> EngineStatus:
+    """Return the status."""
+    statuses = tuple(target.status for target in targets)
+    asked = [one for one in statuses if one.phase not in _RESTING]
+    serving = [one for one in asked if _serves(one)]
+    generation = snapshot.engine.metadata.generation
+    observations = (
+        _ready(asked, statuses),
+        *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[:1]),
+        *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[1:2]),
+        step.condition,
+        _built(snapshot, statuses, digests, step),
+        _serving(serving, statuses),
+        *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[2:]),
+    )
+    return EngineStatus(
+        observed_generation=generation,
+        serving=f"{len(serving)}/{len(asked)}",
+        serving_on=one_line(", ".join(_hardware(one) for one in statuses if _serves(one)), _LINE),
+        target_names=one_line(",".join(one.name for one in statuses), _NAMES),
+        model=step.model,
+        preparation=_preparation(step.status, digests),
+        targets=statuses,
+        conditions=observed_conditions(
+            observations, snapshot.status.conditions, generation=generation, now=snapshot.now
+        ),
+    )
+
+
+def with_conflict(status: EngineStatus, names: tuple[str, ...], snapshot: EngineSnapshot) -> EngineStatus:
+    """Return the status with the names of ours that others have taken; without any, as it is."""
+    if not names:
+        return status
+    text = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} there and not ours: delete or rename"
+    conflict = Observation.of(CONFLICT, True, "NameTaken", text)
+    before = find_condition(status.conditions, READY)
+    ready = Observation.of(READY, False, "NameTaken", text)
+    generation = snapshot.engine.metadata.generation
+    fresh = observed_conditions((ready, conflict), snapshot.status.conditions, generation=generation, now=snapshot.now)
+    kept = [one for one in status.conditions if before is None or one.type != READY]
+    return status.model_copy(update={"conditions": (fresh[0], *kept, fresh[1])})
+
+
+def engine_events(before: EngineStatus, after: EngineStatus) -> tuple[EventNote, ...]:
+    """Return what a person would want to hear of: a target that serves, fails, waits or is refused."""
+    known = {one.name: one for one in before.targets}
+    notes = []
+    for target in after.targets:
+        old = known.get(target.name)
+        if target.phase not in _TOLD or (old is not None and old.phase is target.phase):
+            continue
+        notes.append(
+            EventNote(
+                is_warning=_TOLD[target.phase],
+                reason=_camel(target.reason) or target.phase.value,
+                message=f"{target.name}: {target.message}",
+                since=(old.since if old is not None else "") or "",
+            )
+        )
+    failure = after.preparation.failure if after.preparation else None
+    was = before.preparation.failure if before.preparation else None
+    if failure is not None and (was is None or was.sentence() != failure.sentence()):
+        notes.append(EventNote(is_warning=True, reason=failure.reason, message=failure.sentence()))
+    return tuple(notes)
+
+
+def _ready(asked: list[TargetStatus], statuses: tuple[TargetStatus, ...]) -> Observation:
+    lacking = [one for one in asked if not _serves_what_is_wanted(one)]
+    if not asked:
+        return Observation.of(READY, True, "NothingToServe", "no target is asked to serve")
+    if not lacking:
+        return Observation.of(READY, True, "Serving", f"{len(asked)} of {len(statuses)} targets serve")
+    first = lacking[0]
+    rest = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+    return Observation.of(READY, False, first.reason or first.phase.value, f"{first.name}: {first.message}{rest}")
+
+
+def _serves(target: TargetStatus) -> bool:
+    return target.ready_replicas > 0
+
+
+def _serves_what_is_wanted(target: TargetStatus) -> bool:
+    return target.phase is TargetPhase.SERVING and set(target.serving) >= set(target.desired) and bool(target.serving)
+
+
+def _serving(serving: list[TargetStatus], statuses: tuple[TargetStatus, ...]) -> Observation:
+    if serving:
+        return Observation.of(SERVING, True, "Serving", f"on {', '.join(one.name for one in serving)}")
+    resting = [one for one in statuses if _serves(one)]
+    if resting:
+        return Observation.of(SERVING, True, "Serving", f"on {', '.join(one.name for one in resting)}")
+    return Observation.of(SERVING, False, "NoReplicaReady", "no target has a replica that is ready")
+
+
+def _built(
+    snapshot: EngineSnapshot, statuses: tuple[TargetStatus, ...], digests: dict[str, str], step: PreparationStep
+) -> Observation:
+    wanted = {engine.key for target in statuses for engine in target.engines if engine.key is not None}
+    if not wanted:
+        return Observation.of(
+            BUILT, False, step.condition.reason if _failed(step) else "Pending", "no key is known yet"
+        )
+    lacking = sorted(wanted - set(digests))
+    if not lacking:
+        return Observation.of(BUILT, True, "Stored", f"{len(wanted)} engines are stored")
+    failed = [build for key in lacking if (build := snapshot.builds.get(key)) and build.phase is BuildPhase.FAILED]
+    if failed:
+        first = failed[0]
+        reason = first.failure.reason if first.failure else "BuildFailed"
+        message = first.failure.message if first.failure else first.message
+        return Observation.of(BUILT, False, reason, f"{first.target}: {message}")
+    waiting = [build for key in lacking if (build := snapshot.builds.get(key)) and build.waits_since]
+    if waiting:
+        return Observation.of(BUILT, False, waiting[0].reason, f"{waiting[0].target}: {waiting[0].message}")
+    return Observation.of(BUILT, False, "Building", f"{len(wanted) - len(lacking)} of {len(wanted)} engines are stored")
+
+
+def _failed(step: PreparationStep) -> bool:
+    return step.status is not None and step.status.phase is PreparationPhase.FAILED
+
+
+def _from_plan(kind: str, holds: bool, reason: str, message: str) -> Observation:  # noqa: FBT001 - a condition's parts
+    return Observation.of(kind, holds, reason, message)
+
+
+def _preparation(memory: PreparationStatus | None, digests: dict[str, str]) -> PreparationStatus | None:
+    """Return what is remembered of the preparation, with the engines that were built since."""
+    if memory is None or memory.phase is not PreparationPhase.SUCCEEDED:
+        return memory
+    stored = tuple(StoredEngine(key=key, digest=digests[key]) for key in sorted(digests))[:_MAX_STORED]
+    return memory.model_copy(update={"stored_engines": stored})
+
+
+def _hardware(target: TargetStatus) -> str:
+    products = dict.fromkeys(
+        (f"{one.product} {one.mig_profile}" if one.mig_profile else one.product or "CPU")
+        for one in target.engines
+        if one.serving
+    )
+    return "/".join(products) or "CPU"
+
+
+def _camel(text: str) -> str:
+    return text if text.isalnum() else ""

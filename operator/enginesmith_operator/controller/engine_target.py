@@ -1,0 +1,179 @@
+"""One target of an InferenceEngine: its builds, its rollout and its objects. Pure."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from enginesmith_operator.api.engine_status import TargetEngine, TargetStatus
+from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.conditions import one_line, timestamp
+from enginesmith_operator.controller.engine_rollout import TargetView, rollout_state
+from enginesmith_operator.controller.engine_snapshot import ChosenStore, KnownDeployment
+from enginesmith_operator.objects.autoscaler import autoscaler, needs_autoscaler
+from enginesmith_operator.objects.deployment import deployment, keep_template
+from enginesmith_operator.objects.disruption_budget import disruption_budget, needs_budget
+from enginesmith_operator.objects.engine_build import engine_build
+from enginesmith_operator.objects.services import target_service
+from enginesmith_operator.objects.serving_notes import ServingNotes
+from enginesmith_operator.objects.serving_pods import serving_pods
+from enginesmith_operator.planning.plan import EnginePlan, TargetState
+from enginesmith_operator.planning.rollout import decide_rollout
+from enginesmith_operator.planning.rollout_state import RolloutDecision
+
+__all__ = ["TargetDecision", "decide_target"]
+
+_MAX_ENGINES: Final = 16
+_MAX_NODES: Final = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetDecision:
+    """What is to be done for one target.
+
+    Attributes:
+        wants: keys of engines whose builds are to stay or to be made.
+        objects: everything that is to be there, without stamps.
+        creates: EngineBuilds that are not there.
+        shares: EngineBuilds of others that are to be owned by this engine too: their whole owner references.
+        is_planned: whether its plan says yes.
+    """
+
+    status: TargetStatus
+    wants: frozenset[str]
+    objects: tuple[Json, ...] = ()
+    creates: tuple[Json, ...] = ()
+    shares: tuple[Json, ...] = ()
+    is_planned: bool
+    requeue_seconds: float | None = None
+
+
+def decide_target(view: TargetView) -> TargetDecision:
+    """Return what is to be done for one target."""
+    snapshot, planned, store = view.snapshot, view.planned, view.store
+    decided = decide_rollout(rollout_state(view), snapshot.now)
+    keyed = [one for one in planned.engines if one.engine_key is not None]
+    lacking = [one for one in keyed if one.engine_key not in view.digests]
+    creates: list[Json] = []
+    objects: list[Json] = []
+    if isinstance(store, ChosenStore):
+        creates = [
+            engine_build(snapshot.engine, view.target.name, one, store=store.spec, limits=snapshot.limits_of_build)
+            for one in lacking
+            if view.build_of(one) is None and one.toolchain.image is not None
+        ]
+        objects = _objects(view, decided, store)
+    return TargetDecision(
+        status=_status(view, decided),
+        wants=frozenset(one.engine_key for one in keyed if one.engine_key is not None),
+        objects=tuple(objects),
+        creates=tuple(creates),
+        shares=tuple(_shares(view, lacking)),
+        is_planned=planned.state is not TargetState.REFUSED,
+        requeue_seconds=decided.look_again_seconds,
+    )
+
+
+def _objects(view: TargetView, decided: RolloutDecision, store: ChosenStore) -> list[Json]:
+    engine, target = view.snapshot.engine, view.target
+    found: list[Json] = []
+    if view.planned.state is TargetState.PLANNED or view.live is not None:
+        found.append(target_service(engine, target.name))
+    serving = _deployment(view, decided, store)
+    if serving is None:
+        return found
+    found.append(serving)
+    if needs_budget(target) and decided.replicas != 0:
+        found.append(disruption_budget(engine, target.name))
+    if needs_autoscaler(target) and decided.replicas is None:
+        found.append(autoscaler(engine, target))
+    return found
+
+
+def _deployment(view: TargetView, decided: RolloutDecision, store: ChosenStore) -> Json | None:
+    """Return the Deployment that is to be there; None: none is, and none is wanted."""
+    live, planned = view.live, view.planned.deployment
+    if not decided.run:
+        return _as_it_is(live, decided.replicas) if live is not None else None
+    # Without a plan nobody knows which nodes would do; what the template keeps clear of stays.
+    avoided = planned.avoid_nodes if planned is not None else live.notes.avoid_nodes if live is not None else ()
+    pods = serving_pods(
+        view.snapshot.engine,
+        view.target,
+        decided.run,
+        store=store.spec,
+        store_uri=store.uri,
+        avoid_nodes=(*avoided, *decided.must_avoid),
+    )
+    notes = ServingNotes(engines=decided.run, served=decided.served, avoid_nodes=pods.avoid_nodes)
+    made = deployment(view.snapshot.engine, pods, notes=notes, replicas=decided.replicas, strategy=decided.strategy)
+    return keep_template(made, live.document, decided.must_avoid) if live is not None else made
+
+
+def _as_it_is(live: KnownDeployment, replicas: int | None) -> Json:
+    """Return a Deployment whose template nobody can make any more, with another number of replicas."""
+    metadata, spec = live.document["metadata"], live.document["spec"]
+    kept = {key: metadata[key] for key in ("name", "namespace", "labels", "annotations", "ownerReferences")}
+    return {
+        "apiVersion": live.document["apiVersion"],
+        "kind": live.document["kind"],
+        "metadata": kept,
+        "spec": {**spec, "replicas": spec.get("replicas", 1) if replicas is None else replicas},
+    }
+
+
+def _shares(view: TargetView, lacking: list[EnginePlan]) -> list[Json]:
+    """Return builds of other engines that make an engine of ours too: they stay as long as either wants them."""
+    document = view.snapshot.document
+    metadata = document["metadata"]
+    own = {key: document[key] for key in ("apiVersion", "kind")} | {key: metadata[key] for key in ("name", "uid")}
+    builds = [build for one in lacking if (build := view.build_of(one)) is not None]
+    return [
+        {
+            "apiVersion": document["apiVersion"],
+            "kind": "EngineBuild",
+            "metadata": {
+                "name": build.name,
+                "namespace": metadata["namespace"],
+                "uid": build.uid,
+                "ownerReferences": sorted([*build.owner_documents, own], key=lambda one: str(one["uid"])),
+            },
+        }
+        for build in builds
+        if not build.is_owned
+    ]
+
+
+def _status(view: TargetView, decided: RolloutDecision) -> TargetStatus:
+    planned, memory = view.planned.engines, view.memory
+    ready = [pod for pod in view.pods if pod.is_ready and not pod.is_terminating]
+    serving = tuple(one.key for one in decided.served) if ready else ()
+    same = memory is not None and memory.phase is decided.phase
+    return TargetStatus(
+        name=view.target.name,
+        phase=decided.phase,
+        reason=decided.reason,
+        message=one_line(decided.message),
+        toolchain=planned[0].toolchain if planned else (memory.toolchain if memory else None),
+        engines=tuple(_engine(view, one, serving) for one in planned[:_MAX_ENGINES]),
+        desired=tuple(one.engine_key for one in planned if one.engine_key)[:_MAX_ENGINES],
+        serving=serving[:_MAX_ENGINES],
+        rejected=decided.rejected[:_MAX_ENGINES],
+        excluded=decided.excluded[:_MAX_NODES],
+        nodes=tuple(sorted({pod.node for pod in ready}))[:_MAX_NODES],
+        replicas=decided.replicas if view.live is not None or decided.run else None,
+        ready_replicas=len(ready),
+        since=memory.since if same and memory is not None else timestamp(view.snapshot.now),
+    )
+
+
+def _engine(view: TargetView, planned: EnginePlan, serving: tuple[str, ...]) -> TargetEngine:
+    build = view.build_of(planned)
+    return TargetEngine(
+        key=planned.engine_key,
+        digest=view.digests.get(planned.engine_key or ""),
+        product=planned.hardware.product,
+        mig_profile=planned.hardware.mig_profile,
+        arch=planned.hardware.arch,
+        stored=planned.engine_key in view.digests,
+        serving=planned.engine_key in serving,
+        build=build.name if build is not None else None,
+    )
