@@ -14,9 +14,10 @@ from enginesmith_contract.errors import BuildOutOfMemoryError, EnginesmithError
 from enginesmith_runtime.build.make_engine import make_engine
 from enginesmith_runtime.build.wire import ChildAnswer, ChildFailure, ChildJob, PipeReporter
 
-__all__ = ["main"]
+__all__ = ["cancelled_by_signal", "main"]
 
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = 64
 
 
 def main(job_file: str, descriptor: int) -> int:
@@ -24,7 +25,7 @@ def main(job_file: str, descriptor: int) -> int:
     job = ChildJob.from_json(Path(job_file).read_bytes())
     _die_with_parent(job.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cancelled = _cancelled_by_signal()
+    cancelled = cancelled_by_signal()
     try:
         answer = ChildAnswer(result=make_engine(job, PipeReporter(descriptor), cancelled.is_set))
     except EnginesmithError as error:
@@ -38,17 +39,21 @@ def main(job_file: str, descriptor: int) -> int:
     return 0
 
 
-def _cancelled_by_signal() -> threading.Event:
-    """Return an event that SIGTERM sets.
+def cancelled_by_signal() -> threading.Event:
+    """Return an event that SIGTERM sets, whatever the main thread is doing; to be called in the main thread.
 
-    A thread waits for the signal, because a handler only runs between two steps of the main thread's Python, and that
-    one is in the library for minutes. Threads that are started later inherit the blocked signal.
+    Python runs a handler between two steps of the main thread, and that one is in the library for minutes. What runs at
+    once, in whichever thread the kernel chose, is Python's own C handler, and it writes to the wake-up descriptor.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     cancelled = threading.Event()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
 
     def wait() -> None:
-        signal.sigwait({signal.SIGTERM})
+        while signal.SIGTERM not in os.read(reading, _SIGNALS):
+            pass
         cancelled.set()
 
     threading.Thread(target=wait, daemon=True, name="cancel").start()
