@@ -28,7 +28,7 @@ from enginesmith_operator.api.translate import model_source
 from enginesmith_operator.planning.plan import EnginePlan, Plan, TargetPlan, TargetState, plan, refusal_error
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_runtime.build.pipeline import build
-from enginesmith_runtime.build.plugin_libraries import allowed_plugins
+from enginesmith_runtime.build.plugin_libraries import PluginPlaces
 from enginesmith_runtime.fetch.location import Scheme, local_path, scheme_of
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.progress_output import open_reporter
@@ -170,8 +170,8 @@ class LocalMachine:
                 reason="KeyPending",
             )
         with scratch_folder(self.home) as work:
-            allowed = allowed_plugins(os.environ)
-            manifest = build(planned.build, work, self.reporter, base=self.base, plugins_allowed=allowed)
+            places = PluginPlaces.from_environment(os.environ, base=self.base)
+            manifest = build(planned.build, work, self.reporter, plugins_from=places)
         return BuiltEngine(document=document, target=target, manifest=manifest, was_stored=planned.stored)
 
 

@@ -11,11 +11,12 @@ import pytest
 
 from enginesmith_contract.backends import Backend, Toolchain
 from enginesmith_contract.build_request import BuildOptions, BuildRequest, PluginLibrary
+from enginesmith_contract.environment import CLAIMS_FOLDER
 from enginesmith_contract.errors import BuildError, SourceError, SpecError
 from enginesmith_contract.keys import EngineKeyInputs, engine_key
 from enginesmith_contract.preparation import Preparation
 from enginesmith_runtime.build.pipeline import build
-from enginesmith_runtime.build.plugin_libraries import allowed_plugins, fetch_plugins, is_allowed
+from enginesmith_runtime.build.plugin_libraries import PluginPlaces, fetch_plugins, is_allowed
 from enginesmith_runtime.progress import SilentReporter
 
 PrepareModel = Callable[..., Preparation]
@@ -62,7 +63,7 @@ def test_libraries_come_from_a_server_and_from_disk_and_keep_their_order(origin:
         PluginLibrary(uri=f"{origin}/libsample.so", sha256=_DIGEST),
         PluginLibrary(uri="other.so", sha256=sha256(b"other").hexdigest()),
     )
-    found = fetch_plugins(request, tmp_path / "fetched", SilentReporter(), allowed=None, base=tmp_path)
+    found = fetch_plugins(request, tmp_path / "fetched", SilentReporter(), PluginPlaces(base=tmp_path))
     assert [path.name for path in found] == ["00-libsample.so", "01-other.so"]
     assert [path.read_bytes() for path in found] == [_LIBRARY, b"other"]
 
@@ -77,7 +78,7 @@ def test_a_missing_library_ends_the_build_before_its_child_starts(
         preparation=preparation.preparation_key,
     )
     with pytest.raises(SourceError) as refusal:
-        build(request, work, SilentReporter(), base=tmp_path)
+        build(request, work, SilentReporter(), plugins_from=PluginPlaces(base=tmp_path))
     assert refusal.value.reason == "PluginMissing"
     assert refusal.value.where.startswith("build.plugins[0]: ")
     assert "libmissing.so" in refusal.value.where
@@ -87,7 +88,7 @@ def test_a_missing_library_ends_the_build_before_its_child_starts(
 def test_a_library_that_a_server_does_not_have_is_missing_too(origin: str, tmp_path: Path) -> None:
     request = _request(PluginLibrary(uri=f"{origin}/libnone.so", sha256=_DIGEST))
     with pytest.raises(SourceError) as refusal:
-        fetch_plugins(request, tmp_path / "fetched", SilentReporter(), allowed=None, base=None)
+        fetch_plugins(request, tmp_path / "fetched", SilentReporter(), PluginPlaces())
     assert refusal.value.reason == "PluginMissing"
 
 
@@ -100,17 +101,26 @@ def test_a_changed_library_is_refused_with_both_digests(
     uri = f"{origin}/libsample.so" if remote else str(tmp_path / "www" / "libsample.so")
     request = _request(PluginLibrary(uri=uri, sha256="1" * 64))
     with pytest.raises(SourceError) as refusal:
-        fetch_plugins(request, tmp_path / "fetched", SilentReporter(), allowed=None, base=None)
+        fetch_plugins(request, tmp_path / "fetched", SilentReporter(), PluginPlaces())
     assert refusal.value.reason == "DigestMismatch"
     assert "1" * 64 in refusal.value.why
     assert _DIGEST in refusal.value.why
+
+
+def test_a_library_in_a_volume_is_read_where_the_pod_has_mounted_it(tmp_path: Path) -> None:
+    (tmp_path / "models" / "claim").mkdir(parents=True)
+    (tmp_path / "models" / "claim" / "a.so").write_bytes(_LIBRARY)
+    request = _request(PluginLibrary(uri="pvc://claim/a.so", sha256=_DIGEST))
+    places = PluginPlaces(allowed=("pvc://claim",), variables={CLAIMS_FOLDER: str(tmp_path / "models")})
+    (found,) = fetch_plugins(request, tmp_path / "fetched", SilentReporter(), places)
+    assert (found.name, found.read_bytes()) == ("00-a.so", _LIBRARY)
 
 
 def test_a_library_that_is_not_allowed_is_not_even_asked_for(tmp_path: Path) -> None:
     request = _request(PluginLibrary(uri="https://127.0.0.1:1/libsample.so?token=secret", sha256=_DIGEST))
     allowed = ("https://plugins.example/",)
     with pytest.raises(SpecError) as refusal:
-        fetch_plugins(request, tmp_path / "fetched", SilentReporter(), allowed=allowed, base=None)
+        fetch_plugins(request, tmp_path / "fetched", SilentReporter(), PluginPlaces(allowed=allowed))
     assert refusal.value.reason == "PluginNotAllowed"
     assert "https://plugins.example/" in refusal.value.why
     assert "secret" not in str(refusal.value)
@@ -120,7 +130,7 @@ def test_libraries_that_are_not_in_the_key_are_refused(tmp_path: Path) -> None:
     plugin = PluginLibrary(uri="a.so", sha256=_DIGEST)
     request = _request().model_copy(update={"options": BuildOptions(plugins=(plugin,))})
     with pytest.raises(BuildError) as refusal:
-        fetch_plugins(request, tmp_path / "fetched", SilentReporter(), allowed=None, base=None)
+        fetch_plugins(request, tmp_path / "fetched", SilentReporter(), PluginPlaces())
     assert refusal.value.reason == "KeyDiffers"
 
 
@@ -135,7 +145,7 @@ def test_libraries_that_are_not_in_the_key_are_refused(tmp_path: Path) -> None:
 def test_the_variable_names_places_or_nothing_or_is_absent(
     variables: dict[str, str], want: tuple[str, ...] | None
 ) -> None:
-    assert allowed_plugins(variables) == want
+    assert PluginPlaces.from_environment(variables).allowed == want
 
 
 @pytest.mark.parametrize(
@@ -156,6 +166,8 @@ def test_the_variable_names_places_or_nothing_or_is_absent(
         ("oci://registry.example/plugins-of-others:1", ("oci://registry.example/plugins",), False),
         ("s3://plugins:of/others/a.so", ("s3://plugins",), False),
         ("s3://any/a.so", ("s3://",), True),
+        ("pvc://claim/trt/a.so", ("pvc://claim/trt",), True),
+        ("pvc://claim/trt/../a.so", ("pvc://claim/trt",), False),
     ],
 )
 def test_only_what_lies_below_an_allowed_place_is_allowed(

@@ -16,7 +16,7 @@ from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_runtime.build.pipeline import build
-from enginesmith_runtime.build.plugin_libraries import allowed_plugins
+from enginesmith_runtime.build.plugin_libraries import PluginPlaces
 from enginesmith_runtime.build.termination import failure_message, success_message, write_termination
 from enginesmith_runtime.pod.requests import read_request
 from enginesmith_runtime.pod.signals import signals_cancel
@@ -42,8 +42,8 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
         with signals_cancel():
             request = _read_request(arguments, variables)
             with open_reporter(variables.get(environment.LOG_FORMAT, "auto"), sys.stderr) as reporter:
-                allowed = allowed_plugins(variables)
-                manifest = build(request, Path(tempfile.gettempdir()), reporter, plugins_allowed=allowed)
+                places = PluginPlaces.from_environment(variables)
+                manifest = build(request, Path(tempfile.gettempdir()), reporter, plugins_from=places)
     except EnginesmithError as error:
         return _fail(error, request, termination)
     except Exception as error:  # the boundary of the process: a pod must say why it ended

@@ -10,7 +10,6 @@ engine; of two that race past a store without locks, the first pointer wins and 
 """
 
 import tempfile
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from os import getpid
 from pathlib import Path
@@ -26,7 +25,7 @@ from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.store_layout import engine_pointer, preparation_pointer
 from enginesmith_runtime.build.child_process import run_child
 from enginesmith_runtime.build.manifests import compose_manifest
-from enginesmith_runtime.build.plugin_libraries import fetch_plugins
+from enginesmith_runtime.build.plugin_libraries import PluginPlaces, fetch_plugins
 from enginesmith_runtime.build.refit_bases import find_refit_base, remember_refit_base
 from enginesmith_runtime.build.verify import judge, raise_if_failed
 from enginesmith_runtime.build.wire import ChildJob, ChildResult
@@ -39,12 +38,7 @@ __all__ = ["build"]
 
 
 def build(
-    request: BuildRequest,
-    work: Path,
-    reporter: Reporter,
-    *,
-    base: Path | None = None,
-    plugins_allowed: Sequence[str] | None = None,
+    request: BuildRequest, work: Path, reporter: Reporter, *, plugins_from: PluginPlaces | None = None
 ) -> Manifest:
     """Return the engine's manifest, after building the engine unless the store has it.
 
@@ -52,8 +46,7 @@ def build(
         request: what to build.
         work: a folder for scratch files, which are gone when this returns or raises.
         reporter: receives the stages `plugins`, `refit`, `build`, `verify` and `store`; may cancel.
-        base: the folder that relative paths of plugin libraries start from; None: the working directory.
-        plugins_allowed: what URIs of plugin libraries may begin with; None: anything.
+        plugins_from: where plugin libraries may come from; None: from anywhere.
 
     Raises:
         SourceError: a plugin library is missing, is another one or cannot be had.
@@ -76,7 +69,7 @@ def build(
         preparation = _read_preparation(store, request)
         with tempfile.TemporaryDirectory(dir=work, prefix="build-") as folder:
             scratch = Path(folder)
-            plugins = _fetch_plugins(request, scratch, reporter, plugins_allowed, base)
+            plugins = _fetch_plugins(request, scratch, reporter, plugins_from or PluginPlaces())
             return _build(store, _lay_out(store, request, preparation, scratch, plugins), scratch, reporter)
 
 
@@ -137,13 +130,11 @@ def _unreadable(pointer: str, error: ValidationError) -> StoreError:
     )
 
 
-def _fetch_plugins(
-    request: BuildRequest, folder: Path, reporter: Reporter, allowed: Sequence[str] | None, base: Path | None
-) -> tuple[Path, ...]:
+def _fetch_plugins(request: BuildRequest, folder: Path, reporter: Reporter, places: PluginPlaces) -> tuple[Path, ...]:
     # The others have no plugins: TensorRT for RTX refuses the option, and ONNX Runtime's engines do without it.
     if request.toolchain.backend is not Backend.TENSORRT:
         return ()
-    return fetch_plugins(request, folder / "plugins", reporter, allowed=allowed, base=base)
+    return fetch_plugins(request, folder / "plugins", reporter, places)
 
 
 def _build(store: Store, job: ChildJob, folder: Path, reporter: Reporter) -> Manifest:

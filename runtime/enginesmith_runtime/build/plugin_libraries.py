@@ -7,8 +7,9 @@ from; the digest, which is part of the engine's key, says which one it is.
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
 from enginesmith_contract.build_request import BuildRequest, PluginLibrary
@@ -18,35 +19,45 @@ from enginesmith_contract.preparation import ModelSource
 from enginesmith_runtime.fetch.library import fetch_library
 from enginesmith_runtime.fetch.location import Scheme, local_path, model_name, redact, scheme_of
 from enginesmith_runtime.fetch.reasons import SourceReason
+from enginesmith_runtime.prepare.claims import in_mounted_claim
 from enginesmith_runtime.progress import Reporter
 
-__all__ = ["allowed_plugins", "fetch_plugins", "is_allowed"]
+__all__ = ["PluginPlaces", "fetch_plugins", "is_allowed"]
 
 _SEPARATORS: Final = re.compile(r"[\s,]+")
+_CLAIM: Final = "pvc"
 
 
-def allowed_plugins(variables: Mapping[str, str]) -> tuple[str, ...] | None:
-    """Return what URIs of plugin libraries may begin with; None: anything."""
-    text = variables.get(PLUGINS_ALLOWED)
-    return None if text is None else tuple(prefix for prefix in _SEPARATORS.split(text) if prefix)
+@dataclass(frozen=True, kw_only=True)
+class PluginPlaces:
+    """Where libraries may come from, and where their addresses lead.
+
+    Attributes:
+        allowed: what their URIs may begin with; None: anything.
+        base: the folder that relative paths start from; None: the working directory.
+        variables: the environment, which says where volumes are mounted.
+    """
+
+    allowed: tuple[str, ...] | None = None
+    base: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str], *, base: Path | None = None) -> Self:
+        """Return what the environment says."""
+        text = variables.get(PLUGINS_ALLOWED)
+        allowed = None if text is None else tuple(prefix for prefix in _SEPARATORS.split(text) if prefix)
+        return cls(allowed=allowed, base=base, variables=variables)
 
 
-def fetch_plugins(
-    request: BuildRequest,
-    folder: Path,
-    reporter: Reporter,
-    *,
-    allowed: Sequence[str] | None,
-    base: Path | None,
-) -> tuple[Path, ...]:
+def fetch_plugins(request: BuildRequest, folder: Path, reporter: Reporter, places: PluginPlaces) -> tuple[Path, ...]:
     """Lay the request's plugin libraries out in `folder`, named with their number, since their order matters.
 
     Args:
         request: what is built.
         folder: made if need be.
         reporter: gets the stage "plugins" where there are any.
-        allowed: what URIs may begin with; None: anything.
-        base: the folder that relative paths start from; None: the working directory.
+        places: where they may come from.
 
     Raises:
         BuildError: `KeyDiffers`: the digests are not those of the engine's key.
@@ -58,11 +69,11 @@ def fetch_plugins(
     if not plugins:
         return ()
     for number, plugin in enumerate(plugins):
-        if not is_allowed(plugin.uri, allowed, base):
-            raise _not_allowed(number, plugin, allowed or ())
+        if not is_allowed(plugin.uri, places.allowed, places.base):
+            raise _not_allowed(number, plugin, places.allowed or ())
     folder.mkdir(parents=True, exist_ok=True)
     reporter.begin("plugins", f"{len(plugins)}")
-    paths = tuple(_fetch(number, plugin, folder, reporter, base) for number, plugin in enumerate(plugins))
+    paths = tuple(_fetch(number, plugin, folder, reporter, places) for number, plugin in enumerate(plugins))
     reporter.end(sizeBytes=sum(path.stat().st_size for path in paths))
     return paths
 
@@ -75,11 +86,12 @@ def is_allowed(uri: str, allowed: Sequence[str] | None, base: Path | None = None
     return any(_lies_below(name, _canonical(prefix, None)) for prefix in allowed)
 
 
-def _fetch(number: int, plugin: PluginLibrary, folder: Path, reporter: Reporter, base: Path | None) -> Path:
+def _fetch(number: int, plugin: PluginLibrary, folder: Path, reporter: Reporter, places: PluginPlaces) -> Path:
     name = model_name(urlsplit(plugin.uri).path if "://" in plugin.uri else plugin.uri)
     target = folder / f"{number:02}-{name}"
     try:
-        fetch_library(ModelSource(uri=plugin.uri, sha256=plugin.sha256), target, reporter, base=base)
+        source = in_mounted_claim(ModelSource(uri=plugin.uri, sha256=plugin.sha256), places.variables)
+        fetch_library(source, target, reporter, base=places.base)
     except SourceError as error:
         missing = error.reason == SourceReason.NOT_FOUND
         raise SourceError(
@@ -119,10 +131,10 @@ def _not_allowed(number: int, plugin: PluginLibrary, allowed: Sequence[str]) -> 
 
 def _canonical(uri: str, base: Path | None) -> str:
     """Return a URI as a comparison needs it: no user, no query, no detours; a path as a file:// URI."""
-    scheme = scheme_of(uri)
-    if scheme is Scheme.FILE:
-        return f"file://{local_path(uri, base).resolve().as_posix()}"
     parts = urlsplit(uri)
+    scheme = _CLAIM if parts.scheme == _CLAIM else scheme_of(uri).value
+    if scheme == Scheme.FILE:
+        return f"file://{local_path(uri, base).resolve().as_posix()}"
     path = posixpath.normpath("/" + unquote(parts.path)).lstrip("/")
     return f"{scheme}://{parts.netloc.rpartition('@')[2].lower()}/{path}"
 
