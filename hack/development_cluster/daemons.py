@@ -12,7 +12,7 @@ from typing import Final
 from development_cluster.errors import ClusterError
 from development_cluster.layout import Layout
 
-__all__ = ["URGENT", "Daemon", "Running", "running", "start", "start_namespaces", "stop", "wait_until"]
+__all__ = ["URGENT", "Daemon", "Running", "enter_command", "running", "start", "start_namespaces", "stop", "wait_until"]
 
 URGENT: Final = -5
 
@@ -54,12 +54,17 @@ def start(layout: Layout, daemon: Daemon) -> bool:
     if daemon.priority:
         words = ["nice", "-n", str(daemon.priority), *words]
     if daemon.node_pid is not None:
-        words = ["nsenter", f"--target={daemon.node_pid}", "--mount", "--pid", "--uts", "--", *words]
+        words = [*enter_command(daemon.node_pid), *words]
     process = _spawn(layout, daemon.name, words, daemon.environment)
     # nsenter stays behind as the parent of the process that entered the process namespace.
     pid = process.pid if daemon.node_pid is None else _only_child(process, layout, daemon.name)
     _remember(layout, daemon.name, pid)
     return True
+
+
+def enter_command(node_pid: int) -> list[str]:
+    """Return what to put before a command that shall run in a node's namespaces."""
+    return ["nsenter", f"--target={node_pid}", "--mount", "--pid", "--uts", "--"]
 
 
 def start_namespaces(layout: Layout, name: str, command: Sequence[str | Path]) -> None:

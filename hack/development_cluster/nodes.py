@@ -1,15 +1,17 @@
 """A node: namespaces, a cgroup, a bridge, a containerd and a kubelet of its own."""
 
 import os
+import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from development_cluster import daemons
 from development_cluster.certificates import client_kubeconfig, make_certificate
 from development_cluster.cgroups import make_cgroups
-from development_cluster.commands import run
-from development_cluster.daemons import URGENT, Daemon
+from development_cluster.commands import attempt, run
+from development_cluster.daemons import URGENT, Daemon, enter_command
 from development_cluster.errors import ClusterError
 from development_cluster.files import write_json, write_text
 from development_cluster.host_network import make_bridge
@@ -33,6 +35,8 @@ _BINDS: Final = {
     "netns": "/run/netns",
     "log": "/var/log",
 }
+# What a machine forgets when it starts anew.
+_RUN: Final = ("containerd-run", "netns")
 _SOCKET = "/run/containerd/containerd.sock"
 
 
@@ -44,8 +48,8 @@ def start_node(layout: Layout, node: NodeSpec) -> None:
     first = _start_namespaces(layout, node)
     containerd = f"{node.name}-containerd"
     daemons.start(layout, Daemon(name=containerd, command=["containerd"], node_pid=first))
-    socket = _folder(layout, node) / "containerd-run" / "containerd.sock"
-    daemons.wait_until(layout, containerd, socket.is_socket, what="listening")
+    answers_version = partial(attempt, [*enter_command(first), "ctr", "version"])
+    daemons.wait_until(layout, containerd, answers_version, what="answering")
     daemons.start(layout, _kubelet(layout, node, first))
 
 
@@ -67,7 +71,7 @@ def in_node(layout: Layout, node: NodeSpec, *command: str) -> str:
     first = daemons.running(layout, node.name)
     if first is None:
         raise ClusterError(f"node {node.name} does not run", remedy="hack/cluster up")
-    return run(["nsenter", f"--target={first.pid}", "--mount", "--pid", "--uts", "--", *command])
+    return run([*enter_command(first.pid), *command])
 
 
 def stop_kubelet(layout: Layout, node: NodeSpec) -> None:
@@ -115,6 +119,8 @@ def _start_namespaces(layout: Layout, node: NodeSpec) -> int:
     folder = _folder(layout, node)
     ready = folder / "ready"
     ready.unlink(missing_ok=True)
+    for own in _RUN:
+        shutil.rmtree(folder / own, ignore_errors=True)
     for own in _BINDS:
         (folder / own).mkdir(exist_ok=True)
     _make_mount_points(layout)
