@@ -94,10 +94,10 @@ def _schema_of_type(kind: FieldType, *, defaults: bool) -> Schema:
 
 
 def _schema_of_collection(kind: FieldType, item: FieldType, *, defaults: bool) -> Schema:
+    values = _schema_of_type(item, defaults=defaults) | ({"nullable": True} if item.optional else {})
     if kind.origin is tuple:
-        items = {"type": "array", "items": _schema_of_type(item, defaults=defaults), "maxItems": _MAX_ITEMS}
+        items = {"type": "array", "items": values, "maxItems": _MAX_ITEMS}
         return items | _bounds(kind, "minItems", "maxItems")
-    values = _schema_of_type(item, defaults=defaults)
     mapping = {"type": "object", "additionalProperties": values, "maxProperties": _MAX_PROPERTIES}
     return mapping | _bounds(kind, "minProperties", "maxProperties")
 
