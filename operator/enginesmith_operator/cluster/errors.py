@@ -19,6 +19,7 @@ __all__ = [
     "ClusterError",
     "ClusterUnavailableError",
     "ConflictError",
+    "ExpiredListError",
     "LeaseLostError",
     "MissingObjectError",
     "ObjectExistsError",
@@ -42,8 +43,14 @@ class ClusterError(EnginesmithError):
     default_reason = "ClusterFailed"
 
 
+class ExpiredListError(ClusterError):
+    """A listing took so long that its next page is not there any more."""
+
+    default_reason = "Expired"
+
+
 class MissingObjectError(ClusterError):
-    """The object is not there, or its continue token is not any more."""
+    """The object is not there, or nothing of its kind can be."""
 
     default_reason = "NotFound"
 
@@ -93,8 +100,10 @@ def error_from_response(status: int, body: bytes, headers: Mapping[str, str], *,
         where: verb, kind, namespace and name.
     """
     reason, why, fields = _words(body)
-    if status in {_MISSING, _GONE}:
+    if status == _MISSING:
         return MissingObjectError("it is not there", where=where, why=why)
+    if status == _GONE:
+        return ExpiredListError("the listing took too long", where=where, why=why)
     if status == _CONFLICT or _UID in fields:
         # An apply that names the uid of an object which was replaced since is told that uids cannot be changed.
         kind = ObjectExistsError if reason == "AlreadyExists" else ConflictError

@@ -123,7 +123,6 @@ class _Operator:
         )
         tasks = [
             asyncio.create_task(self._beat(), name="beat"),
-            asyncio.create_task(self._watch(), name="watch"),
             asyncio.create_task(self._drive(sweeper, reconciler), name="drive"),
         ]
         stopped = asyncio.create_task(self._stopping.wait(), name="stop")
@@ -146,12 +145,14 @@ class _Operator:
                 await asyncio.sleep(_FIRST_LISTING_RETRY_SECONDS)
         self._health.not_ready = ""
         _LOGGER.info("the cluster is listed: %d objects to look at", len(self._queue.keys))
-        await self._leads.wait()
-        self._metrics.leads.set(1)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._queue.work(reconciler.reconcile, workers=self._settings.workers))
-            group.create_task(self._resync(sweeper))
-            group.create_task(self._settle_nodes())
+            # Not earlier: kopf ends where one of our kinds is not installed yet.
+            group.create_task(self._watch(), name="watch")
+            group.create_task(self._resync(sweeper), name="resync")
+            group.create_task(self._settle_nodes(), name="nodes")
+            await self._leads.wait()
+            self._metrics.leads.set(1)
+            group.create_task(self._queue.work(reconciler.reconcile, workers=self._settings.workers), name="work")
 
     async def _resync(self, sweeper: Sweeper) -> None:
         while True:

@@ -9,7 +9,7 @@ import logging
 from typing import Final
 
 from enginesmith_operator.cluster.client import Api
-from enginesmith_operator.cluster.errors import MissingObjectError
+from enginesmith_operator.cluster.errors import ExpiredListError
 from enginesmith_operator.cluster.resources import NODE, Resource
 from enginesmith_operator.controller.cache import ObjectCache
 from enginesmith_operator.controller.handlers import WATCHED, fields_of, labels_of
@@ -40,8 +40,8 @@ class Sweeper:
         for resource in WATCHED:
             try:
                 await self._sweep(resource)
-            except MissingObjectError:
-                # A continue token grew too old; half a listing proves no absence, and the next sweep is not far.
+            except ExpiredListError:
+                # Half a listing proves no absence, and the next sweep is not far.
                 _LOGGER.warning("the listing of %s was not finished", resource.plural)
 
     async def _sweep(self, resource: Resource) -> None:
