@@ -8,6 +8,7 @@ from tests.objects.conftest import Object, as_build, named, object_set
 
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.objects.placement import tolerations
 
 MakeEngine = Callable[..., InferenceEngine]
 COUNTED = {
@@ -93,3 +94,8 @@ def test_a_model_in_a_claim_is_mounted_where_the_fetcher_looks(
     mounts = [one["mountPath"] for one in pod["containers"][0]["volumeMounts"]]
     assert claims == ["engines", *want_claims]
     assert [path for path in mounts if path.startswith("/models")] == [f"/models/{name}" for name in want_claims]
+
+
+@pytest.mark.parametrize(("archs", "want"), [(("amd64",), []), (("amd64", "arm64"), ["kubernetes.io/arch"])])
+def test_a_pod_for_a_rarer_architecture_bears_its_taint(archs: tuple[str, ...], want: list[str]) -> None:
+    assert [one["key"] for one in tolerations((), gpu=False, archs=archs)] == want

@@ -10,6 +10,7 @@ from enginesmith_contract.preparation import Batching, Preparation
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.planning.hardware import NodeFacts
+from enginesmith_operator.planning.node_object import Taint
 from enginesmith_operator.planning.plan import Plan, TargetState, plan, refusal_error
 from enginesmith_operator.planning.snapshot import NodeClass, Observed, ObservedDeployment, Policy
 
@@ -434,17 +435,20 @@ def test_a_pool_scaled_to_zero_is_planned_for_and_waits(make_engine: MakeEngine,
     assert "NodesMissing" in {one.type for one in result.conditions}
 
 
-def test_a_taint_needs_a_toleration_except_the_gpus_own(
+def test_a_taint_needs_a_toleration_except_those_of_gpus_and_of_an_architecture(
     make_engine: MakeEngine, make_observed: MakeObserved, nodes: Mapping[str, NodeFacts]
 ) -> None:
     target = {"name": "gb200", "gpu": {"product": "NVIDIA-GB200"}, "backend": "onnxruntime"}
-    observed = make_observed(nodes["gb200-gke-arm"])
-    toleration = {"key": "kubernetes.io/arch", "operator": "Equal", "value": "arm64"}
+    taint = Taint(key="dedicated", value="training", effect="NoSchedule")
+    node = nodes["gb200-gke-arm"]
+    observed = make_observed(node.model_copy(update={"taints": (*node.taints, taint)}))
+    toleration = {"key": "dedicated", "operator": "Equal", "value": "training"}
 
     refused = plan(make_engine(targets=[target]), observed, NOW)
     planned = plan(make_engine(targets=[target], podTemplate={"tolerations": [toleration]}), observed, NOW)
 
     assert _rules(refused) == ["Taint"]
+    assert "dedicated=training" in refused.targets[0].refusals[0].sentence()
     assert planned.targets[0].state is TargetState.PLANNED
 
 

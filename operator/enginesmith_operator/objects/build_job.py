@@ -72,7 +72,7 @@ def build_job(build: EngineBuild) -> dict[str, Any]:
         containers=[step],
         volumes=[*store_volumes(spec.store), *claim_volumes(claims)],
         affinity=node_affinity(pins, (placement.arch,), placement.avoid_nodes),
-        tolerations=tolerations(placement.tolerations, gpu=bool(gpus)),
+        tolerations=tolerations(placement.tolerations, gpu=bool(gpus), archs=(placement.arch,)),
         node_selector=placement.node_selector,
         runtime_class_name=placement.runtime_class_name,
         priority_class_name=placement.priority_class_name,

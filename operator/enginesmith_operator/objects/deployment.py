@@ -148,7 +148,7 @@ def _pod(pods: ServingPods) -> JsonObject:
             *store_volumes(pods.store),
         ],
         affinity=node_affinity(pods.pins, pods.archs, pods.avoid_nodes),
-        tolerations=[*tolerations(template.tolerations, gpu=pods.gpus > 0), *lost_node_tolerations()],
+        tolerations=[*tolerations(template.tolerations, gpu=pods.gpus > 0, archs=pods.archs), *lost_node_tolerations()],
         node_selector=template.node_selector,
         runtime_class_name=template.runtime_class_name,
         priority_class_name=template.priority_class_name,

@@ -5,13 +5,14 @@ from typing import Any, Final
 
 from enginesmith_operator.api.pod_template import TaintEffect, Toleration, TolerationOperator
 from enginesmith_operator.planning.cloud_labels import LabelPin
-from enginesmith_operator.planning.tolerations import GPU_TOLERATION
+from enginesmith_operator.planning.tolerations import ARCH_TOLERATION, GPU_TOLERATION
 
 __all__ = ["LOST_NODE_SECONDS", "lost_node_tolerations", "node_affinity", "spread", "tolerations"]
 
 LOST_NODE_SECONDS: Final = 30
 """How long a serving pod is believed to be alive on a node that does not report; Kubernetes' own default is 300."""
 _ARCH: Final = "kubernetes.io/arch"
+_USUAL_ARCH: Final = "amd64"
 
 JsonObject = dict[str, Any]
 
@@ -40,9 +41,11 @@ def node_affinity(pins: Iterable[LabelPin], archs: Iterable[str], avoid_nodes: I
     }
 
 
-def tolerations(chosen: Iterable[Toleration], *, gpu: bool) -> list[JsonObject]:
-    """Return the user's tolerations, and that of GPU nodes where a GPU is asked for."""
-    wanted = ([GPU_TOLERATION] if gpu else []) + list(chosen)
+def tolerations(chosen: Iterable[Toleration], *, gpu: bool, archs: Iterable[str]) -> list[JsonObject]:
+    """Return the user's tolerations, that of GPU nodes where a GPU is asked for, and that of a rarer architecture."""
+    wanted = [GPU_TOLERATION] if gpu else []
+    wanted += [ARCH_TOLERATION] if any(arch != _USUAL_ARCH for arch in archs) else []
+    wanted += chosen
     return [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in dict.fromkeys(wanted)]
 
 

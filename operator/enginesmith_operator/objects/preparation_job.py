@@ -81,7 +81,7 @@ def preparation_job(  # noqa: PLR0913 - one value for each part of the object, b
         volumes=[*store_volumes(store), *claim_volumes(claims)],
         affinity=node_affinity((), archs, ()),
         # A preparation needs no GPU, so it keeps away from the nodes that have one.
-        tolerations=tolerations(template.tolerations, gpu=False),
+        tolerations=tolerations(template.tolerations, gpu=False, archs=archs),
         node_selector=template.node_selector,
         service_account_name=template.service_account_name,
         image_pull_secrets=template.image_pull_secrets,

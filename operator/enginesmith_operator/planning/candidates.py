@@ -18,7 +18,7 @@ from enginesmith_operator.planning.eligibility import build_eligibility, check_r
 from enginesmith_operator.planning.hardware import LabelPin, NodeFacts, Offer, Presence
 from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, natural_order
 from enginesmith_operator.planning.snapshot import Observed
-from enginesmith_operator.planning.tolerations import GPU_TOLERATION, untolerated
+from enginesmith_operator.planning.tolerations import ARCH_TOLERATION, GPU_TOLERATION, untolerated
 
 __all__ = ["Candidate", "Matches", "group_candidates", "keep_one_resource", "match_nodes", "needs_gpu"]
 
@@ -168,7 +168,7 @@ def _unreachable(facts: NodeFacts, target: TargetSpec, spec: InferenceEngineSpec
         if facts.labels.get(label) != value:
             found = f"its label {label} is {facts.labels.get(label, 'absent')}, podTemplate.nodeSelector wants {value}"
             yield Refusal(rule="NodeSelector", found=found)
-    default = (GPU_TOLERATION,) if needs_gpu(target) else ()
+    default = (ARCH_TOLERATION, GPU_TOLERATION) if needs_gpu(target) else (ARCH_TOLERATION,)
     for taint in untolerated(facts.taints, (*template.tolerations, *default)):
         found = f"it has the taint {taint.text()}"
         yield Refusal(rule="Taint", found=found, wanted="tolerate it in podTemplate.tolerations")

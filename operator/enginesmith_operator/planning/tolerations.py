@@ -6,10 +6,13 @@ from typing import Final
 from enginesmith_operator.api.pod_template import TaintEffect, Toleration, TolerationOperator
 from enginesmith_operator.planning.node_object import Taint
 
-__all__ = ["GPU_TOLERATION", "untolerated"]
+__all__ = ["ARCH_TOLERATION", "GPU_TOLERATION", "untolerated"]
 
 # Its value differs between platforms: `present`, `true` or none.
 GPU_TOLERATION: Final = Toleration(key="nvidia.com/gpu", operator=TolerationOperator.EXISTS)
+
+# Clouds keep pods whose image may not be for it away from an arm64 node; ours name their architecture.
+ARCH_TOLERATION: Final = Toleration(key="kubernetes.io/arch", operator=TolerationOperator.EXISTS)
 
 
 def untolerated(taints: Iterable[Taint], tolerations: Iterable[Toleration]) -> tuple[Taint, ...]:
