@@ -1,31 +1,52 @@
-"""Section `builds`: every document built, verified and gated; again with the timing cache; other weights by a refit."""
+"""Section `builds`: every document built, verified and gated; again with the timing cache; other weights by a refit.
 
+Usage of one document: python -m benchmarks.gpu.building WORK BACKEND NAME [EPOCH]; prints what came of it as JSON.
+
+Each document has a process and a time limit of its own: one that hangs costs its own figures, and says where it hung.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-from benchmarks.gpu.documents import DOCUMENTS, OTHER_WEIGHTS, REBUILDS, Document, Workplace
+from benchmarks.gpu.documents import DOCUMENTS, OTHER_WEIGHTS, REBUILDS, Workplace
 
 from enginesmith_contract.manifest import Manifest
+from enginesmith_runtime.progress_output import open_reporter
 
 __all__ = ["build_all"]
 
+_CHILD: Final = "enginesmith_runtime.build.child"
+_SETTLE_SECONDS: Final = 15
 
-def build_all(work: Workplace, *, quick: bool) -> dict[str, Any]:
+
+def build_all(work: Workplace, *, quick: bool, limit_seconds: float) -> dict[str, Any]:
     """Build; a document that fails is in the figures with its message, and the others go on."""
     figures: dict[str, Any] = {}
+
+    def build(name: str, key: str, epoch: int = 0) -> dict[str, Any]:
+        begun = time.monotonic()
+        figures[key] = _in_a_process(work, name, epoch, limit_seconds)
+        print(f"{key}: {time.monotonic() - begun:.1f} s, {str(figures[key].get('failed', 'built'))[:300]}", flush=True)
+        (work.sections / "builds.json").write_text(json.dumps(figures))
+        return figures[key]
+
     for document in DOCUMENTS:
-        if quick and not document.quick:
-            continue
-        figures[document.name] = _build(work, document, document.name)
-    for document in DOCUMENTS:
-        if document.name in REBUILDS and work.has(document.name):
-            again = _build(work, document, f"{document.name}-rebuilt", epoch=1)
-            again["timesFaster"] = _ratio(figures[document.name], again)
-            figures[f"{document.name}-rebuilt"] = again
+        if document.quick or not quick:
+            build(document.name, document.name)
     if work.has("resnet50-refittable"):
-        refit = _build(work, OTHER_WEIGHTS, OTHER_WEIGHTS.name)
-        refit["partOfBuild"] = 1 / _ratio(figures["resnet50-refittable"], refit)
-        figures[OTHER_WEIGHTS.name] = refit
+        refit = build(OTHER_WEIGHTS.name, OTHER_WEIGHTS.name)
+        if "failed" not in refit:
+            refit["partOfBuild"] = 1 / _ratio(figures["resnet50-refittable"], refit)
+    for name in REBUILDS:
+        if work.has(name):
+            again = build(name, f"{name}-rebuilt", epoch=1)
+            again["timesFaster"] = _ratio(figures[name], again)
     return figures
 
 
@@ -33,7 +54,35 @@ def _ratio(first: dict[str, Any], second: dict[str, Any]) -> float:
     return float(first.get("buildSeconds", 0) / second["buildSeconds"]) if second.get("buildSeconds") else 0.0
 
 
-def _build(work: Workplace, document: Document, name: str, *, epoch: int = 0) -> dict[str, Any]:
+def _in_a_process(work: Workplace, name: str, epoch: int, limit_seconds: float) -> dict[str, Any]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.gpu.building", str(work.root), work.backend, name, str(epoch)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONFAULTHANDLER": "1", "ENGINESMITH_LOG_FORMAT": "json"},
+    )
+    late = False
+    try:
+        out, errors = process.communicate(timeout=limit_seconds)
+    except subprocess.TimeoutExpired:
+        # The builder's process writes where it is, and the product reports that as it does any abort.
+        late = True
+        subprocess.run(["pkill", "-ABRT", "-f", _CHILD], check=False)
+        try:
+            out, errors = process.communicate(timeout=_SETTLE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            out, errors = process.communicate()
+    lines = [line for line in out.splitlines() if line.startswith("{")]
+    found = dict(json.loads(lines[-1])) if lines else {"failed": f"exit status {process.returncode}: {errors[-2500:]}"}
+    if late:
+        found["late"] = f"stopped after {limit_seconds:g} s: {errors[-2500:]}"
+    return found
+
+
+def _build(work: Workplace, name: str, epoch: int) -> dict[str, Any]:
+    document = next(one for one in (*DOCUMENTS, OTHER_WEIGHTS) if one.name == name)
     engine = document.engine(work.backend, epoch=epoch)
     begun = time.monotonic()
     try:
@@ -42,7 +91,7 @@ def _build(work: Workplace, document: Document, name: str, *, epoch: int = 0) ->
         manifest = work.build(engine)
     except Exception as error:  # noqa: BLE001 - the record says what happened
         return {"failed": f"{type(error).__name__}: {error}"}
-    work.remember(name, manifest)
+    work.remember(name if epoch == 0 else f"{name}-rebuilt", manifest)
     whole = time.monotonic() - prepared
     return {"prepareSeconds": round(prepared - begun, 2), "wholeSeconds": round(whole, 2), **_described(manifest)}
 
@@ -58,5 +107,19 @@ def _described(manifest: Manifest) -> dict[str, Any]:
         "inspector": dict(manifest.inspector),
         "toolchain": manifest.toolchain.model_dump(mode="json", by_alias=True),
         "hardware": manifest.hardware.model_dump(mode="json", by_alias=True),
-        "refittedFrom": getattr(manifest, "refitted_from", None),
+        "refittedFrom": manifest.refitted_from,
+        "notes": list(manifest.notes),
     }
+
+
+def main() -> None:
+    """Build one document."""
+    root, backend, name, *rest = sys.argv[1:]
+    epoch = int(rest[0]) if rest else 0
+    with open_reporter("json", sys.stderr) as reporter:
+        work = Workplace(root=Path(root), backend=backend, reporter=reporter)
+        print(json.dumps(_build(work, name, epoch)))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,8 +3,10 @@
 import statistics
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any, Final
 
+import numpy as np
 from benchmarks.gpu.documents import Workplace
 from benchmarks.gpu.engine_loop import InstanceLoop, open_engine
 from benchmarks.gpu.workers import Turns, Worker, run_together, started
@@ -45,7 +47,42 @@ def measure_execution(work: Workplace, *, rounds: int, seconds: float) -> dict[s
         except (RuntimeError, ValueError) as error:
             case = {"failed": str(error)}
         figures[f"{name} {shape}"] = case
+    if work.has("resnet50-fp16"):
+        figures["steadyState"] = _steady_state(work)
     return figures
+
+
+def _steady_state(work: Workplace) -> dict[str, Any]:
+    """Run many shapes in turn with graphs and without: the same answers, and no memory taken once each was seen."""
+    manifest = work.manifest("resnet50-fp16")
+    (spec,), (output,) = manifest.inputs, manifest.outputs
+    random = np.random.default_rng(3)
+    batches = (1, 8, 32, 8, 1, 16, 5, 32, 5)
+    requests = [random.random((batch, 3, 224, 224), np.float32) for batch in batches]
+    answers: dict[str, list[np.ndarray]] = {}
+    allocations: dict[str, int] = {}
+    memory: dict[str, Any] = {}
+    for name, options in (("graphs", {}), ("plain", {"cudaGraphs": "0"})):
+        with (
+            work.files(manifest) as folder,
+            closing(open_engine(manifest, folder, options)) as engine,
+            engine.open_instance() as instance,
+        ):
+            counts = []
+            for _ in range(4):
+                found = [instance.infer({spec.name: x}, profile=0, outputs=(output.name,)) for x in requests]
+                counts.append(engine.device_memory.allocations)
+            answers[name] = [np.asarray(one[output.name]) for one in found]
+            allocations[name] = counts[-1] - counts[0]
+            memory[name] = asdict(engine.device_memory)
+    return {
+        "batches": list(batches),
+        "largestDifference": max(
+            float(np.abs(a - b).max()) for a, b in zip(answers["graphs"], answers["plain"], strict=True)
+        ),
+        "allocationsAfterTheFirstRound": allocations,
+        "deviceMemory": memory,
+    }
 
 
 def compare(groups: Sequence[Sequence[Worker]], rounds: int, seconds: float) -> list[list[Turns]]:

@@ -97,6 +97,13 @@ class FakeEngine:
         self.room_for_contexts = 100
         self.refuses_capture = False
 
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self.network.inputs) + len(self.network.outputs)
+
+    def get_tensor_name(self, index: int) -> str:
+        return (*self.network.inputs, *self.network.outputs)[index]
+
     def get_tensor_location(self, name: str) -> TensorLocation:
         return TensorLocation.HOST if name in self.network.values else TensorLocation.DEVICE
 

@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from tests.engines.fake_cuda import CUresult, FakeBindings, FakeDevice, FakeDriver
-from tests.engines.fake_nvinfer import FakeLibrary, FakeNetwork
+from tests.engines.fake_nvinfer import FakeEngine, FakeLibrary, FakeLog, FakeNetwork
 
 from enginesmith_contract import environment
 from enginesmith_contract.backends import Backend, Hardware, Toolchain
@@ -16,10 +16,12 @@ from enginesmith_contract.errors import DeviceFailedError, EngineRefusedError, S
 from enginesmith_contract.keys import EngineKeyInputs, engine_key
 from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import Batching
+from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.store_layout import StoredFile
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_contract.verification import Verification, VerificationStatus
 from enginesmith_runtime.engines import nvinfer_loader
+from enginesmith_runtime.engines.nvinfer_description import refuse_unless_described
 from enginesmith_runtime.engines.nvinfer_execution import NvInferEngine
 from enginesmith_runtime.engines.refusal import find_cuda_device, refuse_mislabelled
 
@@ -97,6 +99,45 @@ def _manifest(network: FakeNetwork) -> Manifest:
         verification=Verification(status=VerificationStatus.NOT_RUN),
         created_at="",
     )
+
+
+@pytest.mark.parametrize(
+    ("promised", "want_words"),
+    [(4, None), (8, "[1, 2] / [2, 2] / [8, 2], and it is [1, 2] / [2, 2] / [4, 2]")],
+)
+def test_a_manifest_that_promises_more_than_its_plan_is_refused(promised: int, want_words: str | None) -> None:
+    network = FakeNetwork(
+        inputs={"x": (F32, (-1, 2))},
+        outputs={"y": F32},
+        compute=lambda values: {"y": values["x"]},
+        shapes=lambda shapes, _values: {"y": shapes["x"]},
+        profiles=({"x": ((1, 2), (2, 2), (4, 2))},),
+    )
+    shapes = ShapeRange(min=(1, 2), opt=(2, 2), max=(promised, 2))
+    manifest = _manifest(network).model_copy(update={"profiles": (Profile(inputs={"x": shapes}),)})
+    engine = FakeEngine(network, FakeDevice(), FakeLog())
+    if want_words is None:
+        refuse_unless_described(manifest, engine)
+        return
+    with pytest.raises(EngineRefusedError) as refused:
+        refuse_unless_described(manifest, engine)
+    assert refused.value.reason == "ManifestDiffers"
+    assert want_words in refused.value.why
+
+
+def test_a_manifest_with_a_tensor_of_another_plan_is_refused(node: Node) -> None:
+    network = FakeNetwork(
+        inputs={"x": (F32, (2,)), "mask": (F32, (2,))},
+        outputs={"y": F32},
+        compute=lambda values: {"y": values["x"]},
+        shapes=lambda shapes, _values: {"y": shapes["x"]},
+    )
+    manifest = _manifest(network)
+    engine = node.load()
+    with pytest.raises(EngineRefusedError) as refused:
+        refuse_unless_described(manifest, engine.library.engine)
+    assert (refused.value.reason, "'mask'" in refused.value.why) == ("ManifestDiffers", True)
+    engine.close()
 
 
 def test_a_plan_is_loaded_runs_and_says_what_it_holds(node: Node) -> None:

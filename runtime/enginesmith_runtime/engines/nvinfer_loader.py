@@ -17,6 +17,7 @@ from enginesmith_contract.matrix.portability import VERSION_COMPATIBLE_FLAG
 from enginesmith_runtime.engines.cuda_driver import require_driver
 from enginesmith_runtime.engines.cuda_faults import device_failed, is_sticky
 from enginesmith_runtime.engines.device import detect_devices, host_hardware
+from enginesmith_runtime.engines.nvinfer_description import refuse_unless_described
 from enginesmith_runtime.engines.nvinfer_library import NvInferLibrary
 from enginesmith_runtime.engines.nvinfer_messages import Translation, create_logger, translate
 from enginesmith_runtime.engines.nvinfer_options import ExecutionOptions, read_options
@@ -94,6 +95,7 @@ class NvInferLoader:
             engine = runtime.deserialize_cuda_engine(plan)
             if engine is None:
                 raise _refused(manifest, log, gpu)
+            refuse_unless_described(manifest, engine)
             _allow_weight_streaming(engine, execution.weight_streaming_budget)
             return NvInferEngine(
                 manifest=manifest,
