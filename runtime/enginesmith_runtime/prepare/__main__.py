@@ -16,6 +16,7 @@ from enginesmith_contract import environment
 from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.preparation_job import PreparationJobRequest, PreparationReport
+from enginesmith_contract.store_layout import preparation_pointer
 from enginesmith_runtime.pod.last_word import termination_path, write_last_word
 from enginesmith_runtime.pod.requests import read_request
 from enginesmith_runtime.pod.signals import signals_cancel
@@ -61,6 +62,7 @@ def _prepare(request: PreparationJobRequest, reporter: Reporter, variables: Mapp
     wanted = request.preparation.model_copy(update={"source": source})
     with tempfile.TemporaryDirectory(prefix="enginesmith-") as work:
         preparation = prepare(wanted, store, Path(work), reporter)
+    store.refresh_pointer(preparation_pointer(preparation.preparation_key))
     stored = find_stored_engines(store, preparation.preparation_key, request.candidates)
     return success_report(preparation, stored)
 

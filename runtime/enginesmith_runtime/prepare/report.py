@@ -27,6 +27,8 @@ def find_stored_engines(store: Store, preparation_key: str, candidates: Iterable
     """
     found = {}
     for key in dict.fromkeys(engine_key(candidate.key_inputs(preparation_key)) for candidate in candidates):
+        # Relied on from now on, so that no sweep takes it before the operator's status names it.
+        store.refresh_pointer(engine_pointer(key))
         document = store.read_pointer(engine_pointer(key))
         if document is None:
             continue

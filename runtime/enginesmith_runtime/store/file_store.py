@@ -5,9 +5,11 @@ appears whole or not at all (see `atomic_files`). A writer that is killed at any
 temporary file, which a later `open` removes, and no pointer to anything that is not there.
 """
 
+import os
+import secrets
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Final, Self
@@ -18,6 +20,7 @@ from enginesmith_runtime.local_files.digests import copy_and_digest, digest_file
 from enginesmith_runtime.local_files.locks import hold_lock
 from enginesmith_runtime.local_files.space import free_bytes
 from enginesmith_runtime.store.atomic_files import (
+    TEMPORARY_PREFIX,
     make_folder,
     publish_first,
     publish_over,
@@ -25,6 +28,7 @@ from enginesmith_runtime.store.atomic_files import (
     temporary_file,
 )
 from enginesmith_runtime.store.failures import disk_full, name_refused, translated
+from enginesmith_runtime.store.interface import REFRESH_SECONDS, BlobEntry, PointerEntry
 from enginesmith_runtime.store.layout_files import lay_out
 
 __all__ = ["FileStore"]
@@ -150,6 +154,51 @@ class FileStore:
                 stack.enter_context(hold_lock(lock))
             yield
 
+    def refresh_pointer(self, name: str) -> None:
+        """Make a pointer young that somebody relies on from now on; see `Store.refresh_pointer`."""
+        _refresh(self._pointer(name))
+
+    def pointer_entries(self, prefix: str) -> Iterator[PointerEntry]:
+        """Yield the pointers below `prefix`, sorted."""
+        for name in self.list_pointers(prefix):
+            with suppress(FileNotFoundError):
+                yield PointerEntry(name=name, written_at=self._pointer(name).stat().st_mtime)
+
+    def delete_pointer(self, name: str) -> None:
+        """Delete a pointer; one that is gone is fine."""
+        with translated(self._root, f"deleting {name}"):
+            self._pointer(name).unlink(missing_ok=True)
+
+    def blob_entries(self) -> Iterator[BlobEntry]:
+        """Yield the blobs, in no order."""
+        folder = self._root / _BLOBS
+        with translated(self._root, "listing blobs"):
+            entries = list(os.scandir(folder)) if folder.is_dir() else []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            with suppress(FileNotFoundError):
+                facts = entry.stat()
+                yield BlobEntry(digest=entry.name, size_bytes=facts.st_size, written_at=facts.st_mtime)
+
+    def delete_blob(self, digest: str, *, written_before: float) -> bool:
+        """Delete a blob unless it was written or refreshed since; see `Store.delete_blob`."""
+        path = self._root / blob_name(digest)
+        # Out of the writers' sight before its age is looked at again: one that refreshed it just now gets it back, one
+        # that comes later finds none and writes its own.
+        taken = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(12)}")
+        with translated(self._root, f"deleting {blob_name(digest)}"):
+            try:
+                path.rename(taken)
+            except FileNotFoundError:
+                return False
+            is_old = taken.stat().st_mtime < written_before
+            if not is_old:
+                with suppress(FileExistsError):
+                    os.link(taken, path)
+            taken.unlink()
+        return is_old
+
     def _put_file(self, folder: Path, path: Path) -> StoredFile:
         source = folder / path
         name = PurePosixPath(source.relative_to(folder)).as_posix()
@@ -158,7 +207,8 @@ class FileStore:
         final = self._root / blob_name(wanted.digest)
         with translated(self._root, f"storing {name}", needed_bytes=wanted.size_bytes):
             make_folder(final.parent)
-            if _holds(final, wanted):
+            # Young first, so that a sweep which has not taken it yet leaves it: what is gone then is written below.
+            if _refresh(final) and _holds(final, wanted):
                 return wanted
             if free_bytes(self._root) < wanted.size_bytes:
                 raise disk_full(self._root, wanted.size_bytes)
@@ -184,6 +234,19 @@ class FileStore:
         for top in (_BLOBS, "keys", "preparations", "refit-bases"):
             yield self._root / top
         yield from (self._root / "timing-caches").glob("*/")
+
+
+def _refresh(path: Path) -> bool:
+    """Make an old file young; returns whether it is there and young."""
+    try:
+        if time.time() - path.stat().st_mtime >= REFRESH_SECONDS:
+            os.utime(path)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        # Another user's: a blob is written anew, a pointer stays as old as it is.
+        return False
+    return True
 
 
 def _holds(path: Path, wanted: StoredFile) -> bool:

@@ -2,12 +2,38 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from enginesmith_contract.store_layout import StoredFile
 
-__all__ = ["Store"]
+__all__ = ["REFRESH_SECONDS", "BlobEntry", "PointerEntry", "Store"]
+
+REFRESH_SECONDS: Final = 3600.0
+"""What is older than this is made young again by whoever relies on it, since a sweep judges by age (see `sweep`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointerEntry:
+    """A pointer as a listing shows it.
+
+    Attributes:
+        name: as `read_pointer` takes it.
+        written_at: when it was last written or refreshed, in seconds since the epoch.
+    """
+
+    name: str
+    written_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobEntry:
+    """A blob as a listing shows it; `written_at` as in `PointerEntry`."""
+
+    digest: str
+    size_bytes: int
+    written_at: float
 
 
 class Store(Protocol):
@@ -16,7 +42,10 @@ class Store(Protocol):
     uri: str
 
     def put_files(self, folder: Path, paths: Iterable[Path]) -> tuple[StoredFile, ...]:
-        """Store files of `folder` as blobs; they are durable when this returns. A blob that exists is not rewritten."""
+        """Store files of `folder` as blobs; they are durable and young when this returns.
+
+        A blob that exists is not rewritten, unless its age demands it.
+        """
         ...
 
     def get_files(self, files: Iterable[StoredFile], folder: Path, *, private: bool = False) -> Path:
@@ -54,4 +83,24 @@ class Store(Protocol):
         An optimisation, never needed for correctness: where a store has no locks it does nothing, and two builders
         that race both finish, the first pointer winning. A holder that dies frees it.
         """
+        ...
+
+    def refresh_pointer(self, name: str) -> None:
+        """Make a pointer young that somebody relies on from now on; does nothing where it is, or is gone."""
+        ...
+
+    def pointer_entries(self, prefix: str) -> Iterator[PointerEntry]:
+        """Yield the pointers below `prefix`, in any order."""
+        ...
+
+    def delete_pointer(self, name: str) -> None:
+        """Delete a pointer; one that is gone is fine."""
+        ...
+
+    def blob_entries(self) -> Iterator[BlobEntry]:
+        """Yield the blobs, in any order; none where the service itself looks after blobs that nothing names."""
+        ...
+
+    def delete_blob(self, digest: str, *, written_before: float) -> bool:
+        """Delete a blob unless it was written or refreshed since; returns whether it was deleted."""
         ...

@@ -9,7 +9,7 @@ blobs by digest.
 
 import errno
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -19,6 +19,7 @@ from enginesmith_contract.store_layout import StoredFile, blob_name
 from enginesmith_runtime.local_files.digests import digest_file
 from enginesmith_runtime.store.address import StoreAddress
 from enginesmith_runtime.store.failures import blob_damaged, blob_missing, name_refused, translated
+from enginesmith_runtime.store.interface import REFRESH_SECONDS, BlobEntry, PointerEntry
 from enginesmith_runtime.store.object_client import open_client, translated_client
 from enginesmith_runtime.store.remote_files import lay_out_remote
 from enginesmith_runtime.store.settings import StoreSettings
@@ -26,8 +27,6 @@ from enginesmith_runtime.store.settings import StoreSettings
 __all__ = ["ObjectStore"]
 
 _READ_BYTES: Final = 8 << 20
-_REFRESH_SECONDS: Final = 3600.0
-"""A blob that is older than this is written again when it is put: a sweep may be about to judge it by its age."""
 
 
 class ObjectStore:
@@ -103,6 +102,49 @@ class ObjectStore:
         """Do nothing: two builders of one key both build, and one wins."""
         return nullcontext()
 
+    def refresh_pointer(self, name: str) -> None:
+        """Make a pointer young that somebody relies on from now on; see `Store.refresh_pointer`."""
+        with self._translated(f"looking at {name}"):
+            facts = self._facts(self._path(name))
+        if facts is None or _age_seconds(facts) < REFRESH_SECONDS:
+            return
+        document = self.read_pointer(name)
+        if document is not None:
+            self.replace_pointer(name, document)
+
+    def pointer_entries(self, prefix: str) -> Iterator[PointerEntry]:
+        """Yield the pointers below `prefix`, sorted."""
+        for name, facts in sorted(self._list(prefix).items()):
+            if name.endswith(".json"):
+                yield PointerEntry(name=name, written_at=_modified(facts).timestamp())
+
+    def delete_pointer(self, name: str) -> None:
+        """Delete a pointer; one that is gone is fine."""
+        self._delete(name)
+
+    def blob_entries(self) -> Iterator[BlobEntry]:
+        """Yield the blobs, in no order."""
+        for name, facts in self._list(blob_name("")).items():
+            yield BlobEntry(
+                digest=name.removeprefix(blob_name("")),
+                size_bytes=int(facts.get("size") or 0),
+                written_at=_modified(facts).timestamp(),
+            )
+
+    def delete_blob(self, digest: str, *, written_before: float) -> bool:
+        """Delete a blob unless it was written since: buckets have no such condition, so a moment stays in between."""
+        name = blob_name(digest)
+        with self._translated(f"looking at {name}"):
+            facts = self._facts(self._path(name))
+        if facts is None or _modified(facts).timestamp() >= written_before:
+            return False
+        self._delete(name)
+        return True
+
+    def _delete(self, name: str) -> None:
+        with self._translated(f"deleting {name}"), suppress(FileNotFoundError):
+            self._client.files.rm_file(self._path(name))
+
     def _put_file(self, folder: Path, path: Path) -> StoredFile:
         source = folder / path
         name = PurePosixPath(source.relative_to(folder)).as_posix()
@@ -118,8 +160,7 @@ class ObjectStore:
         facts = self._facts(path)
         if facts is None or facts.get("size") != wanted.size_bytes:
             return False
-        age = datetime.now(UTC) - _modified(facts)
-        return age.total_seconds() < _REFRESH_SECONDS
+        return _age_seconds(facts) < REFRESH_SECONDS
 
     def _facts(self, path: str) -> dict[str, Any] | None:
         try:
@@ -182,6 +223,10 @@ class ObjectStore:
                 remedy="create the bucket, or name another store",
                 reason="BucketMissing",
             ) from error
+
+
+def _age_seconds(facts: dict[str, Any]) -> float:
+    return (datetime.now(UTC) - _modified(facts)).total_seconds()
 
 
 def _modified(facts: dict[str, Any]) -> datetime:

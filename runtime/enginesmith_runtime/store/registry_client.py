@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 from urllib.parse import urljoin
 
-from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.errors import EnginesmithError, StoreError
 from enginesmith_runtime.registry_session import LoginMissingError, open_session
 from enginesmith_runtime.store.address import StoreAddress
 from enginesmith_runtime.store.failures import access_denied, client_missing, connection_lost
@@ -27,6 +27,7 @@ _TAGS_A_PAGE: Final = 1000
 _OK: Final = frozenset({200, 201, 202})
 _NOT_FOUND: Final = 404
 _UNAUTHORIZED: Final = 401
+_NOT_ALLOWED: Final = 405
 _DENIED: Final = frozenset({401, 403})
 
 Body = Callable[[], IO[bytes]] | bytes
@@ -82,7 +83,18 @@ class RegistryClient:
 
     def delete_manifest(self, digest: str) -> None:
         """Delete a manifest and its tags; its blobs are the registry's own garbage collection's business."""
-        self._ask("DELETE", f"manifests/{digest}", "deleting a manifest")
+        try:
+            self._ask("DELETE", f"manifests/{digest}", "deleting a manifest")
+        except StoreError as error:
+            if str(_NOT_ALLOWED) not in error.why:
+                raise
+            raise StoreError(
+                "the registry does not let anybody delete",
+                where=self._where,
+                why=error.why,
+                remedy="switch deleting on in the registry's configuration, or let its own retention delete",
+                reason="DeleteUnsupported",
+            ) from error
 
     def list_tags(self) -> Iterator[str]:
         """Yield every tag, page by page; none for a repository that does not exist yet."""

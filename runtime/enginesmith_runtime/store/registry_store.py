@@ -11,6 +11,7 @@ stays. That costs a build and never mixes two engines. A registry that makes tag
 """
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from enginesmith_contract.store_layout import StoredFile
 from enginesmith_runtime.local_files.digests import digest_file
 from enginesmith_runtime.store.address import StoreAddress
 from enginesmith_runtime.store.failures import blob_missing, translated
+from enginesmith_runtime.store.interface import REFRESH_SECONDS, BlobEntry, PointerEntry
 from enginesmith_runtime.store.pointer_documents import named_files
 from enginesmith_runtime.store.registry_client import MANIFEST_TYPE, RegistryClient, open_file
 from enginesmith_runtime.store.registry_tags import name_of_tag, tag_of_name
@@ -105,6 +107,36 @@ class RegistryStore:
         """Do nothing: two builders of one key both build, and one wins."""
         return nullcontext()
 
+    def refresh_pointer(self, name: str) -> None:
+        """Make a pointer young that somebody relies on from now on; see `Store.refresh_pointer`."""
+        found = self._client.read_manifest(tag_of_name(self.uri, name))
+        if found is None or time.time() - _written_at(found[1]) < REFRESH_SECONDS:
+            return
+        document = self.read_pointer(name)
+        if document is not None:
+            self.replace_pointer(name, document)
+
+    def pointer_entries(self, prefix: str) -> Iterator[PointerEntry]:
+        """Yield the pointers below `prefix`, sorted; a request for each."""
+        for name in self.list_pointers(prefix):
+            found = self._client.read_manifest(tag_of_name(self.uri, name))
+            if found is not None:
+                yield PointerEntry(name=name, written_at=_written_at(found[1]))
+
+    def delete_pointer(self, name: str) -> None:
+        """Delete a pointer's artifact; one that is gone is fine."""
+        found = self._client.read_manifest(tag_of_name(self.uri, name))
+        if found is not None:
+            self._client.delete_manifest(found[0])
+
+    def blob_entries(self) -> Iterator[BlobEntry]:
+        """Yield nothing: a registry lists no blobs, and its own garbage collection takes those that nothing names."""
+        return iter(())
+
+    def delete_blob(self, digest: str, *, written_before: float) -> bool:  # noqa: ARG002 - see `blob_entries`
+        """Do nothing; returns False."""
+        return False
+
     def _put_file(self, folder: Path, path: Path) -> StoredFile:
         source = folder / path
         name = PurePosixPath(source.relative_to(folder)).as_posix()
@@ -145,6 +177,14 @@ def _manifest(name: str, document: bytes, files: tuple[StoredFile, ...]) -> byte
 
 def _descriptor(media_type: str, digest: str, size_bytes: int) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": size_bytes}
+
+
+def _written_at(manifest: bytes) -> float:
+    """Return when a pointer was written; without its annotation: just now, so that nothing takes it for old."""
+    try:
+        return datetime.fromisoformat(json.loads(manifest)["annotations"][_CREATED]).timestamp()
+    except (ValueError, KeyError, TypeError):
+        return time.time()
 
 
 def _config_of(where: str, name: str, manifest: bytes) -> StoredFile:

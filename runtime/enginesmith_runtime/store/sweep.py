@@ -1,0 +1,223 @@
+"""Deletes what a store no longer needs: pointers first, then the blobs that no pointer names any more.
+
+A store knows no InferenceEngine, so whoever sweeps tells what is claimed (`Claims`); what nobody claims goes by age.
+
+    kept engines     young (grace), named by a status or a running build, among the newest of their target, or not old
+                     enough for their target's or the sweep's own retention
+    kept the rest    preparations of kept engines; bases of refits with a kept engine; every timing cache; what this
+                     release cannot read
+    blobs            every digest that stands anywhere in a kept pointer or in a claim, and every young blob
+
+It is safe beside builders without a lock. Whoever relies on a pointer or a blob makes it young first
+(`Store.refresh_pointer`, `Store.put_files`), and age is the last thing that is looked at before anything is deleted.
+Blobs are judged by the pointers that are there after the deletions, so one that was written meanwhile keeps its blobs.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from pydantic import ValidationError
+
+from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.store_layout import RefitBasePointer, engine_pointer, preparation_pointer, refit_base_pointer
+from enginesmith_runtime.store.interface import BlobEntry, PointerEntry, Store
+
+__all__ = ["Claims", "Judgement", "Retention", "SweepReport", "Verdict", "judge_pointers", "sweep"]
+
+_ENGINES: Final = engine_pointer("").removesuffix(".json")
+_PREPARATIONS: Final = preparation_pointer("").removesuffix(".json")
+_REFIT_BASES: Final = refit_base_pointer("").removesuffix(".json")
+_DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """How old what nobody claims may get, in seconds.
+
+    Attributes:
+        keep_for_seconds: of engines and preparations that no claim names.
+        grace_seconds: nothing younger is touched; longer than any build runs.
+    """
+
+    keep_for_seconds: float = 30 * 24 * 3600.0
+    grace_seconds: float = 24 * 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """What the objects of a cluster need of a store.
+
+    Attributes:
+        words: keys and digests that are in use, or their first 20 digits or more.
+        keep_for_seconds: by engine key, the age up to which a target's earlier engine stays; infinity: always.
+    """
+
+    words: frozenset[str] = frozenset()
+    keep_for_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def names(self, digits: str) -> bool:
+        """Whether a key or digest is in use."""
+        return digits in self.words or any(digits.startswith(word) for word in self.words)
+
+
+class Verdict(StrEnum):
+    """Why a pointer stays, or that it goes."""
+
+    YOUNG = "younger than the grace period"
+    CLAIMED = "in use"
+    RETAINED = "among those that its target keeps"
+    NOT_OLD = "not old enough"
+    NEEDED = "needed by what stays"
+    UNREADABLE = "not readable by this release"
+    DELETE = "deleted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What becomes of one pointer."""
+
+    entry: PointerEntry
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReport:
+    """What a sweep did, or would do.
+
+    Attributes:
+        judgements: of every pointer, by name.
+        deleted_blobs: without a pointer.
+        kept_bytes: of the blobs that stay.
+    """
+
+    judgements: tuple[Judgement, ...]
+    deleted_blobs: tuple[BlobEntry, ...]
+    kept_bytes: int
+
+    @property
+    def freed_bytes(self) -> int:
+        """Of the deleted blobs."""
+        return sum(blob.size_bytes for blob in self.deleted_blobs)
+
+
+def sweep(store: Store, claims: Claims, retention: Retention, *, delete: bool, now: float | None = None) -> SweepReport:
+    """Judge everything in a store and, where `delete` says so, delete what nothing needs.
+
+    Args:
+        store: to look after.
+        claims: what the cluster needs; seen before this is called.
+        retention: for what it does not name.
+        delete: whether anything is deleted; otherwise the report says what would be.
+        now: seconds since the epoch; None asks the clock.
+
+    Raises:
+        enginesmith_contract.errors.StoreError: the store cannot be read or written; the rest stays as it is.
+    """
+    moment = time.time() if now is None else now
+    blobs = tuple(store.blob_entries())
+    documents = _documents(store)
+    judgements = judge_pointers(documents, claims, retention, moment)
+    doomed = {one.entry.name for one in judgements if one.verdict is Verdict.DELETE}
+    if delete:
+        for name in sorted(doomed):
+            store.delete_pointer(name)
+        # Seen anew: a pointer that was written meanwhile keeps its blobs.
+        documents = _documents(store)
+        doomed = set()
+    named = {
+        found.decode()
+        for entry, document in documents.items()
+        if entry.name not in doomed
+        for found in _DIGEST.findall(document)
+    }
+    before = moment - retention.grace_seconds
+    loose = [
+        blob
+        for blob in blobs
+        if blob.written_at < before and blob.digest not in named and not claims.names(blob.digest)
+    ]
+    gone = [blob for blob in loose if not delete or store.delete_blob(blob.digest, written_before=before)]
+    kept = sum(blob.size_bytes for blob in blobs) - sum(blob.size_bytes for blob in gone)
+    return SweepReport(judgements=judgements, deleted_blobs=tuple(gone), kept_bytes=kept)
+
+
+def judge_pointers(
+    documents: Mapping[PointerEntry, bytes], claims: Claims, retention: Retention, now: float
+) -> tuple[Judgement, ...]:
+    """Say of every pointer whether it stays, and why; pure."""
+    judge = _Judge(claims, retention, now)
+    verdicts: dict[str, Verdict] = {}
+    needed: set[str] = set()
+    for entry, document in documents.items():
+        if not entry.name.startswith(_ENGINES):
+            continue
+        verdict = judge.of_engine(entry, document)
+        verdicts[entry.name] = verdict
+        if verdict is not Verdict.DELETE:
+            needed.add(entry.name)
+            needed |= {preparation_pointer(digest.decode()) for digest in _DIGEST.findall(document)}
+    for entry, document in documents.items():
+        if entry.name not in verdicts:
+            verdicts[entry.name] = judge.of_other(entry, document, needed)
+    ordered = sorted(documents, key=lambda entry: entry.name)
+    return tuple(Judgement(entry=entry, verdict=verdicts[entry.name]) for entry in ordered)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    claims: Claims
+    retention: Retention
+    now: float
+
+    def of_engine(self, entry: PointerEntry, document: bytes) -> Verdict:
+        key = entry.name.removeprefix(_ENGINES).removesuffix(".json")
+        age = self.now - entry.written_at
+        if age < self.retention.grace_seconds:
+            return Verdict.YOUNG
+        if self.claims.names(key):
+            return Verdict.CLAIMED
+        try:
+            Manifest.from_json(document)
+        except ValidationError:
+            return Verdict.UNREADABLE
+        if key in self.claims.keep_for_seconds:
+            return Verdict.RETAINED if age < self.claims.keep_for_seconds[key] else Verdict.DELETE
+        return self._by_age(age)
+
+    def of_other(self, entry: PointerEntry, document: bytes, needed: set[str]) -> Verdict:
+        age = self.now - entry.written_at
+        if age < self.retention.grace_seconds:
+            return Verdict.YOUNG
+        if entry.name.startswith(_REFIT_BASES):
+            return _of_refit_base(document, needed)
+        if not entry.name.startswith(_PREPARATIONS) or entry.name in needed:
+            return Verdict.NEEDED
+        if self.claims.names(entry.name.removeprefix(_PREPARATIONS).removesuffix(".json")):
+            return Verdict.CLAIMED
+        return self._by_age(age)
+
+    def _by_age(self, age: float) -> Verdict:
+        return Verdict.NOT_OLD if age < self.retention.keep_for_seconds else Verdict.DELETE
+
+
+def _of_refit_base(document: bytes, needed: set[str]) -> Verdict:
+    try:
+        base = RefitBasePointer.from_json(document)
+    except ValidationError:
+        return Verdict.UNREADABLE
+    return Verdict.NEEDED if engine_pointer(base.engine_key) in needed else Verdict.DELETE
+
+
+def _documents(store: Store) -> dict[PointerEntry, bytes]:
+    return dict(_read(store, store.pointer_entries("")))
+
+
+def _read(store: Store, entries: Iterable[PointerEntry]) -> Iterator[tuple[PointerEntry, bytes]]:
+    for entry in entries:
+        document = store.read_pointer(entry.name)
+        if document is not None:
+            yield entry, document
