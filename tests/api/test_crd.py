@@ -15,11 +15,11 @@ from enginesmith_operator.api.introspect import places_of
 from enginesmith_operator.api.load import load_documents
 from enginesmith_operator.api.schema.crd import crd, crd_yaml
 from enginesmith_operator.api.schema.kinds import KINDS, Kind
-from enginesmith_operator.api.schema.reference import field_entries, reference_page
+from enginesmith_operator.api.schema.reference import build_page, engine_page, field_entries
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CRD_FOLDER = ROOT / "crds"
-REFERENCE_FILE = ROOT / "docs" / "reference" / "inferenceengine.md"
+REFERENCE = ROOT / "docs" / "reference"
 FORBIDDEN = {"$ref", "definitions", "anyOf", "oneOf", "allOf", "not", "deprecated", "patternProperties", "uniqueItems"}
 
 Schema = dict[str, Any]
@@ -61,7 +61,8 @@ def _walk(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
 def test_the_committed_files_are_what_the_types_say(every_field: str) -> None:
     documents = [engine.to_document() for engine in load_documents(every_field, where="every-field.yaml")]
 
-    assert REFERENCE_FILE.read_text(encoding="utf-8") == reference_page(documents), "run hack/generate-reference"
+    for name, page in (("inferenceengine", engine_page(documents)), ("enginebuild", build_page())):
+        assert (REFERENCE / f"{name}.md").read_text(encoding="utf-8") == page, "run hack/generate-reference"
     assert {path.name for path in CRD_FOLDER.iterdir()} == {f"enginesmith.io_{kind.plural}.yaml" for kind in KINDS}
     for kind in KINDS:
         file = CRD_FOLDER / f"enginesmith.io_{kind.plural}.yaml"
@@ -203,12 +204,19 @@ def test_every_column_reads_a_field_that_there_is(kind: Kind) -> None:
         assert path in schemas or path.startswith("metadata."), column.name
 
 
-def test_the_reference_page_has_every_field_once(every_field: str) -> None:
-    page = REFERENCE_FILE.read_text(encoding="utf-8")
+@each_kind
+def test_the_reference_page_has_every_field_and_condition_once(kind: Kind) -> None:
+    page = (REFERENCE / f"{kind.name.lower()}.md").read_text(encoding="utf-8")
 
-    for entry in field_entries():
-        name = entry.path.removeprefix("spec.")
-        assert page.count(f"| `{name}` |") + page.count(f"| **`{name}`** |") == 1, name
-        assert entry.meaning, name
+    for part in ("spec", "status"):
+        text = page.partition("\n## status\n")[2 if part == "status" else 0]
+        for entry in field_entries(kind, part):
+            name = entry.path.removeprefix(f"{part}.")
+            assert text.count(f"| `{name}` |") + text.count(f"| **`{name}`** |") == 1, name
+            assert entry.meaning, name
+    assert page.count("\n| Ready |") == 1
+
+
+def test_a_field_without_an_example_is_found_out(every_field: str) -> None:
     with pytest.raises(LookupError, match=r"no example sets spec\.model\.sha256"):
-        reference_page([load_documents(every_field, where="x")[-1].to_document()])
+        engine_page([load_documents(every_field, where="x")[-1].to_document()])

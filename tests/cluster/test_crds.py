@@ -11,6 +11,8 @@ import yaml
 from tests.cluster.conftest import Cluster
 
 from enginesmith_contract.backends import Backend, Toolchain
+from enginesmith_contract.failure import Failure
+from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 from enginesmith_operator.api.base import ApiModel
 from enginesmith_operator.api.conditions import ConditionStatus, StatusCondition
 from enginesmith_operator.api.engine_build import (
@@ -210,6 +212,13 @@ ENGINE_STATUS = EngineStatus(
         key=DIGEST,
         source_digest=DIGEST,
         size_bytes=1,
+        facts=ModelFacts(
+            inputs=(TensorSpec(name="x", dtype=DType.FP32, shape=(-1, 3), symbols=("batch", None)),),
+            outputs=(),
+            opset=17,
+            size_bytes=1,
+        ),
+        failure=Failure(exit_code=12, what="w" * 4000, reason="SourceFailed"),
         stored_engines=(StoredEngine(key=DIGEST, digest=DIGEST),),
         warnings=("opset 9 is old",),
         finished_at=TIME,

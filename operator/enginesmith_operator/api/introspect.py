@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
 __all__ = ["FieldType", "attribute_docs", "field_type", "fields_by_alias", "model_at", "places_of", "summary"]
@@ -94,18 +95,26 @@ def places_of(root: type[BaseModel]) -> dict[str, tuple[str, ...]]:
 
 
 def attribute_docs(model: type[BaseModel]) -> dict[str, str]:
-    """Return what the `Attributes:` sections of the class and its bases say of each field, by its Python name."""
+    """Return what the `Attributes:` sections of the class and its bases say of each field, by its Python name.
+
+    The words are those of someone who writes YAML: there a field is omitted and never None, and its name is camelCase.
+    """
     docs: dict[str, str] = {}
     for each in reversed(model.__mro__):
         text = (inspect.cleandoc(each.__doc__ or "")).partition("\nAttributes:\n")[2]
         entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
-        docs |= {name: " ".join(words.split()) for name, words in entries if name in model.model_fields}
+        docs |= {name: _as_yaml(" ".join(words.split())) for name, words in entries if name in model.model_fields}
     return docs
 
 
 def summary(model: type[object]) -> str:
     """Return the class docstring up to its `Attributes:` section, as one paragraph."""
     return " ".join((inspect.getdoc(model) or "").partition("\nAttributes:\n")[0].split())
+
+
+def _as_yaml(words: str) -> str:
+    named = re.sub(r"`(\w*_\w*)`", lambda name: f"`{to_camel(name[1])}`", words)
+    return re.sub(r"\bNone\b", "omitted", named)
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:

@@ -1,25 +1,27 @@
-"""The reference page: every field with type, default, meaning and an example that was seen to load."""
+"""The reference pages: every field with type, default and meaning; what a user writes with an example that loads."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, WithJsonSchema
 
-from enginesmith_operator.api.inference_engine import API_VERSION, InferenceEngine, InferenceEngineSpec
+from enginesmith_operator.api import conditions
 from enginesmith_operator.api.introspect import FieldType, attribute_docs, field_type, fields_by_alias, summary
 from enginesmith_operator.api.quantities import BYTES_PATTERN, DURATION_PATTERN, QUANTITY_PATTERN
+from enginesmith_operator.api.schema.kinds import GROUP, KINDS, VERSION, Kind
 from enginesmith_operator.api.schema.structural import default_of
 
-__all__ = ["FieldEntry", "field_entries", "reference_page"]
+__all__ = ["FieldEntry", "build_page", "engine_page", "field_entries"]
 
-_HEAD: Final = """<!-- Written by hack/generate-reference from operator/enginesmith_operator/api; do not edit. -->
-# InferenceEngine
+_ENGINE, _BUILD = KINDS
+_NOTE: Final = "<!-- Written by hack/generate-reference from operator/enginesmith_operator/api; do not edit. -->\n"
+_ENGINE_HEAD: Final = """# InferenceEngine
 
 {summary}
 
 `apiVersion: {version}`, `kind: InferenceEngine`, short name `ie`. Beside `apiVersion`, `kind` and `metadata` (whose
 `name` is a DNS label that begins with a letter: clients ask for the model under it) there is `spec`, described here,
-and `status`, which only the operator writes.
+and [`status`](#status), which only the operator writes.
 
 - **bytes**: a number, or one with a suffix of Kubernetes (`512Mi`, `2Gi`, `1.5G`).
 - **duration**: numbers with units as in Go (`500us`, `5s`, `30m`, `1h30m`).
@@ -27,6 +29,14 @@ and `status`, which only the operator writes.
 - Fields in bold are required where the structure around them is given.
 
 [every-field.yaml](every-field.yaml) holds all of the examples in whole documents.
+"""
+_BUILD_HEAD: Final = """# EngineBuild
+
+{summary}
+
+`apiVersion: {version}`, `kind: EngineBuild`, short name `eb`. The operator makes one for each engine that the store
+lacks, and deletes it with the last InferenceEngine that wants it; a pipeline may write its own. The name has at most 63
+letters, since the Job carries it. Fields in bold are required where the structure around them is given.
 """
 
 _PATTERNS: Final[Mapping[str, str]] = {
@@ -55,31 +65,52 @@ class FieldEntry(NamedTuple):
     model: type[BaseModel]
 
 
-def field_entries() -> tuple[FieldEntry, ...]:
-    """Return every field below `spec`, in the order of the types."""
-    return tuple(_entries(InferenceEngineSpec, "spec.", ""))
+def field_entries(kind: Kind, part: str) -> tuple[FieldEntry, ...]:
+    """Return every field of one part of a kind ("spec" or "status"), in the order of the types."""
+    return tuple(_entries(kind.spec if part == "spec" else kind.status, f"{part}.", ""))
 
 
-def reference_page(examples: Sequence[Mapping[str, Any]]) -> str:
-    """Return the page as Markdown.
+def engine_page(examples: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page of InferenceEngine as Markdown.
 
     Args:
-        examples: documents that between them set every field.
+        examples: documents that between them set every field of the spec.
 
     Raises:
         LookupError: a field is in none of them.
     """
-    parts = [_HEAD.format(summary=summary(InferenceEngine), version=API_VERSION)]
+    parts = [_NOTE, _ENGINE_HEAD.format(summary=summary(_ENGINE.root), version=_API_VERSION)]
     section = ""
-    for entry in field_entries():
+    for entry in field_entries(_ENGINE, "spec"):
         if entry.section != section:
             section = entry.section
-            parts.append(f"\n## spec.{section}\n\n{_introduction(section)}\n\n{_TABLE_HEAD}")
-        parts.append(_row(entry, _example(entry.path, examples)))
-    return "".join(parts)
+            parts.append(f"\n## spec.{section}\n\n{_introduction(section)}\n\n{_EXAMPLE_HEAD}")
+        parts.append(_row(entry, f"`{_example(entry.path, examples)}`"))
+    return "".join([*parts, _status(_ENGINE)])
 
 
-_TABLE_HEAD: Final = "| field | type | default | meaning | example |\n|---|---|---|---|---|\n"
+def build_page() -> str:
+    """Return the page of EngineBuild as Markdown."""
+    head = _BUILD_HEAD.format(summary=summary(_BUILD.root), version=_API_VERSION)
+    rows = [_row(entry) for entry in field_entries(_BUILD, "spec")]
+    return "".join([_NOTE, head, f"\n## spec\n\n{summary(_BUILD.spec)}\n\n{_TABLE_HEAD}", *rows, _status(_BUILD)])
+
+
+_API_VERSION: Final = f"{GROUP}/{VERSION}"
+_EXAMPLE_HEAD: Final = "| field | type | default | meaning | example |\n|---|---|---|---|---|\n"
+_TABLE_HEAD: Final = "| field | type | default | meaning |\n|---|---|---|---|\n"
+
+
+def _status(kind: Kind) -> str:
+    """Return what the operator writes: conditions first, since they say why."""
+    rows = [_row(entry) for entry in field_entries(kind, "status")]
+    return f"\n## status\n\n{summary(kind.status)}\n\n{_condition_table(kind)}\n{_TABLE_HEAD}{''.join(rows)}"
+
+
+def _condition_table(kind: Kind) -> str:
+    """Return the kind's table of conditions, which their module keeps as its documentation."""
+    text = (conditions.__doc__ or "").partition(f"\n{kind.name}\n\n")[2]
+    return text.partition("\n\n")[0].replace("| type |", "| condition |") + "\n"
 
 
 def _entries(model: type[BaseModel], prefix: str, section: str) -> Iterator[FieldEntry]:
@@ -122,18 +153,18 @@ def _words(kind: FieldType) -> str:
 
 
 def _introduction(section: str) -> str:
-    kind = field_type(fields_by_alias(InferenceEngineSpec)[section].annotation)
+    kind = field_type(fields_by_alias(_ENGINE.spec)[section].annotation)
     while kind.model is None and kind.item is not None:
         kind = kind.item
     return summary(kind.model) if kind.model is not None else ""
 
 
-def _row(entry: FieldEntry, example: str) -> str:
-    depth = entry.path.removeprefix("spec.")
+def _row(entry: FieldEntry, *more: str) -> str:
+    depth = entry.path.partition(".")[2]
     name = f"**`{depth}`**" if entry.required else f"`{depth}`"
     default = f"`{entry.default}`" if entry.default else ""
     meaning = entry.meaning[:1].upper() + entry.meaning[1:]
-    cells = (name, entry.words, default, meaning, f"`{example}`")
+    cells = (name, entry.words, default, meaning, *more)
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n"
 
 

@@ -20,7 +20,7 @@ __all__ = ["Schema", "default_of", "schema_of_model"]
 
 Schema = dict[str, Any]
 
-_MAX_LENGTH: Final = 2048
+_MAX_LENGTH: Final = 4096
 _MAX_ITEMS: Final = 256
 _MAX_PROPERTIES: Final = 256
 
