@@ -228,6 +228,9 @@ def _waiting(snapshot: BuildSnapshot) -> Observation:
     if job is not None and job.suspended:
         queue = snapshot.build.spec.placement.queue_name or "whoever suspended it"
         return _not_ready("Queued", f"the Job is suspended and waits for {queue}")
+    word = _last_failure(pods)
+    if word is not None:
+        return _not_ready(word.reason[:_LONGEST_REASON], f"it is tried again: {word.message}")
     before = find_condition(snapshot.build.status.conditions, READY)
     resource = snapshot.build.spec.placement.gpu_resource
     reason, message = waiting_reason(pods, BUILD_CONTAINER, before, resource=resource) or ("Starting", "it starts")
@@ -294,6 +297,16 @@ def _read_result(pods: tuple[PodFacts, ...]) -> BuildResult | None:
                 latency_seconds=dict(message.latency_seconds),
                 build_seconds=message.build_seconds,
             )
+    return None
+
+
+def _last_failure(pods: tuple[PodFacts, ...]) -> TerminationMessage | None:
+    """Return the last word of the newest attempt that failed; None: none did, or it left no word."""
+    for pod in reversed(pods):
+        container = pod.container(BUILD_CONTAINER)
+        word = _last_word(container.latest_ending if container else None)
+        if word is not None:
+            return word if word.reason else None
     return None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from enginesmith_operator.api.conditions import PREPARED
+from enginesmith_operator.api.conditions import PREPARED, ConditionStatus
 from enginesmith_operator.api.engine_status import EngineStatus, StoredEngine
 from enginesmith_operator.cluster.resources import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, ENGINE_BUILD, JOB, SERVICE
 from enginesmith_operator.cluster.transport import Json
@@ -69,7 +69,7 @@ def resolve_engine(snapshot: EngineSnapshot) -> Resolution:
     if isinstance(store, ChosenStore):
         step = resolve_preparation(snapshot, store)
     else:
-        condition = Observation.of(PREPARED, False, store.rule, store.sentence())
+        condition = Observation.of(PREPARED, False, store.rule, f"{store.found}; {store.wanted}")
         step = PreparationStep(
             status=snapshot.status.preparation,
             model=snapshot.status.model,
@@ -103,6 +103,7 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
                 store=store,
                 digests=digests,
                 memory=memory.get(spec.name),
+                obstacle=_obstacle(step),
             )
         )
         for spec, planned in zip(snapshot.engine.spec.targets, resolution.plan.targets, strict=True)
@@ -138,6 +139,12 @@ def _digests(snapshot: EngineSnapshot, step: PreparationStep) -> dict[str, str]:
     stored: tuple[StoredEngine, ...] = step.status.stored_engines if step.status is not None else ()
     found = {one.key: one.digest for one in stored}
     return found | {key: build.digest for key, build in snapshot.builds.items() if build.digest is not None}
+
+
+def _obstacle(step: PreparationStep) -> Observation | None:
+    """Return why the model is not prepared, unless it is just under way."""
+    is_good = step.condition.status is ConditionStatus.TRUE or step.condition.reason in {"Preparing", "Starting"}
+    return None if is_good else step.condition
 
 
 def _services(snapshot: EngineSnapshot, targets: Iterable[TargetDecision]) -> tuple[Json, ...]:

@@ -106,6 +106,11 @@ def _running(
     if job is None:
         condition = Observation.of(PREPARED, False, "Preparing", "the preparation begins")
         return _unknown(snapshot, digest, occasion, condition, job_wanted=True)
+    last = _report(pods)
+    if last is not None and last.failure is not None:
+        # The Job tries again by itself, after pauses of its own; whoever waits is told at once.
+        condition = _failure_condition(last.failure)
+        return _unknown(snapshot, digest, occasion, condition, phase=PreparationPhase.RUNNING)
     before = find_condition(snapshot.status.conditions, PREPARED)
     reason, message = waiting_reason(pods, PREPARATION_CONTAINER, before) or ("Preparing", "the model is prepared")
     phase = PreparationPhase.RUNNING if reason == "Preparing" else PreparationPhase.PENDING

@@ -14,7 +14,7 @@ from enginesmith_contract.pull_request import ServingReport
 from enginesmith_operator.api.engine_build import BuildPhase
 from enginesmith_operator.api.engine_status import TargetStatus
 from enginesmith_operator.api.targets import TargetSpec
-from enginesmith_operator.controller.conditions import one_line
+from enginesmith_operator.controller.conditions import Observation, one_line
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
 from enginesmith_operator.controller.pod_facts import Ending, PodFacts
 from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTAINER
@@ -49,6 +49,7 @@ class TargetView:
         store: or why there is none: then nothing new is built or started.
         digests: of the engines that the store has, by key.
         memory: of the status that is there.
+        obstacle: what keeps the model from being prepared; None: nothing that a person could remove.
     """
 
     snapshot: EngineSnapshot
@@ -57,6 +58,7 @@ class TargetView:
     store: ChosenStore | Refusal
     digests: Mapping[str, str]
     memory: TargetStatus | None
+    obstacle: Observation | None = None
 
     @property
     def live(self) -> KnownDeployment | None:

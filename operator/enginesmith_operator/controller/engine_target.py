@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from enginesmith_operator.api.engine_status import TargetEngine, TargetStatus
+from enginesmith_operator.api.engine_status import TargetEngine, TargetPhase, TargetStatus
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.conditions import one_line, timestamp
 from enginesmith_operator.controller.engine_rollout import TargetView, rollout_state
@@ -50,6 +50,9 @@ def decide_target(view: TargetView) -> TargetDecision:
     """Return what is to be done for one target."""
     snapshot, planned, store = view.snapshot, view.planned, view.store
     decided = decide_rollout(rollout_state(view), snapshot.now)
+    if decided.phase is TargetPhase.PREPARING and view.obstacle is not None:
+        told = {"reason": view.obstacle.reason, "message": view.obstacle.message}
+        decided = decided.model_copy(update=told)
     keyed = [one for one in planned.engines if one.engine_key is not None]
     lacking = [one for one in keyed if one.engine_key not in view.digests]
     creates: list[Json] = []
