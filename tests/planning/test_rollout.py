@@ -402,12 +402,16 @@ CASES = {
         TargetPhase.FAILED,
         "DriverFloor",
     ),
-    "an autoscaler starts from its lower end": Case(
-        RolloutState(wanted=(wanted(A),), replicas=None, fewest_replicas=2),
+    "an autoscaler's Deployment begins without a number": Case(
+        RolloutState(wanted=(wanted(A),), replicas=None), "a", None, TargetPhase.ROLLING_OUT, "NewEngine"
+    ),
+    "an autoscaler that keeps no replicas is not woken": Case(
+        RolloutState(wanted=(wanted(A),), replicas=None, served=(A,), running=runs(A, ready=0, replicas=0)),
         "a",
-        2,
-        TargetPhase.ROLLING_OUT,
-        "NewEngine",
+        None,
+        TargetPhase.IDLE,
+        "ScaledToZero",
+        want_served="a",
     ),
     "an autoscaler then owns the number": Case(
         RolloutState(wanted=(wanted(A),), replicas=None, served=(A,), running=runs(A, ready=5, replicas=5)),

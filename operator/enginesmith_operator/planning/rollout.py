@@ -26,6 +26,7 @@ from enginesmith_operator.planning.rollout_words import (
     GOES_IDLE,
     MAKES_ROOM,
     REPLACES,
+    SLEEPS,
     STANDS_BY,
     Words,
     list_engines,
@@ -66,13 +67,15 @@ def decide_rollout(state: RolloutState, now: datetime) -> RolloutDecision:
 
 def _roll(state: RolloutState, trials: Trials, served: Engines, run: Engines, now: datetime) -> RolloutDecision:
     """Bring pods to `run`, in the way that the free GPUs allow."""
-    running, replicas = state.running, _replicas(state)
+    running, replicas = state.running, state.replicas
     if running is None or not _same(running.engines, run):
         back = bool(trials.out) and bool(served) and _same(run, served)
         words = rolled_back(trials) if back else rolls("NewEngine", list_engines(run))
         return _decision(state, trials, served, words, now, run=run, replicas=replicas)
     total = running.replicas if replicas is None else replicas
-    if running.is_settled and running.updated_ready >= total > 0:
+    if total == 0:
+        return _decision(state, trials, served, SLEEPS, now, run=run, replicas=replicas)
+    if running.is_settled and running.updated_ready >= total:
         return _decision(state, trials, run, serves_well(state, trials, run), now, run=run, replicas=replicas)
     is_full = _is_full(running.unschedulable_since, now)
     has_old = running.ready > running.updated_ready
@@ -90,7 +93,7 @@ def _roll(state: RolloutState, trials: Trials, served: Engines, run: Engines, no
 
 def _served(state: RolloutState, trials: Trials) -> Engines:
     """Return the set to go back to: the one that served last, or what is found serving where nobody remembers."""
-    if state.served or state.running is None or not state.running.ready:
+    if state.served or state.running is None or not state.running.updated_ready:
         return state.served
     found = state.running.engines
     return () if any(one.key in trials.keys_out for one in found) else found
@@ -153,13 +156,6 @@ def _makes_room(state: RolloutState, served: Engines, now: datetime) -> bool:
         )
         for one in state.wanted
     )
-
-
-def _replicas(state: RolloutState) -> int | None:
-    """Return the replicas to set; an autoscaler never wakes a target that has none."""
-    if state.replicas is None and (state.running is None or state.running.replicas == 0):
-        return max(state.fewest_replicas, 1)
-    return state.replicas
 
 
 def _replicas_without_engines(state: RolloutState, trials: Trials) -> int | None:

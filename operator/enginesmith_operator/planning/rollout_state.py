@@ -189,7 +189,6 @@ class RolloutState(Record):
         excluded: from the status.
         nodes: fingerprint of every node that may serve a wanted engine, by name: changes when its GPU or driver do.
         replicas: wanted; None: an autoscaler owns the number.
-        fewest_replicas: that an autoscaler starts from.
         serves: False for a standby while a target before it serves.
     """
 
@@ -201,7 +200,6 @@ class RolloutState(Record):
     excluded: tuple[ExcludedNode, ...] = ()
     nodes: Mapping[str, str] = {}
     replicas: int | None = 1
-    fewest_replicas: int = 1
     serves: bool = True
     when_full: WhenFull = WhenFull.WAIT
 
@@ -212,7 +210,7 @@ class RolloutDecision(Record):
     Attributes:
         run: engines that its template lists, all of one toolchain; empty: no Deployment is made, and the template of
             one that is there stays.
-        replicas: None: not ours to set.
+        replicas: None: not ours to set, or any more: what an autoscaler set stays, and 0 that we set becomes 1.
         served: engines that serve now or served last: where a failed rollout goes back to.
         must_avoid: nodes that refused; pods keep away from them.
         reason: one CamelCase word.

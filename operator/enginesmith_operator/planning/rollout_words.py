@@ -11,6 +11,7 @@ __all__ = [
     "GOES_IDLE",
     "MAKES_ROOM",
     "REPLACES",
+    "SLEEPS",
     "STANDS_BY",
     "Words",
     "list_engines",
@@ -40,6 +41,7 @@ class Words(NamedTuple):
 
 STANDS_BY: Final = Words(TargetPhase.STANDBY, "TargetBeforeServes", "a target before this one serves")
 GOES_IDLE: Final = Words(TargetPhase.IDLE, "NoReplicas", "0 replicas are asked for")
+SLEEPS: Final = Words(TargetPhase.IDLE, "ScaledToZero", "the autoscaler keeps no replicas now")
 MAKES_ROOM: Final = Words(
     TargetPhase.BUILDING,
     "MadeRoom",
