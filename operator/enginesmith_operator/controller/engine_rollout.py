@@ -87,7 +87,6 @@ def rollout_state(view: TargetView) -> RolloutState:
         excluded=view.memory.excluded if view.memory is not None else (),
         nodes=_fingerprints(view),
         replicas=None if target.autoscaling is not None else target.replicas,
-        fewest_replicas=target.autoscaling.min_replicas if target.autoscaling is not None else target.replicas,
         serves=deployment.serves if deployment is not None else True,
         when_full=view.snapshot.engine.spec.rollout.when_full,
     )
