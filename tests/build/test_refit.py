@@ -17,6 +17,7 @@ from enginesmith_contract.store_layout import blob_name, engine_pointer
 from enginesmith_contract.verification import VerificationStatus
 from enginesmith_runtime.build import make_engine as making
 from enginesmith_runtime.build.make_engine import make_engine
+from enginesmith_runtime.build.manifests import compose_manifest
 from enginesmith_runtime.build.pipeline import build
 from enginesmith_runtime.build.refit_bases import find_refit_base, remember_refit_base
 from enginesmith_runtime.build.wire import ChildJob
@@ -68,6 +69,9 @@ def test_an_engine_of_the_same_structure_is_refitted_and_not_built(
     assert builder.calls == ["refit"]
     assert result.refitted_from == job.refit_base.engine_key if job.refit_base else False
     assert (result.verification.status, result.notes) == (VerificationStatus.PASSED, ())
+    manifest = compose_manifest(job.request, job.preparation, result, (), created_at="")
+    assert manifest.refitted_from == result.refitted_from
+    assert manifest.structure_digest == job.preparation.structure_digest is not None
 
 
 def test_a_refused_refit_ends_in_a_build_that_says_why_and_keeps_nothing_of_it(

@@ -75,10 +75,14 @@ def _describe(manifest: "Manifest") -> Iterator[str]:
     yield f"toolchain      {manifest.toolchain.name} {manifest.toolchain.version}"
     place = manifest.hardware.product or manifest.hardware.arch
     yield f"built in       {manifest.timings.build_seconds:.2f} s on {place}"
+    if manifest.refitted_from is not None:
+        yield f"refitted from  {manifest.refitted_from}"
+    yield from (f"note           {note}" for note in manifest.notes)
     verification = manifest.verification
     yield f"verification   {verification.status.value} {verification.reason}".rstrip()
     for one in verification.differences:
-        yield f"               {one.output}, profile {one.profile}: {verification.metric} {one.difference:.3g}"
+        point = "" if one.point is None else f", {one.point}"
+        yield f"               {one.output}, profile {one.profile}{point}: {verification.metric} {one.difference:.3g}"
     batching = manifest.batching
     yield f"batching       {'up to ' + str(batching.max_batch_size) if batching.proved else 'off'}: {batching.reason}"
     yield from (_tensor("input", tensor) for tensor in manifest.inputs)
