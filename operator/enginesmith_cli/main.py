@@ -37,6 +37,7 @@ _COMMANDS: Final = (
     _Command("serve", "serve engines of the store over gRPC"),
     _Command("infer", "send a file or random data to a server and print the outputs"),
     _Command("inspect", "show what is in an engine and where it will run"),
+    _Command("store", "list an engine store, or delete what nothing needs any more"),
     _Command("matrix", "answer what fits a TensorRT version, a driver or a GPU"),
 )
 

@@ -10,7 +10,7 @@ from enginesmith_contract.store_layout import engine_pointer
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
 
-__all__ = ["find_engine", "list_engines", "stored_keys"]
+__all__ = ["find_engine", "list_engines", "list_stored", "stored_keys"]
 
 _POINTERS = engine_pointer("").removesuffix(".json")
 _SHOWN_DIGITS = 20
@@ -53,7 +53,15 @@ def list_engines(store_uri: str) -> tuple[Manifest, ...]:
     Raises:
         StoreError: a manifest is not what this release writes.
     """
-    store = open_store(store_uri)
+    return list_stored(open_store(store_uri))
+
+
+def list_stored(store: Store) -> tuple[Manifest, ...]:
+    """Return the manifests of an open store's engines, newest last.
+
+    Raises:
+        StoreError: a manifest is not what this release writes.
+    """
     keys = stored_keys(store)
     return tuple(sorted((_read(store, key) for key in keys), key=lambda manifest: manifest.created_at))
 
