@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from development_cluster.cluster_network import start_dns, start_service_proxy
 from development_cluster.control_plane import start_api_server, start_controllers
-from development_cluster.gpus import label_node, start_gpus, wait_for_gpus
+from development_cluster.gpus import all_gpus, label_node, offer_gpus, start_gpus, wait_for_gpus
 from development_cluster.host_network import prepare_host
 from development_cluster.images import push_pause_image
 from development_cluster.layout import Layout
@@ -14,8 +14,9 @@ from development_cluster.local_services import start_registry, start_s3
 from development_cluster.node_specs import NODES
 from development_cluster.nodes import start_node, wait_for_node
 from development_cluster.programs import build_tools, link_program, require_packages
+from development_cluster.simulated_nodes import set_simulated_nodes
 
-__all__ = ["bring_up", "step"]
+__all__ = ["bring_up", "restore", "step"]
 
 
 def bring_up(layout: Layout) -> None:
@@ -37,19 +38,28 @@ def bring_up(layout: Layout) -> None:
     with step("controllers"):
         start_controllers(layout)
     with step("nodes"):
-        for node in NODES:
-            start_node(layout, node)
+        started = [node for node in NODES if start_node(layout, node)]
         for node in NODES:
             wait_for_node(layout, node)
     with step("services and names"):
         start_service_proxy(layout)
         start_dns(layout)
     with step("GPUs"):
-        for node in NODES:
+        # What runs may be under test: its labels and devices are put back by `restore` alone.
+        for node in started:
             label_node(layout, node)
-            start_gpus(layout, node)
-        for node in NODES:
+        for node in [node for node in NODES if start_gpus(layout, node)]:
             wait_for_gpus(layout, node)
+
+
+def restore(layout: Layout) -> None:
+    """Put the nodes' labels and devices back to what they are here, whatever a test made of them."""
+    set_simulated_nodes(layout, 0, tainted=True)
+    for node in NODES:
+        label_node(layout, node)
+        offer_gpus(layout, node, all_gpus(node))
+    for node in NODES:
+        wait_for_gpus(layout, node)
 
 
 @contextmanager

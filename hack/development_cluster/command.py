@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from development_cluster.bring_up import bring_up, step
+from development_cluster.bring_up import bring_up, restore, step
 from development_cluster.errors import ClusterError
-from development_cluster.gpus import label_node, offer_gpus, start_gpus, wait_for_gpus
+from development_cluster.gpus import all_gpus, label_node, offer_gpus, start_gpus, wait_for_gpus
 from development_cluster.layout import Layout, default_folder
 from development_cluster.node_specs import NODES, NodeSpec
 from development_cluster.nodes import kill_node, start_node, stop_kubelet, wait_for_node
@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     load = commands.add_parser("load", help="build the product's images and let the nodes pull them")
     load.add_argument("--base", help="an image with Python 3.11 or later to build on; default: Debian's, made here")
     load.set_defaults(run=_load, changes=True)
+
+    again = commands.add_parser("restore", help="put labels and GPUs of the nodes back, and delete simulated nodes")
+    again.set_defaults(run=_restore, changes=True)
 
     nodes = commands.add_parser("nodes", help="have N simulated nodes: objects without a kubelet")
     nodes.add_argument("count", type=int)
@@ -118,6 +121,11 @@ def _load(layout: Layout, options: argparse.Namespace) -> None:
         print(f"{name} {reference}")
 
 
+def _restore(layout: Layout, _: argparse.Namespace) -> None:
+    with step("labels and GPUs"):
+        restore(layout)
+
+
 def _nodes(layout: Layout, options: argparse.Namespace) -> None:
     with step("simulated nodes"):
         set_simulated_nodes(layout, options.count, tainted=not options.untainted)
@@ -135,12 +143,13 @@ def _one_node(layout: Layout, options: argparse.Namespace) -> None:
             wait_for_node(layout, node)
             label_node(layout, node)
             start_gpus(layout, node)
+            offer_gpus(layout, node, all_gpus(node))
             wait_for_gpus(layout, node)
 
 
 def _gpus(layout: Layout, options: argparse.Namespace) -> None:
     node: NodeSpec = options.node
-    counts = {resource: len(devices) for resource, devices in node.gpus.items()}
+    counts = all_gpus(node)
     for word in options.counts:
         resource, _, count = word.partition("=")
         if not count.isdigit():

@@ -13,7 +13,7 @@ from development_cluster.layout import ROOT, Layout
 from development_cluster.node_specs import NodeSpec
 from development_cluster.programs import kubectl, tools_cache
 
-__all__ = ["label_node", "offer_gpus", "start_gpus", "wait_for_gpus"]
+__all__ = ["all_gpus", "label_node", "offer_gpus", "start_gpus", "wait_for_gpus"]
 
 _PLUGIN: Final = ROOT / "tests" / "cluster" / "fake_device_plugin"
 
@@ -25,16 +25,22 @@ def label_node(layout: Layout, node: NodeSpec) -> None:
         kubectl(layout, "apply", *manager, "-f", node.labels)
 
 
-def start_gpus(layout: Layout, node: NodeSpec) -> None:
-    """Run the device plugin in the node, unless it runs, and let it offer what the node has."""
-    if not node.gpus:
-        return
+def start_gpus(layout: Layout, node: NodeSpec) -> bool:
+    """Run the device plugin in the node with all that the node has, unless it runs; return whether it was started."""
+    if not node.gpus or daemons.running(layout, _name(node)):
+        return False
     first = daemons.running(layout, node.name)
     if first is None:
         raise ClusterError(f"node {node.name} does not run")
-    offer_gpus(layout, node, {resource: len(devices) for resource, devices in node.gpus.items()})
-    command = [_build_plugin(), _offer(layout, node)]
-    daemons.start(layout, Daemon(name=f"{node.name}-gpus", command=command, node_pid=first.pid))
+    offer_gpus(layout, node, all_gpus(node))
+    return daemons.start(
+        layout, Daemon(name=_name(node), command=[_build_plugin(), _offer(layout, node)], node_pid=first.pid)
+    )
+
+
+def all_gpus(node: NodeSpec) -> dict[str, int]:
+    """Return how many devices of each resource the node has when nothing is withdrawn."""
+    return {resource: len(devices) for resource, devices in node.gpus.items()}
 
 
 def offer_gpus(layout: Layout, node: NodeSpec, counts: dict[str, int]) -> None:
@@ -59,7 +65,7 @@ def wait_for_gpus(layout: Layout, node: NodeSpec) -> None:
     """Wait until the API server shows the node's GPUs as allocatable."""
     if not node.gpus:
         return
-    wanted = {resource: str(len(devices)) for resource, devices in node.gpus.items()}
+    wanted = {resource: str(count) for resource, count in all_gpus(node).items()}
 
     def shown() -> bool:
         allocatable: dict[str, str] = json.loads(
@@ -67,7 +73,11 @@ def wait_for_gpus(layout: Layout, node: NodeSpec) -> None:
         )
         return wanted.items() <= allocatable.items()
 
-    daemons.wait_until(layout, f"{node.name}-gpus", shown, what="heard by kubelet")
+    daemons.wait_until(layout, _name(node), shown, what="heard by kubelet")
+
+
+def _name(node: NodeSpec) -> str:
+    return f"{node.name}-gpus"
 
 
 def _offer(layout: Layout, node: NodeSpec) -> Path:

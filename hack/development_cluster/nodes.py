@@ -40,8 +40,8 @@ _RUN: Final = ("containerd-run", "netns")
 _SOCKET = "/run/containerd/containerd.sock"
 
 
-def start_node(layout: Layout, node: NodeSpec) -> None:
-    """Start what of the node does not run: its namespaces, containerd, kubelet."""
+def start_node(layout: Layout, node: NodeSpec) -> bool:
+    """Start what of the node does not run: namespaces, containerd, kubelet; return whether kubelet was started."""
     make_cgroups(node.cgroup)
     make_bridge(node.bridge, str(node.address), node.subnet.prefixlen)
     _write_settings(layout, node)
@@ -50,7 +50,7 @@ def start_node(layout: Layout, node: NodeSpec) -> None:
     daemons.start(layout, Daemon(name=containerd, command=["containerd"], node_pid=first))
     answers_version = partial(attempt, [*enter_command(first), "ctr", "version"])
     daemons.wait_until(layout, containerd, answers_version, what="answering")
-    daemons.start(layout, _kubelet(layout, node, first))
+    return daemons.start(layout, _kubelet(layout, node, first))
 
 
 def wait_for_node(layout: Layout, node: NodeSpec) -> None:

@@ -4,16 +4,17 @@ import fcntl
 import json
 import os
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-GPU_NODES = ("gpu-a100", "gpu-l4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,9 @@ class Cluster:
         """Apply objects on the server's side."""
         self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(documents))
 
-    def get(self, *arguments: str) -> dict[str, object]:
+    def get(self, *arguments: str) -> dict[str, Any]:
         """Return an object, or a list of them."""
-        found: dict[str, object] = json.loads(self.kubectl("get", *arguments, "-o=json"))
+        found: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o=json"))
         return found
 
 
@@ -99,8 +100,27 @@ def hardware(cluster: Cluster) -> Iterator[None]:
     """The GPUs, their labels and the simulated nodes for this test alone; afterwards they are what they were."""
     with Path(cluster.environment["KUBECONFIG"]).with_name("hardware.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for_free_gpus(cluster)
         yield
-        for node in GPU_NODES:
-            cluster.run(ROOT / "hack/cluster", "gpus", node)
-        cluster.run(ROOT / "hack/cluster", "nodes", "0")
-        cluster.run(ROOT / "hack/cluster", "up")
+        restored = cluster.run(ROOT / "hack/cluster", "restore")
+        assert restored.returncode == 0, restored.stdout + restored.stderr
+
+
+def _wait_for_free_gpus(cluster: Cluster) -> None:
+    """Wait for pods of an earlier test that are on their way out; name those that stay."""
+    for _ in range(120):
+        holders = _gpu_holders(cluster)
+        if not holders:
+            return
+        time.sleep(0.5)
+    pytest.fail(f"this test needs all GPUs of the cluster, and these pods have some: {', '.join(holders)}")
+
+
+def _gpu_holders(cluster: Cluster) -> list[str]:
+    return [
+        f"{one['metadata']['namespace']}/{one['metadata']['name']}"
+        for one in cluster.get("pods", "--all-namespaces")["items"]
+        if one["status"]["phase"] in {"Pending", "Running"} and one["spec"].get("nodeName")
+        for container in one["spec"]["containers"]
+        if any(name.startswith("nvidia.com/") for name in container.get("resources", {}).get("limits", {}))
+    ]
