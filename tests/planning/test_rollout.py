@@ -532,6 +532,12 @@ def test_a_rejected_engine_is_forgotten_when_its_inputs_change() -> None:
     assert _letters(decision.run) == "e"
 
 
+def test_an_engine_that_served_is_not_rejected_for_a_crash() -> None:
+    crashed = runs(A, ready=1, replicas=2, troubles=(trouble(Trouble.CRASHING, key="a" * 64),))
+
+    assert _decide(RolloutState(wanted=(wanted(A),), served=(A,), running=crashed)).rejected == ()
+
+
 def test_a_node_that_refused_is_tried_again_when_its_driver_changed() -> None:
     excluded = (ExcludedNode(name="n1", reason="DriverFloor", message="old", fingerprint="driver 525", key="b" * 64),)
     state = RolloutState(
