@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Prints the chart's values for the development cluster: the images that `hack/cluster load` pushed, and its S3 server."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def locked_version(package: str) -> str:
+    """Return the version of a package in the runtime's image."""
+    text = (ROOT / "requirements" / "image-runtime.txt").read_text(encoding="utf-8")
+    found = re.search(rf"^{package}==([0-9.]+)", text, re.MULTILINE)
+    if found is None:
+        sys.exit(f"{package} is not locked")
+    return found[1]
+
+
+def main() -> None:
+    """Print JSON, which is YAML."""
+    named = os.environ.get("ENGINESMITH_IMAGES")
+    if not named:
+        sys.exit('the cluster\'s variables are not set: eval "$(hack/cluster env)"')
+    images = json.loads(Path(named).read_text(encoding="utf-8"))
+    repository, _, digest = images["enginesmith/operator"].partition("@")
+    onnxruntime = {
+        "backend": "onnxruntime",
+        "version": locked_version("onnxruntime"),
+        "image": images["enginesmith/runtime"],
+    }
+    store = {
+        "bucket": "engines",
+        "endpoint": "http://10.243.0.1:9000",
+        "region": "us-east-1",
+        "secretRef": {"name": "s3"},
+    }
+    values = {
+        "image": {"repository": repository, "digest": digest},
+        "toolchains": {"onnxruntime-cpu": onnxruntime},
+        "store": {"default": {"s3": store}},
+    }
+    print(json.dumps(values, indent=2))
+
+
+if __name__ == "__main__":
+    main()
