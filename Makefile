@@ -28,6 +28,7 @@ lint: setup  ## ruff, mypy and the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p enginesmith_contract -p enginesmith_runtime -p enginesmith_operator -p enginesmith_cli
+	$(BIN)/mypy hack/development_cluster
 	$(BIN)/lint-imports
 
 test-fast: setup  ## the tests that start no server, no build and no client

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Final
 
 from development_cluster.commands import attempt, run
+from development_cluster.errors import ClusterError
 from development_cluster.layout import CONTROL, Layout
 
-__all__ = ["delete_bridge", "make_bridge", "our_rules", "prepare_host", "restore_host"]
+__all__ = ["delete_bridge", "make_bridge", "our_rules", "owner", "prepare_host", "restore_host"]
 
+_BRIDGES: Final = Path("/sys/class/net")
 _PROGRAMS: Final = ("iptables", "ip6tables")
 _COMMENT: Final = "enginesmith development cluster"
 
@@ -39,8 +41,21 @@ _RULES: Final = (
 )
 
 
+def owner(layout: Layout) -> str:
+    """Return the folder of the cluster that has this machine's network: this one's where there is none."""
+    alias = _BRIDGES / CONTROL.bridge / "ifalias"
+    return (alias.read_text().strip() if alias.exists() else "") or str(layout.folder)
+
+
 def prepare_host(layout: Layout) -> None:
-    """Make the control plane's bridge, and let packets of pods through; once."""
+    """Make the control plane's bridge, and let packets of pods through; once.
+
+    Raises:
+        ClusterError: a cluster of another folder is up.
+    """
+    if owner(layout) != str(layout.folder):
+        remedy = f"ENGINESMITH_CLUSTER_DIR={owner(layout)} hack/cluster down, or use that one"
+        raise ClusterError(f"the cluster of {owner(layout)} is up on this machine", remedy=remedy)
     attempt(["modprobe", "--all", "br_netfilter", "overlay"])
     before = layout.data / "machine_settings.json"
     if not before.exists():
@@ -50,6 +65,7 @@ def prepare_host(layout: Layout) -> None:
         if value is not None and _setting(name).exists():
             _setting(name).write_text(value)
     make_bridge(CONTROL.bridge, CONTROL.host, CONTROL.prefix_length)
+    run(["ip", "link", "set", CONTROL.bridge, "alias", layout.folder])
     for table, chain, rule in _RULES:
         words = [chain, *rule, "-m", "comment", "--comment", _COMMENT]
         if not attempt(["iptables", "-t", table, "-C", *words]):
@@ -64,7 +80,9 @@ def restore_host(layout: Layout) -> None:
     before = layout.data / "machine_settings.json"
     if before.exists():
         for name, value in json.loads(before.read_text()).items():
-            _setting(name).write_text(value)
+            # Some are no concern of a network namespace, and may not be written in one.
+            if _setting(name).read_text().strip() != value:
+                _setting(name).write_text(value)
 
 
 def our_rules() -> list[str]:
@@ -74,7 +92,7 @@ def our_rules() -> list[str]:
 
 def make_bridge(name: str, address: str, prefix_length: int) -> None:
     """Make a bridge with this machine's address on it, once."""
-    if not Path("/sys/class/net", name).exists():
+    if not (_BRIDGES / name).exists():
         run(["ip", "link", "add", name, "type", "bridge"])
         run(["ip", "address", "add", f"{address}/{prefix_length}", "dev", name])
     run(["ip", "link", "set", name, "up"])
@@ -82,7 +100,7 @@ def make_bridge(name: str, address: str, prefix_length: int) -> None:
 
 def delete_bridge(name: str) -> None:
     """Delete a bridge, if there is one."""
-    if Path("/sys/class/net", name).exists():
+    if (_BRIDGES / name).exists():
         run(["ip", "link", "delete", name])
 
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -93,6 +94,11 @@ class Layout:
     def cache(self) -> Path:
         """What outlives `down`: image layers, the images' base, the registry's contents."""
         return self.folder.with_name(f"{self.folder.name}-cache")
+
+    def cgroup(self, node: str) -> str:
+        """Return the cgroup below which a node's pods are; two clusters in two network namespaces share none."""
+        usual = "ENGINESMITH_CLUSTER_DIR" not in os.environ
+        return f"enginesmith-{node}" if usual else f"enginesmith-{sha256(bytes(self.folder)).hexdigest()[:8]}-{node}"
 
     @property
     def audit_log(self) -> Path:

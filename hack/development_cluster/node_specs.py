@@ -32,11 +32,6 @@ class NodeSpec:
         return self.subnet[1]
 
     @property
-    def cgroup(self) -> str:
-        """The cgroup below which its pods are."""
-        return f"enginesmith-{self.name}"
-
-    @property
     def labels(self) -> Path:
         """A Node document with what GPU Feature Discovery and the platform say of it; may not exist."""
         return Path(__file__).parent / "data" / "nodes" / f"{self.name}.yaml"

@@ -42,7 +42,7 @@ _SOCKET = "/run/containerd/containerd.sock"
 
 def start_node(layout: Layout, node: NodeSpec) -> bool:
     """Start what of the node does not run: namespaces, containerd, kubelet; return whether kubelet was started."""
-    make_cgroups(node.cgroup)
+    make_cgroups(layout.cgroup(node.name))
     make_bridge(node.bridge, str(node.address), node.subnet.prefixlen)
     _write_settings(layout, node)
     first = _start_namespaces(layout, node)
@@ -219,7 +219,7 @@ def _kubelet_settings(layout: Layout, node: NodeSpec, certificate: Path, key: Pa
         "tlsPrivateKeyFile": str(key),
         "containerRuntimeEndpoint": f"unix://{_SOCKET}",
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{node.cgroup}",
+        "cgroupRoot": f"/{layout.cgroup(node.name)}",
         "failCgroupV1": False,
         "failSwapOn": False,
         "clusterDNS": [CONTROL.host],

@@ -11,7 +11,7 @@ from development_cluster import daemons
 from development_cluster.cgroups import delete_cgroups, has_cgroup, processes_in
 from development_cluster.cluster_network import CLUSTER_NETWORK
 from development_cluster.control_plane import CONTROL_PLANE
-from development_cluster.host_network import delete_bridge, our_rules, restore_host
+from development_cluster.host_network import delete_bridge, our_rules, owner, restore_host
 from development_cluster.layout import Layout
 from development_cluster.local_services import LOCAL_SERVICES
 from development_cluster.node_specs import NODES, NodeSpec
@@ -31,10 +31,12 @@ def tear_down(layout: Layout) -> None:
         # What a grace period would save is deleted below.
         daemons.stop(layout, name, crash=True)
     for node in NODES:
-        _end_processes(node)
-        delete_cgroups(node.cgroup)
-        delete_bridge(node.bridge)
-    restore_host(layout)
+        _end_processes(layout, node)
+        delete_cgroups(layout.cgroup(node.name))
+    if owner(layout) == str(layout.folder):
+        for node in NODES:
+            delete_bridge(node.bridge)
+        restore_host(layout)
     delete_mount_points(layout)
     shutil.rmtree(layout.folder, ignore_errors=True)
 
@@ -46,9 +48,10 @@ def leftovers(layout: Layout) -> list[str]:
     found += [
         f"mount {line.split()[4]}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if folder in line
     ]
-    found += [f"bridge {path.name}" for path in Path("/sys/class/net").iterdir() if path.name.startswith("es-")]
-    found += [f"cgroup {node.cgroup}" for node in NODES if has_cgroup(node.cgroup)]
-    found += [f"rule {rule}" for rule in our_rules()]
+    found += [f"cgroup {layout.cgroup(node.name)}" for node in NODES if has_cgroup(layout.cgroup(node.name))]
+    if owner(layout) == str(layout.folder):
+        found += [f"bridge {path.name}" for path in Path("/sys/class/net").iterdir() if path.name.startswith("es-")]
+        found += [f"rule {rule}" for rule in our_rules()]
     if layout.folder.exists():
         found.append(folder)
     return found
@@ -67,10 +70,10 @@ def _processes_of(folder: str) -> list[int]:
     return found
 
 
-def _end_processes(node: NodeSpec) -> None:
+def _end_processes(layout: Layout, node: NodeSpec) -> None:
     """End what is left in the node's cgroup; the kernel has ended it already where the node was whole."""
     deadline = time.monotonic() + _GRACE_SECONDS
-    while (pids := processes_in(node.cgroup)) and time.monotonic() < deadline:
+    while (pids := processes_in(layout.cgroup(node.name))) and time.monotonic() < deadline:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
