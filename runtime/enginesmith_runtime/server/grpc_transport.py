@@ -17,6 +17,7 @@ import grpc
 from typing_extensions import override
 
 from enginesmith_contract.errors import ServeError
+from enginesmith_runtime.server.farewell import Farewell
 from enginesmith_runtime.server.protocol.errors import Code, ProtocolError, internal_error
 from enginesmith_runtime.server.transport.interface import (
     Answer,
@@ -36,6 +37,9 @@ _STATUS: Final = {code: next(status for status in grpc.StatusCode if status.valu
 
 _KEEPALIVE_MS: Final = 60_000
 """A client that vanished without a word is found out after a minute and 20 seconds."""
+
+_SENDING_SECONDS: Final = 5.0
+"""For what was answered to reach its client, once no handler runs any more and the server ends."""
 
 Outcome = Answer | ProtocolError
 
@@ -76,9 +80,10 @@ class GrpcTransport:
     """A grpcio server for a map of methods."""
 
     def __init__(self, methods: Methods, limits: GrpcLimits) -> None:
+        self._farewell = Farewell()
         self._server = grpc.server(
             ThreadPoolExecutor(limits.max_concurrent_calls, thread_name_prefix="grpc"),
-            handlers=(_Handlers(methods),),
+            handlers=(_Handlers(methods, self._farewell),),
             options=limits.options(),
             maximum_concurrent_rpcs=limits.max_concurrent_calls,
         )
@@ -100,26 +105,35 @@ class GrpcTransport:
 
     def stop(self, grace_seconds: float) -> None:
         """Send GOAWAY, take no new call, return when the running ones ended or the time is up."""
-        self._server.stop(grace_seconds).wait()
+        self._farewell.fall_silent()
+        ended = self._server.stop(grace_seconds)
+        self._farewell.release()
+        threading.Thread(target=self._cancel_forgotten, args=(ended, grace_seconds), daemon=True).start()
+        ended.wait()
+
+    def _cancel_forgotten(self, ended: threading.Event, grace_seconds: float) -> None:
+        """Cancel a request that the library had not handed over when it was stopped; nobody else would answer it."""
+        if self._farewell.wait_all_left(grace_seconds) and not ended.wait(_SENDING_SECONDS):
+            self._server.stop(0)
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has no types
     """Finds the handler of a method by its full name."""
 
-    def __init__(self, methods: Methods) -> None:
-        self._handlers = {name: _handler(method) for name, method in methods.items()}
+    def __init__(self, methods: Methods, farewell: Farewell) -> None:
+        self._handlers = {name: _handler(method, farewell) for name, method in methods.items()}
 
     @override
     def service(self, handler_call_details: Any) -> Any:
         return self._handlers.get(handler_call_details.method)
 
 
-def _handler(method: Method) -> Any:  # noqa: ANN401 - the library has no types
+def _handler(method: Method, farewell: Farewell) -> Any:  # noqa: ANN401 - the library has no types
     match method:
         case UnaryMethod(call=call):
-            return grpc.unary_unary_rpc_method_handler(partial(_serve_unary, call))
+            return grpc.unary_unary_rpc_method_handler(partial(_serve_unary, call, farewell))
         case StreamMethod():
-            return grpc.stream_stream_rpc_method_handler(partial(_serve_stream, method))
+            return grpc.stream_stream_rpc_method_handler(partial(_serve_stream, method, farewell))
         case WatchMethod(subscribe=subscribe):
             return grpc.unary_stream_rpc_method_handler(partial(_serve_watch, subscribe))
 
@@ -188,8 +202,12 @@ def _begin(call: Call, data: bytes, context: Any, *, may_run_here: bool) -> _Pen
     return pending
 
 
-def _serve_unary(call: Call, data: bytes, context: Any) -> bytes:  # noqa: ANN401 - untyped library
-    outcome = _begin(call, data, context, may_run_here=True).wait()
+def _serve_unary(call: Call, farewell: Farewell, data: bytes, context: Any) -> bytes:  # noqa: ANN401 - untyped library
+    farewell.arrive()
+    try:
+        outcome = _begin(call, data, context, may_run_here=True).wait()
+    finally:
+        farewell.leave()
     if isinstance(outcome, Answer):
         if outcome.metadata:
             context.send_initial_metadata(outcome.metadata)
@@ -198,8 +216,14 @@ def _serve_unary(call: Call, data: bytes, context: Any) -> bytes:  # noqa: ANN40
     return b""  # not reached: abort raises
 
 
-def _serve_stream(method: StreamMethod, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - untyped library
+def _serve_stream(
+    method: StreamMethod,
+    farewell: Farewell,
+    requests: Iterator[bytes],
+    context: Any,  # noqa: ANN401 - the library has no types
+) -> Iterator[bytes]:
     """Answer in order; a thread of its own reads, so that requests are taken while earlier ones run."""
+    farewell.arrive()
     answers: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
     room = threading.Semaphore(method.in_flight)
 
@@ -216,13 +240,16 @@ def _serve_stream(method: StreamMethod, requests: Iterator[bytes], context: Any)
     # A client that goes while the reader waits for room must not leave it waiting.
     context.add_callback(partial(room.release, method.in_flight))
     threading.Thread(target=read, name="grpc-stream", daemon=True).start()
-    while (pending := answers.get()) is not None:
-        outcome = pending.wait()
-        room.release()
-        if isinstance(outcome, ProtocolError):
-            _abort(context, outcome)
-        else:
-            yield outcome.body
+    try:
+        while (pending := answers.get()) is not None:
+            outcome = pending.wait()
+            room.release()
+            if isinstance(outcome, ProtocolError):
+                _abort(context, outcome)
+            else:
+                yield outcome.body
+    finally:
+        farewell.leave()
 
 
 def _serve_watch(
