@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Puts a file into a bucket, which is made if need be: upload.py FILE s3://BUCKET/PATH; the account is in the environment."""
+"""Puts a file into a bucket, made if need be: upload.py FILE s3://BUCKET/PATH, the account in the environment."""
 
 import sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the chart's values for the development cluster: the images that `hack/cluster load` pushed, and its S3 server."""
+"""Prints the chart's values for the development cluster: its S3 server and the images of `hack/cluster load`."""
 
 import json
 import os
