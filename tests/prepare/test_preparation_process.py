@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from enginesmith_contract.keys import EngineCandidate, engine_key
 from enginesmith_contract.preparation import ModelSource, PreparationRequest
 from enginesmith_contract.preparation_job import PreparationJobRequest, PreparationReport
 from enginesmith_contract.profiles import Profile, ShapeRange
-from enginesmith_contract.store_layout import blob_name, preparation_pointer
+from enginesmith_contract.store_layout import preparation_pointer
 from enginesmith_contract.tensors import ModelFacts
 from enginesmith_runtime.build.pipeline import build
 from enginesmith_runtime.engines.registry import installed_toolchains
@@ -170,22 +169,6 @@ def test_a_model_in_a_mounted_claim_is_read_there(
     code, report, errors = run(request.to_json().decode(), tmp_path, ENGINESMITH_CLAIMS=str(tmp_path / "claims"))
     assert code == ExitCode.OK, errors
     assert report.preparation_key is not None
-
-
-@pytest.mark.slow
-def test_plugin_libraries_are_checked_first_and_stored(
-    request_of: Callable[..., PreparationJobRequest], tmp_path: Path
-) -> None:
-    (tmp_path / "libplugin.so").write_bytes(b"library")
-    digest = sha256(b"library").hexdigest()
-    for claimed, want_code in (("0" * 64, ExitCode.SOURCE_FAILED), (digest, ExitCode.OK)):
-        plugin = ModelSource(uri=str(tmp_path / "libplugin.so"), sha256=claimed)
-        request = request_of().model_copy(update={"plugins": (plugin,)})
-        code, report, _ = run(request.to_json().decode(), tmp_path)
-        assert code == want_code
-        assert (report.failure is None) is (want_code is ExitCode.OK)
-        assert (report.preparation_key is None) is (want_code is not ExitCode.OK)
-    assert (tmp_path / "store" / blob_name(digest)).read_bytes() == b"library"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.preparation_job import PreparationJobRequest, PreparationReport
 from enginesmith_contract.store_layout import preparation_pointer
-from enginesmith_runtime.fetch.library import fetch_library
 from enginesmith_runtime.pod.last_word import termination_path, write_last_word
 from enginesmith_runtime.pod.requests import read_request
 from enginesmith_runtime.pod.signals import signals_cancel
@@ -26,7 +25,6 @@ from enginesmith_runtime.prepare.pipeline import prepare
 from enginesmith_runtime.prepare.report import encode_report, failure_report, find_stored_engines, success_report
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.progress_output import open_reporter
-from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
 
 __all__ = ["main"]
@@ -63,23 +61,10 @@ def _prepare(request: PreparationJobRequest, reporter: Reporter, variables: Mapp
     source = in_mounted_claim(request.preparation.source, variables)
     wanted = request.preparation.model_copy(update={"source": source})
     with tempfile.TemporaryDirectory(prefix="enginesmith-") as work:
-        # First: a library that is not there, or is another one, costs no preparation.
-        _store_plugins(request, store, Path(work), reporter, variables)
         preparation = prepare(wanted, store, Path(work), reporter)
     store.refresh_pointer(preparation_pointer(preparation.preparation_key))
     stored = find_stored_engines(store, preparation.preparation_key, request.candidates)
     return success_report(preparation, stored)
-
-
-def _store_plugins(
-    request: PreparationJobRequest, store: Store, work: Path, reporter: Reporter, variables: Mapping[str, str]
-) -> None:
-    for number, plugin in enumerate(request.plugins):
-        name = Path(f"plugin-{number}")
-        reporter.begin("plugins", plugin.sha256 or "")
-        fetch_library(in_mounted_claim(plugin, variables), work / name, reporter)
-        (stored,) = store.put_files(work, [name])
-        reporter.end(digest=stored.digest, sizeBytes=stored.size_bytes)
 
 
 def _fail(error: EnginesmithError, variables: Mapping[str, str]) -> int:
