@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,7 @@ def test_a_failure_is_reported_with_its_parts(
     want_reason: str,
 ) -> None:
     request = request_of(**change)
+    want_digest = sha256((tmp_path / "model.onnx").read_bytes()).hexdigest() if "rows" in change else None
     code, report, errors = run(request.to_json().decode(), tmp_path, ENGINESMITH_CLAIMS="/models")
     assert code == want_code
     assert report.failure is not None
@@ -156,6 +158,7 @@ def test_a_failure_is_reported_with_its_parts(
     assert report.failure.reason == want_reason or not want_reason
     assert report.failure.what in errors
     assert report.preparation_key is None
+    assert report.source_digest == want_digest
 
 
 @pytest.mark.slow

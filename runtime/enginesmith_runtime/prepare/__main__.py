@@ -23,7 +23,8 @@ from enginesmith_runtime.pod.signals import signals_cancel
 from enginesmith_runtime.prepare.claims import in_mounted_claim
 from enginesmith_runtime.prepare.pipeline import prepare
 from enginesmith_runtime.prepare.report import encode_report, failure_report, find_stored_engines, success_report
-from enginesmith_runtime.progress import Reporter
+from enginesmith_runtime.prepare.source_watch import SourceWatch
+from enginesmith_runtime.progress import Reporter, SilentReporter
 from enginesmith_runtime.progress_output import open_reporter
 from enginesmith_runtime.store.open import open_store
 
@@ -40,17 +41,20 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
     Returns:
         The exit code (see `enginesmith_contract.exit_codes`).
     """
+    watch = SourceWatch(SilentReporter())
     try:
         with signals_cancel():
             given = arguments[0] if arguments else variables.get(environment.PREPARATION_REQUEST)
             request = read_request(PreparationJobRequest, given, environment.PREPARATION_REQUEST)
             with open_reporter(variables.get(environment.LOG_FORMAT, "auto"), sys.stderr) as reporter:
-                report = _prepare(request, reporter, variables)
+                watch = SourceWatch(reporter)
+                report = _prepare(request, watch, variables)
     except EnginesmithError as error:
-        return _fail(error, variables)
+        return _fail(error, watch.source_digest, variables)
     except Exception as error:  # the boundary of the process: a pod must say why it ended
         logging.getLogger(__name__).exception("the preparation has a fault")
-        return _fail(EnginesmithError("the preparation has a fault", why=repr(error)), variables)
+        fault = EnginesmithError("the preparation has a fault", why=repr(error))
+        return _fail(fault, watch.source_digest, variables)
     write_last_word(encode_report(report), termination_path(variables))
     print(report.to_json().decode())  # noqa: T201 - the result is this program's output
     return ExitCode.OK
@@ -67,8 +71,8 @@ def _prepare(request: PreparationJobRequest, reporter: Reporter, variables: Mapp
     return success_report(preparation, stored)
 
 
-def _fail(error: EnginesmithError, variables: Mapping[str, str]) -> int:
-    write_last_word(encode_report(failure_report(error)), termination_path(variables))
+def _fail(error: EnginesmithError, source_digest: str | None, variables: Mapping[str, str]) -> int:
+    write_last_word(encode_report(failure_report(error, source_digest)), termination_path(variables))
     print(f"enginesmith prepare: {error}", file=sys.stderr)  # noqa: T201 - a program's last word goes to its terminal
     return int(error.exit_code)
 

@@ -53,9 +53,9 @@ def success_report(preparation: Preparation, stored_engines: Mapping[str, str]) 
     )
 
 
-def failure_report(error: EnginesmithError) -> PreparationReport:
-    """Return what there is to say of a failure."""
-    return PreparationReport(failure=failure_of(error))
+def failure_report(error: EnginesmithError, source_digest: str | None = None) -> PreparationReport:
+    """Return what there is to say of a failure, and of which model, where that was had."""
+    return PreparationReport(source_digest=source_digest, failure=failure_of(error))
 
 
 def encode_report(report: PreparationReport) -> bytes:
