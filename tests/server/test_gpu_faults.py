@@ -67,6 +67,45 @@ def test_a_request_without_memory_is_told_so_and_the_server_goes_on(
     assert server.stop() == ExitCode.OK
 
 
+def test_metrics_say_what_the_gpu_holds_and_why_requests_failed(
+    start_server: StartServer, connect: Connect, doubler_key: str, adder_key: str
+) -> None:
+    server = start_server({"doubler": doubler_key, "adder": adder_key}, fake_gpu=True)
+    client = connect(server.address)
+    for _ in range(2):
+        client.begin("ModelInfer", _request(RUN_OUT_OF_MEMORY)).exception()
+    broken = _request(RUN)
+    broken.inputs[0].datatype = "FP32"
+    client.begin("ModelInfer", broken).exception()
+    metrics = _metrics(server)
+    labels = 'target="cpu",version="1"'
+    held = {
+        part: metrics.get(f'enginesmith_device_memory_bytes{{model="doubler",part="{part}",{labels}}}')
+        for part in ("weights", "contexts", "buffers", "pinned")
+    }
+    assert held == {"weights": 1000, "contexts": 200, "buffers": 30, "pinned": 4}
+    assert metrics[f'enginesmith_device_allocations_total{{model="doubler",{labels}}}'] == 5
+    assert not [name for name in metrics if "device" in name and "adder" in name]
+    reasons = {
+        reason: metrics.get(f'enginesmith_requests_failed_total{{model="doubler",reason="{reason}",{labels}}}')
+        for reason in ("OutOfMemory", "InvalidArgument")
+    }
+    assert reasons == {"OutOfMemory": 2, "InvalidArgument": 1}
+
+
+def test_the_configuration_says_which_models_run_on_the_gpu(
+    start_server: StartServer, connect: Connect, doubler_key: str, adder_key: str
+) -> None:
+    client = connect(start_server({"doubler": doubler_key, "adder": adder_key}, fake_gpu=True).address)
+    groups = {
+        name: client.call("ModelConfig", pb.ModelConfigRequest(name=name)).config.instance_group[0]
+        for name in ("doubler", "adder")
+    }
+    kind = type(groups["adder"])
+    assert (groups["doubler"].kind, list(groups["doubler"].gpus)) == (kind.KIND_GPU, [0])
+    assert (groups["adder"].kind, list(groups["adder"].gpus)) == (kind.KIND_CPU, [])
+
+
 def test_a_failed_device_ends_the_server_with_its_code_and_a_report(
     start_server: StartServer, connect: Connect, doubler_key: str
 ) -> None:

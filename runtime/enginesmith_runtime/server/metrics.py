@@ -39,6 +39,7 @@ class ModelCollector(Collector):
         yield ready
         yield from _counters(models)
         yield from _gauges(models)
+        yield from _device_memory(models)
         yield from _histograms(models)
 
 
@@ -70,13 +71,17 @@ def _counters(models: list[LoadedModel]) -> Iterator[Metric]:
         "enginesmith_requests", "Requests by outcome, as gRPC names it.", labels=(*_LABELS, "code")
     )
     inferences = CounterMetricFamily("enginesmith_inferences", "Inferences; a batch of n counts n.", labels=_LABELS)
+    failures = CounterMetricFamily(
+        "enginesmith_requests_failed", "Requests that were refused or failed, by reason.", labels=(*_LABELS, "reason")
+    )
     for model in models:
         counters = model.statistics.read()
         for code, count in tuple(counters.requests.items()):
             requests.add_metric((*_labels(model), code.name if code else "OK"), count)
+        for reason, count in tuple(counters.failures.items()):
+            failures.add_metric((*_labels(model), reason), count)
         inferences.add_metric(_labels(model), counters.inference_count)
-    yield requests
-    yield inferences
+    yield from (requests, failures, inferences)
 
 
 def _gauges(models: list[LoadedModel]) -> Iterator[Metric]:
@@ -97,6 +102,33 @@ def _gauges(models: list[LoadedModel]) -> Iterator[Metric]:
         }
         engines.add_metric(_labels(model), facts)
     yield from (running, waiting, instances, engines)
+
+
+def _device_memory(models: list[LoadedModel]) -> Iterator[Metric]:
+    """Return what engines on a GPU hold; nothing of others."""
+    held = GaugeMetricFamily(
+        "enginesmith_device_memory_bytes",
+        "What a model holds on the GPU (weights, contexts, buffers) and pinned on the host, over all its instances.",
+        labels=(*_LABELS, "part"),
+    )
+    taken = CounterMetricFamily(
+        "enginesmith_device_allocations", "How often memory was taken; a request takes none.", labels=_LABELS
+    )
+    for model in models:
+        memory = model.engine.device_memory
+        if memory is None:
+            continue
+        parts = {
+            "weights": memory.weights,
+            "contexts": memory.contexts,
+            "buffers": memory.buffers,
+            "pinned": memory.pinned,
+        }
+        for part, size in parts.items():
+            if size is not None:
+                held.add_metric((*_labels(model), part), size)
+        taken.add_metric(_labels(model), memory.allocations)
+    yield from (held, taken)
 
 
 def _histograms(models: list[LoadedModel]) -> Iterator[Metric]:

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Final
 
-from enginesmith_runtime.server.protocol.errors import Code
+from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 
 __all__ = ["BUCKETS_SECONDS", "BatchTotals", "Histogram", "ModelStatistics", "RunTimes", "Snapshot", "Total"]
 
@@ -79,7 +79,12 @@ class BatchTotals:
 
 @dataclass(slots=True)
 class Snapshot:
-    """All counters of one model; `requests` counts by outcome, None for success."""
+    """All counters of one model.
+
+    Attributes:
+        requests: by outcome; None for success.
+        failures: by `ProtocolError.reason`.
+    """
 
     last_inference_ms: int = 0
     inference_count: int = 0
@@ -89,6 +94,7 @@ class Snapshot:
     queue: Total = field(default_factory=Total)
     batches: dict[int, BatchTotals] = field(default_factory=dict)
     requests: dict[Code | None, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
     queue_histogram: Histogram = field(default_factory=Histogram)
     compute_histogram: Histogram = field(default_factory=Histogram)
 
@@ -117,11 +123,13 @@ class ModelStatistics:
             counters.queue_histogram.observe(times.queue)
             counters.compute_histogram.observe(times.compute_infer)
 
-    def record_failure(self, code: Code, ns: int) -> None:
+    def record_failure(self, error: ProtocolError, ns: int) -> None:
         """Count one refused or failed request."""
         with self._lock:
-            self._counters.fail.add(ns)
-            self._counters.requests[code] = self._counters.requests.get(code, 0) + 1
+            counters = self._counters
+            counters.fail.add(ns)
+            counters.requests[error.code] = counters.requests.get(error.code, 0) + 1
+            counters.failures[error.reason] = counters.failures.get(error.reason, 0) + 1
 
     def read(self) -> "Snapshot":
         """Return the live counters; a reader may see one request half counted, and never a wrong total later."""

@@ -108,7 +108,7 @@ class Inference:
         try:
             return RequestPlan(request, model, raw=raw, streamed=streamed)
         except ProtocolError as error:
-            model.statistics.record_failure(error.code, time.perf_counter_ns() - began_ns)
+            model.statistics.record_failure(error, time.perf_counter_ns() - began_ns)
             raise
 
     def _submit(self, plan: RequestPlan, raw: list[memoryview], context: CallContext, reply: Reply) -> None:
@@ -135,7 +135,7 @@ class Inference:
                 job.release()
                 raise
         except ProtocolError as error:
-            plan.model.statistics.record_failure(error.code, time.perf_counter_ns() - began_ns)
+            plan.model.statistics.record_failure(error, time.perf_counter_ns() - began_ns)
             raise
 
     def _take_shared(self, plan: RequestPlan) -> SharedTensors | None:
@@ -198,7 +198,7 @@ class _InferJob(Job):
     @override
     def refuse(self, error: ProtocolError) -> None:
         self.release()
-        self._plan.model.statistics.record_failure(error.code, time.perf_counter_ns() - self.queued_ns)
+        self._plan.model.statistics.record_failure(error, time.perf_counter_ns() - self.queued_ns)
         self._reply(error)
 
     def release(self) -> None:

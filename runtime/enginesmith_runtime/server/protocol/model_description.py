@@ -51,7 +51,7 @@ def describe_metadata(model: LoadedModel) -> pb.ModelMetadataResponse:
 def describe_config(model: LoadedModel) -> config.ModelConfig:
     """Return what can be said in Triton's terms."""
     manifest, batched = model.manifest, model.max_batch_size > 0
-    kind = config.ModelInstanceGroup.KIND_GPU if manifest.hardware.product else config.ModelInstanceGroup.KIND_CPU
+    on_gpu = model.engine.device_memory is not None
     described = config.ModelConfig(
         name=model.name,
         platform=_PLATFORMS[manifest.toolchain.backend],
@@ -70,7 +70,9 @@ def describe_config(model: LoadedModel) -> config.ModelConfig:
             config.ModelInstanceGroup(
                 name=model.name,
                 count=model.pool.size,
-                kind=kind,
+                kind=config.ModelInstanceGroup.KIND_GPU if on_gpu else config.ModelInstanceGroup.KIND_CPU,
+                # A server uses the first GPU that it sees; a pod sees one.
+                gpus=[0] if on_gpu else [],
                 profile=[profile.name for profile in model.profiles.profiles],
             )
         ],
