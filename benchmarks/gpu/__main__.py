@@ -97,7 +97,9 @@ def main() -> None:
         if path.exists():
             record[name] = json.loads(path.read_text())
     record["promises"] = judge(record) if arguments.backend == "tensorrt" else []
-    text = json.dumps(record, indent=1)
+    # Where the program and its files lay is nobody's business.
+    text = json.dumps(record, indent=1).replace(f"{Path.cwd()}/", "").replace(str(work.root), "WORK")
+    text = text.replace(f"{Path(__file__).resolve().parents[2]}/", "")
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(text + "\n")

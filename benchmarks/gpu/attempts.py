@@ -22,6 +22,7 @@ from benchmarks.gpu.engine_loop import open_engine
 from onnx import TensorProto, helper, numpy_helper
 
 from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.profiles import Profile
 from enginesmith_contract.serve_request import ServedModel
@@ -67,8 +68,8 @@ def _serve(work: Workplace, name: str, change: Callable[[Manifest, Path], Manife
         files = store.put_files(folder, paths)
         store.put_files(folder, [folder / one.file.path for one in altered.references])
         altered = altered.model_copy(update={"files": files})
-        store.create_pointer(engine_pointer(manifest.engine_key), altered.to_json())
-        served = ServedModel(name=name, target="only", engine_key=manifest.engine_key, store=store.uri)
+        store.create_pointer(engine_pointer(altered.engine_key), altered.to_json())
+        served = ServedModel(name=name, target="only", engine_key=altered.engine_key, store=store.uri)
         loading = Loading(folder=Path(scratch) / "open", queue_limit=8, reporter=SilentReporter())
         return load_model(served, loading)
 
@@ -122,7 +123,12 @@ def _other_library(work: Workplace) -> object:
 
 def _other_version(work: Workplace) -> object:
     def change(manifest: Manifest, _folder: Path) -> Manifest:
-        return manifest.model_copy(update={"toolchain": manifest.toolchain.model_copy(update={"version": "10.15.1"})})
+        version = {"version": "10.15.1"}
+        inputs = manifest.key_inputs.model_copy(update={"backend_version": "10.15.1"})
+        toolchain = manifest.toolchain.model_copy(update=version)
+        return manifest.model_copy(
+            update={"toolchain": toolchain, "key_inputs": inputs, "engine_key": engine_key(inputs)}
+        )
 
     return _serve(work, _ENGINE, change)
 
@@ -297,9 +303,9 @@ ATTEMPTS: Final = (
     Attempt(name="a plan with one flipped byte", run=_flipped_in_the_store, wanted="Tampered"),
     Attempt(name="the same with a digest that fits: TensorRT alone", run=_flipped_with_its_digest, wanted="accepted"),
     Attempt(name="a truncated plan", run=_truncated, wanted="EngineTruncated"),
-    Attempt(name="a plan in another library's format", run=_other_library, wanted="EngineUnreadable"),
-    Attempt(name="a plan of another TensorRT version", run=_other_version, wanted="EngineVersionExact"),
-    Attempt(name="a plan for another GPU", run=_other_gpu, wanted="EngineHardware", injected=True),
+    Attempt(name="a plan in another library's format", run=_other_library, wanted="NotAnEngine"),
+    Attempt(name="a plan of another TensorRT version", run=_other_version, wanted="SameVersion", injected=True),
+    Attempt(name="a plan for another GPU", run=_other_gpu, wanted="SameProduct", injected=True),
     Attempt(name="a manifest whose profile lies", run=_lying_profile, wanted="ManifestDiffers"),
     Attempt(name="a mislabelled node", run=_mislabelled, wanted="NodeMislabelled", injected=True),
     Attempt(name="a plugin library that is missing", run=_plugin_missing, wanted="PluginMissing"),

@@ -304,6 +304,8 @@ class _Device:
         return self._device.compute_capability
 
     def retain_primary_context(self) -> "_Context":
+        if self._device.free <= 0:
+            raise FakeDriver.MemoryError("cuDevicePrimaryCtxRetain failed: out of memory")
         return _Context(self._device)
 
 

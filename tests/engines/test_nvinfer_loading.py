@@ -140,6 +140,13 @@ def test_a_manifest_with_a_tensor_of_another_plan_is_refused(node: Node) -> None
     engine.close()
 
 
+def test_a_gpu_without_room_for_a_context_is_full_not_absent(node: Node) -> None:
+    node.device.free = 0
+    with pytest.raises(EngineRefusedError) as refused:
+        node.load()
+    assert refused.value.reason == "OutOfMemory"
+
+
 def test_a_plan_is_loaded_runs_and_says_what_it_holds(node: Node) -> None:
     engine = node.load()
     with engine.open_instance() as instance:

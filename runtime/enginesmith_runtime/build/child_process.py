@@ -31,7 +31,14 @@ _GPU_STOP_SECONDS: Final = 3.0
 """The same for a build on a GPU: its context ends cleaner so, and what it has measured is kept for the next one."""
 _READ_BYTES: Final = 1 << 16
 _TAIL_CHARACTERS: Final = 2000
-_STARVED: Final = ("bad_alloc", "memoryerror", "out of memory", "cudaerrormemoryallocation")
+_STARVED: Final = (
+    "bad_alloc",
+    "memoryerror",
+    "out of memory",
+    "cudaerrormemoryallocation",
+    # TensorRT's builder where not even a CUDA context fits the GPU; 2 is CUDA's number for it.
+    "cuda initialization failure with error: 2.",
+)
 """What libraries print, in whatever case, before they end the process for want of memory."""
 _TRACEBACK: Final = "Traceback (most recent call last)"
 _CHUNK_BYTES: Final = 1 << 16

@@ -114,6 +114,14 @@ def open_device(driver: Any = None, bindings: Any = None) -> Gpu:  # noqa: ANN40
         driver.init()
         device = driver.Device(0)
         return Gpu(driver, bindings, device, device.retain_primary_context())
+    except driver.MemoryError as error:
+        raise EngineRefusedError(
+            "the GPU has no room for another process",
+            where="device 0",
+            why=str(error),
+            remedy="see with nvidia-smi who holds its memory; use a GPU that nobody shares, or one with more",
+            reason="OutOfMemory",
+        ) from error
     except driver.Error as error:
         raise EngineRefusedError(
             "the GPU cannot be opened",
