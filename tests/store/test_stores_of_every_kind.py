@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from enginesmith_contract.errors import StoreError
-from enginesmith_contract.store_layout import StoredFile, TimingCachePointer
+from enginesmith_contract.store_layout import StoredFile, TimingCachePointer, blob_name
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
 
@@ -131,3 +131,13 @@ def test_an_empty_file_is_stored(open_any: OpenStore, kind: str, tmp_path: Path)
 def test_its_own_uri_opens_it(open_any: OpenStore, kind: str) -> None:
     uri = open_any(kind).uri
     assert open_store(uri).uri == uri
+
+
+def test_blobs_laid_out_under_their_own_names_are_a_store_again(
+    open_any: OpenStore, kind: str, engine: Path, tmp_path: Path
+) -> None:
+    store = open_any(kind)
+    files = put(store, engine)
+    store.get_files([file.model_copy(update={"path": blob_name(file.digest)}) for file in files], tmp_path / "pod")
+    copy = open_store(str(tmp_path / "pod"))
+    assert copy.get_files(files, tmp_path / "out").read_bytes() == (engine / "model.onnx").read_bytes()
