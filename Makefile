@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 UV := .tools/uv/bin/uv
 BIN := .venv/bin
 
-.PHONY: setup demo test test-fast lint verify lock bench clean
+.PHONY: setup demo run test test-fast lint verify lock bench clean
 
 setup: .venv/.synced  ## the locked environment in .venv
 
@@ -23,6 +23,9 @@ $(UV):
 
 demo: setup  ## three OCR models built, served and asked on this machine
 	hack/demo
+
+run: setup  ## the operator in this shell, against the cluster of KUBECONFIG (docs/operator.md)
+	$(BIN)/python -P -m enginesmith_operator.controller $(ARGS)
 
 lint: setup  ## ruff, mypy and the import contracts
 	$(BIN)/ruff format --check .

@@ -32,6 +32,7 @@ from enginesmith_operator.planning.refusals import Refusal
 
 __all__ = ["EngineDecision", "Resolution", "decide_engine", "resolve_engine", "wanted_keys"]
 
+_SHARED_MODE: Final = "ReadWriteMany"
 _GENERATED: Final = frozenset({DEPLOYMENT.kind, SERVICE.kind, DISRUPTION_BUDGET.kind, AUTOSCALER.kind})
 
 
@@ -65,7 +66,7 @@ class EngineDecision:
 
 def resolve_engine(snapshot: EngineSnapshot) -> Resolution:
     """Return the plan with all that is known of the model."""
-    store = snapshot.store
+    store = _usable_store(snapshot)
     if isinstance(store, ChosenStore):
         step = resolve_preparation(snapshot, store)
     else:
@@ -132,6 +133,25 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
         events=engine_events(snapshot.status, status),
         requeue_seconds=min((seconds for seconds in waits if seconds is not None), default=None),
     )
+
+
+def _usable_store(snapshot: EngineSnapshot) -> ChosenStore | Refusal:
+    """Return the store, unless it is a volume that not all of the engine's pods could have at a time."""
+    store = snapshot.store
+    if isinstance(store, Refusal) or store.access_modes is None or _SHARED_MODE in store.access_modes:
+        return store
+    selector = snapshot.engine.spec.pod_template.node_selector
+    nodes = sorted(
+        facts.name
+        for facts in snapshot.observed.nodes
+        if all(facts.labels.get(label) == value for label, value in selector.items())
+    )
+    if len(nodes) <= 1:
+        return store
+    modes = ", ".join(store.access_modes) or "no access mode"
+    found = f"the claim is {modes}, and pods may run on {len(nodes)} nodes ({', '.join(nodes[:3])}, ...)"
+    wanted = f"take a claim with {_SHARED_MODE}, or keep to one node with podTemplate.nodeSelector"
+    return Refusal(rule="StoreNotShared", found=found, wanted=wanted)
 
 
 def _digests(snapshot: EngineSnapshot, step: PreparationStep) -> dict[str, str]:

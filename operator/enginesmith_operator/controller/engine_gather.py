@@ -74,7 +74,7 @@ class Gatherer:
         status = read_status(EngineStatus, document, EngineStatus())
         jobs = {one.address.name: one for one in children if one.address.kind == JOB.kind}
         deployments = [_deployment(one) for one in children if one.address.kind == DEPLOYMENT.kind]
-        store = self._store(engine, namespace)
+        store = self._forbidden_plugin(engine) or self._store(engine, namespace)
         catalog = self.catalog()
         return EngineSnapshot(
             document=document,
@@ -123,6 +123,14 @@ class Gatherer:
             store=store.uri if isinstance(store, ChosenStore) else "",
             build_for_absent_gpus=self._settings.build_for_absent_gpus,
         )
+
+    def _forbidden_plugin(self, engine: InferenceEngine) -> Refusal | None:
+        allowed = self._settings.allowed_plugins
+        for number, plugin in enumerate(engine.spec.build.plugins):
+            if allowed is not None and plugin.sha256 not in allowed:
+                found = f"spec.build.plugins[{number}] ({plugin.sha256[:12]}) is not on the administrator's list"
+                return Refusal(rule="PluginNotAllowed", found=found, wanted="have its digest added to allowedPlugins")
+        return None
 
     def _store(self, engine: InferenceEngine, namespace: str) -> ChosenStore | Refusal:
         spec = engine.spec.store or self._settings.store.default

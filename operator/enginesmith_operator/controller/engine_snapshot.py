@@ -93,7 +93,7 @@ class EngineSnapshot:
     Attributes:
         document: the object as it was seen.
         status: as it was; empty where nobody could read it.
-        store: or why there is none.
+        store: or why nothing may be prepared or built.
         observed: nodes, catalog and matrix; without what the status remembers of the model.
         preparation_jobs: by name.
         preparation_pods: of all those Jobs, by the Job's name.
