@@ -67,6 +67,11 @@ def runs(*engines: ServableEngine, ready: int = 1, old: int = 0, replicas: int =
     )
 
 
+def rollout(**fields: Any) -> RolloutState:  # noqa: ANN401 - fields of a record are of any type
+    """The state of a target with one replica; keywords are fields of it."""
+    return RolloutState.model_validate({"replicas": 1} | fields)
+
+
 def trouble(kind: Trouble, node: str = "n1", key: str | None = "b" * 64) -> PodTrouble:
     """A pod that does not serve."""
     return PodTrouble(trouble=kind, node=node, engine_key=key, reason="DriverFloor", message="the driver is too old")
@@ -92,53 +97,53 @@ class Case(NamedTuple):
 
 CASES = {
     "the first engine is on its way": Case(
-        RolloutState(wanted=(wanted(A, EngineState.BUILDING),)), "", 0, TargetPhase.BUILDING, "Building"
+        rollout(wanted=(wanted(A, EngineState.BUILDING),)), "", 0, TargetPhase.BUILDING, "Building"
     ),
     "keys are pending": Case(
-        RolloutState(wanted=(wanted(A, EngineState.PENDING),)), "", 0, TargetPhase.PREPARING, "Preparing"
+        rollout(wanted=(wanted(A, EngineState.PENDING),)), "", 0, TargetPhase.PREPARING, "Preparing"
     ),
     "no GPU is free for the first build": Case(
-        RolloutState(wanted=(wanted(A, EngineState.QUEUED, waits_since=LONG_AGO),)),
+        rollout(wanted=(wanted(A, EngineState.QUEUED, waits_since=LONG_AGO),)),
         "",
         0,
         TargetPhase.WAITING_FOR_GPU,
         "NoFreeGPU",
     ),
     "a build that waits for a moment is no news": Case(
-        RolloutState(wanted=(wanted(A, EngineState.QUEUED, waits_since=JUST_NOW),)),
+        rollout(wanted=(wanted(A, EngineState.QUEUED, waits_since=JUST_NOW),)),
         "",
         0,
         TargetPhase.BUILDING,
         "Building",
     ),
     "the only build failed": Case(
-        RolloutState(wanted=(wanted(A, EngineState.FAILED, message="out of memory"),)),
+        rollout(wanted=(wanted(A, EngineState.FAILED, message="out of memory"),)),
         "",
         0,
         TargetPhase.FAILED,
         "BuildFailed",
     ),
     "no plan and nothing that runs": Case(
-        RolloutState(refusal="no node has this GPU"), "", 0, TargetPhase.REFUSED, "NoPlan"
+        rollout(refusal="no node has this GPU"), "", 0, TargetPhase.REFUSED, "NoPlan"
     ),
     "the first engine is stored": Case(
-        RolloutState(wanted=(wanted(A),), replicas=2), "a", 2, TargetPhase.ROLLING_OUT, "NewEngine"
+        rollout(wanted=(wanted(A),), replicas=2), "a", 2, TargetPhase.ROLLING_OUT, "NewEngine"
     ),
     "of two products one is stored, and serves at once": Case(
-        RolloutState(wanted=(wanted(A), wanted(ON_L40S, EngineState.BUILDING))),
+        rollout(wanted=(wanted(A), wanted(ON_L40S, EngineState.BUILDING))),
         "a",
         1,
         TargetPhase.ROLLING_OUT,
         "NewEngine",
     ),
     "pods start": Case(
-        RolloutState(wanted=(wanted(A),), running=runs(A, ready=0)), "a", 1, TargetPhase.ROLLING_OUT, "Starting"
+        rollout(wanted=(wanted(A),), running=runs(A, ready=0)), "a", 1, TargetPhase.ROLLING_OUT, "Starting"
     ),
     "all pods are ready": Case(
-        RolloutState(wanted=(wanted(A),), running=runs(A)), "a", 1, TargetPhase.SERVING, "Serving", want_served="a"
+        rollout(wanted=(wanted(A),), running=runs(A)), "a", 1, TargetPhase.SERVING, "Serving", want_served="a"
     ),
     "all new pods are ready, and an old one still ends": Case(
-        RolloutState(wanted=(wanted(B),), served=(A,), running=runs(B, is_settled=False)),
+        rollout(wanted=(wanted(B),), served=(A,), running=runs(B, is_settled=False)),
         "b",
         1,
         TargetPhase.ROLLING_OUT,
@@ -146,7 +151,7 @@ CASES = {
         want_served="a",
     ),
     "nothing that serves is touched while its successor is built": Case(
-        RolloutState(wanted=(wanted(B, EngineState.BUILDING),), served=(A,), running=runs(A)),
+        rollout(wanted=(wanted(B, EngineState.BUILDING),), served=(A,), running=runs(A)),
         "a",
         1,
         TargetPhase.SERVING,
@@ -154,7 +159,7 @@ CASES = {
         want_served="a",
     ),
     "a successor whose build failed": Case(
-        RolloutState(wanted=(wanted(B, EngineState.FAILED),), served=(A,), running=runs(A)),
+        rollout(wanted=(wanted(B, EngineState.FAILED),), served=(A,), running=runs(A)),
         "a",
         1,
         TargetPhase.SERVING,
@@ -162,7 +167,7 @@ CASES = {
         want_served="a",
     ),
     "a successor is stored": Case(
-        RolloutState(wanted=(wanted(B),), served=(A,), running=runs(A)),
+        rollout(wanted=(wanted(B),), served=(A,), running=runs(A)),
         "b",
         1,
         TargetPhase.ROLLING_OUT,
@@ -170,7 +175,7 @@ CASES = {
         want_served="a",
     ),
     "what serves goes on without a plan": Case(
-        RolloutState(refusal="the labels are gone", served=(A,), running=runs(A)),
+        rollout(refusal="the labels are gone", served=(A,), running=runs(A)),
         "a",
         1,
         TargetPhase.SERVING,
@@ -178,7 +183,7 @@ CASES = {
         want_served="a",
     ),
     "another toolchain waits for all of its products": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B), wanted(ON_L40S, EngineState.BUILDING)),
             served=(OLD_A, OLD_L40S),
             running=runs(OLD_A, OLD_L40S),
@@ -190,7 +195,7 @@ CASES = {
         want_served="ad",
     ),
     "with one toolchain a product goes ahead alone": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B), wanted(servable("e", "NVIDIA-L40S"), EngineState.BUILDING)),
             served=(A, ON_L40S),
             running=runs(A, ON_L40S),
@@ -202,7 +207,7 @@ CASES = {
         want_served="ac",
     ),
     "a new pod waits for a moment": Case(
-        RolloutState(wanted=(wanted(B),), served=(A,), running=runs(B, ready=0, old=1, unschedulable_since=JUST_NOW)),
+        rollout(wanted=(wanted(B),), served=(A,), running=runs(B, ready=0, old=1, unschedulable_since=JUST_NOW)),
         "b",
         1,
         TargetPhase.ROLLING_OUT,
@@ -210,7 +215,7 @@ CASES = {
         want_served="a",
     ),
     "no GPU is free for a new pod: it waits, and the old one serves": Case(
-        RolloutState(wanted=(wanted(B),), served=(A,), running=runs(B, ready=0, old=1, unschedulable_since=LONG_AGO)),
+        rollout(wanted=(wanted(B),), served=(A,), running=runs(B, ready=0, old=1, unschedulable_since=LONG_AGO)),
         "b",
         1,
         TargetPhase.WAITING_FOR_GPU,
@@ -218,7 +223,7 @@ CASES = {
         want_served="a",
     ),
     "no GPU is free for a new pod: the old one makes room": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B),),
             served=(A,),
             running=runs(B, ready=0, old=1, unschedulable_since=LONG_AGO),
@@ -232,7 +237,7 @@ CASES = {
         want_served="a",
     ),
     "replacing goes on when the first new pod has its GPU": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B),),
             served=(A,),
             replicas=3,
@@ -247,7 +252,7 @@ CASES = {
         want_served="a",
     ),
     "nothing is left to replace": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B),),
             running=runs(B, ready=0, unschedulable_since=LONG_AGO),
             when_full=WhenFull.REPLACE,
@@ -258,7 +263,7 @@ CASES = {
         "NoFreeGPU",
     ),
     "no GPU is free for the successor's build: a replica makes room": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B, EngineState.QUEUED, waits_since=LONG_AGO),),
             served=(A,),
             running=runs(A),
@@ -271,7 +276,7 @@ CASES = {
         want_served="a",
     ),
     "the replica stays away while the build runs": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B, EngineState.BUILDING),),
             served=(A,),
             replicas=2,
@@ -285,7 +290,7 @@ CASES = {
         want_served="a",
     ),
     "the replica comes back when the build failed": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B, EngineState.FAILED),),
             served=(A,),
             running=runs(A, ready=0, replicas=0),
@@ -298,7 +303,7 @@ CASES = {
         want_served="a",
     ),
     "nobody makes room where it is not asked for": Case(
-        RolloutState(wanted=(wanted(B, EngineState.QUEUED, waits_since=LONG_AGO),), served=(A,), running=runs(A)),
+        rollout(wanted=(wanted(B, EngineState.QUEUED, waits_since=LONG_AGO),), served=(A,), running=runs(A)),
         "a",
         1,
         TargetPhase.SERVING,
@@ -306,7 +311,7 @@ CASES = {
         want_served="a",
     ),
     "a product that is served on several GPUs makes no room for one": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B, EngineState.QUEUED, waits_since=LONG_AGO), wanted(ON_L40S)),
             served=(A, ON_L40S),
             running=runs(A, ON_L40S),
@@ -319,7 +324,7 @@ CASES = {
         want_served="ac",
     ),
     "a refused engine goes back to the one that served": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B),),
             served=(A,),
             running=runs(B, ready=0, old=1, troubles=(trouble(Trouble.REFUSED_ENGINE),)),
@@ -331,7 +336,7 @@ CASES = {
         want_served="a",
     ),
     "a refused engine stays rejected when its pods are gone": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B),),
             served=(A,),
             rejected=(RejectedEngine(key="b" * 64, reason="DriverFloor", message="too old", node="n1"),),
@@ -344,14 +349,14 @@ CASES = {
         want_served="a",
     ),
     "a refused engine with nothing to go back to has no pods": Case(
-        RolloutState(wanted=(wanted(B),), running=runs(B, ready=0, troubles=(trouble(Trouble.REFUSED_ENGINE),))),
+        rollout(wanted=(wanted(B),), running=runs(B, ready=0, troubles=(trouble(Trouble.REFUSED_ENGINE),))),
         "b",
         0,
         TargetPhase.FAILED,
         "DriverFloor",
     ),
     "a crash is as final as a refusal where another engine served": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B),),
             served=(A,),
             running=runs(B, ready=0, old=1, troubles=(trouble(Trouble.CRASHING, key=None),)),
@@ -363,7 +368,7 @@ CASES = {
         want_served="a",
     ),
     "engines that served are not rejected for a crash": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(A),),
             served=(A,),
             replicas=2,
@@ -376,23 +381,21 @@ CASES = {
         want_served="a",
     ),
     "a node that refuses is avoided, and another is tried": Case(
-        RolloutState(wanted=(wanted(B),), running=runs(B, ready=0, troubles=(trouble(Trouble.REFUSED_NODE),))),
+        rollout(wanted=(wanted(B),), running=runs(B, ready=0, troubles=(trouble(Trouble.REFUSED_NODE),))),
         "b",
         1,
         TargetPhase.ROLLING_OUT,
         "Starting",
     ),
     "the only node refuses": Case(
-        RolloutState(
-            wanted=(wanted(B, nodes=["n1"]),), running=runs(B, ready=0, troubles=(trouble(Trouble.REFUSED_NODE),))
-        ),
+        rollout(wanted=(wanted(B, nodes=["n1"]),), running=runs(B, ready=0, troubles=(trouble(Trouble.REFUSED_NODE),))),
         "b",
         0,
         TargetPhase.FAILED,
         "DriverFloor",
     ),
     "an autoscaler's target is put to rest as well": Case(
-        RolloutState(
+        rollout(
             wanted=(wanted(B, nodes=["n1"]),),
             replicas=None,
             running=runs(B, ready=0, troubles=(trouble(Trouble.REFUSED_NODE),)),
@@ -403,10 +406,10 @@ CASES = {
         "DriverFloor",
     ),
     "an autoscaler's Deployment begins without a number": Case(
-        RolloutState(wanted=(wanted(A),), replicas=None), "a", None, TargetPhase.ROLLING_OUT, "NewEngine"
+        rollout(wanted=(wanted(A),), replicas=None), "a", None, TargetPhase.ROLLING_OUT, "NewEngine"
     ),
     "an autoscaler that keeps no replicas is not woken": Case(
-        RolloutState(wanted=(wanted(A),), replicas=None, served=(A,), running=runs(A, ready=0, replicas=0)),
+        rollout(wanted=(wanted(A),), replicas=None, served=(A,), running=runs(A, ready=0, replicas=0)),
         "a",
         None,
         TargetPhase.IDLE,
@@ -414,7 +417,7 @@ CASES = {
         want_served="a",
     ),
     "an autoscaler then owns the number": Case(
-        RolloutState(wanted=(wanted(A),), replicas=None, served=(A,), running=runs(A, ready=5, replicas=5)),
+        rollout(wanted=(wanted(A),), replicas=None, served=(A,), running=runs(A, ready=5, replicas=5)),
         "a",
         None,
         TargetPhase.SERVING,
@@ -422,13 +425,11 @@ CASES = {
         want_served="a",
     ),
     "a standby sleeps": Case(
-        RolloutState(wanted=(wanted(A),), serves=False), "a", 0, TargetPhase.STANDBY, "TargetBeforeServes"
+        rollout(wanted=(wanted(A),), serves=False), "a", 0, TargetPhase.STANDBY, "TargetBeforeServes"
     ),
-    "a target without replicas": Case(
-        RolloutState(wanted=(wanted(A),), replicas=0), "a", 0, TargetPhase.IDLE, "NoReplicas"
-    ),
+    "a target without replicas": Case(rollout(wanted=(wanted(A),), replicas=0), "a", 0, TargetPhase.IDLE, "NoReplicas"),
     "a lost replica is no rollout": Case(
-        RolloutState(wanted=(wanted(A),), served=(A,), replicas=2, running=runs(A, ready=1, replicas=2)),
+        rollout(wanted=(wanted(A),), served=(A,), replicas=2, running=runs(A, ready=1, replicas=2)),
         "a",
         2,
         TargetPhase.SERVING,
@@ -436,7 +437,7 @@ CASES = {
         want_served="a",
     ),
     "what is found serving is not stopped where nobody remembers it": Case(
-        RolloutState(wanted=(wanted(B, EngineState.BUILDING),), running=runs(A)),
+        rollout(wanted=(wanted(B, EngineState.BUILDING),), running=runs(A)),
         "a",
         1,
         TargetPhase.SERVING,
@@ -444,7 +445,7 @@ CASES = {
         want_served="a",
     ),
     "notes that nobody can read stop nothing": Case(
-        RolloutState(wanted=(wanted(B, EngineState.BUILDING),), replicas=2, running=runs(ready=2, replicas=2)),
+        rollout(wanted=(wanted(B, EngineState.BUILDING),), replicas=2, running=runs(ready=2, replicas=2)),
         "",
         2,
         TargetPhase.BUILDING,
@@ -495,9 +496,7 @@ def test_the_same_state_decides_the_same_again(name: str) -> None:
 
 
 def test_a_product_that_joins_restarts_nothing_until_a_pod_needs_the_place() -> None:
-    state = RolloutState(
-        wanted=(wanted(A), wanted(ON_L40S)), served=(A,), replicas=2, running=runs(A, ready=2, replicas=2)
-    )
+    state = rollout(wanted=(wanted(A), wanted(ON_L40S)), served=(A,), replicas=2, running=runs(A, ready=2, replicas=2))
     full = runs(A, ready=1, replicas=2, unschedulable_since=LONG_AGO)
 
     at_rest, in_need = _decide(state), _decide(state.model_copy(update={"running": full}))
@@ -508,14 +507,14 @@ def test_a_product_that_joins_restarts_nothing_until_a_pod_needs_the_place() -> 
 
 
 def test_a_product_that_leaves_restarts_nothing() -> None:
-    state = RolloutState(wanted=(wanted(A),), served=(A, ON_L40S), running=runs(A, ON_L40S))
+    state = rollout(wanted=(wanted(A),), served=(A, ON_L40S), running=runs(A, ON_L40S))
 
     assert _letters(_decide(state).run) == "ac"
 
 
 def test_a_label_that_is_spelled_anew_restarts_nothing_until_a_pod_needs_the_place() -> None:
     renamed = servable("a", label="L4")
-    state = RolloutState(wanted=(wanted(renamed),), served=(A,), running=runs(A))
+    state = rollout(wanted=(wanted(renamed),), served=(A,), running=runs(A))
     full = runs(A, ready=0, unschedulable_since=LONG_AGO)
 
     assert _decide(state).run == (A,)
@@ -524,7 +523,7 @@ def test_a_label_that_is_spelled_anew_restarts_nothing_until_a_pod_needs_the_pla
 
 def test_a_rejected_engine_is_forgotten_when_its_inputs_change() -> None:
     rejected = (RejectedEngine(key="b" * 64, reason="Tampered", node="n1"),)
-    state = RolloutState(wanted=(wanted(servable("e")),), served=(A,), rejected=rejected, running=runs(A))
+    state = rollout(wanted=(wanted(servable("e")),), served=(A,), rejected=rejected, running=runs(A))
 
     decision = _decide(state)
 
@@ -535,12 +534,12 @@ def test_a_rejected_engine_is_forgotten_when_its_inputs_change() -> None:
 def test_an_engine_that_served_is_not_rejected_for_a_crash() -> None:
     crashed = runs(A, ready=1, replicas=2, troubles=(trouble(Trouble.CRASHING, key="a" * 64),))
 
-    assert _decide(RolloutState(wanted=(wanted(A),), served=(A,), running=crashed)).rejected == ()
+    assert _decide(rollout(wanted=(wanted(A),), served=(A,), running=crashed)).rejected == ()
 
 
 def test_a_node_that_refused_is_tried_again_when_its_driver_changed() -> None:
     excluded = (ExcludedNode(name="n1", reason="DriverFloor", message="old", fingerprint="driver 525", key="b" * 64),)
-    state = RolloutState(
+    state = rollout(
         wanted=(wanted(B, nodes=["n1"]),),
         excluded=excluded,
         nodes={"n1": "driver 525"},
@@ -557,7 +556,7 @@ def test_an_engine_that_three_nodes_refuse_is_not_tried_on_a_fourth() -> None:
     nodes = ["n1", "n2", "n3", "n4"]
     troubles = [trouble(Trouble.REFUSED_NODE, node) for node in nodes[:3]]
     states = [
-        RolloutState(wanted=(wanted(B, nodes=nodes),), running=runs(B, ready=0, troubles=tuple(troubles[:count])))
+        rollout(wanted=(wanted(B, nodes=nodes),), running=runs(B, ready=0, troubles=tuple(troubles[:count])))
         for count in (1, 2, 3)
     ]
 
@@ -569,7 +568,7 @@ def test_an_engine_that_three_nodes_refuse_is_not_tried_on_a_fourth() -> None:
 
 
 def test_a_gpu_that_no_engine_is_for_excludes_its_node_for_every_engine() -> None:
-    state = RolloutState(
+    state = rollout(
         wanted=(wanted(A, nodes=["n1"]), wanted(ON_L40S, nodes=["n2"])),
         running=runs(A, ON_L40S, ready=0, troubles=(trouble(Trouble.REFUSED_NODE, "n1", key=None),)),
     )
@@ -581,7 +580,7 @@ def test_a_gpu_that_no_engine_is_for_excludes_its_node_for_every_engine() -> Non
 
 
 def test_patience_says_when_to_look_again() -> None:
-    waiting = RolloutState(wanted=(wanted(A, EngineState.QUEUED, waits_since=JUST_NOW),))
+    waiting = rollout(wanted=(wanted(A, EngineState.QUEUED, waits_since=JUST_NOW),))
 
     assert _decide(waiting).look_again_seconds == PATIENCE_SECONDS - 1
-    assert _decide(RolloutState(wanted=(wanted(A),), running=runs(A))).look_again_seconds is None
+    assert _decide(rollout(wanted=(wanted(A),), running=runs(A))).look_again_seconds is None

@@ -199,7 +199,7 @@ class RolloutState(Record):
     rejected: tuple[RejectedEngine, ...] = ()
     excluded: tuple[ExcludedNode, ...] = ()
     nodes: Mapping[str, str] = {}
-    replicas: int | None = 1
+    replicas: int | None = None
     serves: bool = True
     when_full: WhenFull = WhenFull.WAIT
 
