@@ -29,6 +29,7 @@ class TerminationMessage(Record):
         message: the error's sentence, cut where it would not fit.
         retry: whether the same attempt may succeed later.
         difference: the largest measured difference over all outputs (ratio); None where none was measured.
+        size_bytes: of the engine's files; None where none was stored.
         latency_seconds: of one inference at each profile's opt.
     """
 
@@ -42,4 +43,5 @@ class TerminationMessage(Record):
     build_seconds: float | None = None
     verification: VerificationStatus | None = None
     difference: float | None = None
+    size_bytes: int | None = None
     latency_seconds: Mapping[str, float] = {}

@@ -292,6 +292,7 @@ def _read_result(pods: tuple[PodFacts, ...]) -> BuildResult | None:
         if message is not None and message.outcome is BuildOutcome.SUCCEEDED and message.engine_digest:
             return BuildResult(
                 engine_digest=message.engine_digest,
+                size_bytes=message.size_bytes,
                 verification=message.verification,
                 difference=message.difference,
                 latency_seconds=dict(message.latency_seconds),

@@ -32,6 +32,7 @@ def success_message(manifest: Manifest) -> TerminationMessage:
         build_seconds=manifest.timings.build_seconds,
         verification=manifest.verification.status,
         difference=max(differences, default=None),
+        size_bytes=sum(file.size_bytes for file in manifest.files),
         latency_seconds=dict(latency),
     )
 
