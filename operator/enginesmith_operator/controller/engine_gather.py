@@ -61,6 +61,8 @@ class Gatherer:
         self._catalog_address = catalog
         self._wall_clock = wall_clock
         self._catalog: tuple[str, Catalog] = ("", read_catalog({}))
+        self._base: tuple[Catalog, Observed] | None = None
+        self._base_nodes: object = None
 
     def gather(self, document: Json, engine: InferenceEngine) -> EngineSnapshot:
         """Return all that a pass over `engine` looks at."""
@@ -82,7 +84,7 @@ class Gatherer:
             status=status,
             store=store,
             catalog=catalog,
-            observed=self._observed(status, store, catalog, deployments),
+            observed=self._observed(status, store, deployments),
             preparation_jobs={key: read_job(one.document()) for key, one in jobs.items()},
             preparation_pods={key: self._pods_of_job(one) for key, one in jobs.items()},
             builds=_by_key(children, uid),
@@ -105,24 +107,36 @@ class Gatherer:
         return self._catalog[1]
 
     def _observed(
-        self, status: EngineStatus, store: ChosenStore | Refusal, catalog: Catalog, deployments: list[KnownDeployment]
+        self, status: EngineStatus, store: ChosenStore | Refusal, deployments: list[KnownDeployment]
     ) -> Observed:
-        return Observed(
-            nodes=self._nodes.facts(),
-            node_classes=self._settings.node_classes,
-            deployments=tuple(
-                ObservedDeployment(
-                    name=one.document["metadata"]["name"], target=one.target, ready_replicas=one.ready_replicas
-                )
-                for one in deployments
-            ),
-            matrix=load_matrix(),
-            toolchains=catalog.toolchains,
-            platforms=catalog.platforms,
-            pinned={one.name: one.toolchain for one in status.targets if one.toolchain is not None},
-            store=store.uri if isinstance(store, ChosenStore) else "",
-            build_for_absent_gpus=self._settings.build_for_absent_gpus,
+        return self._fleet().model_copy(
+            update={
+                "deployments": tuple(
+                    ObservedDeployment(
+                        name=one.document["metadata"]["name"], target=one.target, ready_replicas=one.ready_replicas
+                    )
+                    for one in deployments
+                ),
+                "pinned": {one.name: one.toolchain for one in status.targets if one.toolchain is not None},
+                "store": store.uri if isinstance(store, ChosenStore) else "",
+            }
         )
+
+    def _fleet(self) -> Observed:
+        """Return what all engines have in common; the same value for as long as nodes and catalog are the same."""
+        catalog, nodes = self.catalog(), self._nodes.facts()
+        if self._base is None or self._base[0] is not catalog or self._base_nodes is not nodes:
+            self._base_nodes = nodes
+            observed = Observed(
+                nodes=nodes,
+                node_classes=self._settings.node_classes,
+                matrix=load_matrix(),
+                toolchains=catalog.toolchains,
+                platforms=catalog.platforms,
+                build_for_absent_gpus=self._settings.build_for_absent_gpus,
+            )
+            self._base = (catalog, observed)
+        return self._base[1]
 
     def _forbidden_plugin(self, engine: InferenceEngine) -> Refusal | None:
         allowed = self._settings.allowed_plugins

@@ -19,6 +19,7 @@ from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineS
 from enginesmith_operator.controller.pod_facts import Ending, PodFacts
 from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTAINER
 from enginesmith_operator.objects.labels import ENGINE_KEY
+from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import NodeFacts
 from enginesmith_operator.planning.plan import EnginePlan, TargetPlan, TargetState
 from enginesmith_operator.planning.refusals import Refusal
@@ -190,8 +191,10 @@ def _sentence(report: ServingReport | None, ending: Ending) -> str:
 
 
 def _fingerprints(view: TargetView) -> dict[str, str]:
+    observed = view.snapshot.observed
+    known = remembered(observed, "fingerprints", lambda: {one.name: _fingerprint(one) for one in observed.nodes})
     names = {name for one in view.planned.engines for name in one.nodes}
-    return {facts.name: _fingerprint(facts) for facts in view.snapshot.observed.nodes if facts.name in names}
+    return {name: known[name] for name in names if name in known}
 
 
 def _fingerprint(facts: NodeFacts) -> str:

@@ -17,6 +17,7 @@ from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.planning.hardware import NodeFacts, Presence, read_node
 from enginesmith_operator.planning.label_mapping import LabelMapping
 from enginesmith_operator.planning.node_object import NodeObject
+from enginesmith_operator.planning.refusals import natural_order
 
 __all__ = ["NodeMemory"]
 
@@ -78,6 +79,7 @@ class NodeMemory:
         self._grace = grace_seconds
         self._clock = clock
         self._nodes: dict[str, _Known] = {}
+        self._facts: tuple[NodeFacts, ...] | None = None
 
     def observe(self, document: Json) -> bool:
         """Take in a node; return whether plans see something else now. See `next_change` for what comes later."""
@@ -91,7 +93,7 @@ class NodeMemory:
         before = known if known is not None and known.uid == uid else None
         after = self._judge(before, latest, document)
         self._nodes[name] = after
-        return (known.shown if known else None) != after.shown
+        return self._tell(changed=(known.shown if known else None) != after.shown)
 
     def forget(self, name: str, uid: str) -> bool:
         """Drop a node; return whether plans see something else now."""
@@ -99,7 +101,7 @@ class NodeMemory:
         if known is None or known.uid != uid:
             return False
         del self._nodes[name]
-        return known.shown is not None
+        return self._tell(changed=known.shown is not None)
 
     def settle(self) -> bool:
         """Show what was held back long enough; return whether plans see something else now."""
@@ -109,7 +111,7 @@ class NodeMemory:
             if known.until is not None and known.until <= now:
                 self._nodes[name] = _Known(uid=known.uid, shown=known.latest, latest=known.latest, until=None)
                 changed = True
-        return changed
+        return self._tell(changed=changed)
 
     def next_change(self) -> float | None:
         """Return in how many seconds `settle` has something to do; None: never."""
@@ -117,12 +119,20 @@ class NodeMemory:
         return None if due is None else max(due - self._clock(), 0.0)
 
     def facts(self) -> tuple[NodeFacts, ...]:
-        """Return what plans see, by name."""
-        return tuple(known.shown for _, known in sorted(self._nodes.items()) if known.shown is not None)
+        """Return what plans see, in natural order of names; the same tuple for as long as it is the same."""
+        if self._facts is None:
+            shown = [known.shown for known in self._nodes.values() if known.shown is not None]
+            self._facts = tuple(sorted(shown, key=lambda facts: natural_order(facts.name)))
+        return self._facts
 
     def uids(self) -> dict[str, str]:
         """Return the uid of every node by its name."""
         return {name: known.uid for name, known in self._nodes.items()}
+
+    def _tell(self, *, changed: bool) -> bool:
+        if changed:
+            self._facts = None
+        return changed
 
     def _judge(self, before: _Known | None, latest: NodeFacts, document: Json) -> _Known:
         uid = document["metadata"]["uid"]

@@ -9,6 +9,7 @@ It is pure: no I/O, no client, no clock. A target that cannot be served never ta
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from enginesmith_contract.backends import Backend, Hardware, Toolchain
 from enginesmith_contract.build_request import BuildRequest
@@ -20,7 +21,7 @@ from enginesmith_contract.preparation import PreparationRequest
 from enginesmith_contract.products import canonical_product
 from enginesmith_contract.profile_checks import suggest_profile
 from enginesmith_contract.record import Record
-from enginesmith_operator.api.inference_engine import InferenceEngine, warnings
+from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec, warnings
 from enginesmith_operator.api.targets import GpuSpec, TargetSpec
 from enginesmith_operator.planning.candidates import (
     Candidate,
@@ -52,6 +53,7 @@ from enginesmith_operator.planning.desired import (
     preparation_request,
     served_model,
 )
+from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import LabelPin, Presence
 from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, RefusalCount, count_refusals, natural_order
 from enginesmith_operator.planning.snapshot import Observed
@@ -200,27 +202,63 @@ def _plan_target(engine: InferenceEngine, target: TargetSpec, observed: Observed
     forbidden = check_dtypes(target, observed)
     if forbidden:
         return _refused(target, (NodeRefusal(node="every node", refusal=refusal) for refusal in forbidden))
-    matches = keep_one_resource(match_nodes(target, engine.spec, observed))
-    if not matches.candidates:
-        return _no_candidate(engine, target, observed, matches, key)
-    engines, left_out = _plan_engines(engine, target, matches.candidates, observed, key)
-    refusals = (*matches.refusals, *left_out)
+    question = _question(target, engine.spec, observed)
+    survey = remembered(observed, question, lambda: _survey(target, engine.spec, observed))
+    if not survey.matches.candidates:
+        return _no_candidate(engine, target, observed, survey.matches, key)
+    engines, lacking = _plan_engines(engine, survey.choice, observed, key)
+    left_out = (*survey.matches.refusals, *survey.refusals, *lacking)
     if not engines:
-        return _refused(target, refusals)
+        return _refused(target, left_out)
     return TargetPlan(
         name=target.name,
         state=TargetState.PLANNED,
         standby=target.standby,
         engines=engines,
         deployment=_deployment(engine, target, observed, engines),
-        refusals=count_refusals(refusals),
+        refusals=count_refusals(left_out) if lacking else survey.counted,
     )
 
 
-def _plan_engines(
-    engine: InferenceEngine, target: TargetSpec, candidates: tuple[Candidate, ...], observed: Observed, key: str | None
-) -> tuple[tuple[EnginePlan, ...], tuple[NodeRefusal, ...]]:
-    """Plan one engine for each product; the pods of a target are of one Deployment, so all have one toolchain."""
+class _Survey(NamedTuple):
+    """What the fleet says to one target, whoever's it is.
+
+    Attributes:
+        choice: None: no candidate is left, or no toolchain.
+        refusals: of candidates, by policies and toolchains.
+        counted: all refusals, of nodes that are no candidates too.
+    """
+
+    matches: Matches
+    choice: Choice | None
+    refusals: tuple[NodeRefusal, ...]
+    counted: tuple[RefusalCount, ...]
+
+
+def _question(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed) -> tuple[str, ...]:
+    """Return all that a survey depends on beside the fleet."""
+    pinned = observed.pinned.get(target.name)
+    build = {"hardware_compatibility", "version_compatible"}
+    return (
+        target.model_dump_json(exclude={"name", "replicas", "autoscaling", "standby"}),
+        spec.pod_template.model_dump_json(),
+        spec.toolchain.model_dump_json(),
+        spec.build.model_dump_json(include=build),
+        spec.precision.default.value,
+        "" if pinned is None else pinned.model_dump_json(),
+        f"{observed.local} {observed.build_for_absent_gpus}",
+    )
+
+
+def _survey(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed) -> _Survey:
+    matches = keep_one_resource(match_nodes(target, spec, observed))
+    choice, refusals = _choose(target, spec, matches.candidates, observed)
+    return _Survey(matches, choice, refusals, count_refusals((*matches.refusals, *refusals)))
+
+
+def _choose(
+    target: TargetSpec, spec: InferenceEngineSpec, candidates: tuple[Candidate, ...], observed: Observed
+) -> tuple[Choice | None, tuple[NodeRefusal, ...]]:
     allowed: list[Candidate] = []
     refusals: list[NodeRefusal] = []
     for one in candidates:
@@ -230,14 +268,23 @@ def _plan_engines(
         else:
             refusals.append(NodeRefusal(node=one.node, refusal=policy))
     if not allowed:
-        return (), tuple(refusals)
-    choice = choose_toolchain(target, engine.spec, tuple(allowed), observed)
+        return None, tuple(refusals)
+    choice = choose_toolchain(target, spec, tuple(allowed), observed)
     if not isinstance(choice, Choice):
-        return (), (*refusals, *choice)
+        return None, (*refusals, *choice)
     policy = check_toolchain_policy(choice.toolchain.name, observed)
     if policy is not None:
-        return (), (*refusals, *(NodeRefusal(node=one.node, refusal=policy) for one in allowed))
-    refusals += choice.refusals
+        return None, (*refusals, *(NodeRefusal(node=one.node, refusal=policy) for one in allowed))
+    return choice, (*refusals, *choice.refusals)
+
+
+def _plan_engines(
+    engine: InferenceEngine, choice: Choice | None, observed: Observed, key: str | None
+) -> tuple[tuple[EnginePlan, ...], tuple[NodeRefusal, ...]]:
+    """Plan one engine for each product; the pods of a target are of one Deployment, so all have one toolchain."""
+    if choice is None:
+        return (), ()
+    lacking: list[NodeRefusal] = []
     engines: list[EnginePlan] = []
     for group in group_candidates(choice.fits):
         planned = _engine_plan(engine, choice, group, observed, key)
@@ -245,8 +292,8 @@ def _plan_engines(
         if planned.build_nodes or planned.stored or choice.toolchain.backend is Backend.TENSORRT_RTX:
             engines.append(planned)
         else:
-            refusals += [NodeRefusal(node=one.node, refusal=why) for one in group for why in one.build_refusals]
-    return tuple(engines), tuple(refusals)
+            lacking += [NodeRefusal(node=one.node, refusal=why) for one in group for why in one.build_refusals]
+    return tuple(engines), tuple(lacking)
 
 
 def _engine_plan(
@@ -289,11 +336,12 @@ def _pins(candidates: Iterable[Candidate]) -> tuple[LabelPin, ...]:
 def _others_with(pins: tuple[LabelPin, ...], chosen: tuple[str, ...], observed: Observed) -> tuple[str, ...]:
     """Return the nodes that a pod with these pins could land on and must not."""
     names = frozenset(chosen)
-    return tuple(
+    others = (
         facts.name
-        for facts in sorted(observed.nodes, key=lambda node: natural_order(node.name))
+        for facts in observed.nodes
         if facts.name not in names and any(pin.fits(facts.labels) for pin in pins)
     )
+    return tuple(sorted(others, key=natural_order))
 
 
 def _deployment(
@@ -344,9 +392,10 @@ def _no_candidate(
     absent = _absent_hardware(target, observed)
     if absent is not None and observed.build_for_absent_gpus:
         group = (Candidate(node="any CPU node", hardware=absent, can_build=True),)
-        planned, left_out = _plan_engines(engine, target, group, observed, key)
+        choice, left_out = _choose(target, engine.spec, group, observed)
+        planned, lacking = _plan_engines(engine, choice, observed, key)
         if not planned:
-            return _refused(target, left_out)
+            return _refused(target, (*left_out, *lacking))
         return TargetPlan(
             name=target.name,
             state=TargetState.BUILD_ONLY,
