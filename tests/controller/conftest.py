@@ -1,36 +1,25 @@
-"""A real API server for the tests of what talks to one, and a namespace that goes with each test."""
+"""The development cluster for the tests of what talks to one."""
 
 import asyncio
 import os
-import subprocess
-import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
+from tests.cluster.conftest import Cluster, cluster, hardware, images, namespace
 
 from enginesmith_operator.cluster.connection import connect
 from enginesmith_operator.cluster.transport import Transport
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+__all__ = ["cluster", "hardware", "images", "namespace", "with_transport"]
+
 Result = TypeVar("Result")
 
 
-@pytest.fixture(scope="session")
-def kubeconfig() -> str:
-    """Bring up the development cluster, unless it is up, and let this process and its children find it."""
-    subprocess.run([ROOT / "hack" / "cluster", "up"], check=True, capture_output=True)
-    path = str(_CACHE / "enginesmith-dev" / "cluster" / "kubeconfig")
-    os.environ["KUBECONFIG"] = path
-    return path
-
-
 @pytest.fixture
-def with_transport(kubeconfig: str) -> Callable[[Callable[[Transport], Awaitable[Any]]], Any]:
-    """Run a coroutine function with a transport to the cluster."""
-    assert kubeconfig
+def with_transport(cluster: Cluster) -> Callable[[Callable[[Transport], Awaitable[Any]]], Any]:
+    """Run a coroutine function with a transport to the cluster; child processes find it too."""
+    os.environ["KUBECONFIG"] = cluster.environment["KUBECONFIG"]
 
     def run(scenario: Callable[[Transport], Awaitable[Result]]) -> Result:
         async def inside() -> Result:
@@ -40,21 +29,3 @@ def with_transport(kubeconfig: str) -> Callable[[Callable[[Transport], Awaitable
         return asyncio.run(inside())
 
     return run
-
-
-@pytest.fixture
-def namespace(with_transport: Callable[..., Any]) -> Iterator[str]:
-    """Give a namespace that is deleted afterwards."""
-    name = f"test-{uuid.uuid4().hex[:10]}"
-    document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-    path = "/api/v1/namespaces"
-
-    async def create(transport: Transport) -> None:
-        await transport.request("POST", path, where="namespace", body=document)
-
-    async def delete(transport: Transport) -> None:
-        await transport.request("DELETE", f"{path}/{name}", where="namespace")
-
-    with_transport(create)
-    yield name
-    with_transport(delete)

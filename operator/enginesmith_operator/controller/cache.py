@@ -150,7 +150,7 @@ class ObjectCache:
 
     def count(self, kind: str) -> int:
         """Return how many objects of a kind there are."""
-        return len(self._objects[kind])
+        return len(self._objects.get(kind, ()))
 
     def drop_ghosts(self, kind: str, seen: Mapping[tuple[str, str], str], *, since: int) -> tuple[StoredObject, ...]:
         """Remove objects that a whole listing did not have, and return them.

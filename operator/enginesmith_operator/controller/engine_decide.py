@@ -188,8 +188,10 @@ def _unwanted(
     if resolution.plan.preparation_key is None:
         return
     wanted = {key for target in targets for key in target.wants}
+    # A target without a plan, perhaps for a moment only, says nothing about its builds.
+    undecided = {target.status.name for target in targets if not target.is_planned}
     for build in snapshot.builds.values():
-        if build.is_owned and build.key not in wanted and len(build.owners) == 1:
+        if build.is_owned and build.key not in wanted and build.target not in undecided and len(build.owners) == 1:
             yield Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid)
 
 

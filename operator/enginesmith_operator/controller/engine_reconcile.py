@@ -1,12 +1,13 @@
 """One pass over an InferenceEngine: gather what was seen, decide, carry it out."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 
 from pydantic import ValidationError
 
 from enginesmith_contract.errors import SpecError
-from enginesmith_operator.api.conditions import READY, SPEC_INVALID
+from enginesmith_operator.api.conditions import READY, SPEC_INVALID, ConditionStatus
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.cluster.client import Api
@@ -14,7 +15,7 @@ from enginesmith_operator.cluster.errors import ObjectExistsError
 from enginesmith_operator.cluster.resources import ENGINE_BUILD, resource_of
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.cache import Address, ObjectCache
-from enginesmith_operator.controller.conditions import Observation, observed_conditions, one_line
+from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
 from enginesmith_operator.controller.engine_decide import (
     EngineDecision,
     decide_engine,
@@ -27,7 +28,7 @@ from enginesmith_operator.controller.events import write_events
 from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.status_document import read_status, write_status
 
-__all__ = ["EngineReconciler"]
+__all__ = ["EngineReconciler", "read_engine"]
 
 
 class EngineReconciler:
@@ -47,6 +48,7 @@ class EngineReconciler:
         self._intake = intake
         self._gatherer = gatherer
         self._wall_clock = wall_clock
+        self._ready: dict[Address, str] = {}
 
     async def reconcile(self, key: Address) -> float | None:
         """Make one pass; return in how many seconds the next one is wanted, None: when something changes.
@@ -56,12 +58,13 @@ class EngineReconciler:
         """
         stored = self._cache.find(key)
         if stored is None:
+            self._ready.pop(key, None)
             return None
         document = stored.document()
         if "deletionTimestamp" in document["metadata"]:
             # The garbage collector takes what the engine owns; whoever makes it again now makes orphans.
             return None
-        engine = _read_engine(document)
+        engine = read_engine(document)
         if isinstance(engine, SpecError):
             await self._write_status(document, _invalid_status(document, engine, self._wall_clock()))
             return None
@@ -73,6 +76,10 @@ class EngineReconciler:
         await write_events(self._api, document, decision.events, snapshot.now)
         await self._write_status(document, with_conflict(decision.status, taken, snapshot))
         return decision.requeue_seconds
+
+    def ready_counts(self) -> Counter[str]:
+        """Return how many engines have which status of their Ready condition; for the metrics' thread too."""
+        return Counter(list(self._ready.values()))
 
     async def _act(self, document: Json, decision: EngineDecision) -> tuple[str, ...]:
         """Carry out the writes; return names of ours that somebody else has."""
@@ -114,12 +121,17 @@ class EngineReconciler:
         return ""
 
     async def _write_status(self, document: Json, status: EngineStatus) -> None:
+        metadata = document["metadata"]
+        ready = find_condition(status.conditions, READY)
+        address = Address(document["kind"], metadata["namespace"], metadata["name"])
+        self._ready[address] = ready.status.value if ready is not None else ConditionStatus.UNKNOWN.value
         written = await write_status(self._api, document, status)
         if written is not None:
             self._intake.take(written, False)
 
 
-def _read_engine(document: Json) -> InferenceEngine | SpecError:
+def read_engine(document: Json) -> InferenceEngine | SpecError:
+    """Return the InferenceEngine, or what is wrong in a document that admission let through."""
     try:
         return InferenceEngine.model_validate({**document, "status": None}, by_name=False)
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Final
 
@@ -49,6 +50,10 @@ class Reconciler:
         gatherer = Gatherer(cache, nodes, settings, catalog, _wall_clock)
         self._engines = EngineReconciler(api=api, cache=cache, intake=intake, gatherer=gatherer, wall_clock=_wall_clock)
         self._builds = BuildReconciler(api=api, cache=cache, intake=intake, metrics=metrics, wall_clock=_wall_clock)
+
+    def ready_counts(self) -> Counter[str]:
+        """Return how many InferenceEngines have which status of their Ready condition."""
+        return self._engines.ready_counts()
 
     async def reconcile(self, key: Address, waited: float) -> None:
         """Make one pass; whatever fails in it, the key comes back."""

@@ -16,13 +16,14 @@ from typing import Final
 
 import kopf
 
+from enginesmith_operator.api.conditions import ConditionStatus
 from enginesmith_operator.cluster.client import Api, WriteObserver
 from enginesmith_operator.cluster.connection import connect
 from enginesmith_operator.cluster.errors import ClusterError
 from enginesmith_operator.cluster.resources import CONFIG_MAP
 from enginesmith_operator.cluster.transport import Transport
 from enginesmith_operator.controller.cache import Address, ObjectCache
-from enginesmith_operator.controller.handlers import build_registry, kopf_settings
+from enginesmith_operator.controller.handlers import WATCHED, build_registry, kopf_settings
 from enginesmith_operator.controller.health import Health, HealthServer
 from enginesmith_operator.controller.intake import JOB_NAME, Intake
 from enginesmith_operator.controller.leader import Elector
@@ -84,6 +85,7 @@ class _Operator:
         self._intake = Intake(
             self._cache, self._nodes, self._catalog, lambda key, hurry: self._queue.add(key, hurry=hurry)
         )
+        self._reconciler: Reconciler | None = None
         self._leads = asyncio.Event()
         self._stopping = asyncio.Event()
         self._elector = Elector(
@@ -111,7 +113,7 @@ class _Operator:
 
     async def _work_until_stopped(self, api: Api) -> None:
         sweeper = Sweeper(api, self._cache, self._nodes, self._intake, catalog=self._catalog.name)
-        reconciler = Reconciler(
+        self._reconciler = reconciler = Reconciler(
             api=api,
             cache=self._cache,
             nodes=self._nodes,
@@ -207,6 +209,12 @@ class _Operator:
     def _metrics_text(self) -> bytes:
         self._metrics.queue_depth.set(len(self._queue.keys))
         self._metrics.queue_delayed.set(self._queue.keys.delayed)
+        for resource in WATCHED:
+            self._metrics.objects.labels(resource.kind).set(self._cache.count(resource.kind))
+        if self._reconciler is not None:
+            counts = self._reconciler.ready_counts()
+            for status in ConditionStatus:
+                self._metrics.engines.labels(status.value).set(counts[status.value])
         return self._metrics.text()
 
 

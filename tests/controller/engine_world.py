@@ -1,0 +1,271 @@
+"""One InferenceEngine among the objects that a cluster would show of it: passes are made over it without a cluster.
+
+What a pass decides is put into the store of seen objects, as the watches would; what Kubernetes and the pods would add
+(a Job's end, a pod's last word, ready replicas) a test adds by name. The gatherer, the planner and the decisions are
+the operator's own.
+"""
+
+import json
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import yaml
+
+from enginesmith_contract.preparation_job import PreparationReport
+from enginesmith_operator.api.conditions import StatusCondition
+from enginesmith_operator.api.engine_status import TargetStatus
+from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.cache import Address, ObjectCache
+from enginesmith_operator.controller.conditions import find_condition
+from enginesmith_operator.controller.engine_decide import EngineDecision, decide_engine, resolve_engine, wanted_keys
+from enginesmith_operator.controller.engine_gather import Gatherer
+from enginesmith_operator.controller.engine_reconcile import read_engine
+from enginesmith_operator.controller.intake import JOB_NAME
+from enginesmith_operator.controller.nodes import NodeMemory
+from enginesmith_operator.controller.settings import OperatorSettings
+from enginesmith_operator.controller.status_document import status_document
+from enginesmith_operator.objects.labels import ENGINE, ENGINE_KEY, TARGET
+from enginesmith_operator.planning.desired import preparation_key_of
+
+__all__ = ["DIGEST", "EngineWorld", "gpu_node"]
+
+DIGEST = "ab" * 32
+_ENGINE_DIGEST = "cd" * 32
+_IMAGE = f"registry.example/runtime@sha256:{'a1' * 32}"
+_CATALOG = Address("ConfigMap", "operators", "toolchains")
+_TOOLCHAINS = {
+    "ort": {"backend": "onnxruntime", "version": "1.32.0", "image": _IMAGE},
+    "trt": {"backend": "tensorrt", "version": "10.13.3.9", "cuda": "12.9", "image": _IMAGE},
+}
+_SETTINGS = {"store": {"default": {"s3": {"bucket": "engines"}}}}
+
+
+def gpu_node(name: str, product: str = "NVIDIA-L4", *, driver: str = "580.95.05", labels: bool = True) -> Json:
+    """A node with one GPU and GPU Feature Discovery's labels."""
+    major, minor, revision = driver.split(".")
+    told = {
+        "nvidia.com/gpu.product": product,
+        "nvidia.com/gpu.count": "1",
+        "nvidia.com/gpu.memory": "23034",
+        "nvidia.com/gfd.timestamp": "1",
+        "nvidia.com/cuda.driver-version.major": major,
+        "nvidia.com/cuda.driver-version.minor": minor,
+        "nvidia.com/cuda.driver-version.revision": revision,
+        "nvidia.com/cuda.driver-version.full": driver,
+    }
+    return {
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "uid": f"node-{name}",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", **(told if labels else {})},
+        },
+        "status": {
+            "capacity": {"nvidia.com/gpu": "1"},
+            "allocatable": {"nvidia.com/gpu": "1"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+class EngineWorld:
+    """One InferenceEngine `ocr` in the namespace `vision`; keywords are fields of its spec."""
+
+    def __init__(self, *, settings: dict[str, Any] | None = None, name: str = "ocr", **spec: object) -> None:
+        self.now = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+        self.settings = OperatorSettings.model_validate(_SETTINGS if settings is None else settings)
+        self.cache = ObjectCache(indexed_labels=(ENGINE, ENGINE_KEY, JOB_NAME))
+        self.nodes = NodeMemory(self.settings.labels.merged(), grace_seconds=120.0, clock=self._seconds)
+        self._gatherer = Gatherer(self.cache, self.nodes, self.settings, _CATALOG, lambda: self.now)
+        self._versions = count(1)
+        self.catalog(_TOOLCHAINS)
+        self.nodes.observe(gpu_node("gpu-1"))
+        self.engine = self.make_engine(name, **spec)
+
+    def _write(self, desired: Json) -> None:
+        """Show what a write made: what others wrote into the object stays."""
+        metadata = desired["metadata"]
+        known = self.cache.find(Address(desired["kind"], metadata["namespace"], metadata["name"]))
+        live = known.document() if known is not None else {}
+        kept = {"uid": live["metadata"]["uid"]} if live else {}
+        self.put({**live, **desired, "metadata": {**metadata, **kept}})
+
+    def _seconds(self) -> float:
+        return self.now.timestamp()
+
+    def make_engine(self, name: str, **spec: object) -> Json:
+        """Put an InferenceEngine into the store and return it."""
+        plain = {
+            "model": {"uri": "s3://models/ocr.onnx"},
+            "profiles": [{"name": "default", "inputs": {"x": {"min": [1, 4], "opt": [4, 4], "max": [8, 4]}}}],
+            "targets": [{"name": "l4", "gpu": {"product": "NVIDIA-L4"}}],
+        }
+        metadata = {
+            "name": name,
+            "namespace": "vision",
+            "uid": f"uid-{name}",
+            "generation": 1,
+            "creationTimestamp": "2026-11-23T12:00:00Z",
+        }
+        head = {"apiVersion": "enginesmith.io/v1alpha1", "kind": "InferenceEngine"}
+        return self.put({**head, "metadata": metadata, "spec": plain | spec})
+
+    def catalog(self, toolchains: dict[str, dict[str, Any]]) -> None:
+        """Replace the toolchain catalog."""
+        data = {name: yaml.safe_dump(one) for name, one in toolchains.items()}
+        metadata = {"name": _CATALOG.name, "namespace": _CATALOG.namespace, "uid": "catalog"}
+        self.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+
+    def put(self, document: Json) -> Json:
+        """Show an object to the store, as newer than all before."""
+        shown = deepcopy(document)
+        metadata = shown["metadata"]
+        metadata.setdefault("uid", f"uid-{shown['kind']}-{metadata['name']}")
+        metadata["resourceVersion"] = str(next(self._versions))
+        self.cache.put(shown)
+        return shown
+
+    def change_spec(self, **spec: object) -> None:
+        """Change fields of the spec, as a user would."""
+        self.engine["spec"] |= spec
+        self.engine["metadata"]["generation"] += 1
+
+    def look(self) -> EngineDecision:
+        """Return what a pass would do now."""
+        engine = read_engine(self.engine)
+        assert not isinstance(engine, Exception)
+        snapshot = self._gatherer.gather(self.engine, engine)
+        resolution = resolve_engine(snapshot)
+        snapshot = self._gatherer.with_shared_builds(snapshot, wanted_keys(resolution))
+        return decide_engine(snapshot, resolution)
+
+    def step(self) -> EngineDecision:
+        """Make a pass, and show the store what came of it."""
+        decision = self.look()
+        for deletion in decision.deletes:
+            assert self.cache.remove(deletion.address, deletion.uid) is not None
+        for document in (*decision.creates, *decision.applies):
+            self._write(document)
+        self.engine["status"] = status_document(decision.status)
+        return decision
+
+    def settle(self) -> EngineDecision:
+        """Make passes until one has nothing more to do, and return that one."""
+        for _ in range(5):
+            decision = self.step()
+            if not (decision.creates or decision.applies or decision.deletes or decision.events):
+                return decision
+        raise AssertionError("it never came to rest")
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(seconds=seconds)
+
+    def of_kind(self, kind: str) -> list[Json]:
+        """Return the objects of a kind that are there, by name."""
+        found = [one.document() for one in self.cache.of_kind(kind)]
+        return sorted(found, key=lambda one: str(one["metadata"]["name"]))
+
+    def end_preparation(self, **report: Any) -> None:  # noqa: ANN401 - fields of a report
+        """Let the preparation's Job end with this report; by default it succeeds."""
+        (job,) = [one for one in self.of_kind("Job") if "-prep-" in one["metadata"]["name"]]
+        engine = read_engine(self.engine)
+        assert not isinstance(engine, Exception)
+        told = report
+        if "failure" not in report:
+            observed = self._gatherer.gather(self.engine, engine).observed
+            key = preparation_key_of(engine.spec, observed.model_copy(update={"source_digest": DIGEST}))
+            told = {"preparation_key": key, "source_digest": DIGEST} | report
+        self._end_job(job, "prepare", PreparationReport(**told).to_json().decode(), failed="failure" in report)
+
+    def end_builds(self) -> None:
+        """Let every build succeed."""
+        for build in self.of_kind("EngineBuild"):
+            build["status"] = {"phase": "Succeeded", "result": {"engineDigest": _ENGINE_DIGEST}}
+            self.put(build)
+
+    def start_pods(self, *, ready: bool = True, exit_code: int = 0, message: dict[str, Any] | None = None) -> None:
+        """Let every Deployment have its pods: ready, or ended in the init step."""
+        for deployment in self.of_kind("Deployment"):
+            name, wanted = deployment["metadata"]["name"], deployment["spec"].get("replicas", 1)
+            self._drop_pods(deployment["metadata"]["labels"][TARGET])
+            labels = deployment["spec"]["template"]["metadata"]["labels"]
+            for number in range(wanted):
+                self._pod(f"{name}-{number}", labels, ready=ready, exit_code=exit_code, message=message)
+            deployment["status"] = {"readyReplicas": wanted if ready else 0, "observedGeneration": 1}
+            self.put(deployment)
+
+    def condition(self, kind: str) -> StatusCondition:
+        """Return a condition of the status that a pass would write now."""
+        found = find_condition(self.look().status.conditions, kind)
+        assert found is not None
+        return found
+
+    def target(self, name: str) -> TargetStatus:
+        """Return a target of the status that a pass would write now."""
+        return next(one for one in self.look().status.targets if one.name == name)
+
+    def serve(self) -> None:
+        """Go through everything until the engine serves."""
+        self.step()
+        self.end_preparation()
+        self.step()
+        self.end_builds()
+        self.step()
+        self.start_pods()
+        self.settle()
+
+    def _end_job(self, job: Json, container: str, message: str, *, failed: bool) -> None:
+        condition = {"type": "Failed" if failed else "Complete", "status": "True", "reason": "PodFailurePolicy"}
+        stamp = self.now.isoformat().replace("+00:00", "Z")
+        job["status"] = {"conditions": [{**condition, "lastTransitionTime": stamp}], "failed": int(failed)}
+        self.put(job)
+        ending = {"exitCode": 12 if failed else 0, "message": message, "startedAt": stamp, "finishedAt": stamp}
+        name = job["metadata"]["name"]
+        owner = {"kind": "Job", "name": name, "uid": job["metadata"]["uid"], "controller": True}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"{name}-1",
+                "namespace": "vision",
+                "uid": f"pod-{name}-{next(self._versions)}",
+                "creationTimestamp": stamp,
+                "labels": {**job["metadata"]["labels"], JOB_NAME: name},
+                "ownerReferences": [owner],
+            },
+            "spec": {"nodeName": "cpu-1"},
+            "status": {"containerStatuses": [{"name": container, "state": {"terminated": ending}}]},
+        }
+        self.put(pod)
+
+    def _drop_pods(self, target: str) -> None:
+        for one in self.cache.of_kind("Pod"):
+            if one.labels.get(TARGET) == target and JOB_NAME not in one.labels:
+                self.cache.remove(one.address, one.uid)
+
+    def _pod(
+        self, name: str, labels: dict[str, str], *, ready: bool, exit_code: int, message: dict[str, Any] | None
+    ) -> None:
+        status: dict[str, Any] = {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
+        if exit_code:
+            ended = {"exitCode": exit_code, "message": json.dumps(message or {})}
+            status["initContainerStatuses"] = [{"name": "pull", "state": {"terminated": ended}}]
+        self.put(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": name,
+                    "namespace": "vision",
+                    "uid": f"pod-{name}-{next(self._versions)}",
+                    "creationTimestamp": "2026-11-23T12:00:00Z",
+                    "labels": dict(labels),
+                },
+                "spec": {"nodeName": "gpu-1"},
+                "status": status,
+            }
+        )

@@ -1,0 +1,361 @@
+"""What becomes of an InferenceEngine, pass by pass: from nothing to serving, and what disturbs it."""
+
+from typing import Any
+
+import pytest
+from tests.controller.engine_world import EngineWorld, gpu_node
+
+from enginesmith_contract.failure import Failure
+from enginesmith_operator.api.conditions import ConditionStatus
+from enginesmith_operator.api.engine_status import TargetPhase
+from enginesmith_operator.controller.status_document import status_document
+
+_REFUSAL = {
+    "failure": {
+        "exitCode": 30,
+        "what": "this pod sees no GPU",
+        "why": "no driver answers",
+        "remedy": "give the pod a GPU",
+        "reason": "NoGpu",
+    }
+}
+_MISSING = Failure(exit_code=12, what="there is no such model", where="s3://models/ocr.onnx", reason="NotFound")
+
+
+def _names(documents: list[dict[str, Any]]) -> list[str]:
+    return [one["metadata"]["name"] for one in documents]
+
+
+def test_the_first_pass_prepares_and_builds_nothing() -> None:
+    world = EngineWorld()
+    decision = world.step()
+    assert [one["kind"] for one in decision.creates] == ["Job"]
+    assert [one["kind"] for one in decision.applies] == ["Service", "Service", "Service"]
+    assert world.condition("Planned").status is ConditionStatus.TRUE
+    assert world.condition("Prepared").status is ConditionStatus.FALSE
+    assert world.target("l4").phase is TargetPhase.PREPARING
+
+
+def test_a_prepared_model_is_built_once_for_each_engine() -> None:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation()
+    decision = world.step()
+    assert [one["kind"] for one in decision.creates] == ["EngineBuild"]
+    assert world.look().creates == ()
+    assert world.target("l4").phase is TargetPhase.BUILDING
+
+
+def test_an_engine_that_the_store_has_is_not_built() -> None:
+    first = EngineWorld()
+    first.serve()
+    (engine,) = first.target("l4").engines
+    assert engine.key is not None
+    world = EngineWorld()
+    world.step()
+    world.end_preparation(stored_engines={engine.key: "ef" * 32})
+    decision = world.step()
+    assert decision.creates == ()
+    assert [one["kind"] for one in decision.applies] == ["Deployment"]
+
+
+def test_a_built_engine_is_served_and_then_it_is_ready() -> None:
+    world = EngineWorld()
+    world.serve()
+    assert world.condition("Ready").status is ConditionStatus.TRUE
+    assert world.look().status.serving == "1/1"
+    assert world.look().status.serving_on == "NVIDIA-L4"
+    assert world.target("l4").nodes == ("gpu-1",)
+
+
+def test_a_pass_over_an_engine_that_is_in_order_writes_nothing() -> None:
+    world = EngineWorld()
+    world.serve()
+    world.wait(3600)
+    decision = world.look()
+    assert (decision.creates, decision.applies, decision.deletes, decision.events) == ((), (), (), ())
+    assert status_document(decision.status) == world.engine["status"]
+
+
+@pytest.mark.parametrize("garbage", [None, {}, {"targets": "nonsense"}, {"serving": "9/9", "conditions": []}])
+def test_a_garbled_status_becomes_what_it_was_but_for_its_times(garbage: dict[str, Any] | None) -> None:
+    world = EngineWorld()
+    world.serve()
+    before = world.look().status
+    if garbage is None:
+        world.engine.pop("status")
+    else:
+        world.engine["status"] = garbage
+    after = world.settle().status
+    assert [(one.type, one.status, one.reason) for one in after.conditions] == [
+        (one.type, one.status, one.reason) for one in before.conditions
+    ]
+    assert [target.model_copy(update={"since": None}) for target in after.targets] == [
+        target.model_copy(update={"since": None}) for target in before.targets
+    ]
+
+
+@pytest.mark.parametrize("kind", ["Service", "Deployment"])
+def test_an_object_that_was_deleted_by_hand_is_made_again_as_it_was(kind: str) -> None:
+    world = EngineWorld()
+    world.serve()
+    before = world.of_kind(kind)
+    for one in world.cache.of_kind(kind):
+        world.cache.remove(one.address, one.uid)
+    decision = world.step()
+    assert _names(list(decision.applies)) == _names(before)
+    assert [one["spec"] for one in world.of_kind(kind)] == [one["spec"] for one in before]
+
+
+def test_a_build_that_was_deleted_by_hand_is_made_again_while_it_is_needed_and_not_after() -> None:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation()
+    world.step()
+    (build,) = world.cache.of_kind("EngineBuild")
+    world.cache.remove(build.address, build.uid)
+    assert [one["kind"] for one in world.step().creates] == ["EngineBuild"]
+    world.end_builds()
+    world.settle()
+    (build,) = world.cache.of_kind("EngineBuild")
+    world.cache.remove(build.address, build.uid)
+    assert world.look().creates == ()
+    assert world.target("l4").engines[0].stored
+
+
+def test_a_target_that_no_node_fits_is_refused_by_name_and_takes_no_other_with_it() -> None:
+    world = EngineWorld(
+        targets=[
+            {"name": "h100", "gpu": {"product": "NVIDIA-H100-80GB-HBM3"}},
+            {"name": "l4", "gpu": {"product": "NVIDIA-L4"}},
+        ]
+    )
+    world.serve()
+    assert world.target("h100").phase is TargetPhase.REFUSED
+    assert "NVIDIA-L4" in world.target("h100").message
+    assert world.target("l4").phase is TargetPhase.SERVING
+    assert world.condition("Ready").status is ConditionStatus.FALSE
+    assert world.look().status.serving == "1/2"
+
+
+def test_a_model_that_is_missing_is_told_and_asked_for_again_after_a_growing_pause() -> None:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation(failure=_MISSING)
+    decision = world.step()
+    assert world.condition("Prepared").reason == "NotFound"
+    assert world.target("l4").reason == "NotFound"
+    assert decision.deletes == ()
+    assert decision.requeue_seconds == 30.0
+    world.wait(31)
+    retried = world.step()
+    assert [one.address.kind for one in retried.deletes] == ["Job"]
+    again = world.step()
+    assert [one["kind"] for one in again.creates] == ["Job"]
+    assert world.condition("Prepared").reason == "NotFound"
+    world.wait(300)
+    world.end_preparation(failure=_MISSING)
+    waiting = world.step().requeue_seconds
+    assert waiting is not None
+    assert waiting > 300
+    world.wait(waiting)
+    world.step()
+    world.step()
+    world.end_preparation()
+    world.step()
+    assert world.condition("Prepared").status is ConditionStatus.TRUE
+
+
+def test_an_event_is_made_once_for_what_happened_once() -> None:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation(failure=_MISSING)
+    assert [event.reason for event in world.step().events] == ["NotFound"]
+    assert world.step().events == ()
+
+
+def test_a_runtime_that_refuses_ends_after_its_first_exit_with_its_sentence_and_its_node() -> None:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation()
+    world.step()
+    world.end_builds()
+    world.step()
+    world.start_pods(ready=False, exit_code=30, message=_REFUSAL)
+    world.step()
+    target = world.target("l4")
+    assert target.phase is TargetPhase.FAILED
+    assert "no driver answers" in target.message
+    assert [one.name for one in target.excluded] == ["gpu-1"]
+    (deployment,) = world.of_kind("Deployment")
+    assert deployment["spec"]["replicas"] == 0
+    world.start_pods()
+    world.settle()
+    world.wait(3600)
+    assert world.look().applies == ()
+
+
+def test_a_node_that_refused_is_tried_again_when_its_driver_changed() -> None:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation()
+    world.step()
+    world.end_builds()
+    world.step()
+    world.start_pods(ready=False, exit_code=30, message=_REFUSAL)
+    world.step()
+    world.start_pods()
+    world.nodes.observe(gpu_node("gpu-1", driver="590.10.01"))
+    world.step()
+    (deployment,) = world.of_kind("Deployment")
+    assert deployment["spec"]["replicas"] == 1
+    assert world.target("l4").excluded == ()
+
+
+def test_a_new_engine_is_built_before_anything_that_serves_is_touched() -> None:
+    world = EngineWorld()
+    world.serve()
+    (before,) = world.of_kind("Deployment")
+    world.change_spec(build={"epoch": 1})
+    decision = world.step()
+    assert [one["kind"] for one in decision.creates] == ["EngineBuild"]
+    assert [one for one in decision.applies if one["kind"] == "Deployment"] == []
+    assert world.condition("Ready").status is ConditionStatus.FALSE
+    assert world.condition("Serving").status is ConditionStatus.TRUE
+    world.end_builds()
+    world.step()
+    (after,) = world.of_kind("Deployment")
+    assert after["spec"]["template"] != before["spec"]["template"]
+    world.start_pods()
+    world.settle()
+    assert world.condition("Ready").status is ConditionStatus.TRUE
+
+
+def test_a_build_that_nobody_wants_any_more_is_deleted() -> None:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation()
+    world.step()
+    world.change_spec(build={"epoch": 1})
+    decision = world.step()
+    assert [one.address.kind for one in decision.deletes] == ["EngineBuild"]
+    assert len(world.of_kind("EngineBuild")) == 1
+
+
+def test_what_belonged_to_a_target_goes_with_it() -> None:
+    both = [
+        {"name": "l4", "gpu": {"product": "NVIDIA-L4"}},
+        {"name": "cpu", "backend": "onnxruntime"},
+    ]
+    world = EngineWorld(targets=both)
+    world.serve()
+    world.change_spec(targets=both[:1])
+    decision = world.step()
+    assert sorted((one.address.kind, one.address.name.split("-")[1]) for one in decision.deletes) == [
+        ("Deployment", "cpu"),
+        ("EngineBuild", "cpu"),
+        ("Service", "cpu"),
+    ]
+
+
+def test_what_serves_goes_on_when_its_last_node_is_gone() -> None:
+    world = EngineWorld()
+    world.serve()
+    world.nodes.forget("gpu-1", "node-gpu-1")
+    decision = world.step()
+    assert decision.deletes == ()
+    assert [one for one in decision.applies if one["kind"] == "Deployment"] == []
+    assert world.condition("Planned").status is ConditionStatus.FALSE
+
+
+def test_labels_that_vanish_for_a_minute_change_no_condition_and_write_nothing() -> None:
+    world = EngineWorld()
+    world.serve()
+    world.nodes.observe(gpu_node("gpu-1", labels=False))
+    world.wait(60)
+    decision = world.look()
+    assert status_document(decision.status) == world.engine["status"]
+    assert decision.applies == ()
+
+
+def test_an_old_driver_is_refused_with_what_was_found_and_wanted_and_goes_on_when_it_is_put_right() -> None:
+    world = EngineWorld()
+    world.nodes.observe(gpu_node("gpu-1", driver="470.82.01"))
+    world.step()
+    assert world.condition("Planned").reason == "DriverFloor"
+    assert "470.82.01" in world.target("l4").message
+    assert world.of_kind("Job") == []
+    world.nodes.observe(gpu_node("gpu-1"))
+    assert [one["kind"] for one in world.step().creates] == ["Job"]
+
+
+def test_a_toolchain_is_kept_when_the_catalog_gets_a_newer_one() -> None:
+    world = EngineWorld()
+    world.serve()
+    image = f"registry.example/runtime@sha256:{'b2' * 32}"
+    newer = {"backend": "tensorrt", "version": "10.14.1.48", "cuda": "12.9", "image": image}
+    older = {**newer, "version": "10.13.3.9", "image": f"registry.example/runtime@sha256:{'a1' * 32}"}
+    world.catalog({"trt": older, "trt-new": newer})
+    decision = world.look()
+    assert (decision.creates, decision.applies) == ((), ())
+    assert world.condition("UpdateAvailable").status is ConditionStatus.TRUE
+    assert "10.14.1.48" in world.condition("UpdateAvailable").message
+
+
+def test_a_standby_serves_only_while_no_target_before_it_does() -> None:
+    world = EngineWorld(
+        targets=[
+            {"name": "l4", "gpu": {"product": "NVIDIA-L4"}},
+            {"name": "cpu", "backend": "onnxruntime", "standby": True},
+        ]
+    )
+    world.serve()
+    replicas = {one["metadata"]["labels"]["enginesmith.io/target"]: one for one in world.of_kind("Deployment")}
+    assert replicas["l4"]["spec"]["replicas"] == 1
+    assert replicas["cpu"]["spec"]["replicas"] == 0
+    assert world.target("cpu").phase is TargetPhase.STANDBY
+    assert world.condition("Ready").status is ConditionStatus.TRUE
+
+
+@pytest.mark.parametrize(
+    ("settings", "spec", "want_reason"),
+    [
+        ({}, {}, "NoStore"),
+        (None, {"store": {"pvc": {"claimName": "nothing"}}}, "StoreMissing"),
+        (None, {"store": {"pvc": {"claimName": "once"}}}, "StoreNotShared"),
+        (
+            {"store": {"default": {"s3": {"bucket": "b"}}}, "allowedPlugins": []},
+            {"build": {"plugins": [{"uri": "s3://p/a.so", "sha256": "0" * 64}]}},
+            "PluginNotAllowed",
+        ),
+    ],
+)
+def test_what_cannot_be_stored_or_may_not_be_loaded_is_refused_before_any_job(
+    settings: dict[str, Any] | None, spec: dict[str, Any], want_reason: str
+) -> None:
+    world = EngineWorld(settings=settings, **spec)
+    world.nodes.observe(gpu_node("gpu-2"))
+    claim = {"name": "once", "namespace": "vision"}
+    world.put({"kind": "PersistentVolumeClaim", "metadata": claim, "spec": {"accessModes": ["ReadWriteOnce"]}})
+    decision = world.step()
+    assert decision.creates == ()
+    assert world.condition("Prepared").reason == want_reason
+    assert world.condition("Ready").reason == want_reason
+
+
+def test_two_engines_that_want_one_engine_share_its_build() -> None:
+    first = EngineWorld()
+    first.step()
+    first.end_preparation()
+    first.step()
+    (build,) = first.of_kind("EngineBuild")
+    second = EngineWorld(name="copy")
+    second.step()
+    second.end_preparation()
+    second.put(build)
+    decision = second.step()
+    assert decision.creates == ()
+    (shared,) = [one for one in decision.applies if one["kind"] == "EngineBuild"]
+    assert sorted(one["uid"] for one in shared["metadata"]["ownerReferences"]) == ["uid-copy", "uid-ocr"]
+    assert shared["metadata"]["uid"] == build["metadata"]["uid"]
+    assert "spec" not in shared
