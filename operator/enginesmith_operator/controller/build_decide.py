@@ -293,7 +293,6 @@ def _read_result(pods: tuple[PodFacts, ...]) -> BuildResult | None:
             return BuildResult(
                 engine_digest=message.engine_digest,
                 size_bytes=message.size_bytes,
-                size_bytes=message.size_bytes,
                 verification=message.verification,
                 difference=message.difference,
                 latency_seconds=dict(message.latency_seconds),
