@@ -146,7 +146,7 @@ class _Process:
         for entry in self._repository:
             if entry.model is not None:
                 entry.model.pool.close(_HURRIED_GRACE_SECONDS)
-        if self._regions is not None:
+        if self._regions is not None and self._stopping.failure is None:
             self._regions.close()
         if self._stop_metrics is not None:
             self._stop_metrics()

@@ -1,15 +1,18 @@
 """Regions in the memory of a GPU, mapped by an engine that runs on it: a client on that GPU moves no bytes."""
 
+import logging
 from typing import ClassVar, Final
 
 from typing_extensions import override
 
-from enginesmith_contract.errors import SpecError
+from enginesmith_contract.errors import DeviceFailedError, SpecError
 from enginesmith_runtime.engines.interface import Engine
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.protocol.errors import Code, ProtocolError, device_failed
 from enginesmith_runtime.server.shared_memory.region import Region
 
 __all__ = ["DeviceRegion"]
+
+_log = logging.getLogger(__name__)
 
 _HANDLE_BYTES: Final = 64
 """Of a cudaIpcMemHandle_t."""
@@ -27,6 +30,7 @@ class DeviceRegion(Region):
 
     Raises:
         ProtocolError: INVALID_ARGUMENT; the handle is none, or cannot be opened. UNIMPLEMENTED: no engine has a GPU.
+            UNAVAILABLE: the GPU is broken.
     """
 
     kind: ClassVar[str] = "CUDA"
@@ -46,6 +50,8 @@ class DeviceRegion(Region):
             if error.reason == "NoDeviceMemory":
                 raise ProtocolError(Code.UNIMPLEMENTED, error.sentence(), reason=error.reason) from error
             raise _invalid(name, error.sentence()) from error
+        except DeviceFailedError as error:
+            raise device_failed(error) from error
 
     @property
     def address(self) -> int:
@@ -54,7 +60,11 @@ class DeviceRegion(Region):
 
     @override
     def close(self) -> None:
-        self._memory.close()
+        try:
+            self._memory.close()
+        except Exception:  # noqa: BLE001 - whatever the driver says, nothing can be done about it
+            # A broken device unmaps nothing; the memory goes with the process, which is about to end.
+            _log.exception("region %s could not be unmapped", self.name)
 
 
 def _invalid(name: str, why: str) -> ProtocolError:
