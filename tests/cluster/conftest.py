@@ -4,10 +4,12 @@ import fcntl
 import json
 import os
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+SYSTEM = "enginesmith-system"
+
+_OPERATOR = "deployment/enginesmith-operator"
+_OPERATOR_PODS = "app.kubernetes.io/component=operator"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +110,65 @@ def hardware(cluster: Cluster) -> Iterator[None]:
         yield
         restored = cluster.run(ROOT / "hack/cluster", "restore")
         assert restored.returncode == 0, restored.stdout + restored.stderr
+
+
+@pytest.fixture
+def operator(cluster: Cluster, images: dict[str, str]) -> Iterator[None]:
+    """The operator of this checkout, installed by its Helm chart; tests that run one of their own wait meanwhile."""
+    with _operator_lock(cluster).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _install(cluster, images)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+@pytest.fixture
+def no_operator(cluster: Cluster) -> Iterator[None]:
+    """A cluster whose installed operator stands still; it runs again afterwards."""
+    with _operator_lock(cluster).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        installed = cluster.run("kubectl", "-n", SYSTEM, "get", _OPERATOR).returncode == 0
+        if installed:
+            scale_operator(cluster, 0)
+        yield
+        if installed:
+            scale_operator(cluster, 2)
+
+
+def scale_operator(cluster: Cluster, replicas: int) -> None:
+    """Stop or start the installed operator, and wait until it has stopped or is ready."""
+    cluster.kubectl("-n", SYSTEM, "scale", _OPERATOR, f"--replicas={replicas}")
+    if replicas:
+        cluster.kubectl("-n", SYSTEM, "rollout", "status", _OPERATOR, "--timeout=90s")
+    else:
+        cluster.kubectl("-n", SYSTEM, "wait", "pod", f"--selector={_OPERATOR_PODS}", "--for=delete", "--timeout=60s")
+
+
+def _operator_lock(cluster: Cluster) -> Path:
+    return Path(cluster.environment["KUBECONFIG"]).with_name("operator.lock")
+
+
+def _install(cluster: Cluster, images: dict[str, str]) -> None:
+    """Install or upgrade the chart where the images or the chart differ from what was installed last."""
+    values = cluster.run(sys.executable, ROOT / "examples/cluster/values.py")
+    assert values.returncode == 0, values.stderr
+    chart = ROOT / "charts/enginesmith"
+    content = sha256(json.dumps([images, values.stdout]).encode())
+    for path in sorted(chart.rglob("*")):
+        content.update(path.read_bytes() if path.is_file() else b"")
+    stamp = Path(cluster.environment["KUBECONFIG"]).with_name("installed.sha256")
+    running = cluster.run("kubectl", "-n", SYSTEM, "get", _OPERATOR, "-o=jsonpath={.status.readyReplicas}").stdout
+    if running == "2" and stamp.exists() and stamp.read_text() == content.hexdigest():
+        return
+    helm = subprocess.check_output([ROOT / "hack/tool", "helm"], text=True).strip()
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(chart / "crds"))
+    installed = cluster.run(
+        *(helm, "upgrade", "--install", "enginesmith", chart, "--namespace", SYSTEM, "--create-namespace"),
+        *("--skip-crds", "--values", "-", "--wait", "--timeout", "120s"),
+        stdin=values.stdout,
+    )
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    stamp.write_text(content.hexdigest())
 
 
 def _wait_for_free_gpus(cluster: Cluster) -> None:

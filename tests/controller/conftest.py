@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
-from tests.cluster.conftest import Cluster, cluster, hardware, images, namespace
+from tests.cluster.conftest import Cluster, cluster, hardware, images, namespace, no_operator
 
 from enginesmith_operator.cluster.connection import connect
 from enginesmith_operator.cluster.transport import Transport
 
-__all__ = ["cluster", "hardware", "images", "namespace", "with_transport"]
+__all__ = ["cluster", "hardware", "images", "namespace", "no_operator", "with_transport"]
 
 Result = TypeVar("Result")
 

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from s3fs import S3FileSystem
 from tests.cluster.conftest import Cluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hardware")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_operator", "hardware")]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = Path(__file__).with_name("operator_process.py")
