@@ -181,10 +181,14 @@ class EngineWorld:
             told = {"preparation_key": key, "source_digest": DIGEST} | report
         self._end_job(job, "prepare", PreparationReport(**told).to_json().decode(), failed="failure" in report)
 
+    def _stamp(self) -> str:
+        return self.now.isoformat().replace("+00:00", "Z")
+
     def end_builds(self) -> None:
         """Let every build succeed."""
         for build in self.of_kind("EngineBuild"):
-            build["status"] = {"phase": "Succeeded", "result": {"engineDigest": _ENGINE_DIGEST}}
+            result = {"engineDigest": _ENGINE_DIGEST}
+            build["status"] = {"phase": "Succeeded", "result": result, "finishedAt": self._stamp()}
             self.put(build)
 
     def start_pods(self, *, ready: bool = True, exit_code: int = 0, message: dict[str, Any] | None = None) -> None:
@@ -220,7 +224,7 @@ class EngineWorld:
 
     def _end_job(self, job: Json, container: str, message: str, *, failed: bool) -> None:
         condition = {"type": "Failed" if failed else "Complete", "status": "True", "reason": "PodFailurePolicy"}
-        stamp = self.now.isoformat().replace("+00:00", "Z")
+        stamp = self._stamp()
         job["status"] = {"conditions": [{**condition, "lastTransitionTime": stamp}], "failed": int(failed)}
         self.put(job)
         ending = {"exitCode": 12 if failed else 0, "message": message, "startedAt": stamp, "finishedAt": stamp}
@@ -252,7 +256,7 @@ class EngineWorld:
     ) -> None:
         status: dict[str, Any] = {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
         if exit_code:
-            ended = {"exitCode": exit_code, "message": json.dumps(message or {})}
+            ended = {"exitCode": exit_code, "message": json.dumps(message or {}), "finishedAt": self._stamp()}
             status["initContainerStatuses"] = [{"name": "pull", "state": {"terminated": ended}}]
         self.put(
             {

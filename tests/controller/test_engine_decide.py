@@ -359,3 +359,81 @@ def test_two_engines_that_want_one_engine_share_its_build() -> None:
     assert sorted(one["uid"] for one in shared["metadata"]["ownerReferences"]) == ["uid-copy", "uid-ocr"]
     assert shared["metadata"]["uid"] == build["metadata"]["uid"]
     assert "spec" not in shared
+
+
+def _fail_build(world: EngineWorld, **failure: Any) -> None:  # noqa: ANN401 - fields of a failure
+    (build,) = world.of_kind("EngineBuild")
+    stamp = world.now.isoformat().replace("+00:00", "Z")
+    build["status"] = {
+        "phase": "Failed",
+        "finishedAt": stamp,
+        "failure": {"reason": "StoreUnreachable", "message": "no answer", **failure},
+    }
+    world.put(build)
+
+
+def _building() -> EngineWorld:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation()
+    world.step()
+    return world
+
+
+def test_a_build_that_failed_for_a_reason_that_may_pass_is_made_anew_after_a_pause() -> None:
+    world = _building()
+    _fail_build(world, retry=True)
+    decision = world.step()
+    assert decision.deletes == ()
+    assert decision.requeue_seconds == 60.0
+    assert world.condition("Built").reason == "StoreUnreachable"
+    world.wait(61)
+    assert [one.address.kind for one in world.step().deletes] == ["EngineBuild"]
+    assert [one["kind"] for one in world.step().creates] == ["EngineBuild"]
+
+
+def test_a_build_that_failed_for_good_stays_until_something_that_it_is_made_of_changes() -> None:
+    world = _building()
+    _fail_build(world, reason="OutOfMemory", retry=False)
+    world.wait(86_400)
+    assert world.step().deletes == ()
+    assert world.target("l4").phase is TargetPhase.FAILED
+    world.nodes.observe(gpu_node("gpu-2"))
+    assert world.step().deletes == ()
+    world.change_spec(build={"resources": {"limits": {"memory": "64Gi"}}})
+    assert [one.address.kind for one in world.step().deletes] == ["EngineBuild"]
+    (build,) = world.step().creates
+    assert build["spec"]["placement"]["resources"]["limits"] == {"memory": "64Gi"}
+
+
+def test_an_engine_that_a_pod_does_not_find_in_the_store_is_built_again_and_only_once() -> None:
+    world = EngineWorld()
+    world.serve()
+    report = {"failure": {"exitCode": 18, "what": "the store has no such engine", "reason": "EngineMissing"}}
+    world.wait(60)
+    world.start_pods(ready=False, exit_code=18, message=report)
+    assert [one.address.kind for one in world.step().deletes] == ["EngineBuild"]
+    assert [one["kind"] for one in world.step().creates] == ["EngineBuild"]
+    world.wait(60)
+    world.end_builds()
+    again = world.step()
+    assert (again.deletes, again.creates) == ((), ())
+    assert world.target("l4").engines[0].stored
+
+
+def test_a_model_that_is_looked_at_again_stays_known_until_it_is_another() -> None:
+    world = EngineWorld(model={"uri": "s3://models/ocr.onnx", "refresh": "1h"})
+    world.serve()
+    world.wait(3601)
+    decision = world.step()
+    assert [one["kind"] for one in decision.creates] == ["Job"]
+    assert world.condition("Prepared").status is ConditionStatus.TRUE
+    assert world.condition("Ready").status is ConditionStatus.TRUE
+
+
+def test_a_service_keeps_its_address_through_a_moment_without_a_plan() -> None:
+    world = EngineWorld()
+    world.step()
+    world.nodes.forget("gpu-1", "node-gpu-1")
+    assert world.step().deletes == ()
+    assert len(world.of_kind("Service")) == 3

@@ -18,6 +18,7 @@ from enginesmith_operator.controller.cache import Address
 from enginesmith_operator.controller.conditions import Observation
 from enginesmith_operator.controller.decision import Deletion, EventNote
 from enginesmith_operator.controller.drift import must_apply, stamp
+from enginesmith_operator.controller.engine_builds import is_outdated, lost_engines
 from enginesmith_operator.controller.engine_preparation import PreparationStep, resolve_preparation
 from enginesmith_operator.controller.engine_rollout import TargetView
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot
@@ -113,8 +114,9 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
         stamp(one) for one in (*_services(snapshot, targets), *(one for each in targets for one in each.objects))
     ]
     creates = [one for target in targets for one in target.creates]
+    again = [one for target in targets for one in target.deletes]
     shares = [one for target in targets for one in target.shares]
-    deletes = list(_unwanted(snapshot, desired, targets, resolution))
+    deletes = [*again, *_unwanted(snapshot, desired, targets, resolution)]
     if step.job_deleted:
         deletes.append(Deletion(address=_job_address(snapshot, step.job_deleted), uid=step.job_deleted))
     elif step.job_wanted and isinstance(store, ChosenStore) and resolution.plan.has_target:
@@ -156,9 +158,15 @@ def _usable_store(snapshot: EngineSnapshot) -> ChosenStore | Refusal:
 
 def _digests(snapshot: EngineSnapshot, step: PreparationStep) -> dict[str, str]:
     """Return the engines that the store is known to have: remembered, reported, or built since."""
+    lost = lost_engines(snapshot)
     stored: tuple[StoredEngine, ...] = step.status.stored_engines if step.status is not None else ()
-    found = {one.key: one.digest for one in stored}
-    return found | {key: build.digest for key, build in snapshot.builds.items() if build.digest is not None}
+    found = {one.key: one.digest for one in stored if one.key not in lost}
+    built = {
+        key: build.digest
+        for key, build in snapshot.builds.items()
+        if build.digest is not None and not is_outdated(build, lost)
+    }
+    return found | built
 
 
 def _obstacle(step: PreparationStep) -> Observation | None:
@@ -196,11 +204,15 @@ def _unwanted(
 
 
 def _may_go(kind: str, document: Json, targets: list[TargetDecision]) -> bool:
-    """Whether an object that is not wanted now may be deleted: a Deployment only with its target."""
-    if kind != DEPLOYMENT.kind:
+    """Whether an object that is not wanted now may be deleted.
+
+    A Deployment and a Service go only with their target, and the engine's own Services with the engine: what clients
+    know stays through a moment in which a target has no plan.
+    """
+    if kind not in {DEPLOYMENT.kind, SERVICE.kind}:
         return True
     target = (document["metadata"].get("labels") or {}).get(TARGET)
-    return target not in {one.status.name for one in targets}
+    return target is not None and target not in {one.status.name for one in targets}
 
 
 def _job_address(snapshot: EngineSnapshot, uid: str) -> Address:

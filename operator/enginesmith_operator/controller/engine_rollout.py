@@ -33,13 +33,15 @@ from enginesmith_operator.planning.rollout_state import (
     WantedEngine,
 )
 
-__all__ = ["TargetView", "refusal_text", "rollout_state"]
+__all__ = ["ENGINE_MISSING", "TargetView", "refusal_text", "rollout_state"]
 
 # What an engine is refused for wherever it goes; everything else is about the node that it was on.
 _ENGINE_IS_WRONG: Final = frozenset(
     {"Tampered", "DigestDiffers", "KeyMismatch", "ManifestUnreadable", "VerificationFailed", "ManifestTooNew"}
 )
 _CRASHES: Final = 3
+ENGINE_MISSING: Final = "EngineMissing"
+"""The store has lost an engine: it is built again, and nobody is to blame."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,8 @@ def _trouble(pod: PodFacts) -> PodTrouble | None:
         if container is None or ending is None or ending.exit_code == ExitCode.OK:
             continue
         report = _report(ending)
+        if report is not None and report.failure is not None and report.failure.reason == ENGINE_MISSING:
+            continue
         refused = ending.exit_code in {ExitCode.ENGINE_REFUSED, ExitCode.VERIFICATION_FAILED}
         if refused:
             reason = report.failure.reason if report is not None and report.failure is not None else "EngineRefused"

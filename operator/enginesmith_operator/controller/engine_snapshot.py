@@ -46,6 +46,7 @@ class KnownBuild:
         reason: of its Ready condition.
         message: of its Ready condition.
         waits_since: when its pod was found to fit no node; empty: it was not.
+        spec: as the server has it, with its defaults.
     """
 
     name: str
@@ -56,6 +57,7 @@ class KnownBuild:
     owners: tuple[Owner, ...]
     owner_documents: tuple[Json, ...]
     is_owned: bool
+    spec: Json
     digest: str | None = None
     failure: BuildFailure | None = None
     node: str = ""

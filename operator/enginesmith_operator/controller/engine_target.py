@@ -6,12 +6,13 @@ from typing import Final
 from enginesmith_operator.api.engine_status import TargetEngine, TargetPhase, TargetStatus
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.conditions import one_line, timestamp
+from enginesmith_operator.controller.decision import Deletion
+from enginesmith_operator.controller.engine_builds import BuildSteps, decide_builds
 from enginesmith_operator.controller.engine_rollout import TargetView, rollout_state
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, KnownDeployment
 from enginesmith_operator.objects.autoscaler import autoscaler, needs_autoscaler
 from enginesmith_operator.objects.deployment import deployment, keep_template
 from enginesmith_operator.objects.disruption_budget import disruption_budget, needs_budget
-from enginesmith_operator.objects.engine_build import engine_build
 from enginesmith_operator.objects.services import target_service
 from enginesmith_operator.objects.serving_notes import ServingNotes
 from enginesmith_operator.objects.serving_pods import serving_pods
@@ -33,6 +34,7 @@ class TargetDecision:
         wants: keys of engines whose builds are to stay or to be made.
         objects: everything that is to be there, without stamps.
         creates: EngineBuilds that are not there.
+        deletes: EngineBuilds that ended and are to be made anew.
         shares: EngineBuilds of others that are to be owned by this engine too: their whole owner references.
         is_planned: whether its plan says yes.
     """
@@ -41,6 +43,7 @@ class TargetDecision:
     wants: frozenset[str]
     objects: tuple[Json, ...] = ()
     creates: tuple[Json, ...] = ()
+    deletes: tuple[Deletion, ...] = ()
     shares: tuple[Json, ...] = ()
     is_planned: bool
     requeue_seconds: float | None = None
@@ -55,23 +58,22 @@ def decide_target(view: TargetView) -> TargetDecision:
         decided = decided.model_copy(update=told)
     keyed = [one for one in planned.engines if one.engine_key is not None]
     lacking = [one for one in keyed if one.engine_key not in view.digests]
-    creates: list[Json] = []
+    builds = BuildSteps()
     objects: list[Json] = []
     if isinstance(store, ChosenStore):
-        creates = [
-            engine_build(snapshot.engine, view.target.name, one, store=store.spec, limits=snapshot.limits_of_build)
-            for one in lacking
-            if view.build_of(one) is None and one.toolchain.image is not None
-        ]
+        builds = decide_builds(view, lacking, store)
         objects = _objects(view, decided, store)
     return TargetDecision(
         status=_status(view, decided),
         wants=frozenset(one.engine_key for one in keyed if one.engine_key is not None),
         objects=tuple(objects),
-        creates=tuple(creates),
-        shares=tuple(_shares(view, lacking)),
+        creates=builds.creates,
+        deletes=builds.deletes,
+        shares=builds.shares,
         is_planned=planned.state is not TargetState.REFUSED,
-        requeue_seconds=decided.look_again_seconds,
+        requeue_seconds=min(
+            (wait for wait in (decided.look_again_seconds, builds.requeue_seconds) if wait is not None), default=None
+        ),
     )
 
 
@@ -121,28 +123,6 @@ def _as_it_is(live: KnownDeployment, replicas: int | None) -> Json:
         "metadata": kept,
         "spec": {**spec, "replicas": spec.get("replicas", 1) if replicas is None else replicas},
     }
-
-
-def _shares(view: TargetView, lacking: list[EnginePlan]) -> list[Json]:
-    """Return builds of other engines that make an engine of ours too: they stay as long as either wants them."""
-    document = view.snapshot.document
-    metadata = document["metadata"]
-    own = {key: document[key] for key in ("apiVersion", "kind")} | {key: metadata[key] for key in ("name", "uid")}
-    builds = [build for one in lacking if (build := view.build_of(one)) is not None]
-    return [
-        {
-            "apiVersion": document["apiVersion"],
-            "kind": "EngineBuild",
-            "metadata": {
-                "name": build.name,
-                "namespace": metadata["namespace"],
-                "uid": build.uid,
-                "ownerReferences": sorted([*build.owner_documents, own], key=lambda one: str(one["uid"])),
-            },
-        }
-        for build in builds
-        if not build.is_owned
-    ]
 
 
 def _status(view: TargetView, decided: RolloutDecision) -> TargetStatus:
