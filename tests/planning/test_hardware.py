@@ -244,6 +244,19 @@ def test_gpus_in_mig_mode_without_a_strategy_are_refused() -> None:
     assert [reason.rule for reason in serve_eligibility(facts).reasons] == ["MigWithoutStrategy"]
 
 
+def test_a_node_whose_gpus_are_all_sliced_under_strategy_mixed_serves_its_slices() -> None:
+    labels = {
+        "nvidia.com/gpu.product": "NVIDIA-A30",
+        "nvidia.com/gpu.replicas": "0",
+        "nvidia.com/mig.strategy": "mixed",
+        "nvidia.com/mig-1g.6gb.count": "4",
+        "nvidia.com/mig-1g.6gb.memory": "5952",
+    }
+    facts = _node(labels, {"nvidia.com/mig-1g.6gb": "4"})
+
+    assert serve_eligibility(facts).reasons == ()
+
+
 def test_a_renamed_resource_is_named_and_not_guessed_at() -> None:
     facts = _node({"nvidia.com/gpu.product": "NVIDIA-L4"}, {"nvidia.com/gpu-24gb": "2"})
 

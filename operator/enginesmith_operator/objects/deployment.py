@@ -168,6 +168,7 @@ def _pull(pods: ServingPods) -> JsonObject:
         module=_PULL_MODULE,
         variables=[
             request_variable(environment.PULL_REQUEST, pods.pull),
+            *_node_product(pods),
             *store_environment(pods.store),
             *environment_of(pods.template.env),
         ],
@@ -185,7 +186,7 @@ def _server(pods: ServingPods) -> JsonObject:
         image=pods.image,
         module=_SERVER_MODULE,
         arguments=("--request", f"{ENGINES_MOUNT}/{SERVE_REQUEST_FILE}"),
-        variables=environment_of(pods.template.env),
+        variables=[*_node_product(pods), *environment_of(pods.template.env)],
         sources=[],
         mounts=[_engines_mount()],
         resources=resources_of(pods.template.resources, _REQUESTS, gpu_resource=pods.resource, gpus=pods.gpus),
@@ -196,6 +197,15 @@ def _server(pods: ServingPods) -> JsonObject:
         "readinessProbe": _probe(model, period=2, failures=2),
         "livenessProbe": _probe("", period=10, failures=3),
     }
+
+
+def _node_product(pods: ServingPods) -> list[JsonObject]:
+    """Return what the labels of the pod's node say of its GPU, for the pod to hold against what it finds.
+
+    A pod whose nodes may have one of several products cannot be told: Kubernetes passes no node label on.
+    """
+    products = {one.product for one in pods.pull.engines if one.product is not None}
+    return [{"name": environment.NODE_PRODUCT, "value": products.pop()}] if len(products) == 1 else []
 
 
 def _engines_mount() -> JsonObject:

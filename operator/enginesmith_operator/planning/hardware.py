@@ -161,7 +161,8 @@ def read_node(node: NodeObject, mapping: LabelMapping) -> NodeFacts:
         replicas=gfd.replicas,
         sharing_of_all=cloud.sharing,
         mig_invalid=gfd.product is not None and gfd.product.mig_profile == MIG_INVALID,
-        no_mig_strategy=gfd.replicas == 0 and not (gfd.product and gfd.product.mig_profile),
+        # Under strategy mixed a node whose GPUs are all in MIG mode has no whole one to share either.
+        no_mig_strategy=gfd.replicas == 0 and not gfd.mig and not (gfd.product and gfd.product.mig_profile),
         offers=_offers(node, gfd, cloud, mapping),
         capacity=capacity,
         strangers=_strangers(node, mapping),
