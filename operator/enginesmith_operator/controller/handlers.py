@@ -112,7 +112,7 @@ def kopf_settings(catalog: str) -> kopf.OperatorSettings:
     settings.networking.enforce_retry_after = True
     settings.queueing.worker_limit = None
     # A worker per object lives this long after the object's last event; thousands of them cost memory.
-    settings.queueing.idle_timeout = 1.0
+    settings.queueing.idle_timeout = 0.1
     settings.queueing.exit_timeout = 5.0
     settings.execution.max_workers = 2
     settings.persistence.finalizer = "enginesmith.io/finalizer"
