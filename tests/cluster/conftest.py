@@ -2,72 +2,26 @@
 
 import fcntl
 import json
-import os
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from tests.cluster.access import Cluster
+from tests.cluster.engines import Tenant, s3_secret
+
+__all__ = ["ROOT", "SYSTEM", "scale_operator"]
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "enginesmith-system"
 
 _OPERATOR = "deployment/enginesmith-operator"
 _OPERATOR_PODS = "app.kubernetes.io/component=operator"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """The development cluster, as an administrator reaches it.
-
-    Attributes:
-        environment: the variables of `hack/cluster env`.
-    """
-
-    environment: dict[str, str]
-
-    @property
-    def registry(self) -> str:
-        """Host and port of the registry that nodes pull from (plain HTTP)."""
-        return self.environment["ENGINESMITH_REGISTRY"]
-
-    @property
-    def audit_log(self) -> Path:
-        """One JSON object a line."""
-        return Path(self.environment["ENGINESMITH_AUDIT_LOG"])
-
-    @property
-    def s3(self) -> dict[str, str]:
-        """The S3 account and endpoint, as the variables that clients read."""
-        text = Path(self.environment["ENGINESMITH_S3_ACCOUNT"]).read_text()
-        return dict(line.split("=", 1) for line in text.splitlines())
-
-    def run(self, *command: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a program with the cluster's variables, and let the test look at how it ended."""
-        variables = {**os.environ, **self.environment}
-        return subprocess.run(command, input=stdin, env=variables, capture_output=True, text=True, check=False)
-
-    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run kubectl and return what it prints; fail the test where it fails."""
-        done = self.run("kubectl", *arguments, stdin=stdin)
-        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
-        return done.stdout
-
-    def apply(self, *documents: dict[str, object]) -> None:
-        """Apply objects on the server's side."""
-        self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(documents))
-
-    def get(self, *arguments: str) -> dict[str, Any]:
-        """Return an object, or a list of them."""
-        found: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o=json"))
-        return found
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +53,26 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("create", "namespace", name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def classifier(cluster: Cluster, ocr_models: Path) -> dict[str, Any]:
+    """The text direction classifier in a bucket of the S3 server, as `spec.model` names it."""
+    uri = "s3://models/ocr/cls.onnx"
+    upload = cluster.run(
+        *(sys.executable, ROOT / "examples/cluster/upload.py", ocr_models / "cls.onnx", uri), variables=cluster.s3
+    )
+    assert upload.returncode == 0, upload.stderr
+    options = {"endpoint": cluster.s3["AWS_ENDPOINT_URL"], "region": "us-east-1"}
+    return {"uri": uri, "options": options, "secretRef": {"name": "s3"}}
+
+
+@pytest.fixture
+def tenant(cluster: Cluster, namespace: str, classifier: dict[str, Any]) -> Iterator[Tenant]:
+    """A namespace of the test's own with an account for the S3 server; its engines are gone afterwards."""
+    cluster.apply(s3_secret(cluster, namespace))
+    yield Tenant(cluster=cluster, namespace=namespace, model=classifier)
+    cluster.kubectl("-n", namespace, "delete", "inferenceengines", "--all", "--cascade=foreground", "--timeout=90s")
 
 
 @pytest.fixture

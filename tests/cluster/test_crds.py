@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.cluster.conftest import Cluster
+from tests.cluster.access import Cluster
 
 from enginesmith_contract.backends import Backend, Toolchain
 from enginesmith_contract.failure import Failure

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.conftest import Cluster
+from tests.cluster.access import Cluster
 
 from enginesmith_operator.planning.eligibility import build_eligibility
 from enginesmith_operator.planning.hardware import NodeFacts, read_node

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
-from tests.cluster.conftest import Cluster, cluster, hardware, images, namespace, no_operator
+from tests.cluster.access import Cluster
+from tests.cluster.conftest import cluster, hardware, images, namespace, no_operator
 
 from enginesmith_operator.cluster.connection import connect
 from enginesmith_operator.cluster.transport import Transport

@@ -17,7 +17,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper, save
 from pydantic import JsonValue
 from s3fs import S3FileSystem
-from tests.cluster.conftest import Cluster
+from tests.cluster.access import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_operator", "hardware")]
 

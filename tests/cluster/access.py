@@ -1,0 +1,62 @@
+"""The development cluster, as tests reach it."""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["Cluster"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The development cluster, as an administrator reaches it.
+
+    Attributes:
+        environment: the variables of `hack/cluster env`.
+    """
+
+    environment: dict[str, str]
+
+    @property
+    def registry(self) -> str:
+        """Host and port of the registry that nodes pull from (plain HTTP)."""
+        return self.environment["ENGINESMITH_REGISTRY"]
+
+    @property
+    def audit_log(self) -> Path:
+        """One JSON object a line."""
+        return Path(self.environment["ENGINESMITH_AUDIT_LOG"])
+
+    @property
+    def s3(self) -> dict[str, str]:
+        """The S3 account and endpoint, as the variables that clients read."""
+        text = Path(self.environment["ENGINESMITH_S3_ACCOUNT"]).read_text()
+        return dict(line.split("=", 1) for line in text.splitlines())
+
+    def run(
+        self, *command: str | Path, stdin: str | None = None, variables: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program with the cluster's variables and `variables`, and let the test look at how it ended."""
+        known = {**os.environ, **self.environment, **(variables or {})}
+        return subprocess.run(command, input=stdin, env=known, capture_output=True, text=True, check=False)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl and return what it prints; fail the test where it fails."""
+        done = self.run("kubectl", *arguments, stdin=stdin)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def apply(self, *documents: dict[str, object]) -> None:
+        """Apply objects on the server's side."""
+        self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(documents))
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """Return an object, or a list of them."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o=json"))
+        return found

@@ -1,0 +1,105 @@
+"""A namespace that serves engines: documents to apply, and what their statuses say."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.cluster.access import Cluster
+
+__all__ = ["LINES", "Document", "Tenant", "s3_secret"]
+
+Document = dict[str, Any]
+
+LINES = [
+    {"name": "line-start", "inputs": {"x": {"min": [1, 3, 48, 192], "opt": [4, 3, 48, 192], "max": [16, 3, 48, 192]}}}
+]
+"""The profile of the text direction classifier."""
+
+_POLL_SECONDS = 0.2
+
+
+def s3_secret(cluster: Cluster, namespace: str) -> Document:
+    """Return the Secret by which pods of a namespace reach the cluster's S3 server."""
+    account = {name: cluster.s3[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "s3", "namespace": namespace},
+        "stringData": account,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tenant:
+    """One namespace of the development cluster with an account for the S3 server.
+
+    Attributes:
+        model: where the text direction classifier lies, as `spec.model`.
+    """
+
+    cluster: Cluster
+    namespace: str
+    model: Document
+
+    def document(self, name: str, targets: list[Document], **spec: object) -> Document:
+        """Return an InferenceEngine of the classifier; `spec` adds to its specification or replaces parts of it."""
+        return {
+            "apiVersion": "enginesmith.io/v1alpha1",
+            "kind": "InferenceEngine",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {"model": self.model, "profiles": LINES, "targets": targets} | spec,
+        }
+
+    def apply(self, name: str, targets: list[Document], **spec: object) -> None:
+        """Apply such a document as its owner would."""
+        self.cluster.apply(self.document(name, targets, **spec))
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl in the namespace and return what it prints."""
+        return self.cluster.kubectl("-n", self.namespace, *arguments, stdin=stdin)
+
+    def get(self, *arguments: str) -> Document:
+        """Return an object of the namespace, or a list of them."""
+        return self.cluster.get("-n", self.namespace, *arguments)
+
+    def condition(self, name: str, kind: str, *, of: str = "inferenceengine") -> Document:
+        """Return a condition of an object's status; empty while it has none of this type."""
+        conditions = (self.get(of, name).get("status") or {}).get("conditions") or ()
+        return next((dict(one) for one in conditions if one["type"] == kind), {})
+
+    def target(self, name: str, target: str) -> Document:
+        """Return what the status of an InferenceEngine says of a target; empty while it says nothing."""
+        targets = (self.get("inferenceengine", name).get("status") or {}).get("targets") or ()
+        return next((dict(one) for one in targets if one["name"] == target), {})
+
+    def until(self, condition: Callable[[], object], what: str, *, seconds: float = 120.0) -> None:
+        """Wait until something holds; where it never does, fail with all that the namespace has to say."""
+        give_up = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > give_up:
+                pytest.fail(f"never: {what}\n{self.described()}")
+            time.sleep(_POLL_SECONDS)
+
+    def until_ready(self, name: str, *, seconds: float = 120.0) -> None:
+        """Wait until an InferenceEngine is Ready."""
+        self.until(lambda: self.condition(name, "Ready").get("status") == "True", f"{name} is Ready", seconds=seconds)
+
+    def described(self) -> str:
+        """Return statuses, pods and events of the namespace, for the person who reads of a failed test."""
+        statuses = self.cluster.run(
+            *("kubectl", "-n", self.namespace, "get", "inferenceengines,enginebuilds"),
+            '-o=jsonpath={range .items[*]}{.kind} {.metadata.name} {.status}{"\\n"}{end}',
+        )
+        pods = self.cluster.run("kubectl", "-n", self.namespace, "get", "jobs,deployments,pods", "-o=wide")
+        events = self.cluster.run(
+            "kubectl", "-n", self.namespace, "get", "events", "--sort-by=.metadata.creationTimestamp"
+        )
+        return f"{statuses.stdout}\n{pods.stdout}\n{events.stdout}"
+
+    def events(self) -> list[Document]:
+        """Return the events that the operator wrote here."""
+        found = json.loads(self.kubectl("get", "events", "-o=json"))["items"]
+        return [one for one in found if one.get("reportingComponent") == "enginesmith-operator"]
