@@ -48,8 +48,10 @@ def bring_up(layout: Layout) -> None:
         # What runs may be under test: its labels and devices are put back by `restore` alone.
         for node in started:
             label_node(layout, node)
-        for node in [node for node in NODES if start_gpus(layout, node)]:
-            wait_for_gpus(layout, node)
+        offering = [node for node in NODES if start_gpus(layout, node)]
+        for node in NODES:
+            if node in started or node in offering:
+                wait_for_gpus(layout, node)
 
 
 def restore(layout: Layout) -> None:

@@ -1,5 +1,6 @@
 """A node: namespaces, a cgroup, a bridge, a containerd and a kubelet of its own."""
 
+import json
 import os
 import shutil
 import signal
@@ -50,6 +51,8 @@ def start_node(layout: Layout, node: NodeSpec) -> bool:
     daemons.start(layout, Daemon(name=containerd, command=["containerd"], node_pid=first))
     answers_version = partial(attempt, [*enter_command(first), "ctr", "version"])
     daemons.wait_until(layout, containerd, answers_version, what="answering")
+    if daemons.running(layout, f"{node.name}-kubelet") is None:
+        _forget_gpus(layout, node)
     return daemons.start(layout, _kubelet(layout, node, first))
 
 
@@ -106,6 +109,18 @@ def _make_mount_points(layout: Layout) -> None:
 def _made_mount_points(layout: Layout) -> list[Path]:
     file = layout.data / "mount_points"
     return [Path(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _forget_gpus(layout: Layout, node: NodeSpec) -> None:
+    """Take the GPUs off a node that the API server knows: kubelet does so itself when it starts, a moment too late.
+
+    Whoever waits for GPUs would take those of the last kubelet for this one's.
+    """
+    if not node.gpus or not kubectl(layout, "get", "node", node.name, "--ignore-not-found", "-o=name"):
+        return
+    none = dict.fromkeys(node.gpus, "0")
+    patch = json.dumps({"status": {"capacity": none, "allocatable": none}})
+    kubectl(layout, "patch", "node", node.name, "--subresource=status", "--type=merge", f"--patch={patch}")
 
 
 def _folder(layout: Layout, node: NodeSpec) -> Path:
