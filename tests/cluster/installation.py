@@ -1,0 +1,155 @@
+"""The cluster with the product in it, for tests and benchmarks alike: brought up, images loaded, operator installed.
+
+Several programs use one cluster, so what only one of them may have at a time is behind a file lock.
+"""
+
+import fcntl
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from tests.cluster.access import Cluster
+
+__all__ = [
+    "ROOT",
+    "SYSTEM",
+    "hardware_to_oneself",
+    "installed_operator",
+    "load_images",
+    "no_installed_operator",
+    "open_cluster",
+    "scale_operator",
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+SYSTEM = "enginesmith-system"
+
+_OPERATOR = "deployment/enginesmith-operator"
+_OPERATOR_PODS = "app.kubernetes.io/component=operator"
+
+
+def open_cluster() -> Cluster:
+    """Return a cluster that is up. The command waits for one that is under way and takes a second where all is up."""
+    up = subprocess.run([ROOT / "hack/cluster", "up"], capture_output=True, text=True, check=False)
+    assert up.returncode == 0, up.stdout + up.stderr
+    env = subprocess.run(
+        ["bash", "-c", 'eval "$("$0" env)" && env -0', ROOT / "hack/cluster"], capture_output=True, check=True
+    )
+    shown = dict(line.split("=", 1) for line in env.stdout.decode().split("\0") if line)
+    names = {name for name in shown if name.startswith("ENGINESMITH_")} | {"KUBECONFIG", "PATH"}
+    return Cluster(environment={name: shown[name] for name in names})
+
+
+def load_images(cluster: Cluster) -> dict[str, str]:
+    """Build the product's images from this checkout; return references by digest, which every node has pulled."""
+    loaded = cluster.run(ROOT / "hack/cluster", "load")
+    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+    references: dict[str, str] = json.loads(Path(cluster.environment["ENGINESMITH_IMAGES"]).read_text())
+    return references
+
+
+@contextmanager
+def hardware_to_oneself(cluster: Cluster) -> Iterator[None]:
+    """Have the GPUs, their labels and the simulated nodes alone; afterwards they are what they were."""
+    with Path(cluster.environment["KUBECONFIG"]).with_name("hardware.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for_free_gpus(cluster)
+        try:
+            yield
+        finally:
+            restored = cluster.run(ROOT / "hack/cluster", "restore")
+            assert restored.returncode == 0, restored.stdout + restored.stderr
+
+
+@contextmanager
+def installed_operator(cluster: Cluster, images: dict[str, str], *, alone: bool = False) -> Iterator[None]:
+    """Have the operator of this checkout, installed by its Helm chart; whoever runs one of its own waits meanwhile.
+
+    Args:
+        cluster: to install it in.
+        images: of `load_images`.
+        alone: whether others who use the installed operator wait too.
+    """
+    with _operator_lock(cluster).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _install(cluster, images)
+        if not alone:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def no_installed_operator(cluster: Cluster) -> Iterator[None]:
+    """Have the installed operator stand still; it runs again afterwards."""
+    with _operator_lock(cluster).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        installed = cluster.run("kubectl", "-n", SYSTEM, "get", _OPERATOR).returncode == 0
+        if installed:
+            scale_operator(cluster, 0)
+        try:
+            yield
+        finally:
+            if installed:
+                scale_operator(cluster, 2)
+
+
+def scale_operator(cluster: Cluster, replicas: int) -> None:
+    """Stop or start the installed operator, and wait until it has stopped or is ready."""
+    cluster.kubectl("-n", SYSTEM, "scale", _OPERATOR, f"--replicas={replicas}")
+    if replicas:
+        cluster.kubectl("-n", SYSTEM, "rollout", "status", _OPERATOR, "--timeout=90s")
+    else:
+        cluster.kubectl("-n", SYSTEM, "wait", "pod", f"--selector={_OPERATOR_PODS}", "--for=delete", "--timeout=60s")
+
+
+def _operator_lock(cluster: Cluster) -> Path:
+    return Path(cluster.environment["KUBECONFIG"]).with_name("operator.lock")
+
+
+def _install(cluster: Cluster, images: dict[str, str]) -> None:
+    """Install or upgrade the chart where the images or the chart differ from what was installed last."""
+    values = cluster.run(sys.executable, ROOT / "examples/cluster/values.py")
+    assert values.returncode == 0, values.stderr
+    chart = ROOT / "charts/enginesmith"
+    content = sha256(json.dumps([images, values.stdout]).encode())
+    for path in sorted(chart.rglob("*")):
+        content.update(path.read_bytes() if path.is_file() else b"")
+    stamp = Path(cluster.environment["KUBECONFIG"]).with_name("installed.sha256")
+    running = cluster.run("kubectl", "-n", SYSTEM, "get", _OPERATOR, "-o=jsonpath={.status.readyReplicas}").stdout
+    if running == "2" and stamp.exists() and stamp.read_text() == content.hexdigest():
+        return
+    helm = subprocess.check_output([ROOT / "hack/tool", "helm"], text=True).strip()
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(chart / "crds"))
+    installed = cluster.run(
+        *(helm, "upgrade", "--install", "enginesmith", chart, "--namespace", SYSTEM, "--create-namespace"),
+        *("--skip-crds", "--values", "-", "--wait", "--timeout", "120s"),
+        stdin=values.stdout,
+    )
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    stamp.write_text(content.hexdigest())
+
+
+def _wait_for_free_gpus(cluster: Cluster) -> None:
+    """Wait for pods of an earlier test that are on their way out; name those that stay."""
+    for _ in range(120):
+        holders = _gpu_holders(cluster)
+        if not holders:
+            return
+        time.sleep(0.5)
+    pytest.fail(f"this test needs all GPUs of the cluster, and these pods have some: {', '.join(holders)}")
+
+
+def _gpu_holders(cluster: Cluster) -> list[str]:
+    return [
+        f"{one['metadata']['namespace']}/{one['metadata']['name']}"
+        for one in cluster.get("pods", "--all-namespaces")["items"]
+        if one["status"]["phase"] in {"Pending", "Running"} and one["spec"].get("nodeName")
+        for container in one["spec"]["containers"]
+        if any(name.startswith("nvidia.com/") for name in container.get("resources", {}).get("limits", {}))
+    ]
