@@ -22,6 +22,8 @@ from tests.cluster.installation import (
 
 __all__ = ["ROOT", "SYSTEM", "scale_operator"]
 
+_OPERATOR_LOCKS = {"operator", "sole_operator", "no_operator"}
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
@@ -65,8 +67,11 @@ def tenant(cluster: Cluster, namespace: str, classifier: dict[str, Any]) -> Iter
 
 
 @pytest.fixture
-def hardware(cluster: Cluster) -> Iterator[None]:
+def hardware(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[None]:
     """The GPUs, their labels and the simulated nodes for this test alone; afterwards they are what they were."""
+    # In one order, whichever of them a test names first: two tests would else wait for each other for ever.
+    for lock in _OPERATOR_LOCKS & set(request.fixturenames):
+        request.getfixturevalue(lock)
     with hardware_to_oneself(cluster):
         yield
 
@@ -75,6 +80,13 @@ def hardware(cluster: Cluster) -> Iterator[None]:
 def operator(cluster: Cluster, images: dict[str, str]) -> Iterator[None]:
     """The operator of this checkout, installed by its Helm chart; tests that run one of their own wait meanwhile."""
     with installed_operator(cluster, images):
+        yield
+
+
+@pytest.fixture
+def sole_operator(cluster: Cluster, images: dict[str, str]) -> Iterator[None]:
+    """The installed operator for this test alone, which restarts it or changes what all engines see."""
+    with installed_operator(cluster, images, alone=True):
         yield
 
 
