@@ -306,8 +306,8 @@ CASES = {
         rollout(wanted=(wanted(B, EngineState.QUEUED, waits_since=LONG_AGO),), served=(A,), running=runs(A)),
         "a",
         1,
-        TargetPhase.SERVING,
-        "BuildingNext",
+        TargetPhase.WAITING_FOR_GPU,
+        "NoFreeGPU",
         want_served="a",
     ),
     "a product that is served on several GPUs makes no room for one": Case(
@@ -319,8 +319,8 @@ CASES = {
         ),
         "ac",
         1,
-        TargetPhase.SERVING,
-        "BuildingNext",
+        TargetPhase.WAITING_FOR_GPU,
+        "NoFreeGPU",
         want_served="ac",
     ),
     "a refused engine goes back to the one that served": Case(

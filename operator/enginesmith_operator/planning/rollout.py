@@ -76,7 +76,8 @@ def _roll(state: RolloutState, trials: Trials, served: Engines, run: Engines, no
     if total == 0:
         return _decision(state, trials, served, SLEEPS, now, run=run, replicas=replicas)
     if running.is_settled and running.updated_ready >= total:
-        return _decision(state, trials, run, serves_well(state, trials, run), now, run=run, replicas=replicas)
+        words = serves_well(state, trials, run, full=_build_is_full(state, now))
+        return _decision(state, trials, run, words, now, run=run, replicas=replicas)
     is_full = _is_full(running.unschedulable_since, now)
     has_old = running.ready > running.updated_ready
     strategy = running.strategy if has_old else Strategy.SURGE

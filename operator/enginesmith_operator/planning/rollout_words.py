@@ -88,8 +88,8 @@ def serves_fewer(running: RunningPods, total: int, *, is_full: bool) -> Words:
     return Words(TargetPhase.SERVING, "FewerReplicas", message)
 
 
-def serves_well(state: RolloutState, trials: Trials, run: Engines) -> Words:
-    """Say that it serves, and what of the wanted it does not serve."""
+def serves_well(state: RolloutState, trials: Trials, run: Engines, *, full: bool) -> Words:
+    """Say that it serves, and what of the wanted it does not serve; `full`: a build finds no free GPU."""
     keys = {one.key for one in run}
     outdated = [one for one in state.wanted if one.servable.key not in keys]
     failed = [one for one in outdated if one.state is EngineState.FAILED]
@@ -99,6 +99,9 @@ def serves_well(state: RolloutState, trials: Trials, run: Engines) -> Words:
         return Words(TargetPhase.SERVING, "NoPlan", f"{_GOES_ON}; {state.refusal}")
     if failed:
         return Words(TargetPhase.SERVING, "BuildFailed", f"{_GOES_ON}; {failed[0].message}")
+    if full:
+        message = f"{_GOES_ON}; no GPU is free for the next one's build (rollout.whenFull: replace would end a replica)"
+        return Words(TargetPhase.WAITING_FOR_GPU, "NoFreeGPU", message)
     if any(one.state is not EngineState.STORED for one in outdated):
         return Words(TargetPhase.SERVING, "BuildingNext", f"{list_engines(run)}; the next one is on its way")
     if outdated:
