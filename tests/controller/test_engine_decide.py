@@ -242,6 +242,51 @@ def test_a_build_that_nobody_wants_any_more_is_deleted() -> None:
     assert len(world.of_kind("EngineBuild")) == 1
 
 
+def _build_epoch(world: EngineWorld, epoch: int) -> str:
+    """Go to another engine of the same model until it serves; return its key."""
+    world.change_spec(build={"epoch": epoch})
+    world.step()
+    world.wait(60)
+    world.end_builds()
+    world.step()
+    world.start_pods()
+    world.settle()
+    return world.target("l4").desired[0]
+
+
+def _remembered(world: EngineWorld) -> tuple[set[str], set[str]]:
+    """Return the keys that builds remember and those that the status does."""
+    builds = {one["spec"]["request"]["engineKey"] for one in world.of_kind("EngineBuild")}
+    preparation = world.look().status.preparation
+    assert preparation is not None
+    return builds, {one.key for one in preparation.stored_engines}
+
+
+@pytest.mark.parametrize(
+    ("retention", "want_epochs"),
+    [({}, [1, 2, 3]), ({"keepEngines": 0}, [3]), ({"keepEngines": 0, "keepFor": "150s"}, [1, 2, 3])],
+    ids=["two beside the newest", "the newest alone", "whatever is young enough"],
+)
+def test_builds_are_remembered_for_as_long_as_the_retention_keeps_their_engines(
+    retention: dict[str, Any], want_epochs: list[int]
+) -> None:
+    world = EngineWorld(retention=retention)
+    world.serve()
+    keys = {epoch: _build_epoch(world, epoch) for epoch in (1, 2, 3)}
+    want = {keys[epoch] for epoch in want_epochs}
+    assert _remembered(world) == (want, want)
+
+
+def test_the_engine_that_serves_is_remembered_though_nobody_wants_it_any_more() -> None:
+    world = EngineWorld(retention={"keepEngines": 0})
+    world.serve()
+    (served,) = world.target("l4").serving
+    world.change_spec(build={"epoch": 1})
+    world.step()
+    assert served not in world.target("l4").desired
+    assert served in _remembered(world)[1]
+
+
 def test_what_belonged_to_a_target_goes_with_it() -> None:
     both = [
         {"name": "l4", "gpu": {"product": "NVIDIA-L4"}},

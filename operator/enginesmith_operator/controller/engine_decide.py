@@ -20,6 +20,7 @@ from enginesmith_operator.controller.decision import Deletion, EventNote
 from enginesmith_operator.controller.drift import must_apply, stamp
 from enginesmith_operator.controller.engine_builds import is_outdated, lost_engines
 from enginesmith_operator.controller.engine_preparation import PreparationStep, resolve_preparation
+from enginesmith_operator.controller.engine_retention import builds_to_forget
 from enginesmith_operator.controller.engine_rollout import TargetView
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot
 from enginesmith_operator.controller.engine_status import compose_status, engine_events
@@ -196,11 +197,13 @@ def _unwanted(
     if resolution.plan.preparation_key is None:
         return
     wanted = {key for target in targets for key in target.wants}
-    # A target without a plan, perhaps for a moment only, says nothing about its builds.
-    undecided = {target.status.name for target in targets if not target.is_planned}
-    for build in snapshot.builds.values():
-        if build.is_owned and build.key not in wanted and build.target not in undecided and len(build.owners) == 1:
-            yield Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid)
+    for build in builds_to_forget(
+        snapshot,
+        wanted,
+        targets=[target.status.name for target in targets],
+        undecided={target.status.name for target in targets if not target.is_planned},
+    ):
+        yield Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid)
 
 
 def _may_go(kind: str, document: Json, targets: list[TargetDecision]) -> bool:

@@ -50,7 +50,8 @@ def compose_status(
     digests: dict[str, str],
 ) -> EngineStatus:
     """Return the status."""
-    statuses = tuple(target.status for target in targets)
+    decided = tuple(targets)
+    statuses = tuple(target.status for target in decided)
     asked = [one for one in statuses if one.phase not in _RESTING]
     serving = [one for one in asked if _serves(one)]
     generation = snapshot.engine.metadata.generation
@@ -69,7 +70,7 @@ def compose_status(
         serving_on=one_line(", ".join(_hardware(one) for one in statuses if _serves(one)), _LINE),
         target_names=one_line(",".join(one.name for one in statuses), _NAMES),
         model=step.model,
-        preparation=_preparation(step.status, digests),
+        preparation=_preparation(step.status, _still_needed(snapshot, decided, digests)),
         targets=statuses,
         conditions=observed_conditions(
             observations, snapshot.status.conditions, generation=generation, now=snapshot.now
@@ -174,11 +175,22 @@ def _from_plan(kind: str, holds: bool, reason: str, message: str) -> Observation
 
 
 def _preparation(memory: PreparationStatus | None, digests: dict[str, str]) -> PreparationStatus | None:
-    """Return what is remembered of the preparation, with the engines that were built since."""
+    """Return what is remembered of the preparation, with the engines of the store that are needed."""
     if memory is None or memory.phase is not PreparationPhase.SUCCEEDED:
         return memory
     stored = tuple(StoredEngine(key=key, digest=digests[key]) for key in sorted(digests))[:_MAX_STORED]
     return memory.model_copy(update={"stored_engines": stored})
+
+
+def _still_needed(
+    snapshot: EngineSnapshot, targets: tuple[TargetDecision, ...], digests: dict[str, str]
+) -> dict[str, str]:
+    """Leave away engines that nobody goes back to: what a status names, no sweep of the store may delete."""
+    running = (one.notes for one in snapshot.deployments.values())
+    needed = {key for target in targets for key in target.wants}
+    needed |= {one.key for notes in running for one in (*notes.engines, *notes.served)}
+    needed |= set(snapshot.builds)
+    return {key: digest for key, digest in digests.items() if key in needed}
 
 
 def _hardware(target: TargetStatus) -> str:
