@@ -19,6 +19,7 @@ def builds_to_forget(
     """Return this engine's builds that may go.
 
     Args:
+        snapshot: with the builds.
         wanted: keys of engines that are to be there.
         targets: that the spec names; what belonged to another goes.
         undecided: targets that have no plan, perhaps for a moment only: they say nothing about their builds.
