@@ -12,6 +12,7 @@ from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.keys import EngineKeyInputs, engine_key
 from enginesmith_operator.api.conditions import READY, ConditionStatus, StatusCondition
 from enginesmith_operator.api.engine_build import (
+    BuildFailure,
     BuildPhase,
     BuildPlacement,
     EngineBuild,
@@ -126,7 +127,14 @@ def test_a_suspended_job_waits_for_its_queue() -> None:
 def test_an_image_that_cannot_be_pulled_reads_the_same_between_and_during_attempts(words: str) -> None:
     ready = _ready(_decide(_job(), _pod(ContainerFacts(name="build", stuck=words))))
     assert ready.reason == "ImageCannotBePulled"
-    assert ready.message == "its image cannot be pulled: failed to resolve reference r/i: not found"
+    assert ready.message.startswith("its image cannot be pulled: failed to resolve reference r/i: not found; push it, ")
+
+
+def test_a_secret_that_is_not_there_is_named_with_what_to_do() -> None:
+    words = 'CreateContainerConfigError: secret "s3-read" not found'
+    ready = _ready(_decide(_job(), _pod(ContainerFacts(name="build", stuck=words))))
+    assert ready.reason == "ContainerCannotStart"
+    assert ready.message == 'the pod cannot start: secret "s3-read" not found; create it, and the pod goes on'
 
 
 def test_a_moment_between_two_pulls_is_no_news() -> None:
@@ -158,7 +166,8 @@ def test_a_log_is_asked_for_while_a_build_runs_and_when_it_failed_and_never_else
     assert wish is not None
     assert wish.is_final
     assert log_wish(replace(running, pods=())) is None
-    assert log_wish(replace(running, build=_build(EngineBuildStatus(phase=BuildPhase.FAILED)))) is None
+    ended = EngineBuildStatus(phase=BuildPhase.FAILED, failure=BuildFailure(reason="BuildFailed", message="no"))
+    assert log_wish(replace(running, build=_build(ended))) is None
 
 
 def test_a_finished_build_keeps_what_its_last_word_says() -> None:
@@ -244,6 +253,32 @@ def test_an_attempt_that_failed_is_told_while_the_job_pauses_before_the_next() -
     assert decision.status.phase is BuildPhase.PENDING
     assert _ready(decision).reason == "StoreUnreachable"
     assert "no answer" in _ready(decision).message
+
+
+@pytest.mark.parametrize(
+    ("container", "want_reason", "want_in_message"),
+    [
+        (_ended(137, reason="OOMKilled"), "OutOfMemory", "raise spec.build.resources.limits.memory"),
+        (_ended(139), "BuildFailed", "exit code 139 (killed)"),
+    ],
+)
+def test_an_attempt_that_left_no_word_is_told_before_the_last_one_ends(
+    container: ContainerFacts, want_reason: str, want_in_message: str
+) -> None:
+    pods = (_pod(container, phase="Failed"), _pod(name="p2", node="gpu-1"))
+    ready = _ready(_decide(_job(), *pods))
+    assert ready.reason == want_reason
+    assert want_in_message in ready.message
+
+
+@pytest.mark.parametrize("phase", [BuildPhase.SUCCEEDED, BuildPhase.FAILED])
+def test_a_status_that_claims_an_end_without_telling_how_is_garbled_and_found_out_again(phase: BuildPhase) -> None:
+    garbled = EngineBuildStatus(phase=phase)
+    word = {"outcome": "succeeded", "exitCode": 0, "engineDigest": _DIGEST}
+    decision = _decide(_job(succeeded=True, finished_at=_ENDED), _pod(_ended(0, word)), status=garbled)
+    assert decision.status.phase is BuildPhase.SUCCEEDED
+    assert decision.status.result is not None
+    assert decision.status.result.engine_digest == _DIGEST
 
 
 def test_a_condition_s_time_changes_only_with_its_status() -> None:

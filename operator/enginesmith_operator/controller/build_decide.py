@@ -37,6 +37,10 @@ _LONGEST_LOG: Final = 8192
 _LONGEST_PROGRESS: Final = 256
 _LONGEST_REASON: Final = 128
 _DEADLINE: Final = "DeadlineExceeded"
+_OUT_OF_MEMORY: Final = (
+    "OutOfMemory",
+    "the builder was killed for memory; raise spec.build.resources.limits.memory",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,7 @@ class _Findings:
 
 def log_wish(snapshot: BuildSnapshot) -> LogWish | None:
     """Return which log helps to decide this snapshot: one line of progress, or the last ones of a failure."""
-    if snapshot.build.status.phase in {BuildPhase.SUCCEEDED, BuildPhase.FAILED} or snapshot.job is None:
+    if _has_ended(snapshot.build.status) or snapshot.job is None:
         return None
     if not snapshot.pods:
         return None
@@ -116,7 +120,7 @@ def log_wish(snapshot: BuildSnapshot) -> LogWish | None:
 
 def decide_build(snapshot: BuildSnapshot) -> BuildDecision:
     """Return what becomes of an EngineBuild."""
-    if snapshot.build.status.phase in {BuildPhase.SUCCEEDED, BuildPhase.FAILED}:
+    if _has_ended(snapshot.build.status):
         # The object is the memory: its Job goes after a while, and is not made again.
         return BuildDecision(status=snapshot.build.status)
     if snapshot.foreign_job:
@@ -130,6 +134,17 @@ def decide_build(snapshot: BuildSnapshot) -> BuildDecision:
     if job.succeeded:
         return _decide_complete(snapshot, job)
     return _decide_failed(snapshot, job) if job.failure else _decide_running(snapshot)
+
+
+def _has_ended(status: EngineBuildStatus) -> bool:
+    """Whether a status tells how the build ended; one that says so without telling how was garbled."""
+    match status.phase:
+        case BuildPhase.SUCCEEDED:
+            return status.result is not None
+        case BuildPhase.FAILED:
+            return status.failure is not None
+        case BuildPhase.PENDING | BuildPhase.BUILDING:
+            return False
 
 
 def _decide_complete(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
@@ -228,9 +243,10 @@ def _waiting(snapshot: BuildSnapshot) -> Observation:
     if job is not None and job.suspended:
         queue = snapshot.build.spec.placement.queue_name or "whoever suspended it"
         return _not_ready("Queued", f"the Job is suspended and waits for {queue}")
-    word = _last_failure(pods)
-    if word is not None:
-        return _not_ready(word.reason[:_LONGEST_REASON], f"it is tried again: {word.message}")
+    failed = _last_failure(pods)
+    if failed is not None:
+        reason, message = failed
+        return _not_ready(reason[:_LONGEST_REASON], f"it is tried again: {message}")
     before = find_condition(snapshot.build.status.conditions, READY)
     resource = snapshot.build.spec.placement.gpu_resource
     reason, message = waiting_reason(pods, BUILD_CONTAINER, before, resource=resource) or ("Starting", "it starts")
@@ -301,13 +317,20 @@ def _read_result(pods: tuple[PodFacts, ...]) -> BuildResult | None:
     return None
 
 
-def _last_failure(pods: tuple[PodFacts, ...]) -> TerminationMessage | None:
-    """Return the last word of the newest attempt that failed; None: none did, or it left no word."""
+def _last_failure(pods: tuple[PodFacts, ...]) -> tuple[str, str] | None:
+    """Return reason and sentence of the newest attempt that ended; None: none did, or it did not fail."""
     for pod in reversed(pods):
         container = pod.container(BUILD_CONTAINER)
-        word = _last_word(container.latest_ending if container else None)
+        ending = container.latest_ending if container else None
+        if ending is None:
+            continue
+        word = _last_word(ending)
+        if ending.out_of_memory:
+            return _OUT_OF_MEMORY
         if word is not None:
-            return word if word.reason else None
+            return (word.reason, word.message) if word.reason else None
+        if ending.exit_code != ExitCode.OK:
+            return "BuildFailed", _exit_text(ending.exit_code)
     return None
 
 
@@ -336,10 +359,8 @@ def _read_failure(snapshot: BuildSnapshot, job: JobFacts) -> BuildFailure:
     log_tail = "\n".join(snapshot.log)[-_LONGEST_LOG:]
     word = _last_word(ending)
     if ending is not None and ending.out_of_memory:
-        message = "the builder was killed for memory; raise spec.build.resources.limits.memory"
-        return BuildFailure(
-            reason="OutOfMemory", message=message, exit_code=ending.exit_code, retry=False, log_tail=log_tail
-        )
+        reason, message = _OUT_OF_MEMORY
+        return BuildFailure(reason=reason, message=message, exit_code=ending.exit_code, retry=False, log_tail=log_tail)
     if word is not None and word.reason:
         return BuildFailure(
             reason=word.reason[:_LONGEST_REASON],
@@ -352,16 +373,16 @@ def _read_failure(snapshot: BuildSnapshot, job: JobFacts) -> BuildFailure:
         message = "the build ran longer than its Job may; raise spec.build.timeout"
         return BuildFailure(reason="TimedOut", message=message, log_tail=log_tail)
     if ending is not None:
-        name = _exit_name(ending.exit_code)
         last = snapshot.log[-1] if snapshot.log else "it left no word"
-        message = one_line(f"the builder ended with exit code {ending.exit_code} ({name}): {last}")
+        message = one_line(f"{_exit_text(ending.exit_code)}: {last}")
         return BuildFailure(reason="BuildFailed", message=message, exit_code=ending.exit_code, log_tail=log_tail)
     why = job.failure_message or job.failure
     return BuildFailure(reason="BuildFailed", message=one_line(f"the Job failed: {why}"), retry=True)
 
 
-def _exit_name(code: int) -> str:
+def _exit_text(code: int) -> str:
     try:
-        return ExitCode(code).name
+        name = ExitCode(code).name
     except ValueError:
-        return "killed" if code > 128 else "unknown"  # noqa: PLR2004 - 128 + the signal's number, as shells say it
+        name = "killed" if code > 128 else "unknown"  # noqa: PLR2004 - 128 + the signal's number, as shells say it
+    return f"the builder ended with exit code {code} ({name})"

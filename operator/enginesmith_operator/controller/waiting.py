@@ -8,6 +8,10 @@ from enginesmith_operator.controller.pod_facts import PodFacts
 __all__ = ["waiting_reason"]
 
 _PULL_ERROR: Final = "ErrImagePull: "
+_NOT_FOUND: Final = " not found"
+_IMAGE_REMEDY: Final = (
+    "push it, name its registry's Secret in spec.podTemplate.imagePullSecrets, or have the toolchain catalog corrected"
+)
 _STUCK_REASONS: Final = frozenset({"ImageCannotBePulled", "ContainerCannotStart"})
 
 
@@ -40,9 +44,11 @@ def waiting_reason(
 
 
 def _stuck(words: str) -> tuple[str, str]:
-    """Say why a container cannot start; kubelet's two ways to say that of an image become one."""
+    """Say why a container cannot start, and what helps; kubelet's two ways to say that of an image become one."""
     reason, _, text = words.partition(": ")
     if "Image" in reason:
         cause = text.partition(_PULL_ERROR)[2] or text
-        return "ImageCannotBePulled", f"its image cannot be pulled: {cause}"
+        return "ImageCannotBePulled", f"its image cannot be pulled: {cause}; {_IMAGE_REMEDY}"
+    if text.endswith(_NOT_FOUND):
+        return "ContainerCannotStart", f"the pod cannot start: {text}; create it, and the pod goes on"
     return "ContainerCannotStart", words
