@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -29,6 +31,17 @@ from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.status_document import read_status, write_status
 
 __all__ = ["EngineReconciler", "read_engine"]
+
+# Nobody tells when somebody else's object goes: of most kinds only our own are watched.
+_NAME_TAKEN_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Taken:
+    """An object that has a name of ours and is not ours."""
+
+    name: str
+    is_leftover: bool
 
 
 class EngineReconciler:
@@ -74,38 +87,39 @@ class EngineReconciler:
         decision = decide_engine(snapshot, resolution)
         taken = await self._act(document, decision)
         await write_events(self._api, document, decision.events, snapshot.now)
-        await self._write_status(document, with_conflict(decision.status, taken, snapshot))
-        return decision.requeue_seconds
+        foreign = tuple(one.name for one in taken if not one.is_leftover)
+        await self._write_status(document, with_conflict(decision.status, foreign, snapshot))
+        waits = (decision.requeue_seconds, _NAME_TAKEN_SECONDS if taken else None)
+        return min((seconds for seconds in waits if seconds is not None), default=None)
 
     def ready_counts(self) -> Counter[str]:
         """Return how many engines have which status of their Ready condition; for the metrics' thread too."""
         return Counter(list(self._ready.values()))
 
-    async def _act(self, document: Json, decision: EngineDecision) -> tuple[str, ...]:
+    async def _act(self, document: Json, decision: EngineDecision) -> tuple[_Taken, ...]:
         """Carry out the writes; return names of ours that somebody else has."""
         for deletion in decision.deletes:
             address = deletion.address
             await self._api.delete(resource_of(address.kind), address.namespace, address.name, uid=deletion.uid)
-        uid = document["metadata"]["uid"]
-        taken = [name for one in decision.creates if (name := await self._create(one, uid))]
-        taken += [name for one in decision.applies if (name := await self._apply(one, uid))]
-        return tuple(taken)
+        created = [await self._create(one, document) for one in decision.creates]
+        applied = [await self._apply(one, document) for one in decision.applies]
+        return tuple(one for one in (*created, *applied) if one is not None)
 
-    async def _create(self, desired: Json, uid: str) -> str:
-        """Create an object that never changes; return its kind and name where somebody else has them."""
+    async def _create(self, desired: Json, engine: Json) -> _Taken | None:
+        """Create an object that never changes; say so where somebody else has its name."""
         metadata = desired["metadata"]
         try:
             made: Json | None = await self._api.create(desired)
         except ObjectExistsError:
             made = await self._api.get(resource_of(desired["kind"]), metadata["namespace"], metadata["name"])
-            if made is not None and not _is_owned(made, uid):
-                return _text(desired)
+            if made is not None and not _is_owned(made, engine):
+                return _taken(made, engine)
         if made is not None:
             self._intake.take(made, False)
-        return ""
+        return None
 
-    async def _apply(self, desired: Json, uid: str) -> str:
-        """Apply an object, after a look whether the name is free; return kind and name where somebody else has them."""
+    async def _apply(self, desired: Json, engine: Json) -> _Taken | None:
+        """Apply an object, after a look whether the name is free; say so where somebody else has it."""
         metadata = desired["metadata"]
         address = Address(desired["kind"], metadata["namespace"], metadata["name"])
         known = self._cache.find(address)
@@ -113,12 +127,12 @@ class EngineReconciler:
         if live is None:
             live = await self._api.get(resource_of(address.kind), address.namespace, address.name)
         if live is not None:
-            if not _is_owned(live, uid) and address.kind != ENGINE_BUILD.kind:
-                return _text(desired)
+            if not _is_owned(live, engine) and address.kind != ENGINE_BUILD.kind:
+                return _taken(live, engine)
             # An apply never falls upon an object that took the name a moment ago.
             desired = {**desired, "metadata": {**metadata, "uid": live["metadata"]["uid"]}}
         self._intake.take(await self._api.apply(desired), False)
-        return ""
+        return None
 
     async def _write_status(self, document: Json, status: EngineStatus) -> None:
         metadata = document["metadata"]
@@ -155,9 +169,16 @@ def _invalid_status(document: Json, error: SpecError, now: datetime) -> EngineSt
     return before.model_copy(update={"observed_generation": generation, "conditions": (fresh[0], *kept, fresh[1])})
 
 
-def _is_owned(document: Json, uid: str) -> bool:
+def _is_owned(document: Json, engine: Json) -> bool:
+    uid = engine["metadata"]["uid"]
     return any(owner["uid"] == uid for owner in document["metadata"].get("ownerReferences") or ())
 
 
-def _text(desired: Json) -> str:
-    return f"{desired['kind']} {desired['metadata']['name']}"
+def _taken(document: Json, engine: Json) -> _Taken:
+    """Say what has a name of ours; what an earlier engine of the same name left behind is about to go."""
+    address = (engine["kind"], engine["metadata"]["name"])
+    owners = document["metadata"].get("ownerReferences") or ()
+    return _Taken(
+        name=f"{document['kind']} {document['metadata']['name']}",
+        is_leftover=any((owner["kind"], owner["name"]) == address for owner in owners),
+    )
