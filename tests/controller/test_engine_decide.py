@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.controller.engine_world import EngineWorld, gpu_node
+from tests.controller.engine_world import DIGEST, EngineWorld, gpu_node
 
 from enginesmith_contract.failure import Failure
 from enginesmith_operator.api.conditions import ConditionStatus
@@ -77,7 +77,16 @@ def test_a_pass_over_an_engine_that_is_in_order_writes_nothing() -> None:
     assert status_document(decision.status) == world.engine["status"]
 
 
-@pytest.mark.parametrize("garbage", [None, {}, {"targets": "nonsense"}, {"serving": "9/9", "conditions": []}])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        None,
+        {},
+        {"targets": "nonsense"},
+        {"serving": "9/9", "conditions": []},
+        {"model": {"uri": "s3://models/ocr.onnx", "digest": DIGEST, "resolvedAt": "0000-01-01T00:00:00Z"}},
+    ],
+)
 def test_a_garbled_status_becomes_what_it_was_but_for_its_times(garbage: dict[str, Any] | None) -> None:
     world = EngineWorld()
     world.serve()
@@ -93,6 +102,20 @@ def test_a_garbled_status_becomes_what_it_was_but_for_its_times(garbage: dict[st
     assert [target.model_copy(update={"since": None}) for target in after.targets] == [
         target.model_copy(update={"since": None}) for target in before.targets
     ]
+
+
+def test_a_preparation_that_is_remembered_without_its_key_is_found_out_again() -> None:
+    world = EngineWorld()
+    world.serve()
+    before = world.look().status.preparation
+    world.engine["status"]["preparation"] = {
+        "request": world.engine["status"]["preparation"]["request"],
+        "phase": "Succeeded",
+    }
+    after = world.settle().status.preparation
+    assert before is not None
+    assert after is not None
+    assert (after.key, after.source_digest) == (before.key, before.source_digest)
 
 
 @pytest.mark.parametrize("kind", ["Service", "Deployment"])

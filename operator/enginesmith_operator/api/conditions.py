@@ -26,12 +26,13 @@ Ready, Planned, KeysResolved, Prepared, Built, Serving and Scheduled are good wh
 are absent otherwise. Messages are one line, hold no time, and stay as they are while the same thing recurs.
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from enginesmith_operator.api.base import ApiModel
+from enginesmith_operator.api.base import ApiModel, Finding, finding_error
 
 __all__ = [
     "BUILT",
@@ -68,7 +69,19 @@ MAX_CONDITIONS: Final = 32
 MAX_MESSAGE: Final = 4096
 """Letters of one condition's message."""
 
-Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 64})]
+
+def _check_timestamp(value: str) -> str:
+    """Refuse a moment that the API server lets through and Python cannot read: the year 0, an offset of 99 hours."""
+    if datetime.fromisoformat(value).tzinfo is None:
+        raise finding_error(Finding("expected a moment with its offset from UTC, such as 2026-11-23T12:00:00Z"))
+    return value
+
+
+Timestamp = Annotated[
+    str,
+    AfterValidator(_check_timestamp),
+    WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 64}),
+]
 """RFC 3339, UTC, whole seconds."""
 
 

@@ -35,6 +35,7 @@ __all__ = ["PreparationStep", "resolve_preparation"]
 
 _FIRST_RETRY_SECONDS: Final = 30.0
 _LONGEST_RETRY_SECONDS: Final = 1800.0
+_WHAT: Final = "the preparation failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ def resolve_preparation(snapshot: EngineSnapshot, store: ChosenStore) -> Prepara
     digest = preparation_hash(request, occasion)
     name = preparation_job_name(snapshot.engine.metadata.name, request, occasion)
     memory = snapshot.status.preparation
-    if memory is not None and memory.request == digest and memory.phase is PreparationPhase.SUCCEEDED:
+    if memory is not None and memory.request == digest and _is_whole(memory):
         return _known(snapshot, memory, occasion, next_look)
     job = snapshot.preparation_jobs.get(name)
     if job is not None and (job.succeeded or job.failure):
@@ -106,10 +107,10 @@ def _running(
     if job is None:
         condition = Observation.of(PREPARED, False, "Preparing", "the preparation begins")
         return _unknown(snapshot, digest, occasion, condition, job_wanted=True)
-    last = _report(pods)
-    if last is not None and last.failure is not None:
+    last = _last_failure(pods)
+    if last is not None:
         # The Job tries again by itself, after pauses of its own; whoever waits is told at once.
-        condition = _failure_condition(last.failure)
+        condition = _failure_condition(last)
         return _unknown(snapshot, digest, occasion, condition, phase=PreparationPhase.RUNNING)
     before = find_condition(snapshot.status.conditions, PREPARED)
     reason, message = waiting_reason(pods, PREPARATION_CONTAINER, before) or ("Preparing", "the model is prepared")
@@ -223,6 +224,11 @@ def _occasion(snapshot: EngineSnapshot) -> tuple[str, float | None]:
     return (str(number) if number else ""), (number + 1) * float(refresh) - age
 
 
+def _is_whole(memory: PreparationStatus) -> bool:
+    """Whether what is remembered is all of a success; what somebody tore out is found out again."""
+    return memory.phase is PreparationPhase.SUCCEEDED and None not in {memory.key, memory.source_digest}
+
+
 def _still_valid(snapshot: EngineSnapshot, memory: PreparationStatus | None) -> PreparationStatus | None:
     """Return what is remembered where only the time for another look has come, and nothing else has changed."""
     model = snapshot.status.model
@@ -265,20 +271,33 @@ def _from_report(report: PreparationReport, digest: str, job: JobFacts) -> Prepa
     )
 
 
+def _last_failure(pods: tuple[PodFacts, ...]) -> Failure | None:
+    """Return why the newest attempt that ended failed; None: none did, or nobody knows."""
+    report = _report(pods)
+    if report is not None:
+        return report.failure
+    endings = [container.latest_ending for pod in pods if (container := pod.container(PREPARATION_CONTAINER))]
+    killed = [ending for ending in endings if ending is not None and ending.out_of_memory]
+    return _out_of_memory(killed[-1].exit_code) if killed else None
+
+
+def _out_of_memory(exit_code: int) -> Failure:
+    remedy = "have an administrator raise preparation.resources"
+    return Failure(exit_code=exit_code, what=_WHAT, why="it was killed for memory", remedy=remedy, reason="OutOfMemory")
+
+
 def _silent_failure(job: JobFacts, pods: tuple[PodFacts, ...]) -> Failure:
     """Return the failure of a Job whose pod left no word."""
     container = pods[-1].container(PREPARATION_CONTAINER) if pods else None
     ending = container.latest_ending if container else None
     code = ending.exit_code if ending is not None else int(ExitCode.INTERNAL)
-    what = "the preparation failed"
     if ending is not None and ending.out_of_memory:
-        remedy = "have an administrator raise preparation.resources"
-        return Failure(exit_code=code, what=what, why="it was killed for memory", remedy=remedy, reason="OutOfMemory")
+        return _out_of_memory(code)
     if job.failure == "DeadlineExceeded":
         remedy = "have an administrator raise preparation.timeout"
-        return Failure(exit_code=code, what=what, why="it took too long", remedy=remedy, reason="TimedOut")
+        return Failure(exit_code=code, what=_WHAT, why="it took too long", remedy=remedy, reason="TimedOut")
     why = job.failure_message or job.failure
-    return Failure(exit_code=code, what=what, why=why, reason="PreparationFailed", retry=True)
+    return Failure(exit_code=code, what=_WHAT, why=why, reason="PreparationFailed", retry=True)
 
 
 def _failure_condition(failure: Failure) -> Observation:
