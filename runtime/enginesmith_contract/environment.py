@@ -32,7 +32,10 @@ PREPARATION_REQUEST = "ENGINESMITH_PREPARATION_REQUEST"
 PULL_REQUEST = "ENGINESMITH_PULL_REQUEST"
 """A PullRequest."""
 PLUGINS_ALLOWED = "ENGINESMITH_PLUGINS_ALLOWED"
-"""What the URIs of plugin libraries may begin with, separated by spaces or commas; unset: anything, empty: nothing."""
+"""What the URIs of plugin libraries may begin with, or `sha256:` and a digest; see `allowed_plugins`.
+
+Entries are separated by spaces or commas. Unset: anything, empty: nothing.
+"""
 NODE_PRODUCT = "ENGINESMITH_NODE_PRODUCT"
 """The node's label `nvidia.com/gpu.product` as the scheduler read it; held against what the GPU says of itself."""
 STORE_URI = "ENGINESMITH_STORE"

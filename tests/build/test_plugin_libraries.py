@@ -126,6 +126,23 @@ def test_a_library_that_is_not_allowed_is_not_even_asked_for(tmp_path: Path) -> 
     assert "secret" not in str(refusal.value)
 
 
+def test_a_library_whose_digest_is_allowed_may_come_from_anywhere(origin: str, tmp_path: Path) -> None:
+    request = _request(PluginLibrary(uri=f"{origin}/libsample.so", sha256=_DIGEST))
+    places = PluginPlaces.from_environment({"ENGINESMITH_PLUGINS_ALLOWED": f"sha256:{_DIGEST}"})
+    (found,) = fetch_plugins(request, tmp_path / "fetched", SilentReporter(), places)
+    assert found.read_bytes() == _LIBRARY
+
+
+def test_a_library_whose_digest_is_not_among_the_allowed_is_not_even_asked_for(origin: str, tmp_path: Path) -> None:
+    request = _request(PluginLibrary(uri=f"{origin}/libsample.so", sha256=_DIGEST))
+    places = PluginPlaces.from_environment({"ENGINESMITH_PLUGINS_ALLOWED": f"sha256:{'1' * 64}"})
+    with pytest.raises(SpecError) as refusal:
+        fetch_plugins(request, tmp_path / "fetched", SilentReporter(), places)
+    assert refusal.value.reason == "PluginNotAllowed"
+    assert _DIGEST[:12] in refusal.value.why
+    assert not (tmp_path / "fetched").exists()
+
+
 def test_libraries_that_are_not_in_the_key_are_refused(tmp_path: Path) -> None:
     plugin = PluginLibrary(uri="a.so", sha256=_DIGEST)
     request = _request().model_copy(update={"options": BuildOptions(plugins=(plugin,))})

@@ -169,3 +169,24 @@ def test_a_request_is_not_expanded_by_kubernetes(make_engine: MakeEngine) -> Non
     (request,) = [one["value"] for one in pod["initContainers"][0]["env"] if one["name"].endswith("PULL_REQUEST")]
     assert "$$(HOME)" in request
     assert json.loads(request.replace("$$", "$"))["store"] == "s3://b/$(HOME)/vision"
+
+
+@pytest.mark.parametrize(("target", "want"), [(L4, [f"sha256:{'a' * 64}"]), (ON_L4, [])])
+def test_a_pod_of_tensorrt_is_told_which_plugin_libraries_are_allowed(
+    make_engine: MakeEngine, target: dict[str, Any], want: list[str]
+) -> None:
+    engine = make_engine(targets=[target])
+
+    made = deployment(engine, _pods(engine), replicas=1, allowed_plugins=["a" * 64])
+
+    (init,) = made["spec"]["template"]["spec"]["initContainers"]
+    assert [one["value"] for one in init["env"] if one["name"] == "ENGINESMITH_PLUGINS_ALLOWED"] == want
+
+
+def test_another_list_of_plugin_libraries_restarts_nothing(make_engine: MakeEngine) -> None:
+    engine = make_engine(targets=[L4])
+    live = _as_stored(deployment(engine, _pods(engine), replicas=2))
+    made = deployment(engine, _pods(engine), replicas=2, allowed_plugins=["a" * 64])
+
+    assert made["spec"]["template"] != live["spec"]["template"]
+    assert keep_template(made, live)["spec"]["template"] == live["spec"]["template"]

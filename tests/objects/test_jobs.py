@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from tests.objects.conftest import Object, as_build, named, object_set
 
+from enginesmith_contract.environment import PLUGINS_ALLOWED
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.objects.build_job import build_job
 from enginesmith_operator.objects.placement import tolerations
 
 MakeEngine = Callable[..., InferenceEngine]
@@ -99,3 +101,56 @@ def test_a_model_in_a_claim_is_mounted_where_the_fetcher_looks(
 @pytest.mark.parametrize(("archs", "want"), [(("amd64",), []), (("amd64", "arm64"), ["kubernetes.io/arch"])])
 def test_a_pod_for_a_rarer_architecture_bears_its_taint(archs: tuple[str, ...], want: list[str]) -> None:
     assert [one["key"] for one in tolerations((), gpu=False, archs=archs)] == want
+
+
+@pytest.mark.parametrize(
+    ("plugins", "allowed", "want"),
+    [
+        (("a", "b"), None, None),
+        (("a", "b"), (), ""),
+        (("a", "b"), ("b", "c"), f"sha256:{'b' * 64}"),
+        ((), ("b",), None),
+    ],
+)
+def test_a_builder_is_told_which_of_its_plugin_libraries_the_administrator_allows(
+    make_engine: MakeEngine, plugins: tuple[str, ...], allowed: tuple[str, ...] | None, want: str | None
+) -> None:
+    wanted = [{"uri": f"s3://plugins/{letter}.so", "sha256": letter * 64} for letter in plugins]
+    # Whoever writes an EngineBuild by hand cannot say otherwise.
+    pods = {"env": [{"name": PLUGINS_ALLOWED, "value": "s3://"}]} if want is not None else {}
+    target = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
+    objects = object_set(make_engine(targets=[target], build={"plugins": wanted}, podTemplate=pods))
+    (build,) = [as_build(one) for one in objects if one["kind"] == "EngineBuild"]
+
+    job = build_job(build, None if allowed is None else [letter * 64 for letter in allowed])
+
+    assert _values(job, PLUGINS_ALLOWED) == ([] if want is None else [want])
+
+
+def test_a_user_s_variables_come_once_and_replace_nothing_that_a_process_is_told_by(make_engine: MakeEngine) -> None:
+    mine = {"HOME": "/home/me", "ENGINESMITH_BUILD_REQUEST": "{}", "ENGINESMITH_CLAIMS": "/etc", "PROXY": "second"}
+    added = [{"name": "PROXY", "value": "first"}, *({"name": name, "value": value} for name, value in mine.items())]
+    objects = object_set(
+        make_engine(targets=[{"name": "l4", "gpu": {"product": "NVIDIA-L4"}}], podTemplate={"env": added})
+    )
+
+    for one in objects:
+        for name in ("HOME", "ENGINESMITH_CLAIMS", "PROXY") if "template" in one["spec"] else ():
+            want = "/models" if name == "ENGINESMITH_CLAIMS" else mine[name]
+            assert set(_values(one, name)) == {want}
+            assert all(names.count(name) == 1 for names in _names(one))
+    (job,) = [one for one in objects if one["kind"] == "Job" and "-prep-" not in one["metadata"]["name"]]
+    assert "{}" not in _values(job, "ENGINESMITH_BUILD_REQUEST")
+
+
+def _containers(one: Object) -> list[Object]:
+    pod = one["spec"]["template"]["spec"]
+    return [*pod.get("initContainers", ()), *pod["containers"]]
+
+
+def _values(one: Object, name: str) -> list[str]:
+    return [each["value"] for of in _containers(one) for each in of["env"] if each["name"] == name]
+
+
+def _names(one: Object) -> list[list[str]]:
+    return [[each["name"] for each in of["env"]] for of in _containers(one)]

@@ -27,7 +27,7 @@ MakePull = Callable[..., PullRequest]
 
 @pytest.fixture
 def build_engine(tmp_path: Path) -> BuildEngine:
-    """Builds into the store at `tmp_path/store`: `build_engine("NVIDIA-L4")`."""
+    """Builds into the store at `tmp_path/store`: `build_engine("NVIDIA-L4")`; plugins are digests in its key alone."""
     weights = np.eye(4, dtype=np.float32)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
@@ -43,7 +43,7 @@ def build_engine(tmp_path: Path) -> BuildEngine:
     profile = Profile(inputs={"x": ShapeRange(min=(1, 4), opt=(2, 4), max=(8, 4))})
     preparation = PreparationRequest(source=ModelSource(uri=str(path)), profiles=(profile,))
 
-    def built(product: str | None = None) -> Manifest:
+    def built(product: str | None = None, plugins: tuple[str, ...] = ()) -> Manifest:
         prepared = prepare(preparation, open_store(uri), tmp_path, SilentReporter())
         toolchain = next(one for one in installed_toolchains() if one.backend is Backend.ONNXRUNTIME)
         inputs = EngineKeyInputs(
@@ -53,6 +53,7 @@ def build_engine(tmp_path: Path) -> BuildEngine:
             cuda=toolchain.cuda,
             provider=toolchain.provider,
             gpu_product=product,
+            plugins=plugins,
         )
         request = BuildRequest(engine_key=engine_key(inputs), key_inputs=inputs, store=uri, toolchain=toolchain)
         return build(request, tmp_path, SilentReporter())

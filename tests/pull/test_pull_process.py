@@ -165,3 +165,24 @@ def test_a_request_of_another_release_is_refused(tmp_path: Path) -> None:
     assert code == ExitCode.SPEC_INVALID
     assert report.failure is not None
     assert report.failure.reason == "RequestInvalid"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "want"),
+    [
+        ({}, ExitCode.OK),
+        ({"ENGINESMITH_PLUGINS_ALLOWED": f"sha256:{'ab' * 32}"}, ExitCode.OK),
+        ({"ENGINESMITH_PLUGINS_ALLOWED": f"sha256:{'cd' * 32}"}, ExitCode.ENGINE_REFUSED),
+        ({"ENGINESMITH_PLUGINS_ALLOWED": ""}, ExitCode.ENGINE_REFUSED),
+        # Where it came from was asked when it was built.
+        ({"ENGINESMITH_PLUGINS_ALLOWED": "s3://plugins"}, ExitCode.OK),
+    ],
+)
+def test_an_engine_with_a_plugin_library_is_pulled_where_its_digest_is_allowed(
+    build_engine: BuildEngine, make_pull: MakePull, tmp_path: Path, allowed: dict[str, str], want: ExitCode
+) -> None:
+    request = make_pull(build_engine(plugins=("ab" * 32,)))
+    code, report = pull(request, tmp_path, **allowed)
+    assert code == want
+    assert (report.failure.reason if report.failure else "") == ("" if want is ExitCode.OK else "PluginNotAllowed")
+    assert (tmp_path / "pod/engines" / SERVE_REQUEST_FILE).exists() is (want is ExitCode.OK)

@@ -1,7 +1,7 @@
 """One pass over an EngineBuild: gather what was seen, decide, carry it out."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -46,6 +46,7 @@ class BuildReconciler:
         intake: Intake,
         metrics: Metrics,
         wall_clock: Callable[[], datetime],
+        allowed_plugins: Collection[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
@@ -53,6 +54,7 @@ class BuildReconciler:
         self._intake = intake
         self._metrics = metrics
         self._wall_clock = wall_clock
+        self._allowed_plugins = allowed_plugins
         self._clock = clock
         self._read_at: dict[str, float] = {}
 
@@ -125,7 +127,7 @@ class BuildReconciler:
         """Create the Job; return whether it is ours."""
         namespace, name = build.metadata.namespace or "", build.metadata.name
         try:
-            made: Json | None = await self._api.create(build_job(build))
+            made: Json | None = await self._api.create(build_job(build, self._allowed_plugins))
         except ObjectExistsError:
             made = await self._api.get(JOB, namespace, name)
             if made is not None and read_job(made).controller_uid != build.metadata.uid:

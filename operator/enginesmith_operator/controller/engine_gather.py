@@ -95,6 +95,7 @@ class Gatherer:
             },
             limits_of_preparation=_limits(self._settings.preparation),
             limits_of_build=_limits(self._settings.build),
+            allowed_plugins=self._settings.allowed_plugins,
             now=self._wall_clock(),
         )
 

@@ -37,7 +37,15 @@ __all__ = ["ENGINE_MISSING", "TargetView", "refusal_text", "rollout_state"]
 
 # What an engine is refused for wherever it goes; everything else is about the node that it was on.
 _ENGINE_IS_WRONG: Final = frozenset(
-    {"Tampered", "DigestDiffers", "KeyMismatch", "ManifestUnreadable", "VerificationFailed", "ManifestTooNew"}
+    {
+        "Tampered",
+        "DigestDiffers",
+        "KeyMismatch",
+        "ManifestUnreadable",
+        "VerificationFailed",
+        "ManifestTooNew",
+        "PluginNotAllowed",
+    }
 )
 _CRASHES: Final = 3
 ENGINE_MISSING: Final = "EngineMissing"

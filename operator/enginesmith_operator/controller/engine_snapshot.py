@@ -105,6 +105,7 @@ class EngineSnapshot:
         objects: every child that can be applied, by kind and name.
         limits_of_preparation: from the operator's configuration.
         limits_of_build: from the operator's configuration.
+        allowed_plugins: digests of the libraries that may be loaded; None: any.
     """
 
     document: Json
@@ -121,4 +122,5 @@ class EngineSnapshot:
     objects: Mapping[tuple[str, str], Json]
     limits_of_preparation: JobLimits
     limits_of_build: JobLimits
+    allowed_plugins: tuple[str, ...] | None
     now: datetime

@@ -109,7 +109,14 @@ def _deployment(view: TargetView, decided: RolloutDecision, store: ChosenStore) 
         avoid_nodes=(*avoided, *decided.must_avoid),
     )
     notes = ServingNotes(engines=decided.run, served=decided.served, avoid_nodes=pods.avoid_nodes)
-    made = deployment(view.snapshot.engine, pods, notes=notes, replicas=decided.replicas, strategy=decided.strategy)
+    made = deployment(
+        view.snapshot.engine,
+        pods,
+        notes=notes,
+        replicas=decided.replicas,
+        strategy=decided.strategy,
+        allowed_plugins=view.snapshot.allowed_plugins,
+    )
     return keep_template(made, live.document, decided.must_avoid) if live is not None else made
 
 

@@ -49,7 +49,14 @@ class Reconciler:
         self._metrics = metrics
         gatherer = Gatherer(cache, nodes, settings, catalog, _wall_clock)
         self._engines = EngineReconciler(api=api, cache=cache, intake=intake, gatherer=gatherer, wall_clock=_wall_clock)
-        self._builds = BuildReconciler(api=api, cache=cache, intake=intake, metrics=metrics, wall_clock=_wall_clock)
+        self._builds = BuildReconciler(
+            api=api,
+            cache=cache,
+            intake=intake,
+            metrics=metrics,
+            wall_clock=_wall_clock,
+            allowed_plugins=settings.allowed_plugins,
+        )
 
     def ready_counts(self) -> Counter[str]:
         """Return how many InferenceEngines have which status of their Ready condition."""

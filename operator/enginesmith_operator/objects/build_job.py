@@ -1,19 +1,21 @@
 """The Job of an EngineBuild: the builder on exactly the hardware that the engine is for, one engine at a time."""
 
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from enginesmith_contract import environment
+from enginesmith_contract.build_request import PluginLibrary
 from enginesmith_operator.api.engine_build import EngineBuild
 from enginesmith_operator.objects.jobs import job_spec
 from enginesmith_operator.objects.labels import ENGINE, Component, object_labels
 from enginesmith_operator.objects.owners import controller_reference
 from enginesmith_operator.objects.placement import node_affinity, tolerations
 from enginesmith_operator.objects.pods import (
+    allowed_plugins_variable,
     claim_mounts,
     claim_volumes,
     claims_of,
     container,
-    environment_of,
     pod_spec,
     request_variable,
     resources_of,
@@ -35,8 +37,13 @@ _MODULE: Final = "enginesmith_runtime.build"
 _REQUESTS: Final = {"cpu": "250m", "memory": "1Gi"}
 
 
-def build_job(build: EngineBuild) -> dict[str, Any]:
-    """Return the Job. A Job never changes: create it, and do not apply it again (Kueue sets `suspend` itself)."""
+def build_job(build: EngineBuild, allowed_plugins: Collection[str] | None = None) -> dict[str, Any]:
+    """Return the Job. A Job never changes: create it, and do not apply it again (Kueue sets `suspend` itself).
+
+    Args:
+        build: as the cluster has it, whoever made it.
+        allowed_plugins: digests of the libraries that the administrator allows; None: any.
+    """
     spec, placement = build.spec, build.spec.placement
     request = spec.request
     labels = object_labels(
@@ -54,8 +61,9 @@ def build_job(build: EngineBuild) -> dict[str, Any]:
         variables=[
             request_variable(environment.BUILD_REQUEST, request),
             *store_environment(spec.store),
-            *environment_of(placement.env),
+            *allowed_plugins_variable(_allowed(request.options.plugins, allowed_plugins)),
         ],
+        added=placement.env,
         sources=[*secret_environment(spec.source_secret), *store_environment_sources(spec.store)],
         mounts=[*store_mounts(spec.store), *claim_mounts(claims)],
         resources=resources_of(placement.resources, _REQUESTS, gpu_resource=placement.gpu_resource, gpus=gpus),
@@ -98,3 +106,9 @@ def build_job(build: EngineBuild) -> dict[str, Any]:
         },
         "spec": made | ({"suspend": True} if queue else {}),
     }
+
+
+def _allowed(plugins: Iterable[PluginLibrary], allowed: Collection[str] | None) -> list[str] | None:
+    """Return those of a build's libraries that may be loaded; None: it has none, or the administrator has no list."""
+    wanted = [library.sha256 for library in plugins]
+    return [digest for digest in wanted if digest in allowed] if wanted and allowed is not None else None

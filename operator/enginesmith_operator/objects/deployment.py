@@ -7,12 +7,13 @@ Startup and readiness ask for the model, so Ready means that an inference succee
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from math import ceil
 from typing import Any, Final
 
 from enginesmith_contract import environment
+from enginesmith_contract.backends import Backend
 from enginesmith_contract.pull_request import SERVE_REQUEST_FILE
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.pod_template import ResourceRequirements
@@ -29,8 +30,8 @@ from enginesmith_operator.objects.owners import controller_reference
 from enginesmith_operator.objects.placement import lost_node_tolerations, node_affinity, spread, tolerations
 from enginesmith_operator.objects.pods import (
     JsonObject,
+    allowed_plugins_variable,
     container,
-    environment_of,
     pod_spec,
     request_variable,
     resources_of,
@@ -66,13 +67,14 @@ _STARTUP_SECONDS: Final = 3600
 _OLD_REVISIONS: Final = 3
 
 
-def deployment(
+def deployment(  # noqa: PLR0913 - one value for each part of the object, by keyword
     engine: InferenceEngine,
     pods: ServingPods,
     *,
     notes: ServingNotes,
     replicas: int | None,
     strategy: Strategy = Strategy.SURGE,
+    allowed_plugins: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Return the object to apply.
 
@@ -82,11 +84,13 @@ def deployment(
         notes: what it remembers.
         replicas: None: an autoscaler owns the number.
         strategy: how new pods replace old ones; no reason to restart any.
+        allowed_plugins: digests of the libraries that the administrator allows; None: any. A changed list is no reason
+            to restart any either.
     """
     key = _key_label(pods.engine_keys)
     template = {
         "metadata": {"labels": object_labels(pods.engine, Component.SERVER, target=pods.target, key=key)},
-        "spec": _pod(pods),
+        "spec": _pod(pods, allowed_plugins),
     }
     return {
         "apiVersion": "apps/v1",
@@ -138,10 +142,10 @@ def keep_template(desired: dict[str, Any], live: Mapping[str, Any], must_avoid: 
     return desired | {"metadata": metadata, "spec": desired["spec"] | {"template": live["spec"]["template"]}}
 
 
-def _pod(pods: ServingPods) -> JsonObject:
+def _pod(pods: ServingPods, allowed_plugins: Collection[str] | None) -> JsonObject:
     template, server = pods.template, pods.pull.server
     made = pod_spec(
-        init_containers=[_pull(pods)],
+        init_containers=[_pull(pods, allowed_plugins)],
         containers=[_server(pods)],
         volumes=[
             {"name": _ENGINES_VOLUME, "emptyDir": {"sizeLimit": _ENGINES_LIMIT}},
@@ -160,8 +164,10 @@ def _pod(pods: ServingPods) -> JsonObject:
     return made | {"terminationGracePeriodSeconds": grace, "topologySpreadConstraints": spreading}
 
 
-def _pull(pods: ServingPods) -> JsonObject:
+def _pull(pods: ServingPods, allowed_plugins: Collection[str] | None) -> JsonObject:
     gpus = pods.gpus if pods.looks_at_gpu else 0
+    # No other backend loads any.
+    allowed = allowed_plugins if pods.pull.backend is Backend.TENSORRT else None
     return container(
         name=PULL_CONTAINER,
         image=pods.image,
@@ -170,8 +176,9 @@ def _pull(pods: ServingPods) -> JsonObject:
             request_variable(environment.PULL_REQUEST, pods.pull),
             *_node_product(pods),
             *store_environment(pods.store),
-            *environment_of(pods.template.env),
+            *allowed_plugins_variable(allowed),
         ],
+        added=pods.template.env,
         sources=store_environment_sources(pods.store),
         mounts=[_engines_mount(), *store_mounts(pods.store, read_only=True)],
         resources=resources_of(_NOTHING, _REQUESTS, gpu_resource=pods.resource, gpus=gpus),
@@ -186,7 +193,8 @@ def _server(pods: ServingPods) -> JsonObject:
         image=pods.image,
         module=_SERVER_MODULE,
         arguments=("--request", f"{ENGINES_MOUNT}/{SERVE_REQUEST_FILE}"),
-        variables=[*_node_product(pods), *environment_of(pods.template.env)],
+        variables=_node_product(pods),
+        added=pods.template.env,
         sources=[],
         mounts=[_engines_mount()],
         resources=resources_of(pods.template.resources, _REQUESTS, gpu_resource=pods.resource, gpus=pods.gpus),

@@ -8,17 +8,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from enginesmith_contract import environment
+from enginesmith_contract.allowed_plugins import AllowedPlugins
 from enginesmith_contract.record import Record
 from enginesmith_operator.api.model import SecretReference
 from enginesmith_operator.api.pod_template import EnvVar, LocalObjectReference, ResourceRequirements
 
 __all__ = [
     "JsonObject",
+    "allowed_plugins_variable",
     "claim_mounts",
     "claim_volumes",
     "claims_of",
     "container",
-    "environment_of",
     "pod_spec",
     "request_variable",
     "resources_of",
@@ -31,6 +32,7 @@ _TERMINATION_LOG: Final = "/dev/termination-log"
 _SCRATCH: Final = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - an emptyDir of the pod's own
 _CLAIMS_FOLDER: Final = "/models"
 _CLAIM_SCHEME: Final = "pvc://"
+_USERS_TO_CHANGE: Final = frozenset({"HOME", environment.LOG_FORMAT})
 
 JsonObject = dict[str, Any]
 
@@ -82,11 +84,24 @@ def container(  # noqa: PLR0913 - the parts of a container, by keyword
     module: str,
     arguments: Iterable[str] = (),
     variables: list[JsonObject],
+    added: Iterable[EnvVar],
     sources: list[JsonObject],
     mounts: Iterable[JsonObject],
     resources: JsonObject,
 ) -> JsonObject:
-    """Return a container that runs one module of the runtime."""
+    """Return a container that runs one module of the runtime.
+
+    Args:
+        name: of the container.
+        image: by digest.
+        module: of the runtime.
+        arguments: of the module.
+        variables: that the module is told by.
+        added: by the user.
+        sources: Secrets whose keys become variables.
+        mounts: beside the scratch folder.
+        resources: as Kubernetes spells them.
+    """
     fixed = {
         environment.TERMINATION_LOG: _TERMINATION_LOG,
         environment.LOG_FORMAT: "json",
@@ -100,7 +115,7 @@ def container(  # noqa: PLR0913 - the parts of a container, by keyword
         "imagePullPolicy": "IfNotPresent",
         # -P: nothing is imported from the working folder.
         "command": ["python", "-P", "-m", module, *arguments],
-        "env": [*({"name": key, "value": value} for key, value in fixed.items()), *variables],
+        "env": _environment([*({"name": key, "value": value} for key, value in fixed.items()), *variables], added),
         "volumeMounts": [dict(_SCRATCH), *mounts],
         "resources": resources,
         "securityContext": {
@@ -114,9 +129,23 @@ def container(  # noqa: PLR0913 - the parts of a container, by keyword
     return made | ({"envFrom": sources} if sources else {})
 
 
-def environment_of(variables: Iterable[EnvVar]) -> list[JsonObject]:
-    """Return a user's own variables as Kubernetes spells them."""
-    return [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in variables]
+def allowed_plugins_variable(digests: Iterable[str] | None) -> list[JsonObject]:
+    """Return the variable that says which plugin libraries may be loaded; None: any may, and nothing is said."""
+    if digests is None:
+        return []
+    text = AllowedPlugins(digests=tuple(sorted(set(digests)))).to_text()
+    return [{"name": environment.PLUGINS_ALLOWED, "value": text}]
+
+
+def _environment(own: list[JsonObject], added: Iterable[EnvVar]) -> list[JsonObject]:
+    """Return all variables, each once: the API server applies no list that has one twice, and runs the last of them.
+
+    What the operator tells a process is not for a user to change.
+    """
+    kept = {one["name"] for one in own} - _USERS_TO_CHANGE
+    users = {one.name: one for one in added if one.name not in kept}
+    found = [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in users.values()]
+    return [*(one for one in own if one["name"] not in users), *found]
 
 
 def request_variable(name: str, request: Record) -> JsonObject:

@@ -16,7 +16,6 @@ from enginesmith_operator.objects.pods import (
     claim_volumes,
     claims_of,
     container,
-    environment_of,
     pod_spec,
     request_variable,
     resources_of,
@@ -67,8 +66,8 @@ def preparation_job(  # noqa: PLR0913 - one value for each part of the object, b
         variables=[
             request_variable(environment.PREPARATION_REQUEST, request),
             *store_environment(store),
-            *environment_of(template.env),
         ],
+        added=template.env,
         sources=[
             *secret_environment(engine.spec.model.secret_ref),
             *store_environment_sources(store),

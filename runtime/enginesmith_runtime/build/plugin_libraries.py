@@ -1,17 +1,17 @@
 """Plugin libraries of a build: allowed, fetched and checked before a GPU does anything.
 
 A library runs inside builder and server. Whoever runs them says by ENGINESMITH_PLUGINS_ALLOWED where libraries may come
-from; the digest, which is part of the engine's key, says which one it is.
+from, or which they may be; the digest, which is part of the engine's key, says which one it is.
 """
 
 import posixpath
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
+from enginesmith_contract.allowed_plugins import AllowedPlugins
 from enginesmith_contract.build_request import BuildRequest, PluginLibrary
 from enginesmith_contract.environment import PLUGINS_ALLOWED
 from enginesmith_contract.errors import BuildError, SourceError, SpecError
@@ -24,7 +24,6 @@ from enginesmith_runtime.progress import Reporter
 
 __all__ = ["PluginPlaces", "fetch_plugins", "is_allowed"]
 
-_SEPARATORS: Final = re.compile(r"[\s,]+")
 _CLAIM: Final = "pvc"
 
 
@@ -34,20 +33,23 @@ class PluginPlaces:
 
     Attributes:
         allowed: what their URIs may begin with; None: anything.
+        digests: of libraries that may come from anywhere.
         base: the folder that relative paths start from; None: the working directory.
         variables: the environment, which says where volumes are mounted.
     """
 
     allowed: tuple[str, ...] | None = None
+    digests: tuple[str, ...] = ()
     base: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str], *, base: Path | None = None) -> Self:
         """Return what the environment says."""
-        text = variables.get(PLUGINS_ALLOWED)
-        allowed = None if text is None else tuple(prefix for prefix in _SEPARATORS.split(text) if prefix)
-        return cls(allowed=allowed, base=base, variables=variables)
+        allowed = AllowedPlugins.from_text(variables.get(PLUGINS_ALLOWED))
+        if allowed is None:
+            return cls(base=base, variables=variables)
+        return cls(allowed=allowed.places, digests=allowed.digests, base=base, variables=variables)
 
 
 def fetch_plugins(request: BuildRequest, folder: Path, reporter: Reporter, places: PluginPlaces) -> tuple[Path, ...]:
@@ -69,8 +71,8 @@ def fetch_plugins(request: BuildRequest, folder: Path, reporter: Reporter, place
     if not plugins:
         return ()
     for number, plugin in enumerate(plugins):
-        if not is_allowed(plugin.uri, places.allowed, places.base):
-            raise _not_allowed(number, plugin, places.allowed or ())
+        if plugin.sha256 not in places.digests and not is_allowed(plugin.uri, places.allowed, places.base):
+            raise _not_allowed(number, plugin, places)
     folder.mkdir(parents=True, exist_ok=True)
     reporter.begin("plugins", f"{len(plugins)}")
     paths = tuple(_fetch(number, plugin, folder, reporter, places) for number, plugin in enumerate(plugins))
@@ -118,13 +120,17 @@ def _check_key(request: BuildRequest) -> None:
     )
 
 
-def _not_allowed(number: int, plugin: PluginLibrary, allowed: Sequence[str]) -> SpecError:
-    places = ", ".join(allowed) or "nowhere"
+def _not_allowed(number: int, plugin: PluginLibrary, places: PluginPlaces) -> SpecError:
+    why = f"libraries may come from {', '.join(places.allowed or ()) or 'nowhere'} ({PLUGINS_ALLOWED})"
+    remedy = "put the library there, or ask whoever runs the builders to allow its place"
+    if not places.allowed:
+        why = f"its digest {plugin.sha256[:12]} is not among those that are ({PLUGINS_ALLOWED})"
+        remedy = "ask whoever runs the builders to allow its digest"
     return SpecError(
         "the plugin library is not allowed here",
         where=f"build.plugins[{number}]: {redact(plugin.uri)}",
-        why=f"libraries may come from {places} ({PLUGINS_ALLOWED})",
-        remedy="put the library there, or ask whoever runs the builders to allow its place",
+        why=why,
+        remedy=remedy,
         reason="PluginNotAllowed",
     )
 

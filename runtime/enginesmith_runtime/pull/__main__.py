@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from enginesmith_contract import environment
+from enginesmith_contract.allowed_plugins import AllowedPlugins
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.exit_codes import ExitCode
@@ -78,7 +79,8 @@ def _pull(request: PullRequest, place: Place, report: ServingReport, variables: 
     engine = choose_engine(request, place)
     into = Path(request.into)
     with open_reporter(variables.get(environment.LOG_FORMAT, "auto"), sys.stderr) as reporter:
-        manifest = copy_engine(open_store(request.store), engine, into, reporter)
+        allowed = AllowedPlugins.from_text(variables.get(environment.PLUGINS_ALLOWED))
+        manifest = copy_engine(open_store(request.store), engine, into, reporter, allowed)
     document = request.serve_request(engine.engine_key).to_json()
     with (
         translated(into, f"writing {SERVE_REQUEST_FILE}", needed_bytes=len(document)),

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from enginesmith_contract.allowed_plugins import AllowedPlugins
+from enginesmith_contract.environment import PLUGINS_ALLOWED
 from enginesmith_contract.errors import EngineRefusedError, StoreError
 from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest
@@ -16,7 +18,9 @@ from enginesmith_runtime.store.interface import Store
 __all__ = ["copy_engine"]
 
 
-def copy_engine(store: Store, engine: PullableEngine, into: Path, reporter: Reporter) -> Manifest:
+def copy_engine(
+    store: Store, engine: PullableEngine, into: Path, reporter: Reporter, allowed: AllowedPlugins | None = None
+) -> Manifest:
     """Copy one engine; what is there already is checked and replaced.
 
     Args:
@@ -24,11 +28,12 @@ def copy_engine(store: Store, engine: PullableEngine, into: Path, reporter: Repo
         engine: to copy.
         into: folder that becomes a file store.
         reporter: gets the stage "fetch".
+        allowed: plugin libraries that its server may load; None: any.
 
     Raises:
         enginesmith_contract.errors.StoreError: the store lacks it, does not answer, or the disk is full.
         enginesmith_contract.errors.EngineRefusedError: what the store has is not what was built: `Tampered`,
-            `DigestDiffers`, `KeyMismatch`, `ManifestUnreadable`.
+            `DigestDiffers`, `KeyMismatch`, `ManifestUnreadable`; or its server may not load it: `PluginNotAllowed`.
     """
     reporter.begin("fetch", engine.engine_key[:12])
     pointer = engine_pointer(engine.engine_key)
@@ -42,6 +47,7 @@ def copy_engine(store: Store, engine: PullableEngine, into: Path, reporter: Repo
             retry=True,
         )
     manifest = _checked(document, engine, f"{store.uri}, {pointer}")
+    _refuse_forbidden(manifest, allowed)
     references = tuple(reference.file for reference in manifest.references)
     files = (*manifest.files, *manifest.plugins, *references)
     _copy_blobs(store, files, into)
@@ -66,6 +72,20 @@ def _copy_blobs(store: Store, files: tuple[StoredFile, ...], into: Path) -> None
             remedy=error.remedy,
             reason="Tampered",
         ) from error
+
+
+def _refuse_forbidden(manifest: Manifest, allowed: AllowedPlugins | None) -> None:
+    forbidden = () if allowed is None else allowed.forbidden(manifest.key_inputs.plugins)
+    if not forbidden:
+        return
+    named = ", ".join(digest[:12] for digest in forbidden)
+    raise EngineRefusedError(
+        "the engine has a plugin library that is not allowed here",
+        where=f"engine {manifest.engine_key[:12]}",
+        why=f"{named} is not among the digests that are ({PLUGINS_ALLOWED})",
+        remedy="ask whoever runs the servers to allow the digest",
+        reason="PluginNotAllowed",
+    )
 
 
 def _checked(document: bytes, engine: PullableEngine, where: str) -> Manifest:
