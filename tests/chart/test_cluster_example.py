@@ -28,7 +28,8 @@ def test_the_engine_has_two_gpu_products_an_absent_one_and_a_standby() -> None:
 
 @pytest.mark.slow
 def test_the_values_name_the_images_that_the_cluster_loaded(tmp_path: Path) -> None:
-    images = {name: f"registry.example/{name}@{DIGEST}" for name in ("enginesmith/operator", "enginesmith/runtime")}
+    names = ("enginesmith/operator", "enginesmith/runtime", "enginesmith/runtime-tensorrt-rtx")
+    images = {name: f"registry.example/{name}@{DIGEST}" for name in names}
     (tmp_path / "images.json").write_text(json.dumps(images), encoding="utf-8")
     environment = os.environ | {"ENGINESMITH_IMAGES": str(tmp_path / "images.json")}
     run = subprocess.run(
@@ -39,7 +40,11 @@ def test_the_values_name_the_images_that_the_cluster_loaded(tmp_path: Path) -> N
     entries = {name: json.dumps(entry) for name, entry in values["toolchains"].items()}
     catalog = read_catalog(entries)
     assert catalog.problems == ()
-    assert [entry.backend for entry in catalog.entries.values()] == [Backend.ONNXRUNTIME]
+    found = {entry.backend: entry.image for entry in catalog.entries.values()}
+    assert found == {
+        Backend.ONNXRUNTIME: images["enginesmith/runtime"],
+        Backend.TENSORRT_RTX: images["enginesmith/runtime-tensorrt-rtx"],
+    }
     (tmp_path / "values.json").write_text(run.stdout, encoding="utf-8")
     helm = subprocess.run([ROOT / "hack/tool", "helm"], check=True, capture_output=True, text=True).stdout.strip()
     chart = str(ROOT / "charts" / "enginesmith")
