@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import yaml
 
 __all__ = ["Cluster"]
+
+_UPLOAD = Path(__file__).resolve().parents[2] / "examples" / "cluster" / "upload.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,3 +63,8 @@ class Cluster:
         """Return an object, or a list of them."""
         found: dict[str, Any] = json.loads(self.kubectl("get", *arguments, "-o=json"))
         return found
+
+    def upload(self, file: Path, uri: str) -> None:
+        """Put a file into a bucket of the S3 server; `uri` is `s3://bucket/path`."""
+        done = self.run(sys.executable, _UPLOAD, file, uri, variables=self.s3)
+        assert done.returncode == 0, done.stderr

@@ -1,6 +1,5 @@
 """A real cluster for the tests of this folder: brought up where none runs, and left up."""
 
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,10 +49,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 def classifier(cluster: Cluster, ocr_models: Path) -> dict[str, Any]:
     """The text direction classifier in a bucket of the S3 server, as `spec.model` names it."""
     uri = "s3://models/ocr/cls.onnx"
-    upload = cluster.run(
-        *(sys.executable, ROOT / "examples/cluster/upload.py", ocr_models / "cls.onnx", uri), variables=cluster.s3
-    )
-    assert upload.returncode == 0, upload.stderr
+    cluster.upload(ocr_models / "cls.onnx", uri)
     options = {"endpoint": cluster.s3["AWS_ENDPOINT_URL"], "region": "us-east-1"}
     return {"uri": uri, "options": options, "secretRef": {"name": "s3"}}
 
