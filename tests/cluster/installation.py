@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +30,7 @@ __all__ = [
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "enginesmith-system"
 
+_CHART = ROOT / "charts/enginesmith"
 _OPERATOR = "deployment/enginesmith-operator"
 _OPERATOR_PODS = "app.kubernetes.io/component=operator"
 
@@ -68,27 +69,38 @@ def hardware_to_oneself(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
-def installed_operator(cluster: Cluster, images: dict[str, str], *, alone: bool = False) -> Iterator[None]:
+def installed_operator(
+    cluster: Cluster, images: dict[str, str], *, alone: bool = False, settings: Mapping[str, object] | None = None
+) -> Iterator[None]:
     """Have the operator of this checkout, installed by its Helm chart; whoever runs one of its own waits meanwhile.
 
     Args:
         cluster: to install it in.
         images: of `load_images`.
         alone: whether others who use the installed operator wait too.
+        settings: values of the chart that take the place of the development cluster's; the next one who has none gets
+            the usual ones back. They are no others' business, so that it is had alone.
     """
-    with _operator_lock(cluster).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _install(cluster, images)
-        if not alone:
-            fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
+    values = _values(cluster) | (settings or {})
+    if alone or settings:
+        with _operator_lock(cluster, fcntl.LOCK_EX):
+            _install(cluster, images, values)
+            yield
+        return
+    while True:
+        with _operator_lock(cluster, fcntl.LOCK_SH):
+            if _is_installed(cluster, images, values):
+                yield
+                return
+        # A lock that was shared is not made an exclusive one in one step: somebody else may have installed meanwhile.
+        with _operator_lock(cluster, fcntl.LOCK_EX):
+            _install(cluster, images, values)
 
 
 @contextmanager
 def no_installed_operator(cluster: Cluster) -> Iterator[None]:
     """Have the installed operator stand still; it runs again afterwards."""
-    with _operator_lock(cluster).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _operator_lock(cluster, fcntl.LOCK_EX):
         installed = cluster.run("kubectl", "-n", SYSTEM, "get", _OPERATOR).returncode == 0
         if installed:
             scale_operator(cluster, 0)
@@ -108,31 +120,54 @@ def scale_operator(cluster: Cluster, replicas: int) -> None:
         cluster.kubectl("-n", SYSTEM, "wait", "pod", f"--selector={_OPERATOR_PODS}", "--for=delete", "--timeout=60s")
 
 
-def _operator_lock(cluster: Cluster) -> Path:
-    return Path(cluster.environment["KUBECONFIG"]).with_name("operator.lock")
+@contextmanager
+def _operator_lock(cluster: Cluster, kind: int) -> Iterator[None]:
+    path = Path(cluster.environment["KUBECONFIG"]).with_name("operator.lock")
+    with path.open("w") as lock:
+        # Who waits for the operator alone keeps newcomers back: they would else share it among themselves for ever.
+        with path.with_name("operator-turn.lock").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            fcntl.flock(lock, kind)
+        yield
 
 
-def _install(cluster: Cluster, images: dict[str, str]) -> None:
-    """Install or upgrade the chart where the images or the chart differ from what was installed last."""
-    values = cluster.run(sys.executable, ROOT / "examples/cluster/values.py")
-    assert values.returncode == 0, values.stderr
-    chart = ROOT / "charts/enginesmith"
-    content = sha256(json.dumps([images, values.stdout]).encode())
-    for path in sorted(chart.rglob("*")):
+def _values(cluster: Cluster) -> dict[str, object]:
+    printed = cluster.run(sys.executable, ROOT / "examples/cluster/values.py")
+    assert printed.returncode == 0, printed.stderr
+    values: dict[str, object] = json.loads(printed.stdout)
+    return values
+
+
+def _content(images: dict[str, str], values: Mapping[str, object]) -> str:
+    content = sha256(json.dumps([images, values]).encode())
+    for path in sorted(_CHART.rglob("*")):
         content.update(path.read_bytes() if path.is_file() else b"")
-    stamp = Path(cluster.environment["KUBECONFIG"]).with_name("installed.sha256")
+    return content.hexdigest()
+
+
+def _stamp(cluster: Cluster) -> Path:
+    return Path(cluster.environment["KUBECONFIG"]).with_name("installed.sha256")
+
+
+def _is_installed(cluster: Cluster, images: dict[str, str], values: Mapping[str, object]) -> bool:
+    stamp = _stamp(cluster)
     running = cluster.run("kubectl", "-n", SYSTEM, "get", _OPERATOR, "-o=jsonpath={.status.readyReplicas}").stdout
-    if running == "2" and stamp.exists() and stamp.read_text() == content.hexdigest():
+    return running == "2" and stamp.exists() and stamp.read_text() == _content(images, values)
+
+
+def _install(cluster: Cluster, images: dict[str, str], values: Mapping[str, object]) -> None:
+    """Install or upgrade the chart where images, values or chart differ from what was installed last."""
+    if _is_installed(cluster, images, values):
         return
     helm = subprocess.check_output([ROOT / "hack/tool", "helm"], text=True).strip()
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(chart / "crds"))
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(_CHART / "crds"))
     installed = cluster.run(
-        *(helm, "upgrade", "--install", "enginesmith", chart, "--namespace", SYSTEM, "--create-namespace"),
+        *(helm, "upgrade", "--install", "enginesmith", _CHART, "--namespace", SYSTEM, "--create-namespace"),
         *("--skip-crds", "--values", "-", "--wait", "--timeout", "120s"),
-        stdin=values.stdout,
+        stdin=json.dumps(values),
     )
     assert installed.returncode == 0, installed.stdout + installed.stderr
-    stamp.write_text(content.hexdigest())
+    _stamp(cluster).write_text(_content(images, values))
 
 
 def _wait_for_free_gpus(cluster: Cluster) -> None:
