@@ -80,6 +80,36 @@ def test_what_no_reconcile_reads_is_not_kept() -> None:
     assert metadata["annotations"] == {"kept": "yes"}
 
 
+def test_the_template_of_a_job_is_not_kept_and_that_of_a_deployment_is() -> None:
+    cache = _cache()
+    spec = {"suspend": True, "template": {"spec": {}}}
+    job, deployment = (cache.put(_object("a", 1, kind=kind) | {"spec": spec}) for kind in ("Job", "Deployment"))
+    assert job is not None
+    assert deployment is not None
+    assert job.document()["spec"] == {"suspend": True}
+    assert deployment.document()["spec"] == spec
+
+
+def test_labels_stay_beside_an_object_where_somebody_looks_for_them_and_all_stay_in_it() -> None:
+    cache = _cache()
+    document = _object("a", 1, label="ocr")
+    document["metadata"]["labels"] |= {"enginesmith.io/target": "gpu", "team": "vision"}
+    stored = cache.put(document)
+    assert stored is not None
+    assert stored.labels == {_LABEL: "ocr", "enginesmith.io/target": "gpu"}
+    assert stored.document()["metadata"]["labels"] == document["metadata"]["labels"]
+
+
+def test_an_object_that_names_an_owner_twice_is_found_once_and_goes() -> None:
+    cache = _cache()
+    document = _object("a", 1, owner="o")
+    document["metadata"]["ownerReferences"] *= 2
+    cache.put(document)
+    assert [one.address.name for one in cache.owned_by("o")] == ["a"]
+    assert cache.remove(Address("Job", "default", "a"), "uid-a") is not None
+    assert cache.owned_by("o") == ()
+
+
 def test_a_listing_finds_ghosts_and_judges_nothing_that_came_after_it_began() -> None:
     cache = _cache()
     cache.put(_object("gone", 1))

@@ -1,21 +1,24 @@
 """The store of seen objects: what the watches and listings brought, packed, with the ways to find it.
 
 Thousands of objects are kept, so each is stored as compressed JSON without what no reconcile reads, and unpacked for
-the pass that looks at it. An object that comes out of a write of ours is put in at once; an older one that a slow watch
-brings later does not replace it.
+the pass that looks at it. What stays beside it is what finds it, and a string that many have (a namespace, an engine's
+name, an owner's uid) is there once. An object that comes out of a write of ours is put in at once; an older one that a
+slow watch brings later does not replace it.
 
 The watches never tell of an object that was deleted while they were cut off, so `drop_ghosts` compares with a listing.
 """
 
 import json
+import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
-from enginesmith_operator.cluster.resources import POD
+from enginesmith_operator.cluster.resources import JOB, POD
 from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.objects.labels import TARGET
 
 __all__ = ["Address", "ObjectCache", "Owner", "StoredObject"]
 
@@ -24,6 +27,8 @@ _K = TypeVar("_K", bound=Hashable)
 _COMPRESSION: Final = 1
 _NOISE: Final = ("kubectl.kubernetes.io/last-applied-configuration",)
 _POD_SPEC: Final = ("nodeName",)
+# A Job never changes, so nobody compares its template with another.
+_JOB_SPEC: Final = ("suspend",)
 _POD_STATUS: Final = (
     "phase",
     "reason",
@@ -59,6 +64,7 @@ class StoredObject:
 
     Attributes:
         version: resourceVersion.
+        labels: those by which objects are found, and the target; the document has all of them.
         mark: number of the change that brought it, growing over the whole cache.
     """
 
@@ -86,9 +92,11 @@ class ObjectCache:
 
     def __init__(self, *, indexed_labels: tuple[str, ...]) -> None:
         self._labels = indexed_labels
-        self._objects: dict[str, dict[tuple[str, str], StoredObject]] = defaultdict(dict)
-        self._by_owner: dict[str, set[Address]] = defaultdict(set)
-        self._by_label: dict[tuple[str, str, str], set[Address]] = defaultdict(set)
+        self._kept_labels = frozenset(indexed_labels) | {TARGET}
+        self._objects: dict[str, dict[Address, StoredObject]] = defaultdict(dict)
+        # Tuples: mostly of one, and a set of one takes five times as much.
+        self._by_owner: dict[str, tuple[Address, ...]] = {}
+        self._by_label: dict[tuple[str, str, str], tuple[Address, ...]] = {}
         self._mark = 0
 
     @property
@@ -99,7 +107,8 @@ class ObjectCache:
     def put(self, document: Json) -> StoredObject | None:
         """Store an object; return it, or None where the cache has it or a newer one already."""
         metadata = document["metadata"]
-        address = Address(document["kind"], metadata.get("namespace") or "", metadata["name"])
+        kind, namespace = sys.intern(document["kind"]), sys.intern(metadata.get("namespace") or "")
+        address = Address(kind, namespace, sys.intern(metadata["name"]))
         known = self.find(address)
         if known is not None and known.uid == metadata["uid"] and not _is_newer(metadata["resourceVersion"], known):
             return None
@@ -108,18 +117,22 @@ class ObjectCache:
         self._mark += 1
         found = StoredObject(
             address=address,
-            uid=metadata["uid"],
+            uid=sys.intern(metadata["uid"]),
             version=metadata["resourceVersion"],
-            labels=metadata.get("labels") or {},
+            labels={
+                sys.intern(label): sys.intern(value)
+                for label, value in (metadata.get("labels") or {}).items()
+                if label in self._kept_labels
+            },
             owners=_owners(metadata),
             mark=self._mark,
             packed=zlib.compress(json.dumps(_slim(document), separators=(",", ":")).encode(), _COMPRESSION),
         )
-        self._objects[address.kind][address.namespace, address.name] = found
+        self._objects[address.kind][address] = found
         for owner in found.owners:
-            self._by_owner[owner.uid].add(address)
+            _add(self._by_owner, owner.uid, address)
         for place in self._label_places(found):
-            self._by_label[place].add(address)
+            _add(self._by_label, place, address)
         return found
 
     def remove(self, address: Address, uid: str) -> StoredObject | None:
@@ -129,12 +142,12 @@ class ObjectCache:
             return None
         self._mark += 1
         self._unlink(known)
-        del self._objects[address.kind][address.namespace, address.name]
+        del self._objects[address.kind][address]
         return known
 
     def find(self, address: Address) -> StoredObject | None:
         """Return the object at `address`."""
-        return self._objects[address.kind].get((address.namespace, address.name))
+        return self._objects[address.kind].get(address)
 
     def of_kind(self, kind: str) -> Iterable[StoredObject]:
         """Return all objects of a kind."""
@@ -170,7 +183,7 @@ class ObjectCache:
         return ghosts
 
     def _sorted(self, addresses: Iterable[Address]) -> tuple[StoredObject, ...]:
-        return tuple(self._objects[one.kind][one.namespace, one.name] for one in sorted(addresses))
+        return tuple(self._objects[one.kind][one] for one in sorted(addresses))
 
     def _unlink(self, known: StoredObject) -> None:
         for owner in known.owners:
@@ -192,7 +205,7 @@ def _is_newer(version: str, known: StoredObject) -> bool:
 
 def _owners(metadata: Json) -> tuple[Owner, ...]:
     return tuple(
-        Owner(one["kind"], one["name"], one["uid"], bool(one.get("controller")))
+        Owner(sys.intern(one["kind"]), sys.intern(one["name"]), sys.intern(one["uid"]), bool(one.get("controller")))
         for one in metadata.get("ownerReferences") or ()
     )
 
@@ -206,6 +219,8 @@ def _slim(document: Json) -> Json:
     if document["kind"] == POD.kind:
         found["spec"] = _chosen(document.get("spec") or {}, _POD_SPEC)
         found["status"] = _chosen(document.get("status") or {}, _POD_STATUS)
+    if document["kind"] == JOB.kind:
+        found["spec"] = _chosen(document.get("spec") or {}, _JOB_SPEC)
     return found
 
 
@@ -213,8 +228,15 @@ def _chosen(part: Json, keys: tuple[str, ...]) -> Json:
     return {key: part[key] for key in keys if key in part}
 
 
-def _discard(index: dict[_K, set[Address]], key: _K, address: Address) -> None:
-    addresses = index[key]
-    addresses.discard(address)
-    if not addresses:
-        del index[key]
+def _add(index: dict[_K, tuple[Address, ...]], key: _K, address: Address) -> None:
+    known = index.get(key, ())
+    if address not in known:
+        index[key] = (*known, address)
+
+
+def _discard(index: dict[_K, tuple[Address, ...]], key: _K, address: Address) -> None:
+    rest = tuple(one for one in index.get(key, ()) if one != address)
+    if rest:
+        index[key] = rest
+    else:
+        index.pop(key, None)
