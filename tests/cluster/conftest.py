@@ -1,13 +1,12 @@
 """A real cluster for the tests of this folder: brought up where none runs, and left up."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cluster.access import Cluster
-from tests.cluster.engines import Tenant, s3_secret
+from tests.cluster.engines import Tenant, new_namespace, new_tenant, upload_classifier
 from tests.cluster.installation import (
     ROOT,
     SYSTEM,
@@ -39,27 +38,21 @@ def images(cluster: Cluster) -> dict[str, str]:
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """A namespace of the test's own."""
-    name = f"test-{uuid.uuid4().hex[:10]}"
-    cluster.kubectl("create", "namespace", name)
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    with new_namespace(cluster) as name:
+        yield name
 
 
 @pytest.fixture(scope="session")
 def classifier(cluster: Cluster, ocr_models: Path) -> dict[str, Any]:
     """The text direction classifier in a bucket of the S3 server, as `spec.model` names it."""
-    uri = "s3://models/ocr/cls.onnx"
-    cluster.upload(ocr_models / "cls.onnx", uri)
-    options = {"endpoint": cluster.s3["AWS_ENDPOINT_URL"], "region": "us-east-1"}
-    return {"uri": uri, "options": options, "secretRef": {"name": "s3"}}
+    return upload_classifier(cluster, ocr_models)
 
 
 @pytest.fixture
 def tenant(cluster: Cluster, namespace: str, classifier: dict[str, Any]) -> Iterator[Tenant]:
     """A namespace of the test's own with an account for the S3 server; its engines are gone afterwards."""
-    cluster.apply(s3_secret(cluster, namespace))
-    yield Tenant(cluster=cluster, namespace=namespace, model=classifier)
-    cluster.kubectl("-n", namespace, "delete", "inferenceengines", "--all", "--cascade=foreground", "--timeout=90s")
+    with new_tenant(cluster, namespace, classifier) as made:
+        yield made
 
 
 @pytest.fixture

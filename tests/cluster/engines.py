@@ -1,15 +1,19 @@
 """A namespace that serves engines: documents to apply, and what their statuses say."""
 
 import json
+import subprocess
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cluster.access import Cluster
 
-__all__ = ["LINES", "Document", "Tenant", "s3_secret"]
+__all__ = ["LINES", "Document", "Tenant", "new_namespace", "new_tenant", "s3_secret", "upload_classifier"]
 
 Document = dict[str, Any]
 
@@ -19,6 +23,7 @@ LINES = [
 """The profile of the text direction classifier."""
 
 _POLL_SECONDS = 0.2
+_FETCH_MODELS = Path(__file__).resolve().parents[2] / "hack/fetch-models"
 
 
 def s3_secret(cluster: Cluster, namespace: str) -> Document:
@@ -30,6 +35,44 @@ def s3_secret(cluster: Cluster, namespace: str) -> Document:
         "metadata": {"name": "s3", "namespace": namespace},
         "stringData": account,
     }
+
+
+def upload_classifier(cluster: Cluster, models: Path) -> Document:
+    """Put the text direction classifier into a bucket of the S3 server; return it as `spec.model`."""
+    uri = "s3://models/ocr/cls.onnx"
+    cluster.upload(models / "cls.onnx", uri)
+    options = {"endpoint": cluster.s3["AWS_ENDPOINT_URL"], "region": "us-east-1"}
+    return {"uri": uri, "options": options, "secretRef": {"name": "s3"}}
+
+
+@contextmanager
+def new_namespace(cluster: Cluster) -> Iterator[str]:
+    """Have a namespace that nobody else has."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    cluster.kubectl("create", "namespace", name)
+    try:
+        yield name
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@contextmanager
+def new_tenant(cluster: Cluster, namespace: str, model: Document | None = None) -> Iterator["Tenant"]:
+    """Let a namespace reach the S3 server; its engines are gone afterwards.
+
+    Args:
+        cluster: that has the namespace.
+        namespace: to be used.
+        model: what `upload_classifier` returned; None: uploads it.
+    """
+    if model is None:
+        folder = subprocess.check_output([_FETCH_MODELS], text=True).strip()
+        model = upload_classifier(cluster, Path(folder))
+    cluster.apply(s3_secret(cluster, namespace))
+    try:
+        yield Tenant(cluster=cluster, namespace=namespace, model=model)
+    finally:
+        cluster.kubectl("-n", namespace, "delete", "inferenceengines", "--all", "--cascade=foreground", "--timeout=90s")
 
 
 @dataclass(frozen=True, kw_only=True)
