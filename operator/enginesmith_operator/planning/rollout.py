@@ -18,11 +18,13 @@ from enginesmith_operator.planning.rollout_state import (
     EngineState,
     RolloutDecision,
     RolloutState,
+    RunningPods,
     ServableEngine,
     Strategy,
 )
 from enginesmith_operator.planning.rollout_trials import Trials, judge_trials
 from enginesmith_operator.planning.rollout_words import (
+    CLEARS_AWAY,
     GOES_IDLE,
     MAKES_ROOM,
     REPLACES,
@@ -52,7 +54,7 @@ def decide_rollout(state: RolloutState, now: datetime) -> RolloutDecision:
     served = _served(state, trials)
     run = _choose(state, trials, served, now)
     running = state.running
-    if not run:
+    if not run or _is_refused(running, run, trials):
         replicas = _replicas_without_engines(state, trials)
         words = nothing_runs(state, trials, full=_build_is_full(state, now))
         return _decision(state, trials, served, words, now, run=running.engines if running else (), replicas=replicas)
@@ -69,8 +71,8 @@ def _roll(state: RolloutState, trials: Trials, served: Engines, run: Engines, no
     """Bring pods to `run`, in the way that the free GPUs allow."""
     running, replicas = state.running, state.replicas
     if running is None or not _same(running.engines, run):
-        back = bool(trials.out) and bool(served) and _same(run, served)
-        words = rolled_back(trials) if back else rolls("NewEngine", list_engines(run))
+        back = bool(trials.next_out(run)) and bool(served) and _same(run, served)
+        words = rolled_back(trials, run) if back else rolls("NewEngine", list_engines(run))
         return _decision(state, trials, served, words, now, run=run, replicas=replicas)
     total = running.replicas if replicas is None else replicas
     if total == 0:
@@ -80,10 +82,14 @@ def _roll(state: RolloutState, trials: Trials, served: Engines, run: Engines, no
         return _decision(state, trials, run, words, now, run=run, replicas=replicas)
     is_full = _is_full(running.unschedulable_since, now)
     has_old = running.ready > running.updated_ready
-    strategy = running.strategy if has_old else Strategy.SURGE
-    if is_full and has_old and state.when_full is WhenFull.REPLACE:
-        strategy, words = Strategy.REPLACE, REPLACES
-    elif served and _same(run, served) and running.ready:
+    may_replace = state.when_full is WhenFull.REPLACE
+    strategy = running.strategy if has_old and may_replace else Strategy.SURGE
+    if is_full and running.idle_old:
+        # It serves nobody and holds a GPU: to wait for it would be to wait for ever.
+        strategy, words = Strategy.REPLACE, CLEARS_AWAY
+    elif is_full and may_replace and not running.is_settled:
+        strategy, words = Strategy.REPLACE if has_old else Strategy.SURGE, REPLACES
+    elif served and _same(run, served) and running.ready and not (has_old or running.idle_old):
         words = serves_fewer(running, total, is_full=is_full)
     elif is_full:
         words = waits_for_gpu(running)
@@ -137,6 +143,11 @@ def _as_it_runs(state: RolloutState, chosen: Engines, now: datetime) -> Engines:
     if running is None or not _same(running.engines, chosen) or _is_full(running.unschedulable_since, now):
         return chosen
     return running.engines
+
+
+def _is_refused(running: RunningPods | None, run: Engines, trials: Trials) -> bool:
+    """Whether the engines that served are refused now, where nothing is left to go back to and nobody serves."""
+    return running is not None and not running.ready and all(one.key in trials.keys_out for one in run)
 
 
 def _makes_room(state: RolloutState, served: Engines, now: datetime) -> bool:

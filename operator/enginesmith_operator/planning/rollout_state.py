@@ -162,6 +162,7 @@ class RunningPods(Record):
         replicas: that its specification asks for.
         updated_ready: pods of the newest template that are Ready.
         ready: pods of any template that are Ready.
+        idle_old: pods of an older template that serve nobody, and have not been told to end.
         is_settled: no pod of an older template is left, and the controller has seen the newest.
         unschedulable_since: when a pod of the newest template was first found to fit no node; None: all have one.
         troubles: of pods of the newest template.
@@ -172,6 +173,7 @@ class RunningPods(Record):
     strategy: Strategy = Strategy.SURGE
     updated_ready: int = 0
     ready: int = 0
+    idle_old: int = 0
     is_settled: bool = False
     unschedulable_since: datetime | None = None
     troubles: tuple[PodTrouble, ...] = ()

@@ -10,6 +10,7 @@ from enginesmith_operator.planning.rollout_state import (
     PodTrouble,
     RolloutState,
     RunningPods,
+    ServableEngine,
     Trouble,
     WantedEngine,
 )
@@ -26,7 +27,7 @@ class Trials(NamedTuple):
     Attributes:
         rejected: engines that are wrong by themselves; remembered while their key is wanted.
         excluded: nodes that refused; remembered until what is known of them changes.
-        out: wanted engines that are not tried now, with the first reason: rejected, or no node left.
+        out: wanted engines, then served ones, that are not tried now, with the first reason: rejected, or no node left.
     """
 
     rejected: tuple[RejectedEngine, ...]
@@ -38,13 +39,18 @@ class Trials(NamedTuple):
         """Return the keys that are not tried now."""
         return frozenset(one.key for one in self.out)
 
+    def next_out(self, run: tuple[ServableEngine, ...]) -> tuple[RejectedEngine, ...]:
+        """Return those among them that would take the place of `run`."""
+        keys = {one.key for one in run}
+        return tuple(one for one in self.out if one.key not in keys)
+
 
 def judge_trials(state: RolloutState) -> Trials:
     """Sort the pods' troubles into engines that are wrong and nodes that are; forget what no longer holds."""
     wanted = {one.servable.key for one in state.wanted}
     served = {one.key for one in state.served}
     excluded = {(one.name, one.key or ""): one for one in state.excluded if _still_holds(one, state)}
-    rejected = {one.key: one for one in state.rejected if one.key in wanted}
+    rejected = {one.key: one for one in state.rejected if one.key in wanted | served}
     running = state.running
     for pod in running.troubles if running is not None else ():
         if pod.trouble is Trouble.REFUSED_NODE:
@@ -58,7 +64,8 @@ def judge_trials(state: RolloutState) -> Trials:
                 rejected.setdefault(key, found)
     ordered = tuple(excluded[key] for key in sorted(excluded, key=lambda key: (natural_order(key[0]), key[1])))
     kept = tuple(rejected.values())
-    return Trials(kept, ordered, tuple(_out(state.wanted, kept, ordered)))
+    lapsed = (one for one in kept if one.key in served - wanted)
+    return Trials(kept, ordered, (*_out(state.wanted, kept, ordered), *lapsed))
 
 
 def _still_holds(one: ExcludedNode, state: RolloutState) -> bool:

@@ -8,6 +8,7 @@ from enginesmith_operator.planning.rollout_state import EngineState, RolloutStat
 from enginesmith_operator.planning.rollout_trials import Trials
 
 __all__ = [
+    "CLEARS_AWAY",
     "GOES_IDLE",
     "MAKES_ROOM",
     "REPLACES",
@@ -52,6 +53,9 @@ REPLACES: Final = Words(
     "Replacing",
     "no GPU is free: one serving replica at a time makes room (rollout.whenFull: replace)",
 )
+CLEARS_AWAY: Final = Words(
+    TargetPhase.ROLLING_OUT, "Replacing", "no GPU is free: a replica that serves nobody makes room for a new one"
+)
 _GOES_ON: Final = "the engine that served goes on"
 
 
@@ -65,9 +69,9 @@ def rolls(reason: str, message: str) -> Words:
     return Words(TargetPhase.ROLLING_OUT, reason, message)
 
 
-def rolled_back(trials: Trials) -> Words:
-    """Say what was rejected, and that the engine before it serves."""
-    first = trials.out[0]
+def rolled_back(trials: Trials, run: Engines) -> Words:
+    """Say what was rejected, and that `run` serves, as before it."""
+    first = trials.next_out(run)[0]
     message = f"{_GOES_ON}, since {first.key[:NAME_KEY_LENGTH]} was rejected on {first.node}: {first.message}"
     return Words(TargetPhase.SERVING, "RolledBack", message)
 
@@ -93,8 +97,8 @@ def serves_well(state: RolloutState, trials: Trials, run: Engines, *, full: bool
     keys = {one.key for one in run}
     outdated = [one for one in state.wanted if one.servable.key not in keys]
     failed = [one for one in outdated if one.state is EngineState.FAILED]
-    if trials.out and outdated:
-        return rolled_back(trials)
+    if trials.next_out(run):
+        return rolled_back(trials, run)
     if state.refusal:
         return Words(TargetPhase.SERVING, "NoPlan", f"{_GOES_ON}; {state.refusal}")
     if failed:
@@ -104,11 +108,11 @@ def serves_well(state: RolloutState, trials: Trials, run: Engines, *, full: bool
         return Words(TargetPhase.WAITING_FOR_GPU, "NoFreeGPU", message)
     if any(one.state is not EngineState.STORED for one in outdated):
         return Words(TargetPhase.SERVING, "BuildingNext", f"{list_engines(run)}; the next one is on its way")
+    message = list_engines(run)
     if outdated:
         more = ", ".join(_device(one.servable) for one in outdated)
-        message = f"{list_engines(run)}; the engine for {more} is ready for when a pod needs the place"
-        return Words(TargetPhase.SERVING, "Serving", message)
-    return Words(TargetPhase.SERVING, "Serving", list_engines(run))
+        message += f"; the engine for {more} is ready for when a pod needs the place"
+    return Words(TargetPhase.SERVING, "Serving", message)
 
 
 def nothing_runs(state: RolloutState, trials: Trials, *, full: bool) -> Words:
