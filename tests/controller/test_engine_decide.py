@@ -254,6 +254,32 @@ def test_a_new_engine_is_built_before_anything_that_serves_is_touched() -> None:
     assert world.condition("Ready").status is ConditionStatus.TRUE
 
 
+def test_pods_of_another_template_are_replaced_though_their_engine_is_the_same() -> None:
+    world = EngineWorld(rollout={"whenFull": "replace"})
+    world.serve()
+    world.change_spec(podTemplate={"env": [{"name": "COLOUR", "value": "green"}]})
+    world.step()
+    under_way = world.target("l4")
+    world.start_pods()
+    world.settle()
+    assert (under_way.phase, under_way.ready_replicas) == (TargetPhase.ROLLING_OUT, 1)
+    assert world.target("l4").phase is TargetPhase.SERVING
+
+
+def test_an_engine_that_served_and_is_refused_now_ends_in_no_crash_loop() -> None:
+    world = EngineWorld()
+    world.serve()
+    world.start_pods(ready=False, exit_code=30, message=_REFUSAL)
+    world.step()
+    (deployment,) = world.of_kind("Deployment")
+    assert deployment["spec"]["replicas"] == 0
+    world.start_pods()
+    world.settle()
+    world.wait(3600)
+    assert world.look().applies == ()
+    assert world.target("l4").phase is TargetPhase.FAILED
+
+
 def test_a_build_that_nobody_wants_any_more_is_deleted() -> None:
     world = EngineWorld()
     world.step()
@@ -370,6 +396,29 @@ def test_a_toolchain_is_kept_when_the_catalog_gets_a_newer_one() -> None:
     assert "10.14.1.48" in world.condition("UpdateAvailable").message
 
 
+def test_a_toolchain_that_is_in_no_catalog_is_kept_for_what_runs_with_it_and_else_let_go() -> None:
+    world = EngineWorld()
+    world.serve()
+    image = f"registry.example/runtime@sha256:{'b2' * 32}"
+    world.catalog({"trt": {"backend": "tensorrt", "version": "10.14.1.48", "cuda": "12.9", "image": image}})
+    decision = world.look()
+    assert (decision.creates, decision.applies) == ((), ())
+    nonsense = {"name": "nonsense", "backend": "tensorrt", "version": "10.99", "cuda": "12.9", "image": "nonsense"}
+    world.engine["status"]["targets"][0]["toolchain"] = nonsense
+    toolchain = world.target("l4").toolchain
+    assert toolchain is not None
+    assert toolchain.version == "10.14.1.48"
+
+
+def test_pods_of_an_earlier_engine_of_the_same_name_count_for_nothing() -> None:
+    world = EngineWorld()
+    world.serve()
+    world.engine["metadata"] |= {"uid": "uid-anew", "creationTimestamp": "2026-11-23T12:00:01Z"}
+    world.engine.pop("status")
+    assert world.target("l4").ready_replicas == 0
+    assert world.condition("Serving").status is ConditionStatus.FALSE
+
+
 def test_a_standby_serves_only_while_no_target_before_it_does() -> None:
     world = EngineWorld(
         targets=[
@@ -472,6 +521,36 @@ def test_a_build_that_failed_for_good_stays_until_something_that_it_is_made_of_c
     assert [one.address.kind for one in world.step().deletes] == ["EngineBuild"]
     (build,) = world.step().creates
     assert build["spec"]["placement"]["resources"]["limits"] == {"memory": "64Gi"}
+
+
+def test_a_build_that_has_not_begun_is_made_anew_where_it_is_wanted_otherwise() -> None:
+    world = _building()
+    corrected = f"registry.example/runtime@sha256:{'b2' * 32}"
+    world.catalog({"trt": {"backend": "tensorrt", "version": "10.13.3.9", "cuda": "12.9", "image": corrected}})
+    assert [one.address.kind for one in world.step().deletes] == ["EngineBuild"]
+    (build,) = world.step().creates
+    assert build["spec"]["image"] == corrected
+    build = world.of_kind("EngineBuild")[0]
+    build["status"] = {"phase": "Building"}
+    world.put(build)
+    world.change_spec(build={"resources": {"limits": {"memory": "64Gi"}}})
+    assert world.step().deletes == ()
+
+
+def test_a_build_that_two_engines_want_otherwise_is_not_made_anew_by_each_in_turn_at_once() -> None:
+    world = _building()
+    (build,) = world.of_kind("EngineBuild")
+    build["metadata"]["ownerReferences"].append(
+        {"apiVersion": "enginesmith.io/v1alpha1", "kind": "InferenceEngine", "name": "copy", "uid": "uid-copy"}
+    )
+    world.put(build)
+    world.change_spec(build={"resources": {"limits": {"memory": "64Gi"}}})
+    assert world.step().deletes == ()
+    _fail_build(world, reason="OutOfMemory", retry=False)
+    decision = world.step()
+    assert (decision.deletes, decision.requeue_seconds) == ((), 60.0)
+    world.wait(61)
+    assert [one.address.kind for one in world.step().deletes] == ["EngineBuild"]
 
 
 def test_an_engine_that_a_pod_does_not_find_in_the_store_is_built_again_and_only_once() -> None:

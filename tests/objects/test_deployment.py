@@ -107,6 +107,18 @@ def test_another_release_s_template_stays_while_its_inputs_are_the_same(make_eng
     assert kept["spec"]["replicas"] == 2
 
 
+def test_pods_of_two_templates_differ_by_a_label_and_those_of_equal_ones_do_not(make_engine: MakeEngine) -> None:
+    engine = make_engine(targets=[L4])
+    pods = _pods(engine)
+
+    marks = [
+        deployment(engine, one, replicas=1)["spec"]["template"]["metadata"]["labels"][TEMPLATE]
+        for one in (pods, pods, pods.model_copy(update={"gpus": 2}))
+    ]
+
+    assert marks[0] == marks[1] != marks[2]
+
+
 def test_a_template_changed_by_hand_is_repaired(make_engine: MakeEngine) -> None:
     engine = make_engine(targets=[L4])
     made = deployment(engine, _pods(engine), replicas=2)

@@ -240,7 +240,7 @@ def _deployment(stored: StoredObject) -> KnownDeployment:
         notes=read_notes(document),
         replicas=int(replicas),
         ready_replicas=int(status.get("readyReplicas") or 0),
-        template_label=str((spec["template"]["metadata"].get("labels") or {}).get(ENGINE_KEY) or ""),
+        template_labels=spec["template"]["metadata"].get("labels") or {},
         is_observed=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
     )
 

@@ -18,7 +18,7 @@ from enginesmith_operator.controller.conditions import Observation, one_line
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
 from enginesmith_operator.controller.pod_facts import Ending, PodFacts
 from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTAINER
-from enginesmith_operator.objects.labels import ENGINE_KEY
+from enginesmith_operator.objects.labels import ENGINE_KEY, TEMPLATE
 from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import NodeFacts
 from enginesmith_operator.planning.plan import EnginePlan, TargetPlan, TargetState
@@ -138,7 +138,7 @@ def _state(
 
 
 def _running(live: KnownDeployment, pods: tuple[PodFacts, ...]) -> RunningPods:
-    newest = [pod for pod in pods if pod.labels.get(ENGINE_KEY) == live.template_label]
+    newest = [pod for pod in pods if _template(pod.labels) == _template(live.template_labels)]
     older = [pod for pod in pods if pod not in newest and not pod.is_finished]
     waiting = [pod.unschedulable_since for pod in newest if pod.unschedulable and pod.unschedulable_since]
     rolling = live.document["spec"].get("strategy", {}).get("rollingUpdate") or {}
@@ -148,10 +148,16 @@ def _running(live: KnownDeployment, pods: tuple[PodFacts, ...]) -> RunningPods:
         strategy=Strategy.REPLACE if rolling.get("maxSurge") == 0 else Strategy.SURGE,
         updated_ready=sum(pod.is_ready and not pod.is_terminating for pod in newest),
         ready=sum(pod.is_ready and not pod.is_terminating for pod in pods),
+        idle_old=sum(not pod.is_ready and not pod.is_terminating for pod in older),
         is_settled=live.is_observed and not older,
         unschedulable_since=datetime.fromisoformat(min(waiting)) if waiting else None,
         troubles=tuple(trouble for pod in newest if (trouble := _trouble(pod)) is not None),
     )
+
+
+def _template(labels: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return what tells pods of one template from another's; the key alone where another release made it."""
+    return labels.get(ENGINE_KEY), labels.get(TEMPLATE)
 
 
 def _trouble(pod: PodFacts) -> PodTrouble | None:

@@ -74,7 +74,7 @@ class KnownDeployment:
     Attributes:
         notes: what it remembers: the engines of its template, and those that served.
         replicas: that it asks for.
-        template_label: that tells pods of its template from older ones.
+        template_labels: of its pods' template.
         is_observed: whether its controller has seen the newest spec.
     """
 
@@ -84,7 +84,7 @@ class KnownDeployment:
     notes: ServingNotes
     replicas: int
     ready_replicas: int
-    template_label: str
+    template_labels: Mapping[str, str]
     is_observed: bool
 
 

@@ -88,20 +88,19 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
             to restart any either.
     """
     key = _key_label(pods.engine_keys)
-    template = {
-        "metadata": {"labels": object_labels(pods.engine, Component.SERVER, target=pods.target, key=key)},
-        "spec": _pod(pods, allowed_plugins),
-    }
+    labels = object_labels(pods.engine, Component.SERVER, target=pods.target, key=key)
+    spec = _pod(pods, allowed_plugins)
+    template_hash = _template_hash({"metadata": {"labels": labels | {TEMPLATE: ""}}, "spec": spec})
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {
             "name": target_name(pods.engine, pods.target),
             "namespace": engine.metadata.namespace,
-            "labels": object_labels(pods.engine, Component.SERVER, target=pods.target, key=key),
+            "labels": labels,
             "annotations": {
                 INPUTS: pods.inputs_hash(),
-                TEMPLATE: _template_hash(template),
+                TEMPLATE: template_hash,
                 NOTES: notes.to_json().decode(),
             },
             "ownerReferences": [controller_reference(engine)],
@@ -113,7 +112,7 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
             # Loading and warming up may take long; the operator judges a rollout by its pods, not by this clock.
             "progressDeadlineSeconds": _STARTUP_SECONDS,
             "revisionHistoryLimit": _OLD_REVISIONS,
-            "template": template,
+            "template": {"metadata": {"labels": labels | {TEMPLATE: template_hash}}, "spec": spec},
         },
     }
 
