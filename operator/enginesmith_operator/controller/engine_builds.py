@@ -5,7 +5,7 @@
 | is not there | it is made |
 | is another engine's | it is owned by both |
 | failed for a reason that may pass | it is made anew, after as long as builds have been failing, within bounds |
-| failed, and its spec would be another one now (more memory, another image) | it is made anew |
+| failed or has not begun, and its spec would be another one now (more memory, another image) | it is made anew |
 | succeeded, and a pod does not find its engine in the store | it is made anew |
 """
 
@@ -113,12 +113,17 @@ def _seconds_until_again(snapshot: EngineSnapshot, build: KnownBuild, desired: J
     if build.phase is BuildPhase.SUCCEEDED:
         # The store lacks what this one built.
         return 0.0
-    if build.phase is not BuildPhase.FAILED:
-        return None
-    if _is_another(build.spec, desired["spec"]):
+    is_another = build.phase is not BuildPhase.BUILDING and _is_another(build.spec, desired["spec"])
+    if is_another and len(build.owners) == 1:
         return 0.0
-    if build.failure is None or not build.failure.retry:
+    if build.phase is not BuildPhase.FAILED or build.failure is None:
         return None
+    # Engines that share a build may want it differently: each gets its turn, and none at once.
+    return _pause(snapshot, build) if build.failure.retry or is_another else None
+
+
+def _pause(snapshot: EngineSnapshot, build: KnownBuild) -> float:
+    """Return what is left of the pause after a failure: as long again as builds have been failing, within bounds."""
     finished = datetime.fromisoformat(build.finished_at) if build.finished_at else snapshot.now
     before = find_condition(snapshot.status.conditions, BUILT)
     since = finished

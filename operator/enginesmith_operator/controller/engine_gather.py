@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from enginesmith_contract.backends import Toolchain
 from enginesmith_contract.matrix.load import load_matrix
 from enginesmith_operator.api.conditions import READY, SCHEDULED, ConditionStatus
 from enginesmith_operator.api.engine_build import EngineBuildStatus
@@ -84,12 +85,12 @@ class Gatherer:
             status=status,
             store=store,
             catalog=catalog,
-            observed=self._observed(status, store, deployments),
+            observed=self._observed(status, store, deployments, catalog),
             preparation_jobs={key: read_job(one.document()) for key, one in jobs.items()},
             preparation_pods={key: self._pods_of_job(one) for key, one in jobs.items()},
             builds=_by_key(children, uid),
             deployments={one.target: one for one in deployments},
-            pods=_serving_pods(children),
+            pods=_serving_pods(children, document["metadata"]["creationTimestamp"]),
             objects={
                 (one.address.kind, one.address.name): one.document() for one in children if one.address.kind in _APPLIED
             },
@@ -108,7 +109,11 @@ class Gatherer:
         return self._catalog[1]
 
     def _observed(
-        self, status: EngineStatus, store: ChosenStore | Refusal, deployments: list[KnownDeployment]
+        self,
+        status: EngineStatus,
+        store: ChosenStore | Refusal,
+        deployments: list[KnownDeployment],
+        catalog: Catalog,
     ) -> Observed:
         return self._fleet().model_copy(
             update={
@@ -118,7 +123,7 @@ class Gatherer:
                     )
                     for one in deployments
                 ),
-                "pinned": {one.name: one.toolchain for one in status.targets if one.toolchain is not None},
+                "pinned": _pinned(status, deployments, catalog),
                 "store": store.uri if isinstance(store, ChosenStore) else "",
             }
         )
@@ -229,6 +234,21 @@ def _build(stored: StoredObject, uid: str) -> KnownBuild | None:
     )
 
 
+def _pinned(status: EngineStatus, deployments: list[KnownDeployment], catalog: Catalog) -> dict[str, Toolchain]:
+    """Return the toolchain of each target that is kept.
+
+    One that has gone from the catalog stays for what runs with it. What nothing runs with is let go: an image that was
+    corrected, or nonsense that somebody wrote.
+    """
+    offered = set(catalog.toolchains)
+    run = {(one.target, engine.toolchain) for one in deployments for engine in (*one.notes.engines, *one.notes.served)}
+    return {
+        one.name: one.toolchain
+        for one in status.targets
+        if one.toolchain is not None and (one.toolchain in offered or (one.name, one.toolchain) in run)
+    }
+
+
 def _deployment(stored: StoredObject) -> KnownDeployment:
     document = stored.document()
     metadata, spec, status = document["metadata"], document["spec"], document.get("status") or {}
@@ -245,10 +265,14 @@ def _deployment(stored: StoredObject) -> KnownDeployment:
     )
 
 
-def _serving_pods(children: list[StoredObject]) -> dict[str, tuple[PodFacts, ...]]:
+def _serving_pods(children: list[StoredObject], since: str) -> dict[str, tuple[PodFacts, ...]]:
+    """Return the pods by target; those from before `since` are an earlier engine's of the same name."""
     pods: dict[str, list[PodFacts]] = defaultdict(list)
     for one in children:
         target = one.labels.get(TARGET)
-        if one.address.kind == POD.kind and target and JOB_NAME not in one.labels:
-            pods[target].append(read_pod(one.document()))
+        if one.address.kind != POD.kind or not target or JOB_NAME in one.labels:
+            continue
+        pod = read_pod(one.document())
+        if pod.created_at >= since:
+            pods[target].append(pod)
     return {target: tuple(sorted(found, key=lambda pod: (pod.created_at, pod.name))) for target, found in pods.items()}
