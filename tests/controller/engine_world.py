@@ -193,6 +193,21 @@ class EngineWorld:
             build["status"] = {"phase": "Succeeded", "result": result, "finishedAt": self._stamp()}
             self.put(build)
 
+    def hold_builds(self) -> None:
+        """Let every build that has not ended find no GPU."""
+        for build in self.of_kind("EngineBuild"):
+            if build.get("status"):
+                continue
+            told = {"Ready": "WaitingForGPU", "Scheduled": "Unschedulable"}
+            build["status"] = {
+                "phase": "Pending",
+                "conditions": [
+                    {"type": kind, "status": "False", "reason": reason, "lastTransitionTime": self._stamp()}
+                    for kind, reason in told.items()
+                ],
+            }
+            self.put(build)
+
     def start_pods(self, *, ready: bool = True, exit_code: int = 0, message: dict[str, Any] | None = None) -> None:
         """Let every Deployment have its pods: ready, or ended in the init step."""
         for deployment in self.of_kind("Deployment"):

@@ -266,6 +266,24 @@ def test_pods_of_another_template_are_replaced_though_their_engine_is_the_same()
     assert world.target("l4").phase is TargetPhase.SERVING
 
 
+def test_a_replica_that_makes_room_is_an_event_and_ends_until_the_build_has() -> None:
+    world = EngineWorld(rollout={"whenFull": "replace"})
+    world.serve()
+    world.change_spec(build={"epoch": 1})
+    world.step()
+    world.hold_builds()
+    world.wait(60)
+    decision = world.step()
+    assert [event.reason for event in decision.events] == ["MadeRoom"]
+    (deployment,) = world.of_kind("Deployment")
+    assert deployment["spec"]["replicas"] == 0
+    assert world.look().events == ()
+    world.end_builds()
+    world.step()
+    (deployment,) = world.of_kind("Deployment")
+    assert deployment["spec"]["replicas"] == 1
+
+
 def test_an_engine_that_served_and_is_refused_now_ends_in_no_crash_loop() -> None:
     world = EngineWorld()
     world.serve()

@@ -40,6 +40,8 @@ _TOLD: Final = {
     TargetPhase.ROLLING_OUT: False,
 }
 """Phases whose beginning is an event, and whether it is a warning."""
+_TOLD_REASONS: Final = frozenset({"MadeRoom", "Replacing"})
+"""Reasons that are an event in whatever phase: the operator ends a replica by itself."""
 
 
 def compose_status(
@@ -98,11 +100,11 @@ def engine_events(before: EngineStatus, after: EngineStatus) -> tuple[EventNote,
     notes = []
     for target in after.targets:
         old = known.get(target.name)
-        if target.phase not in _TOLD or (old is not None and old.phase is target.phase):
+        if not _is_news(old, target):
             continue
         notes.append(
             EventNote(
-                is_warning=_TOLD[target.phase],
+                is_warning=_TOLD.get(target.phase, False),
                 reason=_camel(target.reason) or target.phase.value,
                 message=f"{target.name}: {target.message}",
                 since=(old.since if old is not None else "") or "",
@@ -113,6 +115,12 @@ def engine_events(before: EngineStatus, after: EngineStatus) -> tuple[EventNote,
     if failure is not None and (was is None or was.sentence() != failure.sentence()):
         notes.append(EventNote(is_warning=True, reason=failure.reason, message=failure.sentence()))
     return tuple(notes)
+
+
+def _is_news(old: TargetStatus | None, target: TargetStatus) -> bool:
+    if target.reason in _TOLD_REASONS:
+        return old is None or old.reason != target.reason
+    return target.phase in _TOLD and (old is None or old.phase is not target.phase)
 
 
 def _ready(asked: list[TargetStatus], statuses: tuple[TargetStatus, ...]) -> Observation:
