@@ -137,6 +137,13 @@ def test_a_secret_that_is_not_there_is_named_with_what_to_do() -> None:
     assert ready.message == 'the pod cannot start: secret "s3-read" not found; create it, and the pod goes on'
 
 
+def test_a_claim_that_is_not_there_is_named_with_what_to_do() -> None:
+    words = '0/3 nodes are available: persistentvolumeclaim "models" not found. not found'
+    ready = _ready(_decide(_job(), _pod(node="", unschedulable=words, unschedulable_since=_STARTED)))
+    assert ready.reason == "ClaimMissing"
+    assert "PersistentVolumeClaim models is not there; create it" in ready.message
+
+
 def test_a_moment_between_two_pulls_is_no_news() -> None:
     stuck = _decide(_job(), _pod(ContainerFacts(name="build", stuck="ErrImagePull: no"))).status
     between = _decide(_job(), _pod(ContainerFacts(name="build")), status=stuck)

@@ -17,6 +17,7 @@ from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.controller.conditions import Observation, one_line
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
 from enginesmith_operator.controller.pod_facts import Ending, PodFacts
+from enginesmith_operator.controller.waiting import serving_obstacle
 from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTAINER
 from enginesmith_operator.objects.labels import ENGINE_KEY, TEMPLATE
 from enginesmith_operator.planning.fleet_memo import remembered
@@ -33,7 +34,7 @@ from enginesmith_operator.planning.rollout_state import (
     WantedEngine,
 )
 
-__all__ = ["ENGINE_MISSING", "TargetView", "refusal_text", "rollout_state"]
+__all__ = ["ENGINE_MISSING", "TargetView", "build_obstacle", "refusal_text", "rollout_state"]
 
 # What an engine is refused for wherever it goes; everything else is about the node that it was on.
 _ENGINE_IS_WRONG: Final = frozenset(
@@ -48,6 +49,7 @@ _ENGINE_IS_WRONG: Final = frozenset(
     }
 )
 _CRASHES: Final = 3
+_UNDER_WAY: Final = frozenset({"", "JobCreated", "Starting", "ResultLost"})
 ENGINE_MISSING: Final = "EngineMissing"
 """The store has lost an engine: it is built again, and nobody is to blame."""
 
@@ -93,7 +95,7 @@ def rollout_state(view: TargetView) -> RolloutState:
         refusal=refusal_text(view.planned) if view.planned.state is TargetState.REFUSED else "",
         wanted=tuple(_wanted(view, one) for one in view.planned.engines),
         served=live.notes.served if live is not None else (),
-        running=_running(live, view.pods) if live is not None else None,
+        running=_running(live, view.pods, view.memory) if live is not None else None,
         rejected=view.memory.rejected if view.memory is not None else (),
         excluded=view.memory.excluded if view.memory is not None else (),
         nodes=_fingerprints(view),
@@ -118,7 +120,13 @@ def _wanted(view: TargetView, planned: EnginePlan) -> WantedEngine:
         digest=view.digests.get(planned.engine_key or ""),
         waits_since=waits_since,
         message=build.message if build is not None else "",
+        obstacle=build_obstacle(build) if build is not None else "",
     )
+
+
+def build_obstacle(build: KnownBuild) -> str:
+    """Return in one CamelCase word what keeps a build from running; empty: it runs, has ended, or is about to."""
+    return "" if build.phase is not BuildPhase.PENDING or build.reason in _UNDER_WAY else build.reason
 
 
 def _state(
@@ -137,11 +145,12 @@ def _state(
     return EngineState.BUILDING, None
 
 
-def _running(live: KnownDeployment, pods: tuple[PodFacts, ...]) -> RunningPods:
+def _running(live: KnownDeployment, pods: tuple[PodFacts, ...], memory: TargetStatus | None) -> RunningPods:
     newest = [pod for pod in pods if _template(pod.labels) == _template(live.template_labels)]
     older = [pod for pod in pods if pod not in newest and not pod.is_finished]
     waiting = [pod.unschedulable_since for pod in newest if pod.unschedulable and pod.unschedulable_since]
     rolling = live.document["spec"].get("strategy", {}).get("rollingUpdate") or {}
+    obstacle, message = serving_obstacle(newest, memory.reason if memory else "", memory.message if memory else "")
     return RunningPods(
         engines=live.notes.engines,
         replicas=live.replicas,
@@ -152,6 +161,8 @@ def _running(live: KnownDeployment, pods: tuple[PodFacts, ...]) -> RunningPods:
         is_settled=live.is_observed and not older,
         unschedulable_since=datetime.fromisoformat(min(waiting)) if waiting else None,
         troubles=tuple(trouble for pod in newest if (trouble := _trouble(pod)) is not None),
+        obstacle=obstacle,
+        obstacle_message=message,
     )
 
 

@@ -21,6 +21,7 @@ from enginesmith_operator.api.engine_status import (
 from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
 from enginesmith_operator.controller.decision import EventNote
 from enginesmith_operator.controller.engine_preparation import PreparationStep
+from enginesmith_operator.controller.engine_rollout import build_obstacle
 from enginesmith_operator.controller.engine_snapshot import EngineSnapshot
 from enginesmith_operator.controller.engine_target import TargetDecision
 from enginesmith_operator.planning.plan import Plan
@@ -168,7 +169,7 @@ def _built(
         reason = first.failure.reason if first.failure else "BuildFailed"
         message = first.failure.message if first.failure else first.message
         return Observation.of(BUILT, False, reason, f"{first.target}: {message}")
-    waiting = [build for key in lacking if (build := snapshot.builds.get(key)) and build.waits_since]
+    waiting = [build for key in lacking if (build := snapshot.builds.get(key)) and build_obstacle(build)]
     if waiting:
         return Observation.of(BUILT, False, waiting[0].reason, f"{waiting[0].target}: {waiting[0].message}")
     return Observation.of(BUILT, False, "Building", f"{len(wanted) - len(lacking)} of {len(wanted)} engines are stored")

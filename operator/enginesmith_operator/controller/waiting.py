@@ -1,12 +1,15 @@
 """What a pod waits for that does not run yet, in one reason and one line that stay the same while it waits."""
 
+import re
+from collections.abc import Iterable
 from typing import Final
 
 from enginesmith_operator.api.conditions import StatusCondition
 from enginesmith_operator.controller.pod_facts import PodFacts
 
-__all__ = ["waiting_reason"]
+__all__ = ["serving_obstacle", "waiting_reason"]
 
+_MISSING_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _PULL_ERROR: Final = "ErrImagePull: "
 _NOT_FOUND: Final = " not found"
 _IMAGE_REMEDY: Final = (
@@ -31,9 +34,7 @@ def waiting_reason(
     if found is not None and (found.running_since or found.latest_ending is not None):
         return None
     if pod is not None and pod.unschedulable:
-        if resource is None:
-            return "Unschedulable", pod.unschedulable
-        return "WaitingForGPU", f"no node has a free {resource}: {pod.unschedulable}"
+        return _unschedulable(pod.unschedulable, resource)
     if pod is not None and pod.stuck:
         return _stuck(pod.stuck)
     if before is not None and before.reason in _STUCK_REASONS:
@@ -41,6 +42,38 @@ def waiting_reason(
         return before.reason, before.message
     where = f"the pod starts on {pod.node}" if pod is not None and pod.node else "the pod waits for a node"
     return "Starting", where
+
+
+def serving_obstacle(pods: Iterable[PodFacts], reason: str, message: str) -> tuple[str, str]:
+    """Return reason and message of what keeps a serving pod from starting; empty: nothing does, or a GPU is waited for.
+
+    Args:
+        pods: of the newest template.
+        reason: that was said last.
+        message: that was said last.
+    """
+    waiting = [pod for pod in pods if not pod.is_ready and not pod.is_terminating]
+    for pod in waiting:
+        if pod.stuck:
+            return _stuck(pod.stuck)
+        if pod.unschedulable:
+            return _unschedulable(pod.unschedulable, None)
+    # Between two attempts kubelet says nothing; that is no news.
+    silent = reason in _STUCK_REASONS and any(pod.node and not _has_begun(pod) for pod in waiting)
+    return (reason, message) if silent else ("", "")
+
+
+def _has_begun(pod: PodFacts) -> bool:
+    return any(one.running_since or one.latest_ending is not None for one in pod.containers)
+
+
+def _unschedulable(words: str, resource: str | None) -> tuple[str, str]:
+    claim = _MISSING_CLAIM.search(words)
+    if claim is not None:
+        return "ClaimMissing", f"the PersistentVolumeClaim {claim[1]} is not there; create it, and the pod goes on"
+    if resource is None:
+        return "Unschedulable", words
+    return "WaitingForGPU", f"no node has a free {resource}: {words}"
 
 
 def _stuck(words: str) -> tuple[str, str]:

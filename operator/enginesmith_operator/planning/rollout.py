@@ -37,6 +37,7 @@ from enginesmith_operator.planning.rollout_words import (
     rolls,
     serves_fewer,
     serves_well,
+    starts,
     waits_for_gpu,
 )
 
@@ -91,10 +92,10 @@ def _roll(state: RolloutState, trials: Trials, served: Engines, run: Engines, no
         strategy, words = Strategy.REPLACE if has_old else Strategy.SURGE, REPLACES
     elif served and _same(run, served) and running.ready and not (has_old or running.idle_old):
         words = serves_fewer(running, total, is_full=is_full)
-    elif is_full:
+    elif is_full and running.takes_gpus:
         words = waits_for_gpu(running)
     else:
-        words = rolls("Starting", f"{running.updated_ready} of {total} replicas are ready with {list_engines(run)}")
+        words = starts(running, total, run)
     return _decision(state, trials, served, words, now, run=run, replicas=replicas, strategy=strategy)
 
 
@@ -179,7 +180,9 @@ def _replicas_without_engines(state: RolloutState, trials: Trials) -> int | None
 
 
 def _build_is_full(state: RolloutState, now: datetime) -> bool:
-    return any(one.state is EngineState.QUEUED and _is_full(one.waits_since, now) for one in state.wanted)
+    """Whether a build has found no free GPU for a while; one that needs none is short of something else."""
+    queued = [one for one in state.wanted if one.state is EngineState.QUEUED and one.servable.resource is not None]
+    return any(_is_full(one.waits_since, now) for one in queued)
 
 
 def _decision(  # noqa: PLR0913 - what is decided, by keyword

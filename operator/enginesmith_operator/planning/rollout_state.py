@@ -80,6 +80,7 @@ class WantedEngine(Record):
         nodes: that may serve it, by name; of a node class that has no node now, "class <name>".
         waits_since: when its build's pod was first found to fit no node; None: it was not.
         message: why it failed or waits, as a sentence.
+        obstacle: one CamelCase word for what keeps its build from running; empty: nothing that a person could remove.
     """
 
     servable: ServableEngine
@@ -87,9 +88,15 @@ class WantedEngine(Record):
     nodes: tuple[str, ...] = ()
     waits_since: datetime | None = None
     message: str = ""
+    obstacle: str = ""
+
+    @property
+    def is_held_up(self) -> bool:
+        """Return whether its build does not run for another reason than a GPU that is not free yet."""
+        return bool(self.obstacle) and (self.state is EngineState.BUILDING or self.servable.resource is None)
 
     @classmethod
-    def from_plan(
+    def from_plan(  # noqa: PLR0913 - the parts of one value, by keyword
         cls,
         planned: EnginePlan,
         state: EngineState,
@@ -97,6 +104,7 @@ class WantedEngine(Record):
         digest: str | None = None,
         waits_since: datetime | None = None,
         message: str = "",
+        obstacle: str = "",
     ) -> Self:
         """Return an engine of a plan.
 
@@ -106,6 +114,7 @@ class WantedEngine(Record):
             digest: of the stored engine.
             waits_since: when its build's pod was first found to fit no node.
             message: why it failed or waits.
+            obstacle: what keeps its build from running.
         """
         hardware = planned.hardware
         engine = PullableEngine(
@@ -123,6 +132,7 @@ class WantedEngine(Record):
             nodes=planned.nodes,
             waits_since=waits_since,
             message=message,
+            obstacle=obstacle,
         )
 
 
@@ -166,6 +176,8 @@ class RunningPods(Record):
         is_settled: no pod of an older template is left, and the controller has seen the newest.
         unschedulable_since: when a pod of the newest template was first found to fit no node; None: all have one.
         troubles: of pods of the newest template.
+        obstacle: one CamelCase word for what keeps a pod of the newest template from starting; empty: nothing does.
+        obstacle_message: the same as a sentence.
     """
 
     engines: tuple[ServableEngine, ...]
@@ -177,6 +189,13 @@ class RunningPods(Record):
     is_settled: bool = False
     unschedulable_since: datetime | None = None
     troubles: tuple[PodTrouble, ...] = ()
+    obstacle: str = ""
+    obstacle_message: str = ""
+
+    @property
+    def takes_gpus(self) -> bool:
+        """Return whether its pods ask for a GPU."""
+        return any(one.resource is not None for one in self.engines)
 
 
 class RolloutState(Record):

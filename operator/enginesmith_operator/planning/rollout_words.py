@@ -4,7 +4,13 @@ from typing import Final, NamedTuple
 
 from enginesmith_contract.keys import NAME_KEY_LENGTH
 from enginesmith_operator.api.engine_status import TargetPhase
-from enginesmith_operator.planning.rollout_state import EngineState, RolloutState, RunningPods, ServableEngine
+from enginesmith_operator.planning.rollout_state import (
+    EngineState,
+    RolloutState,
+    RunningPods,
+    ServableEngine,
+    WantedEngine,
+)
 from enginesmith_operator.planning.rollout_trials import Trials
 
 __all__ = [
@@ -21,6 +27,7 @@ __all__ = [
     "rolls",
     "serves_fewer",
     "serves_well",
+    "starts",
     "waits_for_gpu",
 ]
 
@@ -69,6 +76,13 @@ def rolls(reason: str, message: str) -> Words:
     return Words(TargetPhase.ROLLING_OUT, reason, message)
 
 
+def starts(running: RunningPods, total: int, run: Engines) -> Words:
+    """Say how many of the new pods are ready, or what keeps the others from starting."""
+    if running.obstacle:
+        return rolls(running.obstacle, running.obstacle_message)
+    return rolls("Starting", f"{running.updated_ready} of {total} replicas are ready with {list_engines(run)}")
+
+
 def rolled_back(trials: Trials, run: Engines) -> Words:
     """Say what was rejected, and that `run` serves, as before it."""
     first = trials.next_out(run)[0]
@@ -87,8 +101,10 @@ def waits_for_gpu(running: RunningPods) -> Words:
 def serves_fewer(running: RunningPods, total: int, *, is_full: bool) -> Words:
     """Say that fewer replicas serve than should."""
     message = f"{running.ready} of {total} replicas are ready"
-    if is_full:
+    if is_full and running.takes_gpus:
         return Words(TargetPhase.SERVING, "NoFreeGPU", f"{message}; no GPU is free for another")
+    if running.obstacle:
+        return Words(TargetPhase.SERVING, running.obstacle, running.obstacle_message)
     return Words(TargetPhase.SERVING, "FewerReplicas", message)
 
 
@@ -107,12 +123,19 @@ def serves_well(state: RolloutState, trials: Trials, run: Engines, *, full: bool
         message = f"{_GOES_ON}; no GPU is free for the next one's build (rollout.whenFull: replace would end a replica)"
         return Words(TargetPhase.WAITING_FOR_GPU, "NoFreeGPU", message)
     if any(one.state is not EngineState.STORED for one in outdated):
-        return Words(TargetPhase.SERVING, "BuildingNext", f"{list_engines(run)}; the next one is on its way")
+        return _builds_next(outdated, run)
     message = list_engines(run)
     if outdated:
         more = ", ".join(_device(one.servable) for one in outdated)
         message += f"; the engine for {more} is ready for when a pod needs the place"
     return Words(TargetPhase.SERVING, "Serving", message)
+
+
+def _builds_next(outdated: list[WantedEngine], run: Engines) -> Words:
+    held = next((one for one in outdated if one.is_held_up), None)
+    if held is not None:
+        return Words(TargetPhase.SERVING, held.obstacle, f"{_GOES_ON}; {held.message}")
+    return Words(TargetPhase.SERVING, "BuildingNext", f"{list_engines(run)}; the next one is on its way")
 
 
 def nothing_runs(state: RolloutState, trials: Trials, *, full: bool) -> Words:
@@ -130,6 +153,13 @@ def nothing_runs(state: RolloutState, trials: Trials, *, full: bool) -> Words:
     if full:
         said = next((one.message for one in state.wanted if one.waits_since is not None and one.message), "")
         return Words(TargetPhase.WAITING_FOR_GPU, "NoFreeGPU", said or "no GPU is free for the build")
+    return _builds_first(state)
+
+
+def _builds_first(state: RolloutState) -> Words:
+    held = next((one for one in state.wanted if one.is_held_up), None)
+    if held is not None:
+        return Words(TargetPhase.BUILDING, held.obstacle, held.message)
     stored = sum(one.state is EngineState.STORED for one in state.wanted)
     return Words(TargetPhase.BUILDING, "Building", f"{stored} of {len(state.wanted)} engines are stored")
 

@@ -1,0 +1,61 @@
+"""What keeps a build or a serving pod from running is told by the InferenceEngine, where its owner looks first."""
+
+from tests.controller.engine_world import EngineWorld
+
+from enginesmith_operator.api.engine_status import TargetPhase
+from enginesmith_operator.cluster.transport import Json
+
+
+def _starting_pod(world: EngineWorld) -> Json:
+    """Return the serving pod of a world in which everything went well until then."""
+    world.step()
+    world.end_preparation()
+    world.step()
+    world.end_builds()
+    world.step()
+    world.start_pods(ready=False)
+    (pod,) = [one for one in world.of_kind("Pod") if "-prep-" not in one["metadata"]["name"]]
+    return pod
+
+
+def _hold_up(world: EngineWorld, reason: str, message: str) -> None:
+    (build,) = world.of_kind("EngineBuild")
+    ready = {"type": "Ready", "status": "False", "reason": reason, "message": message}
+    build["status"] = {"phase": "Pending", "conditions": [{**ready, "lastTransitionTime": "2026-11-23T12:00:00Z"}]}
+    world.put(build)
+
+
+def test_what_keeps_a_build_from_running_is_told_by_the_engine_too() -> None:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation()
+    world.step()
+    _hold_up(world, "ImageCannotBePulled", "its image cannot be pulled")
+    assert (world.condition("Built").reason, world.condition("Ready").reason) == ("ImageCannotBePulled",) * 2
+    assert world.condition("Ready").message == "l4: its image cannot be pulled"
+    _hold_up(world, "Starting", "the pod starts on gpu-1")
+    assert (world.condition("Built").reason, world.condition("Ready").reason) == ("Building",) * 2
+
+
+def test_what_keeps_a_serving_pod_from_starting_is_told() -> None:
+    world = EngineWorld()
+    pod = _starting_pod(world)
+    waiting = {"reason": "CreateContainerConfigError", "message": 'secret "s3" not found'}
+    pod["status"]["initContainerStatuses"] = [{"name": "pull", "state": {"waiting": waiting}}]
+    world.put(pod)
+    assert world.condition("Ready").reason == "ContainerCannotStart"
+    assert 'secret "s3" not found; create it' in world.condition("Ready").message
+    assert world.target("l4").phase is TargetPhase.ROLLING_OUT
+
+
+def test_a_pod_that_needs_no_gpu_and_fits_no_node_waits_for_no_gpu() -> None:
+    world = EngineWorld(targets=[{"name": "cpu", "backend": "onnxruntime"}])
+    pod = _starting_pod(world)
+    words = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Insufficient memory."}
+    pod["status"]["conditions"].append({**words, "lastTransitionTime": "2026-11-23T12:00:00Z"})
+    pod["spec"] = {}
+    world.put(pod)
+    world.wait(60)
+    assert world.target("cpu").phase is TargetPhase.ROLLING_OUT
+    assert world.target("cpu").reason == "Unschedulable"
+    assert "Insufficient memory" in world.condition("Ready").message
