@@ -1,0 +1,171 @@
+"""Steady requests to an engine over one connection, from a process of its own, and what became of each.
+
+    python -m tests.cluster.traffic HOST:PORT MODEL    asks the text direction classifier, until SIGTERM
+
+The client is grpcio as it comes, with retries switched off. It reconnects quickly, so that a gap that it sees is the
+servers' and not its own pause before another attempt. Each answer is a JSON line.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from enginesmith_contract.protos import inference_pb2 as pb
+
+__all__ = ["Answer", "Traffic", "steady_traffic"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+_ENGINE_HEADER = "enginesmith-engine"
+_SHAPE = (1, 3, 48, 192)
+_PER_SECOND = 60.0
+_DEADLINE_SECONDS = 20.0
+_OPTIONS = [
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 200),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What became of one request.
+
+    Attributes:
+        sent: seconds of the machine's monotonic clock.
+        answered: of the same clock.
+        code: of gRPC, by name.
+        details: the server's words; empty where it answered.
+        engine: key in the header of the response; empty without one.
+    """
+
+    sent: float
+    answered: float
+    code: str
+    details: str = ""
+    engine: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether an engine answered."""
+        return self.code == grpc.StatusCode.OK.name
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a client has seen so far, read anew at each question."""
+
+    log: Path
+
+    def answers(self) -> list[Answer]:
+        """Return all answers, in the order in which their requests were sent."""
+        whole = self.log.read_text().rpartition("\n")[0]
+        return sorted((Answer(**json.loads(line)) for line in whole.splitlines()), key=lambda one: one.sent)
+
+    def engines(self) -> list[str]:
+        """Return the keys of the engines that answered, each as often as the client came to it from another one."""
+        return [key for key, _ in groupby(one.engine for one in self.answers() if one.is_good)]
+
+    def errors(self) -> list[Answer]:
+        """Return the requests that no engine answered."""
+        return [one for one in self.answers() if not one.is_good]
+
+    def per_second(self) -> float:
+        """Return how many requests were sent in a second."""
+        answers = self.answers()
+        return (len(answers) - 1) / (answers[-1].sent - answers[0].sent)
+
+    def gap_seconds(self) -> float:
+        """Return the longest time between two good answers."""
+        times = sorted(one.answered for one in self.answers() if one.is_good)
+        return max((after - before for before, after in pairwise(times)), default=0.0)
+
+
+@contextmanager
+def steady_traffic(address: str, model: str, log: Path) -> Iterator[Traffic]:
+    """Send requests while the block runs; at its end every request has an answer.
+
+    Args:
+        address: host and port.
+        model: name of the InferenceEngine, which serves the text direction classifier.
+        log: to be written.
+    """
+    with log.open("w") as answers:
+        command = [sys.executable, "-m", "tests.cluster.traffic", address, model]
+        process = subprocess.Popen(command, cwd=_ROOT, stdout=answers)
+    try:
+        yield Traffic(log)
+    finally:
+        process.terminate()
+        assert process.wait(3 * _DEADLINE_SECONDS) == 0
+
+
+class _Client:
+    """Sends one request every `1 / _PER_SECOND` seconds, whatever became of those before."""
+
+    def __init__(self, address: str, model: str) -> None:
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._infer = self._channel.unary_unary(_METHOD)
+        tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=_SHAPE)
+        values = bytes(4 * _SHAPE[1] * _SHAPE[2] * _SHAPE[3])
+        self._request = pb.ModelInferRequest(
+            model_name=model, inputs=[tensor], raw_input_contents=[values]
+        ).SerializeToString()
+        self._changed = threading.Condition()
+        self._open = 0
+
+    def send_until(self, ended: threading.Event) -> None:
+        """Send until `ended`, then wait for what is still open."""
+        due = time.monotonic()
+        while not ended.wait(max(due - time.monotonic(), 0.0)):
+            self._send()
+            # After a moment without a processor the rate is made up for.
+            due += 1 / _PER_SECOND
+        with self._changed:
+            self._changed.wait_for(lambda: self._open == 0, 2 * _DEADLINE_SECONDS)
+
+    def _send(self) -> None:
+        with self._changed:
+            self._open += 1
+        sent = time.monotonic()
+        self._infer.future(self._request, timeout=_DEADLINE_SECONDS).add_done_callback(
+            lambda future: self._note(sent, future)
+        )
+
+    def _note(self, sent: float, future: Any) -> None:  # noqa: ANN401 - the library has no types
+        code = future.code()
+        headers = dict(future.initial_metadata() or ()) if code is grpc.StatusCode.OK else {}
+        answer = Answer(
+            sent=sent,
+            answered=time.monotonic(),
+            code=code.name,
+            details="" if code is grpc.StatusCode.OK else future.details(),
+            engine=headers.get(_ENGINE_HEADER, ""),
+        )
+        with self._changed:
+            print(json.dumps(asdict(answer)), flush=True)  # noqa: T201 - the result of this program
+            self._open -= 1
+            self._changed.notify_all()
+
+
+def main(address: str, model: str) -> None:
+    """Ask until SIGTERM."""
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    _Client(address, model).send_until(ended)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
