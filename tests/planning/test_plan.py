@@ -9,6 +9,7 @@ from enginesmith_contract.backends import Backend, Precision
 from enginesmith_contract.preparation import Batching, Preparation
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.planning.catalog import read_catalog
 from enginesmith_operator.planning.hardware import NodeFacts
 from enginesmith_operator.planning.node_object import Taint
 from enginesmith_operator.planning.plan import Plan, TargetState, plan, refusal_error
@@ -279,6 +280,20 @@ def test_a_missing_toolchain_is_a_reason_of_its_own(
 
     assert _rules(result) == [want_rule]
     assert want_words in result.targets[0].refusals[0].sentence()
+
+
+def test_a_toolchain_that_is_missing_may_be_an_entry_that_cannot_be_read(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    problem = read_catalog({"trt-12": "backend: tensorrt"}).problems[0]
+    unread = {"toolchains": (), "unreadable_toolchains": (problem.found,)}
+    observed = make_observed(make_node("gpu-1")).model_copy(update=unread)
+
+    result = plan(make_engine(targets=[L4]), observed, NOW)
+
+    said = result.targets[0].refusals[0].sentence()
+    assert "no toolchain for tensorrt is in the toolchain catalog" in said
+    assert "1 of its entries cannot be read: trt-12: version: field required" in said
 
 
 @pytest.mark.parametrize(

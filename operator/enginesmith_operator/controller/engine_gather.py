@@ -1,5 +1,6 @@
 """From the store of seen objects to the snapshot of one InferenceEngine. Reads only; nothing is decided here."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -42,6 +43,7 @@ from enginesmith_operator.planning.snapshot import Observed, ObservedDeployment
 
 __all__ = ["Gatherer"]
 
+_LOGGER: Final = logging.getLogger(__name__)
 _APPLIED: Final = frozenset({DEPLOYMENT.kind, SERVICE.kind, DISRUPTION_BUDGET.kind, AUTOSCALER.kind})
 
 
@@ -105,7 +107,10 @@ class Gatherer:
         found = self._cache.find(self._catalog_address)
         version = found.version if found is not None else ""
         if version != self._catalog[0]:
-            self._catalog = (version, read_catalog((found.document().get("data") or {}) if found is not None else {}))
+            catalog = read_catalog((found.document().get("data") or {}) if found is not None else {})
+            self._catalog = (version, catalog)
+            for problem in catalog.problems:
+                _LOGGER.warning("the toolchain catalog: %s", problem.sentence())
         return self._catalog[1]
 
     def _observed(
@@ -139,6 +144,7 @@ class Gatherer:
                 matrix=load_matrix(),
                 toolchains=catalog.toolchains,
                 platforms=catalog.platforms,
+                unreadable_toolchains=tuple(one.found for one in catalog.problems),
                 build_for_absent_gpus=self._settings.build_for_absent_gpus,
             )
             self._base = (catalog, observed)

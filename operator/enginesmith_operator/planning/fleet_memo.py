@@ -31,6 +31,7 @@ class _FleetMemo:
             observed.matrix,
             observed.toolchains,
             observed.platforms,
+            observed.unreadable_toolchains,
             observed.policies,
         )
         is_same = len(self._fleet) == len(fleet) and all(map(is_, fleet, self._fleet))

@@ -110,6 +110,7 @@ class Observed(Record):
         engine_keys: keys that the store has.
         toolchains: the catalog, or what is installed here.
         platforms: that a toolchain's image is for ("linux/amd64"), by the toolchain's name; not named: every one.
+        unreadable_toolchains: entries of the catalog that are none, with what is wrong with each.
         pinned: the toolchain of each target that has one, by target name; kept though the catalog has it no more.
         store: URI for builders and servers.
         local: one machine, one process per model; no scheduler.
@@ -129,6 +130,7 @@ class Observed(Record):
     matrix: Matrix
     toolchains: tuple[Toolchain, ...] = ()
     platforms: Mapping[str, tuple[str, ...]] = {}
+    unreadable_toolchains: tuple[str, ...] = ()
     policies: tuple[Policy, ...] = ()
     pinned: Mapping[str, Toolchain] = {}
     store: str = ""

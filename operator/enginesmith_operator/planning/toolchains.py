@@ -189,7 +189,12 @@ def _parsed(text: str) -> Version:
 
 
 def _place(observed: Observed) -> str:
-    return "is installed here" if observed.local else "is in the toolchain catalog"
+    if observed.local:
+        return "is installed here"
+    told = observed.unreadable_toolchains
+    # One may be the very entry that is asked for.
+    unread = f", and {len(told)} of its entries cannot be read: {told[0]}" if told else ""
+    return f"is in the toolchain catalog{unread}"
 
 
 # Packages that bring a backend to a machine; ONNX Runtime's depends on the provider.
