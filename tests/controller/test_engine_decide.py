@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.controller.engine_world import DIGEST, EngineWorld, gpu_node
+from tests.controller.engine_world import EngineWorld, gpu_node
 
 from enginesmith_contract.failure import Failure
 from enginesmith_operator.api.conditions import ConditionStatus
@@ -77,16 +77,7 @@ def test_a_pass_over_an_engine_that_is_in_order_writes_nothing() -> None:
     assert status_document(decision.status) == world.engine["status"]
 
 
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        None,
-        {},
-        {"targets": "nonsense"},
-        {"serving": "9/9", "conditions": []},
-        {"model": {"uri": "s3://models/ocr.onnx", "digest": DIGEST, "resolvedAt": "0000-01-01T00:00:00Z"}},
-    ],
-)
+@pytest.mark.parametrize("garbage", [None, {}, {"targets": "nonsense"}, {"serving": "9/9", "conditions": []}])
 def test_a_garbled_status_becomes_what_it_was_but_for_its_times(garbage: dict[str, Any] | None) -> None:
     world = EngineWorld()
     world.serve()
@@ -102,6 +93,19 @@ def test_a_garbled_status_becomes_what_it_was_but_for_its_times(garbage: dict[st
     assert [target.model_copy(update={"since": None}) for target in after.targets] == [
         target.model_copy(update={"since": None}) for target in before.targets
     ]
+
+
+@pytest.mark.parametrize("moment", ["0000-01-01T00:00:00Z", "2026-11-23T12:00:00+99:00"])
+def test_a_moment_that_the_server_takes_and_nobody_can_read_stops_no_pass(moment: str) -> None:
+    world = EngineWorld()
+    world.step()
+    missing = {"exitCode": 12, "what": "the model was not found", "reason": "NotFound", "retry": True}
+    world.end_preparation(failure=missing)
+    world.step()
+    for condition in world.engine["status"]["conditions"]:
+        condition["lastTransitionTime"] = moment
+    assert world.settle().status.conditions
+    assert world.condition("Prepared").reason == "NotFound"
 
 
 def test_a_preparation_that_is_remembered_without_its_key_is_found_out_again() -> None:
