@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _LONGEST_WHY: Final = 1024
+_NO_RIGHT: Final = " cannot "
 _UID: Final = "metadata.uid"
 _MISSING: Final = 404
 _CONFLICT: Final = 409
@@ -109,8 +110,9 @@ def error_from_response(status: int, body: bytes, headers: Mapping[str, str], *,
         kind = ObjectExistsError if reason == "AlreadyExists" else ConflictError
         return kind("the API server has another version", where=where, why=why)
     if status in _REFUSED:
-        # A missing permission is the administrator's to give; everything else is in the sentence.
-        remedy = "give the operator's ServiceAccount this permission" if status == _FORBIDDEN else ""
+        # A missing permission is the administrator's to give; a quota, a policy and all else is in the sentence.
+        lacks_right = status == _FORBIDDEN and _NO_RIGHT in why
+        remedy = "give the operator's ServiceAccount this permission" if lacks_right else ""
         return RefusedObjectError("the API server refuses it", where=where, why=why, remedy=remedy, reason=reason)
     error = ClusterUnavailableError(f"the API server answers {status}", where=where, why=why, retry=True)
     error.retry_after_seconds = _seconds(headers.get("Retry-After", ""))

@@ -29,7 +29,7 @@ from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, Jo
 from enginesmith_operator.controller.waiting import waiting_reason
 from enginesmith_operator.objects.build_job import BUILD_CONTAINER
 
-__all__ = ["BuildDecision", "BuildSnapshot", "LogWish", "decide_build", "log_wish"]
+__all__ = ["BuildDecision", "BuildSnapshot", "LogWish", "decide_build", "log_wish", "refused_build"]
 
 PROGRESS_SECONDS: Final = 10.0
 _FOREIGN_JOB_SECONDS: Final = 60.0
@@ -134,6 +134,11 @@ def decide_build(snapshot: BuildSnapshot) -> BuildDecision:
     if job.succeeded:
         return _decide_complete(snapshot, job)
     return _decide_failed(snapshot, job) if job.failure else _decide_running(snapshot)
+
+
+def refused_build(snapshot: BuildSnapshot, sentence: str) -> BuildDecision:
+    """Return what becomes of an EngineBuild whose Job the API server refuses: a quota, a policy, a missing right."""
+    return _decision(snapshot, _Findings(phase=BuildPhase.PENDING, ready=_not_ready("Refused", sentence)))
 
 
 def _has_ended(status: EngineBuildStatus) -> bool:

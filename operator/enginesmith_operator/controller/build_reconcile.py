@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from enginesmith_operator.api.conditions import READY
 from enginesmith_operator.api.engine_build import BuildFailure, BuildPhase, EngineBuild, EngineBuildStatus
 from enginesmith_operator.cluster.client import Api
-from enginesmith_operator.cluster.errors import ClusterError, LeaseLostError, ObjectExistsError
+from enginesmith_operator.cluster.errors import ClusterError, LeaseLostError, ObjectExistsError, RefusedObjectError
 from enginesmith_operator.cluster.resources import JOB, POD
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.build_decide import (
@@ -20,6 +20,7 @@ from enginesmith_operator.controller.build_decide import (
     BuildSnapshot,
     decide_build,
     log_wish,
+    refused_build,
 )
 from enginesmith_operator.controller.cache import Address, ObjectCache
 from enginesmith_operator.controller.conditions import Observation, observed_conditions, one_line
@@ -76,8 +77,12 @@ class BuildReconciler:
             return await self._write(document, BuildDecision(status=build))
         snapshot = await self._with_log(self._gather(build))
         decision = decide_build(snapshot)
-        if decision.create_job and not await self._create_job(build):
-            decision = decide_build(replace(snapshot, foreign_job=True))
+        try:
+            if decision.create_job and not await self._create_job(build):
+                decision = decide_build(replace(snapshot, foreign_job=True))
+        except RefusedObjectError as error:
+            await self._write(document, refused_build(snapshot, error.sentence()))
+            raise
         if decision.delete_job:
             await self._api.delete(JOB, key.namespace, key.name, uid=decision.delete_job)
         self._count(build.status, decision.status, build)

@@ -13,7 +13,7 @@ from enginesmith_operator.api.conditions import READY, SPEC_INVALID, ConditionSt
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.cluster.client import Api
-from enginesmith_operator.cluster.errors import ObjectExistsError
+from enginesmith_operator.cluster.errors import ObjectExistsError, RefusedObjectError
 from enginesmith_operator.cluster.resources import ENGINE_BUILD, resource_of
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.cache import Address, ObjectCache
@@ -25,7 +25,7 @@ from enginesmith_operator.controller.engine_decide import (
     wanted_keys,
 )
 from enginesmith_operator.controller.engine_gather import Gatherer
-from enginesmith_operator.controller.engine_status import with_conflict
+from enginesmith_operator.controller.engine_status import with_conflict, with_refusal
 from enginesmith_operator.controller.events import write_events
 from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.status_document import read_status, write_status
@@ -85,7 +85,11 @@ class EngineReconciler:
         resolution = resolve_engine(snapshot)
         snapshot = self._gatherer.with_shared_builds(snapshot, wanted_keys(resolution))
         decision = decide_engine(snapshot, resolution)
-        taken = await self._act(document, decision)
+        try:
+            taken = await self._act(document, decision)
+        except RefusedObjectError as error:
+            await self._write_status(document, with_refusal(decision.status, error.sentence(), snapshot))
+            raise
         await write_events(self._api, document, decision.events, snapshot.now)
         foreign = tuple(one.name for one in taken if not one.is_leftover)
         await self._write_status(document, with_conflict(decision.status, foreign, snapshot))

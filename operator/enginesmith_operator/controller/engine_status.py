@@ -18,7 +18,7 @@ from enginesmith_operator.api.engine_status import (
     TargetPhase,
     TargetStatus,
 )
-from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
+from enginesmith_operator.controller.conditions import Observation, observed_conditions, one_line
 from enginesmith_operator.controller.decision import EventNote
 from enginesmith_operator.controller.engine_preparation import PreparationStep
 from enginesmith_operator.controller.engine_rollout import build_obstacle
@@ -26,7 +26,7 @@ from enginesmith_operator.controller.engine_snapshot import EngineSnapshot
 from enginesmith_operator.controller.engine_target import TargetDecision
 from enginesmith_operator.planning.plan import Plan
 
-__all__ = ["compose_status", "engine_events", "with_conflict"]
+__all__ = ["compose_status", "engine_events", "with_conflict", "with_refusal"]
 
 _MAX_STORED: Final = 256
 _LINE: Final = 1024
@@ -87,12 +87,22 @@ def with_conflict(status: EngineStatus, names: tuple[str, ...], snapshot: Engine
         return status
     text = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} there and not ours: delete or rename"
     conflict = Observation.of(CONFLICT, True, "NameTaken", text)
-    before = find_condition(status.conditions, READY)
-    ready = Observation.of(READY, False, "NameTaken", text)
+    return _not_ready(status, "NameTaken", text, snapshot, also=(conflict,))
+
+
+def with_refusal(status: EngineStatus, sentence: str, snapshot: EngineSnapshot) -> EngineStatus:
+    """Return the status with what the API server said to an object of ours: a quota, a policy, a missing right."""
+    return _not_ready(status, "Refused", sentence, snapshot)
+
+
+def _not_ready(
+    status: EngineStatus, reason: str, message: str, snapshot: EngineSnapshot, *, also: tuple[Observation, ...] = ()
+) -> EngineStatus:
+    ready = Observation.of(READY, False, reason, message)
     generation = snapshot.engine.metadata.generation
-    fresh = observed_conditions((ready, conflict), snapshot.status.conditions, generation=generation, now=snapshot.now)
-    kept = [one for one in status.conditions if before is None or one.type != READY]
-    return status.model_copy(update={"conditions": (fresh[0], *kept, fresh[1])})
+    fresh = observed_conditions((ready, *also), snapshot.status.conditions, generation=generation, now=snapshot.now)
+    kept = [one for one in status.conditions if one.type != READY]
+    return status.model_copy(update={"conditions": (fresh[0], *kept, *fresh[1:])})
 
 
 def engine_events(before: EngineStatus, after: EngineStatus) -> tuple[EventNote, ...]:
