@@ -2,7 +2,7 @@
 
     python -m tests.cluster.traffic HOST:PORT MODEL    asks the text direction classifier, until SIGTERM
 
-The client is grpcio as it comes, with retries switched off. It reconnects quickly, so that a gap that it sees is the
+The client is grpcio as it comes, with retries switched off. It counts from its first answer on, and reconnects quickly, so that a gap that it sees is the
 servers' and not its own pause before another attempt. Each answer is a JSON line.
 """
 
@@ -92,6 +92,11 @@ class Traffic:
         times = sorted(one.answered for one in self.answers() if one.is_good)
         return max((after - before for before, after in pairwise(times)), default=0.0)
 
+    def switch_seconds(self) -> list[float]:
+        """Return how long nobody answered at each switch: from an engine's last answer to the first of the next."""
+        good = [one for one in self.answers() if one.is_good]
+        return [after.answered - before.answered for before, after in pairwise(good) if before.engine != after.engine]
+
 
 @contextmanager
 def steady_traffic(address: str, model: str, log: Path) -> Iterator[Traffic]:
@@ -128,6 +133,8 @@ class _Client:
 
     def send_until(self, ended: threading.Event) -> None:
         """Send until `ended`, then wait for what is still open."""
+        # A Service leads to its first pod a moment after that is Ready, when every node has heard of it.
+        self._infer(self._request, timeout=_DEADLINE_SECONDS, wait_for_ready=True)
         due = time.monotonic()
         while not ended.wait(max(due - time.monotonic(), 0.0)):
             self._send()
