@@ -2,8 +2,8 @@
 
     python -m tests.cluster.traffic HOST:PORT MODEL    asks the text direction classifier, until SIGTERM
 
-The client is grpcio as it comes, with retries switched off. It counts from its first answer on, and reconnects quickly, so that a gap that it sees is the
-servers' and not its own pause before another attempt. Each answer is a JSON line.
+The client is grpcio as it comes, with retries switched off. It counts from its first answer on, and reconnects quickly,
+so that a gap that it sees is the servers' and not its own pause before another attempt. Each answer is a JSON line.
 """
 
 import json
