@@ -76,25 +76,26 @@ def installed_operator(
 
     Args:
         cluster: to install it in.
-        images: of `load_images`.
+        images: of `load_images`. Where somebody has loaded newer ones meanwhile, those are installed, so that two who
+            share the cluster do not put each other's back in turns.
         alone: whether others who use the installed operator wait too.
         settings: values of the chart that take the place of the development cluster's; the next one who has none gets
             the usual ones back. They are no others' business, so that it is had alone.
     """
-    values = _values(cluster) | (settings or {})
+    assert images
     if alone or settings:
         with _operator_lock(cluster, fcntl.LOCK_EX):
-            _install(cluster, images, values)
+            _install(cluster, _values(cluster) | (settings or {}))
             yield
         return
     while True:
         with _operator_lock(cluster, fcntl.LOCK_SH):
-            if _is_installed(cluster, images, values):
+            if _is_installed(cluster, _values(cluster)):
                 yield
                 return
         # A lock that was shared is not made an exclusive one in one step: somebody else may have installed meanwhile.
         with _operator_lock(cluster, fcntl.LOCK_EX):
-            _install(cluster, images, values)
+            _install(cluster, _values(cluster))
 
 
 @contextmanager
@@ -138,8 +139,8 @@ def _values(cluster: Cluster) -> dict[str, object]:
     return values
 
 
-def _content(images: dict[str, str], values: Mapping[str, object]) -> str:
-    content = sha256(json.dumps([images, values]).encode())
+def _content(values: Mapping[str, object]) -> str:
+    content = sha256(json.dumps(values).encode())
     for path in sorted(_CHART.rglob("*")):
         content.update(path.read_bytes() if path.is_file() else b"")
     return content.hexdigest()
@@ -149,15 +150,15 @@ def _stamp(cluster: Cluster) -> Path:
     return Path(cluster.environment["KUBECONFIG"]).with_name("installed.sha256")
 
 
-def _is_installed(cluster: Cluster, images: dict[str, str], values: Mapping[str, object]) -> bool:
+def _is_installed(cluster: Cluster, values: Mapping[str, object]) -> bool:
     stamp = _stamp(cluster)
     running = cluster.run("kubectl", "-n", SYSTEM, "get", _OPERATOR, "-o=jsonpath={.status.readyReplicas}").stdout
-    return running == "2" and stamp.exists() and stamp.read_text() == _content(images, values)
+    return running == "2" and stamp.exists() and stamp.read_text() == _content(values)
 
 
-def _install(cluster: Cluster, images: dict[str, str], values: Mapping[str, object]) -> None:
-    """Install or upgrade the chart where images, values or chart differ from what was installed last."""
-    if _is_installed(cluster, images, values):
+def _install(cluster: Cluster, values: Mapping[str, object]) -> None:
+    """Install or upgrade the chart where values, the images in them, or the chart differ from what was installed last."""
+    if _is_installed(cluster, values):
         return
     helm = subprocess.check_output([ROOT / "hack/tool", "helm"], text=True).strip()
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(_CHART / "crds"))
@@ -167,7 +168,7 @@ def _install(cluster: Cluster, images: dict[str, str], values: Mapping[str, obje
         stdin=json.dumps(values),
     )
     assert installed.returncode == 0, installed.stdout + installed.stderr
-    _stamp(cluster).write_text(_content(images, values))
+    _stamp(cluster).write_text(_content(values))
 
 
 def _wait_for_free_gpus(cluster: Cluster) -> None:
