@@ -157,7 +157,7 @@ def _is_installed(cluster: Cluster, values: Mapping[str, object]) -> bool:
 
 
 def _install(cluster: Cluster, values: Mapping[str, object]) -> None:
-    """Install or upgrade the chart where values, the images in them, or the chart differ from what was installed last."""
+    """Install or upgrade the chart where it or its values, images among them, differ from what was installed last."""
     if _is_installed(cluster, values):
         return
     helm = subprocess.check_output([ROOT / "hack/tool", "helm"], text=True).strip()
