@@ -520,7 +520,7 @@ def test_two_hundred_nodes_are_counted_and_three_are_named(
     (target,) = plan(make_engine(targets=[L4]), make_observed(*fleet), NOW).targets
     (smaller,) = plan(make_engine(targets=[L4]), make_observed(*fleet[:-1]), NOW).targets
 
-    want = "ProductDiffers: 200 nodes (gpu-0, gpu-1, gpu-2, ...): its GPU is Tesla-T4"
+    want = "ProductDiffers: 200 nodes (gpu-0, gpu-1, gpu-2, ...): its GPU is Tesla-T4; NVIDIA-L4 is asked for"
     assert [count.sentence() for count in target.refusals] == [want]
     assert [count.sentence() for count in smaller.refusals] == [want.replace("200", "199")]
 

@@ -178,7 +178,8 @@ def _other_hardware(facts: NodeFacts, gpu: GpuSpec, matrix: Matrix) -> Iterator[
     if facts.product is None:
         return
     if gpu.product is not None and facts.product != canonical_product(gpu.product):
-        yield Refusal(rule="ProductDiffers", found=f"its GPU is {facts.product}")
+        wanted = f"{canonical_product(gpu.product)} is asked for"
+        yield Refusal(rule="ProductDiffers", found=f"its GPU is {facts.product}", wanted=wanted)
     device = Hardware(product=facts.product, compute_capability=facts.compute_capability)
     capability = capability_of(matrix, device)
     if gpu.compute_capability is not None and capability != gpu.compute_capability:
