@@ -83,25 +83,24 @@ def installed_operator(
             the usual ones back. They are no others' business, so that it is had alone.
     """
     assert images
-    if alone or settings:
-        with _operator_lock(cluster, fcntl.LOCK_EX):
-            _install(cluster, _values(cluster) | (settings or {}))
-            yield
-        return
-    while True:
-        with _operator_lock(cluster, fcntl.LOCK_SH):
-            if _is_installed(cluster, _values(cluster)):
-                yield
-                return
-        # A lock that was shared is not made an exclusive one in one step: somebody else may have installed meanwhile.
-        with _operator_lock(cluster, fcntl.LOCK_EX):
-            _install(cluster, _values(cluster))
+    with _operator_lock(cluster).open("w") as lock:
+        with _turn(cluster):
+            fcntl.flock(lock, fcntl.LOCK_EX if alone or settings else fcntl.LOCK_SH)
+            values = _values(cluster) | (settings or {})
+            if not _is_installed(cluster, values):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                _install(cluster, values)
+            if not (alone or settings):
+                fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
 
 
 @contextmanager
 def no_installed_operator(cluster: Cluster) -> Iterator[None]:
     """Have the installed operator stand still; it runs again afterwards."""
-    with _operator_lock(cluster, fcntl.LOCK_EX):
+    with _operator_lock(cluster).open("w") as lock:
+        with _turn(cluster):
+            fcntl.flock(lock, fcntl.LOCK_EX)
         installed = cluster.run("kubectl", "-n", SYSTEM, "get", _OPERATOR).returncode == 0
         if installed:
             scale_operator(cluster, 0)
@@ -121,14 +120,18 @@ def scale_operator(cluster: Cluster, replicas: int) -> None:
         cluster.kubectl("-n", SYSTEM, "wait", "pod", f"--selector={_OPERATOR_PODS}", "--for=delete", "--timeout=60s")
 
 
+def _operator_lock(cluster: Cluster) -> Path:
+    return Path(cluster.environment["KUBECONFIG"]).with_name("operator.lock")
+
+
 @contextmanager
-def _operator_lock(cluster: Cluster, kind: int) -> Iterator[None]:
-    path = Path(cluster.environment["KUBECONFIG"]).with_name("operator.lock")
-    with path.open("w") as lock:
-        # Who waits for the operator alone keeps newcomers back: they would else share it among themselves for ever.
-        with path.with_name("operator-turn.lock").open("w") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
-            fcntl.flock(lock, kind)
+def _turn(cluster: Cluster) -> Iterator[None]:
+    """Be the only one who waits for the operator's lock, so that a shared one becomes exclusive and shared again.
+
+    Who waits for the operator alone keeps newcomers back, too: they would else share it among themselves for ever.
+    """
+    with _operator_lock(cluster).with_name("operator-turn.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
         yield
 
 
@@ -157,9 +160,7 @@ def _is_installed(cluster: Cluster, values: Mapping[str, object]) -> bool:
 
 
 def _install(cluster: Cluster, values: Mapping[str, object]) -> None:
-    """Install or upgrade the chart where it or its values, images among them, differ from what was installed last."""
-    if _is_installed(cluster, values):
-        return
+    """Install or upgrade the chart."""
     helm = subprocess.check_output([ROOT / "hack/tool", "helm"], text=True).strip()
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(_CHART / "crds"))
     installed = cluster.run(
