@@ -40,9 +40,6 @@ test-fast: setup  ## the tests that start no server, no build and no client
 test: lint verify  ## everything that CI runs
 	$(BIN)/pytest -n 2
 
-test-killed: setup  ## the operator killed at each of its writes; needs the development cluster for itself
-	$(BIN)/pytest -o addopts="--import-mode=importlib" -n 0 tests/controller/test_killed.py
-
 bench: setup  ## the records under benchmarks/records
 	$(BIN)/python -m benchmarks.serving_overhead
 	$(BIN)/python -m benchmarks.start_up
