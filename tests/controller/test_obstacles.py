@@ -1,6 +1,6 @@
 """What keeps a build or a serving pod from running is told by the InferenceEngine, where its owner looks first."""
 
-from tests.controller.engine_world import EngineWorld
+from tests.controller.engine_world import EngineWorld, gpu_node
 
 from enginesmith_operator.api.engine_status import TargetPhase
 from enginesmith_operator.cluster.transport import Json
@@ -59,3 +59,23 @@ def test_a_pod_that_needs_no_gpu_and_fits_no_node_waits_for_no_gpu() -> None:
     assert world.target("cpu").phase is TargetPhase.ROLLING_OUT
     assert world.target("cpu").reason == "Unschedulable"
     assert "Insufficient memory" in world.condition("Ready").message
+
+
+def test_a_preparation_that_waits_for_a_plan_is_not_said_to_begin() -> None:
+    world = EngineWorld(targets=[{"name": "a10", "gpu": {"product": "NVIDIA-A10"}}])
+    assert world.step().creates == ()
+    assert world.condition("Prepared").reason == "NoPlan"
+    world.nodes.observe(gpu_node("gpu-2", "NVIDIA-A10"))
+    assert [one["kind"] for one in world.step().creates] == ["Job"]
+    assert world.condition("Prepared").reason == "Starting"
+
+
+def test_a_claim_for_one_node_is_refused_with_the_nodes_that_there_are() -> None:
+    world = EngineWorld(store={"pvc": {"claimName": "once"}})
+    metadata = {"name": "once", "namespace": "vision"}
+    world.put({"kind": "PersistentVolumeClaim", "metadata": metadata, "spec": {"accessModes": ["ReadWriteOnce"]}})
+    world.nodes.observe(gpu_node("gpu-2"))
+    world.nodes.observe(gpu_node("gpu-3"))
+    assert "3 nodes (gpu-1, gpu-2, gpu-3);" in world.condition("Prepared").message
+    world.nodes.observe(gpu_node("gpu-4"))
+    assert "4 nodes (gpu-1, gpu-2, gpu-3, ...);" in world.condition("Prepared").message

@@ -7,7 +7,7 @@ Between the two, whoever calls looks up whether others build the engines that th
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from enginesmith_operator.api.conditions import PREPARED, ConditionStatus
@@ -35,6 +35,7 @@ from enginesmith_operator.planning.refusals import Refusal
 __all__ = ["EngineDecision", "Resolution", "decide_engine", "resolve_engine", "wanted_keys"]
 
 _SHARED_MODE: Final = "ReadWriteMany"
+_SHOWN: Final = 3
 _GENERATED: Final = frozenset({DEPLOYMENT.kind, SERVICE.kind, DISRUPTION_BUDGET.kind, AUTOSCALER.kind})
 
 
@@ -79,7 +80,11 @@ def resolve_engine(snapshot: EngineSnapshot) -> Resolution:
             condition=condition,
             observed=snapshot.observed,
         )
-    return Resolution(store=store, preparation=step, plan=plan(snapshot.engine, step.observed, snapshot.now))
+    planned = plan(snapshot.engine, step.observed, snapshot.now)
+    if step.job_wanted and not planned.has_target:
+        waits = Observation.of(PREPARED, False, "NoPlan", "the preparation begins once a target has a plan")
+        step = replace(step, condition=waits)
+    return Resolution(store=store, preparation=step, plan=planned)
 
 
 def wanted_keys(resolution: Resolution) -> tuple[str, ...]:
@@ -152,7 +157,8 @@ def _usable_store(snapshot: EngineSnapshot) -> ChosenStore | Refusal:
     if len(nodes) <= 1:
         return store
     modes = ", ".join(store.access_modes) or "no access mode"
-    found = f"the claim is {modes}, and pods may run on {len(nodes)} nodes ({', '.join(nodes[:3])}, ...)"
+    named = ", ".join(nodes[:_SHOWN]) + (", ..." if len(nodes) > _SHOWN else "")
+    found = f"the claim is {modes}, and pods may run on {len(nodes)} nodes ({named})"
     wanted = f"take a claim with {_SHARED_MODE}, or keep to one node with podTemplate.nodeSelector"
     return Refusal(rule="StoreNotShared", found=found, wanted=wanted)
 
