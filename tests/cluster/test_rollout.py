@@ -1,0 +1,120 @@
+"""An engine takes another one's place on a real cluster, under steady requests over one connection.
+
+On a node with two GPUs the new one starts beside the old one. With one GPU it waits, or one replica makes room, as
+`rollout.whenFull` says: `benchmarks/operator_rollout.py` keeps how long nobody answers then.
+"""
+
+from pathlib import Path
+
+import pytest
+from s3fs import S3FileSystem
+from tests.cluster.engines import Tenant
+from tests.cluster.inference import service_address
+from tests.cluster.rollouts import (
+    ENGINE_NAME,
+    NEXT,
+    TARGET,
+    Rollout,
+    answer_on,
+    apply,
+    change_three_times,
+    make_room,
+    roll_out,
+    serve,
+    target,
+    wait_for_a_gpu,
+)
+from tests.cluster.traffic import steady_traffic
+
+from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.store_layout import blob_name, engine_pointer
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("operator", "hardware")]
+
+
+def test_three_changes_of_the_spec_lose_no_request_and_each_switch_shows(tenant: Tenant, tmp_path: Path) -> None:
+    seen = change_three_times(tenant, tmp_path / "answers")
+    _tell(seen)
+    assert seen.traffic.errors() == []
+    assert seen.traffic.per_second() >= 50
+    assert len(set(seen.keys)) == 4
+    assert seen.traffic.engines() == list(seen.keys)
+
+
+def test_without_a_free_gpu_the_next_engine_waits_and_goes_on_when_there_is_one(tenant: Tenant, tmp_path: Path) -> None:
+    seen = wait_for_a_gpu(tenant, tmp_path / "answers")
+    _tell(seen)
+    old, new = seen.keys
+    assert (seen.waiting["reason"], seen.waiting["serving"], seen.waiting["desired"]) == ("NoFreeGPU", [old], [new])
+    assert "rollout.whenFull: replace" in seen.waiting["message"]
+    assert seen.traffic.engines() == [old, new]
+    assert seen.traffic.errors() == []
+
+
+def test_without_a_free_gpu_a_replica_makes_room_where_it_is_asked_to(tenant: Tenant, tmp_path: Path) -> None:
+    seen = make_room(tenant, tmp_path / "answers")
+    _tell(seen)
+    old, new, back = seen.keys
+    assert old == back != new
+    assert seen.traffic.engines() == [old, new, old]
+    # While nobody serves, nothing but that is said.
+    assert {one.code for one in seen.traffic.errors()} <= {"UNAVAILABLE"}
+    assert {"MadeRoom", "Replacing"} <= {event["reason"] for event in tenant.events()}
+
+
+def test_an_engine_that_its_pod_refuses_gives_way_to_the_one_that_served_and_is_not_tried_again(
+    tenant: Tenant, tmp_path: Path
+) -> None:
+    first = serve(tenant)
+    with steady_traffic(service_address(tenant, ENGINE_NAME), ENGINE_NAME, tmp_path / "answers") as traffic:
+        answer_on(tenant, traffic, 1)
+        second = roll_out(tenant, traffic, precision="fp16")
+        _damage(tenant, first)
+        apply(tenant)
+        tenant.until(lambda: target(tenant)["reason"] == "RolledBack" and _pods(tenant) == 1, "it goes back")
+        refused, ready, generation = target(tenant), tenant.condition(ENGINE_NAME, "Ready"), _generation(tenant)
+        # What somebody deletes is repaired: one more pass has gone by then.
+        tenant.kubectl("delete", "service", f"{ENGINE_NAME}-{TARGET}")
+        tenant.until(lambda: f"{ENGINE_NAME}-{TARGET}" in tenant.kubectl("get", "services", "-o=name"), "it is there")
+        assert _generation(tenant) == generation
+        third = roll_out(tenant, traffic, **NEXT)
+    assert [(one["key"], one["reason"], one["node"]) for one in refused["rejected"]] == [(first, "Tampered", "gpu-l4")]
+    assert (refused["phase"], refused["serving"], refused["desired"]) == ("Serving", [second], [first])
+    assert first[:20] in refused["message"]
+    assert "not what was built" in refused["message"]
+    assert (ready["status"], ready["reason"]) == ("False", "RolledBack")
+    assert traffic.engines() == [first, second, third]
+    assert traffic.errors() == []
+    assert not target(tenant).get("rejected")
+
+
+def _tell(seen: Rollout) -> None:
+    traffic = seen.traffic
+    gaps = ", ".join(f"{seconds:.2f}" for seconds in traffic.switch_seconds())
+    told = (
+        f"{len(traffic.answers())} requests, {len(traffic.errors())} errors, at each switch {gaps} s without an answer"
+    )
+    print(told)  # noqa: T201 - for whoever looks at what it costs
+
+
+def _damage(tenant: Tenant, key: str) -> None:
+    """Cut the last byte off an engine in the store."""
+    account = tenant.cluster.s3
+    files = S3FileSystem(
+        key=account["AWS_ACCESS_KEY_ID"],
+        secret=account["AWS_SECRET_ACCESS_KEY"],
+        endpoint_url=account["AWS_ENDPOINT_URL"],
+    )
+    store = f"engines/{tenant.namespace}"
+    manifest = Manifest.from_json(files.cat_file(f"{store}/{engine_pointer(key)}"))
+    blob = f"{store}/{blob_name(manifest.files[0].digest)}"
+    files.pipe_file(blob, files.cat_file(blob)[:-1])
+
+
+def _pods(tenant: Tenant) -> int:
+    return len(tenant.get("pods", "--selector=app.kubernetes.io/component=server")["items"])
+
+
+def _generation(tenant: Tenant) -> int:
+    (deployment,) = tenant.get("deployments")["items"]
+    return int(deployment["metadata"]["generation"])
