@@ -1,6 +1,5 @@
 """etcd, API server, controller manager and scheduler, as processes of this machine."""
 
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -8,6 +7,7 @@ from typing import Final
 from development_cluster import daemons
 from development_cluster.certificates import client_kubeconfig, make_authority, make_certificate, make_signing_key
 from development_cluster.daemons import URGENT, Daemon
+from development_cluster.files import write_text
 from development_cluster.http_probe import answers
 from development_cluster.layout import CONTROL, Layout
 from development_cluster.programs import link_program, tool
@@ -28,7 +28,8 @@ def start_api_server(layout: Layout) -> None:
     daemons.wait_until(layout, "etcd", lambda: answers(f"{_ETCD_CLIENTS}/health"), what="answering")
     daemons.start(layout, _api_server(layout))
     kubeconfig = client_kubeconfig(layout, "admin", user="admin", group="system:masters")
-    shutil.copy(kubeconfig, layout.kubeconfig)
+    write_text(layout.kubeconfig, kubeconfig.read_text())
+    layout.kubeconfig.chmod(0o600)
     link_program(layout, "kubectl")
     daemons.wait_until(
         layout,

@@ -1,4 +1,7 @@
-"""Writes settings without touching what is as it should be: kube-proxy ends when its file is written again."""
+"""Writes settings without touching what is as it should be.
+
+kube-proxy ends when its file is written again, and whoever reads a file at that moment finds it empty.
+"""
 
 import json
 from pathlib import Path

@@ -61,10 +61,12 @@ def tools_cache() -> Path:
 
 
 def link_program(layout: Layout, name: str) -> None:
-    """Put a program where a shell's PATH leads, under its plain name."""
-    link = layout.binaries / name
+    """Put a program where a shell's PATH leads, under its plain name; others may be about to run it."""
+    link, program = layout.binaries / name, tool(name)
+    if link.is_symlink() and link.readlink() == program:
+        return
     link.unlink(missing_ok=True)
-    link.symlink_to(tool(name))
+    link.symlink_to(program)
 
 
 def require_root() -> None:

@@ -217,3 +217,12 @@ def test_a_job_on_a_simulated_node_ends_with_the_message_that_its_pod_carries(cl
     cluster.kubectl("-n", namespace, "wait", "job/simulated", "--for=condition=Complete", "--timeout=60s")
     path = "-o=jsonpath={.items[0].status.containerStatuses[0].state.terminated.message}"
     assert cluster.kubectl("-n", namespace, "get", "pods", path) == '{"said": true}'
+
+
+def test_up_touches_nothing_that_others_are_using(cluster: Cluster) -> None:
+    used = [Path(cluster.environment["KUBECONFIG"]), Path(cluster.environment["PATH"].split(":")[0], "kubectl")]
+    before = [path.lstat() for path in used]
+    assert cluster.run(ROOT / "hack/cluster", "up").returncode == 0
+    assert [(one.st_ino, one.st_mtime_ns) for one in before] == [
+        (one.st_ino, one.st_mtime_ns) for one in (path.lstat() for path in used)
+    ]
