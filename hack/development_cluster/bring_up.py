@@ -11,12 +11,12 @@ from development_cluster.host_network import prepare_host
 from development_cluster.images import push_pause_image
 from development_cluster.layout import Layout
 from development_cluster.local_services import start_registry, start_s3
-from development_cluster.node_specs import NODES
-from development_cluster.nodes import start_node, wait_for_node
+from development_cluster.node_specs import NODES, NodeSpec
+from development_cluster.nodes import is_away, start_node, wait_for_node
 from development_cluster.programs import build_tools, link_program, require_packages
 from development_cluster.simulated_nodes import set_simulated_nodes
 
-__all__ = ["bring_up", "restore", "step"]
+__all__ = ["bring_back", "bring_up", "restore", "step"]
 
 
 def bring_up(layout: Layout) -> None:
@@ -37,9 +37,11 @@ def bring_up(layout: Layout) -> None:
         start_api_server(layout)
     with step("controllers"):
         start_controllers(layout)
+    # A test that took a node away must not get it back from another program that wants the cluster.
+    present = [node for node in NODES if not is_away(layout, node)]
     with step("nodes"):
-        started = [node for node in NODES if start_node(layout, node)]
-        for node in NODES:
+        started = [node for node in present if start_node(layout, node)]
+        for node in present:
             wait_for_node(layout, node)
     with step("services and names"):
         start_service_proxy(layout)
@@ -48,15 +50,31 @@ def bring_up(layout: Layout) -> None:
         # What runs may be under test: its labels and devices are put back by `restore` alone.
         for node in started:
             label_node(layout, node)
-        offering = [node for node in NODES if start_gpus(layout, node)]
-        for node in NODES:
+        offering = [node for node in present if start_gpus(layout, node)]
+        for node in present:
             if node in started or node in offering:
                 wait_for_gpus(layout, node)
+    for node in NODES:
+        if node not in present:
+            print(f"{node.name} stays stopped; bring it back: hack/cluster node {node.name} start")
+
+
+def bring_back(layout: Layout, node: NodeSpec) -> None:
+    """Start a node that was stopped or ended, with its labels and GPUs."""
+    start_node(layout, node)
+    wait_for_node(layout, node)
+    label_node(layout, node)
+    start_gpus(layout, node)
+    offer_gpus(layout, node, all_gpus(node))
+    wait_for_gpus(layout, node)
 
 
 def restore(layout: Layout) -> None:
-    """Put the nodes' labels and devices back to what they are here, whatever a test made of them."""
+    """Put nodes, labels and devices back to what they are here, whatever a test made of them."""
     set_simulated_nodes(layout, 0, tainted=True)
+    for node in NODES:
+        if is_away(layout, node):
+            bring_back(layout, node)
     for node in NODES:
         label_node(layout, node)
         offer_gpus(layout, node, all_gpus(node))

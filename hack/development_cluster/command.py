@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from development_cluster.bring_up import bring_up, restore, step
+from development_cluster.bring_up import bring_back, bring_up, restore, step
 from development_cluster.errors import ClusterError
-from development_cluster.gpus import all_gpus, label_node, offer_gpus, start_gpus, wait_for_gpus
+from development_cluster.gpus import all_gpus, offer_gpus
 from development_cluster.layout import Layout, default_folder
 from development_cluster.node_specs import NODES, NodeSpec
-from development_cluster.nodes import kill_node, start_node, stop_kubelet, wait_for_node
+from development_cluster.nodes import kill_node, send_away, stop_kubelet
 from development_cluster.product_images import load_images
 from development_cluster.programs import require_root
 from development_cluster.report import shell_variables, status
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("--base", help="an image with Python 3.11 or later to build on; default: Debian's, made here")
     load.set_defaults(run=_load, changes=True)
 
-    again = commands.add_parser("restore", help="put labels and GPUs of the nodes back, and delete simulated nodes")
+    again = commands.add_parser("restore", help="put nodes, their labels and GPUs back, and delete simulated nodes")
     again.set_defaults(run=_restore, changes=True)
 
     nodes = commands.add_parser("nodes", help="have N simulated nodes: objects without a kubelet")
@@ -135,16 +135,13 @@ def _one_node(layout: Layout, options: argparse.Namespace) -> None:
     node: NodeSpec = options.node
     match options.action:
         case "stop":
+            send_away(layout, node)
             stop_kubelet(layout, node)
         case "kill":
+            send_away(layout, node)
             kill_node(layout, node)
         case _:
-            start_node(layout, node)
-            wait_for_node(layout, node)
-            label_node(layout, node)
-            start_gpus(layout, node)
-            offer_gpus(layout, node, all_gpus(node))
-            wait_for_gpus(layout, node)
+            bring_back(layout, node)
 
 
 def _gpus(layout: Layout, options: argparse.Namespace) -> None:

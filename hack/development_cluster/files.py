@@ -1,6 +1,6 @@
-"""Writes settings without touching what is as it should be.
+"""Writes settings without touching what is as it should be: kube-proxy ends when its file is written again.
 
-kube-proxy ends when its file is written again, and whoever reads a file at that moment finds it empty.
+What is to be written takes the old file's place as a whole, since others read it at any time.
 """
 
 import json
@@ -14,7 +14,9 @@ def write_text(path: Path, text: str) -> None:
     if path.exists() and path.read_text() == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    part.replace(path)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -21,7 +21,17 @@ from development_cluster.layout import CONTROL, Layout
 from development_cluster.node_specs import NodeSpec
 from development_cluster.programs import kubectl, tool
 
-__all__ = ["PAUSE_IMAGE", "delete_mount_points", "in_node", "kill_node", "start_node", "stop_kubelet", "wait_for_node"]
+__all__ = [
+    "PAUSE_IMAGE",
+    "delete_mount_points",
+    "in_node",
+    "is_away",
+    "kill_node",
+    "send_away",
+    "start_node",
+    "stop_kubelet",
+    "wait_for_node",
+]
 
 PAUSE_IMAGE: Final = f"{CONTROL.registry}/pause:1"
 
@@ -43,6 +53,7 @@ _SOCKET = "/run/containerd/containerd.sock"
 
 def start_node(layout: Layout, node: NodeSpec) -> bool:
     """Start what of the node does not run: namespaces, containerd, kubelet; return whether kubelet was started."""
+    _away(layout, node).unlink(missing_ok=True)
     make_cgroups(layout.cgroup(node.name))
     make_bridge(node.bridge, str(node.address), node.subnet.prefixlen)
     _write_settings(layout, node)
@@ -75,6 +86,16 @@ def in_node(layout: Layout, node: NodeSpec, *command: str) -> str:
     if first is None:
         raise ClusterError(f"node {node.name} does not run", remedy="hack/cluster up")
     return run([*enter_command(first.pid), *command])
+
+
+def is_away(layout: Layout, node: NodeSpec) -> bool:
+    """Return whether somebody stopped the node or ended it, to see what comes of that."""
+    return _away(layout, node).exists()
+
+
+def send_away(layout: Layout, node: NodeSpec) -> None:
+    """Remember that the node is not to be started until it is asked for by name, or everything is put back."""
+    _away(layout, node).touch()
 
 
 def stop_kubelet(layout: Layout, node: NodeSpec) -> None:
@@ -125,6 +146,10 @@ def _forget_gpus(layout: Layout, node: NodeSpec) -> None:
 
 def _folder(layout: Layout, node: NodeSpec) -> Path:
     return layout.nodes / node.name
+
+
+def _away(layout: Layout, node: NodeSpec) -> Path:
+    return layout.nodes / f"{node.name}.away"
 
 
 def _start_namespaces(layout: Layout, node: NodeSpec) -> int:

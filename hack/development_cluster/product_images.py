@@ -1,7 +1,6 @@
 """The product's images: built from what the checkout holds now, named after it, and pulled by every node beforehand."""
 
 import hashlib
-import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from development_cluster.commands import run
+from development_cluster.files import write_json
 from development_cluster.images import DATA, build, digest_in_registry, push
 from development_cluster.layout import CONTROL, ROOT, Layout
 from development_cluster.node_specs import NODES, NodeSpec
-from development_cluster.nodes import in_node
+from development_cluster.nodes import in_node, is_away
 
 __all__ = ["PRODUCT_IMAGES", "ProductImage", "load_images"]
 
@@ -77,8 +77,9 @@ def load_images(layout: Layout, base: str | None) -> dict[str, str]:
     base = base or _python_base(layout)
     references = {image.name: _load(layout, image, base) for image in PRODUCT_IMAGES}
     with ThreadPoolExecutor(len(NODES)) as nodes:
-        list(nodes.map(lambda node: _pull(layout, node, tuple(references.values())), NODES))
-    (layout.folder / "images.json").write_text(json.dumps(references, indent=2))
+        present = [node for node in NODES if not is_away(layout, node)]
+        list(nodes.map(lambda node: _pull(layout, node, tuple(references.values())), present))
+    write_json(layout.folder / "images.json", references)
     return references
 
 

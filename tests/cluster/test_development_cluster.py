@@ -226,3 +226,17 @@ def test_up_touches_nothing_that_others_are_using(cluster: Cluster) -> None:
     assert [(one.st_ino, one.st_mtime_ns) for one in before] == [
         (one.st_ino, one.st_mtime_ns) for one in (path.lstat() for path in used)
     ]
+
+
+@pytest.mark.usefixtures("hardware")
+def test_a_node_that_was_stopped_stays_so_until_everything_is_put_back(cluster: Cluster) -> None:
+    def kubelet_runs() -> bool:
+        lines = cluster.run(ROOT / "hack/cluster", "status").stdout.splitlines()
+        return any(line.startswith("gpu-l4-kubelet") and "pid" in line for line in lines)
+
+    for words in (["node", "gpu-l4", "stop"], ["up"], ["load"]):
+        done = cluster.run(ROOT / "hack/cluster", *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not kubelet_runs()
+    assert cluster.run(ROOT / "hack/cluster", "restore").returncode == 0
+    assert kubelet_runs()
