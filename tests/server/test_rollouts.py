@@ -103,7 +103,7 @@ class _Load:
         self.codes[future.code()] += 1
 
 
-@pytest.mark.parametrize("way", ["50 a second", "4 at once"])
+@pytest.mark.parametrize("way", ["50 a second", "250 a second", "4 at once"])
 def test_three_rollouts_under_one_connection_lose_nothing(
     start_server: StartServer,
     connect: Connect,
@@ -116,7 +116,8 @@ def test_three_rollouts_under_one_connection_lose_nothing(
     old = start_server({"adder": adder_key}, **options)
     switch.target = old.address
     load = _Load(connect(switch.address), adder_request().SerializeToString())
-    load.start(*([lambda: load.steadily(0.02)] if way == "50 a second" else [load.one_after_another] * 4))
+    pauses = {"50 a second": 0.02, "250 a second": 0.004}
+    load.start(*([lambda: load.steadily(pauses[way])] if way in pauses else [load.one_after_another] * 4))
     for _ in range(ROLLOUTS):
         new = start_server({"adder": adder_key}, **options)
         switch.target = new.address

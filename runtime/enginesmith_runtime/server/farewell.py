@@ -1,13 +1,16 @@
-"""The moment at which a server tells its clients to go, chosen so that it crosses no request on the wire.
+"""The moment at which a server ends for clients that are still there, chosen so that it crosses no request on the wire.
 
-gRPC's C core cancels what reaches it after it was told to shut down, also what a client sent before it could know. So
-for a moment answers are held back. Clients that send their next request when they have an answer fall silent; those
-that send at a steady pace are caught right after a request, with a whole pause ahead. Then the server says GOAWAY, and
-the answers follow it on each connection: whoever has one knows that its next request belongs elsewhere.
+Most have gone by then (see `goaway`). For the others: gRPC's C core cancels what reaches it after it was told to shut
+down, also what a client sent before it could know. So for a moment answers are held back. Clients that send their next
+request when they have an answer fall silent; those that send at a steady pace are caught right after a request, with a
+whole pause ahead. Then the server says GOAWAY, and the answers follow it on each connection: whoever has one knows that
+its next request belongs elsewhere.
 """
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 __all__ = ["Farewell"]
@@ -56,6 +59,16 @@ class Farewell:
             if not self._running:
                 self._changed.notify_all()
 
+    @contextmanager
+    def answers_held(self) -> Iterator[None]:
+        """Hold answers back while the block runs."""
+        with self._changed:
+            self._holding = True
+        try:
+            yield
+        finally:
+            self.release()
+
     def fall_silent(self) -> None:
         """Hold answers back until the clients that wait for them are silent; then return right after a request.
 
@@ -80,6 +93,7 @@ class Farewell:
         """Let every answer go."""
         with self._changed:
             self._holding = False
+            self._held = 0
             self._changed.notify_all()
 
     def wait_all_left(self, seconds: float) -> bool:

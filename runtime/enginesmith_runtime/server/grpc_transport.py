@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from enginesmith_contract.errors import ServeError
 from enginesmith_runtime.server.farewell import Farewell
+from enginesmith_runtime.server.goaway import tell_clients_to_go, wait_until_gone
 from enginesmith_runtime.server.protocol.errors import Code, ProtocolError, internal_error
 from enginesmith_runtime.server.transport.interface import (
     Answer,
@@ -40,6 +41,12 @@ _KEEPALIVE_MS: Final = 60_000
 
 _SENDING_SECONDS: Final = 5.0
 """For what was answered to reach its client, once no handler runs any more and the server ends."""
+
+_TELLING_SECONDS: Final = 0.2
+"""For what was being sent when answers were held back to be acknowledged, before a client is told to go."""
+
+_LEAVING_SECONDS: Final = 1.0
+"""For clients to get their last answers and to close their connections."""
 
 Outcome = Answer | ProtocolError
 
@@ -81,6 +88,7 @@ class GrpcTransport:
 
     def __init__(self, methods: Methods, limits: GrpcLimits) -> None:
         self._farewell = Farewell()
+        self._port: int | None = None
         self._server = grpc.server(
             ThreadPoolExecutor(limits.max_concurrent_calls, thread_name_prefix="grpc"),
             handlers=(_Handlers(methods, self._farewell),),
@@ -101,15 +109,25 @@ class GrpcTransport:
                 reason="AddressUnavailable",
             ) from error
         self._server.start()
+        self._port = port
         return f"{address.rpartition(':')[0]}:{port}"
 
     def stop(self, grace_seconds: float) -> None:
         """Send GOAWAY, take no new call, return when the running ones ended or the time is up."""
+        self._send_clients_away(min(grace_seconds, _LEAVING_SECONDS))
         self._farewell.fall_silent()
         ended = self._server.stop(grace_seconds)
         self._farewell.release()
         threading.Thread(target=self._cancel_forgotten, args=(ended, grace_seconds), daemon=True).start()
         ended.wait()
+
+    def _send_clients_away(self, seconds: float) -> None:
+        """Let clients take their next requests elsewhere; those that are slow to go are told once more, less gently."""
+        if self._port is None:
+            return
+        with self._farewell.answers_held():
+            tell_clients_to_go(self._port, _TELLING_SECONDS)
+        wait_until_gone(self._port, seconds)
 
     def _cancel_forgotten(self, ended: threading.Event, grace_seconds: float) -> None:
         """Cancel a request that the library had not handed over when it was stopped; nobody else would answer it."""
