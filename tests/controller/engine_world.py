@@ -169,8 +169,8 @@ class EngineWorld:
         found = [one.document() for one in self.cache.of_kind(kind)]
         return sorted(found, key=lambda one: str(one["metadata"]["name"]))
 
-    def end_preparation(self, **report: Any) -> None:  # noqa: ANN401 - fields of a report
-        """Let the preparation's Job end with this report; by default it succeeds."""
+    def end_preparation(self, *, job_ends: bool = True, **report: Any) -> None:  # noqa: ANN401 - fields of a report
+        """Let the preparation's pod, and its Job, end with this report; by default it succeeds."""
         (job,) = [one for one in self.of_kind("Job") if "-prep-" in one["metadata"]["name"]]
         engine = read_engine(self.engine)
         assert not isinstance(engine, Exception)
@@ -179,7 +179,8 @@ class EngineWorld:
             observed = self._gatherer.gather(self.engine, engine).observed
             key = preparation_key_of(engine.spec, observed.model_copy(update={"source_digest": DIGEST}))
             told = {"preparation_key": key, "source_digest": DIGEST} | report
-        self._end_job(job, "prepare", PreparationReport(**told).to_json().decode(), failed="failure" in report)
+        word = PreparationReport(**told).to_json().decode()
+        self._end_job(job, "prepare", word, failed="failure" in report, job_ends=job_ends)
 
     def _stamp(self) -> str:
         return self.now.isoformat().replace("+00:00", "Z")
@@ -239,11 +240,12 @@ class EngineWorld:
         self.start_pods()
         self.settle()
 
-    def _end_job(self, job: Json, container: str, message: str, *, failed: bool) -> None:
+    def _end_job(self, job: Json, container: str, message: str, *, failed: bool, job_ends: bool) -> None:
         condition = {"type": "Failed" if failed else "Complete", "status": "True", "reason": "PodFailurePolicy"}
         stamp = self._stamp()
-        job["status"] = {"conditions": [{**condition, "lastTransitionTime": stamp}], "failed": int(failed)}
-        self.put(job)
+        if job_ends:
+            job["status"] = {"conditions": [{**condition, "lastTransitionTime": stamp}], "failed": int(failed)}
+            self.put(job)
         ending = {"exitCode": 12 if failed else 0, "message": message, "startedAt": stamp, "finishedAt": stamp}
         name = job["metadata"]["name"]
         owner = {"kind": "Job", "name": name, "uid": job["metadata"]["uid"], "controller": True}

@@ -198,6 +198,14 @@ def test_a_finished_build_keeps_what_its_last_word_says() -> None:
     assert [event.reason for event in decision.events] == ["BuildSucceeded"]
 
 
+def test_a_build_is_over_with_its_pod_s_last_word_before_the_job_is_complete() -> None:
+    word = {"outcome": "succeeded", "exitCode": 0, "engineDigest": _DIGEST}
+    decision = _decide(_job(), _pod(_ended(0, word, "Completed")))
+    assert decision.status.phase is BuildPhase.SUCCEEDED
+    assert decision.status.finished_at == _ENDED
+    assert decision.status.duration_seconds == 20.0
+
+
 def test_a_finished_build_whose_last_word_is_gone_is_asked_once_more() -> None:
     decision = _decide(_job(succeeded=True, finished_at=_ENDED))
     assert decision.delete_job == "j1"

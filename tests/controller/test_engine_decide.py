@@ -46,6 +46,27 @@ def test_a_prepared_model_is_built_once_for_each_engine() -> None:
     assert world.target("l4").phase is TargetPhase.BUILDING
 
 
+def test_a_preparation_is_over_with_its_pod_s_report_before_the_job_is_complete() -> None:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation(job_ends=False)
+    decision = world.step()
+    assert [one["kind"] for one in decision.creates] == ["EngineBuild"]
+    assert decision.status.preparation is not None
+    assert decision.status.preparation.finished_at is not None
+    assert world.condition("Prepared").status is ConditionStatus.TRUE
+
+
+def test_a_preparation_whose_pod_reports_a_failure_goes_on_while_its_job_does() -> None:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation(job_ends=False, failure=_MISSING)
+    decision = world.step()
+    assert decision.creates == ()
+    assert decision.deletes == ()
+    assert world.condition("Prepared").reason == "NotFound"
+
+
 def test_an_engine_that_the_store_has_is_not_built() -> None:
     first = EngineWorld()
     first.serve()

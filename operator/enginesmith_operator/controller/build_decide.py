@@ -2,7 +2,7 @@
 
 no Job ──> create it            Pending: waits for a GPU, an image, a queue
 running ──> progress            Building
-complete ──> last word          Succeeded, or once more where the last word was lost
+its pod ended ──> last word     Succeeded, or once more where the Job is complete and the last word was lost
 failed ──> why, last lines      Failed; final until the object is deleted
 """
 
@@ -131,7 +131,8 @@ def decide_build(snapshot: BuildSnapshot) -> BuildDecision:
     if job is None:
         waiting = _Findings(phase=BuildPhase.PENDING, ready=_not_ready("JobCreated", "the Job was created"))
         return _decision(snapshot, waiting, create_job=True)
-    if job.succeeded:
+    if job.succeeded or (not job.failure and _read_result(snapshot.pods) is not None):
+        # A Job is complete some two seconds after its pod has said its last word.
         return _decide_complete(snapshot, job)
     return _decide_failed(snapshot, job) if job.failure else _decide_running(snapshot)
 
@@ -200,7 +201,8 @@ def _decision(
     container = _container(snapshot.pods)
     started_at = before.started_at or _first_start(snapshot.pods)
     ended = found.phase in {BuildPhase.SUCCEEDED, BuildPhase.FAILED}
-    finished_at = (snapshot.job.finished_at or None) if ended and snapshot.job else None
+    last = container.ending.finished_at if container and container.ending else ""
+    finished_at = (last or snapshot.job.finished_at or None) if ended and snapshot.job else None
     observations = [found.ready, *([found.scheduled] if found.scheduled else [])]
     status = EngineBuildStatus(
         observed_generation=build.metadata.generation,

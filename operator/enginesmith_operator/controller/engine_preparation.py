@@ -1,7 +1,7 @@
 """The first step of a pass: what is known of the model, and whether its preparation has to be started. Pure.
 
 status remembers this very request ──> known, nothing to do
-its Job ended ──> its report, or why it failed; after a growing pause it is tried again, since models appear
+its pod reported, or its Job ended ──> the report, or why it failed; tried again after a growing pause: models appear
 no Job ──> make one
 """
 
@@ -74,21 +74,24 @@ def resolve_preparation(snapshot: EngineSnapshot, store: ChosenStore) -> Prepara
     if memory is not None and memory.request == digest and _is_whole(memory):
         return _known(snapshot, memory, occasion, next_look)
     job = snapshot.preparation_jobs.get(name)
-    if job is not None and (job.succeeded or job.failure):
+    pods = snapshot.preparation_pods.get(name, ())
+    # A Job is complete some two seconds after its pod has reported.
+    if job is not None and (job.succeeded or job.failure or _is_success(_report(pods))):
         return _ended(snapshot, digest, occasion, job, next_look)
     before = _still_valid(snapshot, memory)
     if before is not None:
         # A second look at the same URI: until it ends, what is known stays.
         return _known(snapshot, before, occasion, None, job_wanted=job is None)
-    return _running(snapshot, digest, occasion, job, snapshot.preparation_pods.get(name, ()))
+    return _running(snapshot, digest, occasion, job, pods)
 
 
 def _ended(
     snapshot: EngineSnapshot, digest: str, occasion: str, job: JobFacts, next_look: float | None
 ) -> PreparationStep:
-    report = _report(snapshot.preparation_pods.get(job.name, ()))
-    if report is not None and report.failure is None and report.preparation_key is not None:
-        return _known(snapshot, _from_report(report, digest, job), occasion, next_look)
+    pods = snapshot.preparation_pods.get(job.name, ())
+    report = _report(pods)
+    if report is not None and _is_success(report):
+        return _known(snapshot, _from_report(report, digest, _finished_at(pods, job)), occasion, next_look)
     if report is None and job.succeeded:
         # Another Job finds the preparation in the store and says so again.
         lost = Observation.of(PREPARED, False, "ResultLost", "the result is read once more")
@@ -255,7 +258,17 @@ def _report(pods: tuple[PodFacts, ...]) -> PreparationReport | None:
     return None
 
 
-def _from_report(report: PreparationReport, digest: str, job: JobFacts) -> PreparationStatus:
+def _is_success(report: PreparationReport | None) -> bool:
+    return report is not None and report.failure is None and report.preparation_key is not None
+
+
+def _finished_at(pods: tuple[PodFacts, ...], job: JobFacts) -> str | None:
+    container = pods[-1].container(PREPARATION_CONTAINER) if pods else None
+    ending = container.latest_ending if container else None
+    return (ending.finished_at if ending is not None else "") or job.finished_at or None
+
+
+def _from_report(report: PreparationReport, digest: str, finished_at: str | None) -> PreparationStatus:
     return PreparationStatus(
         request=digest,
         phase=PreparationPhase.SUCCEEDED,
@@ -267,7 +280,7 @@ def _from_report(report: PreparationReport, digest: str, job: JobFacts) -> Prepa
         facts=report.facts,
         stored_engines=tuple(StoredEngine(key=key, digest=at) for key, at in sorted(report.stored_engines.items())),
         warnings=tuple(line[:1024] for line in report.warnings[:64]),
-        finished_at=job.finished_at or None,
+        finished_at=finished_at,
     )
 
 
