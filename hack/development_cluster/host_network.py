@@ -32,10 +32,13 @@ _SETTINGS: Final[dict[str, str | None]] = {
     # Each of a few hundred watched folders and sockets takes one of root's 128.
     "fs/inotify/max_user_instances": "1024",
 }
-# Tables and chains that a packet between pods, nodes and the world passes.
+# Tables and chains that a packet between pods, nodes and the world passes; each rule is put before those above it.
 _RULES: Final = (
     ("filter", "FORWARD", ("-s", CONTROL.pods, "-j", "ACCEPT")),
     ("filter", "FORWARD", ("-d", CONTROL.pods, "-j", "ACCEPT")),
+    # A Service's address that nobody translated leads nowhere: a gateway of this machine's might answer in its name.
+    ("filter", "FORWARD", ("-d", CONTROL.services, "-j", "REJECT")),
+    ("filter", "OUTPUT", ("-d", CONTROL.services, "-j", "REJECT")),
     # Pods reach the world by this machine's address, and each other and Services by their own.
     ("nat", "POSTROUTING", ("-s", CONTROL.pods, "!", "-d", "10.0.0.0/8", "-j", "MASQUERADE")),
 )

@@ -1,6 +1,7 @@
 """The development cluster is what it claims to be: real nodes that pull, count and isolate, with GPUs by label only."""
 
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -162,6 +163,12 @@ def test_a_pod_reaches_another_node_s_pod_by_its_service_s_name(
     log, _ = run_pod(cluster, namespace, pod("client", images["enginesmith/runtime"], *client, nodeName="gpu-l4"))
     address = cluster.kubectl("-n", namespace, "get", "service", "server", "-o=jsonpath={.spec.clusterIP}")
     assert log.split() == ["200", address]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_address_of_services_that_none_has_refuses_connections() -> None:
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("10.96.255.254", 8001), timeout=10):
+        pass
 
 
 def test_an_owner_may_be_blocked_only_by_who_may_change_its_finalizers(cluster: Cluster, namespace: str) -> None:
