@@ -1,0 +1,76 @@
+"""Where everything is in place the operator writes nothing but its Lease, however often it starts or looks again."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from benchmarks.operator_cluster import OPERATOR_USER, AuditTail, replicas, writes_of
+from tests.cluster.access import Cluster
+from tests.cluster.engines import Tenant
+from tests.cluster.installation import SYSTEM, installed_operator
+
+pytestmark = pytest.mark.slow
+
+_DEPLOYMENT = "deployment/enginesmith-operator"
+_PASSES = "enginesmith_reconciles_total"
+_LISTINGS = 3
+_TARGETS = [
+    {"name": "l4", "backend": "onnxruntime", "gpu": {"product": "NVIDIA-L4"}, "replicas": 2},
+    {"name": "h100", "backend": "onnxruntime", "gpu": {"product": "NVIDIA-H100-80GB-HBM3"}},
+    {"name": "cpu", "backend": "onnxruntime", "standby": True},
+]
+
+
+@pytest.fixture
+def settled(tenant: Tenant) -> Tenant:
+    """A namespace in which one target serves, one is refused and one stands by."""
+    tenant.apply("quiet", _TARGETS)
+    tenant.until(lambda: tenant.target("quiet", "l4").get("phase") == "Serving", "the L4 target serves")
+    tenant.until(lambda: tenant.target("quiet", "cpu").get("phase") == "Standby", "the CPU stands by")
+    tenant.until(lambda: len(_server_pods(tenant)) == 2, "no server but those two is left")
+    return tenant
+
+
+def _server_pods(tenant: Tenant) -> list[object]:
+    return list(tenant.get("pods", "--selector=app.kubernetes.io/component=server")["items"])
+
+
+def _passes(cluster: Cluster) -> float:
+    """Return how often the leader has looked at an InferenceEngine."""
+    samples = replicas(cluster)[0].metrics()
+    return sum(value for name, value in samples.items() if name.startswith(_PASSES) and "InferenceEngine" in name)
+
+
+def _engines(cluster: Cluster) -> int:
+    return len(cluster.get("inferenceengines", "--all-namespaces")["items"])
+
+
+@pytest.mark.usefixtures("sole_operator", "hardware")
+def test_a_restart_of_both_replicas_writes_nothing_but_the_lease(cluster: Cluster, settled: Tenant) -> None:
+    audit = AuditTail(cluster.audit_log, OPERATOR_USER)
+    cluster.kubectl("-n", SYSTEM, "rollout", "restart", _DEPLOYMENT)
+    cluster.kubectl("-n", SYSTEM, "rollout", "status", _DEPLOYMENT, "--timeout=120s")
+    settled.until(lambda: _passes(cluster) >= _engines(cluster), "the new leader has looked at every engine")
+    # A write that a pass leads to is in the log within this time.
+    time.sleep(5)
+    requests = audit.read()
+    assert [one for one in requests if one.resource == "leases" and one.verb == "update"], "the log is not read"
+    assert writes_of(requests) == []
+    assert settled.target("quiet", "l4")["phase"] == "Serving"
+
+
+@pytest.fixture
+def often_listing_operator(cluster: Cluster, images: dict[str, str]) -> Iterator[None]:
+    """An installed operator that does within seconds what it else does every ten minutes."""
+    with installed_operator(cluster, images, settings={"config": {"resync": "2s"}}):
+        yield
+
+
+@pytest.mark.usefixtures("often_listing_operator", "hardware")
+def test_listing_everything_again_writes_nothing(cluster: Cluster, settled: Tenant) -> None:
+    audit = AuditTail(cluster.audit_log, OPERATOR_USER)
+    enough = _passes(cluster) + _LISTINGS * _engines(cluster)
+    settled.until(lambda: _passes(cluster) >= enough, "everything was listed and looked at again")
+    requests = audit.read()
+    assert len([one for one in requests if one.verb == "list" and one.resource == "deployments"]) >= _LISTINGS
+    assert writes_of(requests) == []
