@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.cluster.access import Cluster
 
-__all__ = ["LINES", "Document", "Tenant", "new_namespace", "new_tenant", "s3_secret", "upload_classifier"]
+__all__ = ["LINES", "Document", "Tenant", "model_at", "new_namespace", "new_tenant", "s3_secret", "upload_classifier"]
 
 Document = dict[str, Any]
 
@@ -23,6 +23,8 @@ LINES = [
 """The profile of the text direction classifier."""
 
 _POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 300.0
+"""Several times what anything takes where the processors are shared with other tests."""
 _FETCH_MODELS = Path(__file__).resolve().parents[2] / "hack/fetch-models"
 
 
@@ -41,6 +43,11 @@ def upload_classifier(cluster: Cluster, models: Path) -> Document:
     """Put the text direction classifier into a bucket of the S3 server; return it as `spec.model`."""
     uri = "s3://models/ocr/cls.onnx"
     cluster.upload(models / "cls.onnx", uri)
+    return model_at(cluster, uri)
+
+
+def model_at(cluster: Cluster, uri: str) -> Document:
+    """Return a model in the S3 server as `spec.model` of a namespace that can reach it."""
     options = {"endpoint": cluster.s3["AWS_ENDPOINT_URL"], "region": "us-east-1"}
     return {"uri": uri, "options": options, "secretRef": {"name": "s3"}}
 
@@ -80,20 +87,22 @@ class Tenant:
     """One namespace of the development cluster with an account for the S3 server.
 
     Attributes:
-        model: where the text direction classifier lies, as `spec.model`.
+        model: that its engines are of, as `spec.model`.
+        profiles: of that model; by default of the text direction classifier.
     """
 
     cluster: Cluster
     namespace: str
     model: Document
+    profiles: tuple[Document, ...] = tuple(LINES)
 
     def document(self, name: str, targets: list[Document], **spec: object) -> Document:
-        """Return an InferenceEngine of the classifier; `spec` adds to its specification or replaces parts of it."""
+        """Return an InferenceEngine of the model; `spec` adds to its specification or replaces parts of it."""
         return {
             "apiVersion": "enginesmith.io/v1alpha1",
             "kind": "InferenceEngine",
             "metadata": {"name": name, "namespace": self.namespace},
-            "spec": {"model": self.model, "profiles": LINES, "targets": targets} | spec,
+            "spec": {"model": self.model, "profiles": list(self.profiles), "targets": targets} | spec,
         }
 
     def apply(self, name: str, targets: list[Document], **spec: object) -> None:
@@ -118,7 +127,7 @@ class Tenant:
         targets = (self.get("inferenceengine", name).get("status") or {}).get("targets") or ()
         return next((dict(one) for one in targets if one["name"] == target), {})
 
-    def until(self, condition: Callable[[], object], what: str, *, seconds: float = 120.0) -> None:
+    def until(self, condition: Callable[[], object], what: str, *, seconds: float = _PATIENCE_SECONDS) -> None:
         """Wait until something holds; where it never does, fail with all that the namespace has to say."""
         give_up = time.monotonic() + seconds
         while not condition():
@@ -126,7 +135,7 @@ class Tenant:
                 pytest.fail(f"never: {what}\n{self.described()}")
             time.sleep(_POLL_SECONDS)
 
-    def until_ready(self, name: str, *, seconds: float = 120.0) -> None:
+    def until_ready(self, name: str, *, seconds: float = _PATIENCE_SECONDS) -> None:
         """Wait until an InferenceEngine is Ready."""
         self.until(lambda: self.condition(name, "Ready").get("status") == "True", f"{name} is Ready", seconds=seconds)
 
