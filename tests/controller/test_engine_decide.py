@@ -621,6 +621,21 @@ def test_a_model_that_is_looked_at_again_stays_known_until_it_is_another() -> No
     assert world.condition("Ready").status is ConditionStatus.TRUE
 
 
+def test_looks_at_a_model_that_take_longer_than_its_refresh_do_not_pile_up() -> None:
+    world = EngineWorld(model={"uri": "s3://models/ocr.onnx", "refresh": "60s"})
+    world.wait(70)
+    world.step()
+    world.wait(70)
+    world.step()
+    (job,) = [one for one in world.of_kind("Job") if "-prep-" in one["metadata"]["name"]]
+    world.end_preparation()
+    world.step()
+    assert world.condition("Prepared").status is ConditionStatus.TRUE
+    assert [one["metadata"]["name"] for one in world.step().creates if one["kind"] == "Job"] != [
+        job["metadata"]["name"]
+    ]
+
+
 def test_a_service_keeps_its_address_through_a_moment_without_a_plan() -> None:
     world = EngineWorld()
     world.step()

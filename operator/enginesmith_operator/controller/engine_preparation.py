@@ -68,6 +68,7 @@ def resolve_preparation(snapshot: EngineSnapshot, store: ChosenStore) -> Prepara
     spec = snapshot.engine.spec
     occasion, next_look = _occasion(snapshot)
     request = PreparationJobRequest(preparation=preparation_request(spec, ()), store=store.uri)
+    occasion = _unheard_occasion(snapshot, request, occasion)
     digest = preparation_hash(request, occasion)
     name = preparation_job_name(snapshot.engine.metadata.name, request, occasion)
     memory = snapshot.status.preparation
@@ -230,6 +231,20 @@ def _occasion(snapshot: EngineSnapshot) -> tuple[str, float | None]:
 def _is_whole(memory: PreparationStatus) -> bool:
     """Whether what is remembered is all of a success; what somebody tore out is found out again."""
     return memory.phase is PreparationPhase.SUCCEEDED and None not in {memory.key, memory.source_digest}
+
+
+def _unheard_occasion(snapshot: EngineSnapshot, request: PreparationJobRequest, occasion: str) -> str:
+    """Return the last look whose result is not known yet, or `occasion`: looks that take long do not pile up."""
+    name = snapshot.engine.metadata.name
+    looks = [
+        job
+        for job in snapshot.preparation_jobs.values()
+        if job.name == preparation_job_name(name, request, job.occasion)
+    ]
+    last = max(looks, key=lambda job: (len(job.occasion), job.occasion), default=None)
+    memory = snapshot.status.preparation
+    known = memory.request if memory is not None and memory.phase is PreparationPhase.SUCCEEDED else ""
+    return occasion if last is None or preparation_hash(request, last.occasion) == known else last.occasion
 
 
 def _still_valid(snapshot: EngineSnapshot, memory: PreparationStatus | None) -> PreparationStatus | None:

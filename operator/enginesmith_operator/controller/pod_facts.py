@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.objects.labels import OCCASION
 
 __all__ = ["ContainerFacts", "Ending", "JobFacts", "PodFacts", "read_job", "read_pod"]
 
@@ -123,6 +124,7 @@ class JobFacts:
         failure: reason of its failure ("BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy"); empty: none.
         finished_at: RFC 3339; empty while it runs.
         started: pods that were started so far.
+        occasion: which look at the model's URI it is, of a preparation; empty: the first.
     """
 
     name: str
@@ -134,6 +136,7 @@ class JobFacts:
     suspended: bool = False
     finished_at: str = ""
     started: int = 0
+    occasion: str = ""
 
 
 def read_pod(document: Json) -> PodFacts:
@@ -176,6 +179,7 @@ def read_job(document: Json) -> JobFacts:
         suspended=bool(spec.get("suspend")),
         finished_at=str(ended.get("lastTransitionTime") or ""),
         started=sum(int(status.get(key) or 0) for key in ("active", "succeeded", "failed")),
+        occasion=str((metadata.get("annotations") or {}).get(OCCASION) or ""),
     )
 
 

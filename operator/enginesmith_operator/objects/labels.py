@@ -12,6 +12,7 @@ __all__ = [
     "MANAGED_BY",
     "MANAGER",
     "NOTES",
+    "OCCASION",
     "TARGET",
     "TEMPLATE",
     "Component",
@@ -36,6 +37,9 @@ TEMPLATE: Final = "enginesmith.io/template"
 A label of the pods as well, which tells those of the newest template from older ones."""
 NOTES: Final = "enginesmith.io/notes"
 """Annotation: see `serving_notes`."""
+
+OCCASION: Final = "enginesmith.io/occasion"
+"""Annotation of a preparation's Job: which look at the model's URI it is; the first has none."""
 
 
 class Component(StrEnum):

@@ -7,7 +7,7 @@ from enginesmith_contract.preparation_job import PreparationJobRequest
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.store import StoreSpec
 from enginesmith_operator.objects.jobs import JobLimits, job_spec
-from enginesmith_operator.objects.labels import Component, object_labels
+from enginesmith_operator.objects.labels import OCCASION, Component, object_labels
 from enginesmith_operator.objects.names import preparation_job_name
 from enginesmith_operator.objects.owners import controller_reference
 from enginesmith_operator.objects.placement import node_affinity, tolerations
@@ -92,6 +92,7 @@ def preparation_job(  # noqa: PLR0913 - one value for each part of the object, b
             "name": preparation_job_name(engine.metadata.name, request, occasion),
             "namespace": engine.metadata.namespace,
             "labels": labels,
+            **({"annotations": {OCCASION: occasion}} if occasion else {}),
             "ownerReferences": [controller_reference(engine)],
         },
         "spec": job_spec(
