@@ -150,7 +150,10 @@ def _serves(target: TargetStatus) -> bool:
 
 
 def _serves_what_is_wanted(target: TargetStatus) -> bool:
-    return target.phase is TargetPhase.SERVING and set(target.serving) >= set(target.desired) and bool(target.serving)
+    # Until the model is known, nobody knows what is wanted.
+    is_known = all(one.key is not None for one in target.engines)
+    serves = target.phase is TargetPhase.SERVING and bool(target.serving)
+    return serves and is_known and set(target.serving) >= set(target.desired)
 
 
 def _serving(serving: list[TargetStatus], statuses: tuple[TargetStatus, ...]) -> Observation:

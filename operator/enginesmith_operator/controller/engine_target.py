@@ -19,6 +19,7 @@ from enginesmith_operator.objects.serving_pods import serving_pods
 from enginesmith_operator.planning.plan import EnginePlan, TargetState
 from enginesmith_operator.planning.rollout import decide_rollout
 from enginesmith_operator.planning.rollout_state import RolloutDecision
+from enginesmith_operator.planning.rollout_words import BUILDING_NEXT, GOES_ON
 
 __all__ = ["TargetDecision", "decide_target"]
 
@@ -53,8 +54,9 @@ def decide_target(view: TargetView) -> TargetDecision:
     """Return what is to be done for one target."""
     snapshot, planned, store = view.snapshot, view.planned, view.store
     decided = decide_rollout(rollout_state(view), snapshot.now)
-    if decided.phase is TargetPhase.PREPARING and view.obstacle is not None:
-        told = {"reason": view.obstacle.reason, "message": view.obstacle.message}
+    if view.obstacle is not None and _waits_for_model(view, decided):
+        serves = "" if decided.phase is TargetPhase.PREPARING else f"{GOES_ON}; "
+        told = {"reason": view.obstacle.reason, "message": f"{serves}{view.obstacle.message}"}
         decided = decided.model_copy(update=told)
     keyed = [one for one in planned.engines if one.engine_key is not None]
     lacking = [one for one in keyed if one.engine_key not in view.digests]
@@ -75,6 +77,12 @@ def decide_target(view: TargetView) -> TargetDecision:
             (wait for wait in (decided.look_again_seconds, builds.requeue_seconds) if wait is not None), default=None
         ),
     )
+
+
+def _waits_for_model(view: TargetView, decided: RolloutDecision) -> bool:
+    """Whether nothing is wrong with the target but that nobody knows what it is to serve."""
+    is_pending = any(one.engine_key is None for one in view.planned.engines)
+    return decided.phase is TargetPhase.PREPARING or (is_pending and decided.reason == BUILDING_NEXT)
 
 
 def _objects(view: TargetView, decided: RolloutDecision, store: ChosenStore) -> list[Json]:

@@ -14,8 +14,10 @@ from enginesmith_operator.planning.rollout_state import (
 from enginesmith_operator.planning.rollout_trials import Trials
 
 __all__ = [
+    "BUILDING_NEXT",
     "CLEARS_AWAY",
     "GOES_IDLE",
+    "GOES_ON",
     "MAKES_ROOM",
     "REPLACES",
     "SLEEPS",
@@ -63,7 +65,9 @@ REPLACES: Final = Words(
 CLEARS_AWAY: Final = Words(
     TargetPhase.ROLLING_OUT, "Replacing", "no GPU is free: a replica that serves nobody makes room for a new one"
 )
-_GOES_ON: Final = "the engine that served goes on"
+GOES_ON: Final = "the engine that served goes on"
+BUILDING_NEXT: Final = "BuildingNext"
+"""Reason of a target that serves while its next engine is not there yet."""
 
 
 def list_engines(engines: Engines) -> str:
@@ -86,7 +90,7 @@ def starts(running: RunningPods, total: int, run: Engines) -> Words:
 def rolled_back(trials: Trials, run: Engines) -> Words:
     """Say what was rejected, and that `run` serves, as before it."""
     first = trials.next_out(run)[0]
-    message = f"{_GOES_ON}, since {first.key[:NAME_KEY_LENGTH]} was rejected on {first.node}: {first.message}"
+    message = f"{GOES_ON}, since {first.key[:NAME_KEY_LENGTH]} was rejected on {first.node}: {first.message}"
     return Words(TargetPhase.SERVING, "RolledBack", message)
 
 
@@ -116,11 +120,11 @@ def serves_well(state: RolloutState, trials: Trials, run: Engines, *, full: bool
     if trials.next_out(run):
         return rolled_back(trials, run)
     if state.refusal:
-        return Words(TargetPhase.SERVING, "NoPlan", f"{_GOES_ON}; {state.refusal}")
+        return Words(TargetPhase.SERVING, "NoPlan", f"{GOES_ON}; {state.refusal}")
     if failed:
-        return Words(TargetPhase.SERVING, "BuildFailed", f"{_GOES_ON}; {failed[0].message}")
+        return Words(TargetPhase.SERVING, "BuildFailed", f"{GOES_ON}; {failed[0].message}")
     if full:
-        message = f"{_GOES_ON}; no GPU is free for the next one's build (rollout.whenFull: replace would end a replica)"
+        message = f"{GOES_ON}; no GPU is free for the next one's build (rollout.whenFull: replace would end a replica)"
         return Words(TargetPhase.WAITING_FOR_GPU, "NoFreeGPU", message)
     if any(one.state is not EngineState.STORED for one in outdated):
         return _builds_next(outdated, run)
@@ -134,8 +138,8 @@ def serves_well(state: RolloutState, trials: Trials, run: Engines, *, full: bool
 def _builds_next(outdated: list[WantedEngine], run: Engines) -> Words:
     held = next((one for one in outdated if one.is_held_up), None)
     if held is not None:
-        return Words(TargetPhase.SERVING, held.obstacle, f"{_GOES_ON}; {held.message}")
-    return Words(TargetPhase.SERVING, "BuildingNext", f"{list_engines(run)}; the next one is on its way")
+        return Words(TargetPhase.SERVING, held.obstacle, f"{GOES_ON}; {held.message}")
+    return Words(TargetPhase.SERVING, BUILDING_NEXT, f"{list_engines(run)}; the next one is on its way")
 
 
 def nothing_runs(state: RolloutState, trials: Trials, *, full: bool) -> Words:
