@@ -1,8 +1,8 @@
 """Stands for the work of pods on simulated nodes: what a preparation and a build would say at their ends.
 
 KWOK ends a Job's pod with the text of an annotation as its last word. An admission policy of the API server writes
-that annotation as the pod is made, so that the Jobs are the operator's own, untouched. Every engine gets a preparation
-key of its own, as models that differ have: nothing is shared between engines, and everything is to be built.
+that annotation as the pod is made, so that the Jobs are the operator's own, untouched. Every engine's model gets a
+digest of its own, as if they differed: nothing is shared between engines, and everything is to be built.
 """
 
 import json
@@ -25,6 +25,7 @@ _NAME = "enginesmith-fake-pods"
 _LAST_WORD = "enginesmith.io/simulated-termination-message"
 _COMPONENT = "app.kubernetes.io/component"
 _DIGITS = 4
+_NUMBER = "#" * _DIGITS
 # The model that these pods never saw: the text direction classifier.
 _FACTS = ModelFacts(
     inputs=(TensorSpec(name="x", dtype=DType.FP32, shape=(-1, 3, -1, -1), symbols=(None, None, None, None)),),
@@ -32,8 +33,7 @@ _FACTS = ModelFacts(
     opset=11,
     size_bytes=585532,
 )
-_KEY = "0" * 64
-_DIGEST = "f" * 64
+_DIGEST = _NUMBER + "0" * (64 - _DIGITS)
 
 
 def have_fake_pods(cluster: Cluster) -> None:
@@ -42,7 +42,7 @@ def have_fake_pods(cluster: Cluster) -> None:
     The name of an InferenceEngine there ends with four digits, which its keys and digests begin with.
     """
     prepared = PreparationReport(
-        preparation_key=_KEY, source_digest=_DIGEST, size_bytes=_FACTS.size_bytes, max_batch_size=16, facts=_FACTS
+        preparation_key=_DIGEST, source_digest=_DIGEST, size_bytes=_FACTS.size_bytes, max_batch_size=16, facts=_FACTS
     )
     built = TerminationMessage(
         outcome=BuildOutcome.SUCCEEDED,
@@ -55,8 +55,8 @@ def have_fake_pods(cluster: Cluster) -> None:
         latency_seconds={"line-start": 0.003},
     )
     number = f"variables.engine.substring(size(variables.engine) - {_DIGITS})"
-    preparation = _with_number(prepared.to_json().decode(), _KEY, number)
-    build = _with_number(built.to_json().decode(), _DIGEST, number)
+    preparation = _with_number(prepared.to_json().decode(), number)
+    build = _with_number(built.to_json().decode(), number)
     variables = [
         {"name": "engine", "expression": "object.metadata.labels['enginesmith.io/engine']"},
         {"name": "prepares", "expression": f"object.metadata.labels['{_COMPONENT}'] == 'preparation'"},
@@ -92,10 +92,9 @@ def forget_fake_pods(cluster: Cluster) -> None:
     cluster.kubectl("delete", kinds, _NAME, "--ignore-not-found")
 
 
-def _with_number(text: str, digits: str, number: str) -> str:
-    """Return the CEL expression of a text whose `digits` begin with the engine's number."""
-    before, _, after = text.partition(digits)
-    return f"{json.dumps(before)} + {number} + {json.dumps(digits[_DIGITS:] + after)}"
+def _with_number(text: str, number: str) -> str:
+    """Return the CEL expression of a text with the engine's number in its place."""
+    return f" + {number} + ".join(json.dumps(part) for part in text.split(_NUMBER))
 
 
 def _wait_until_it_acts(cluster: Cluster) -> None:
