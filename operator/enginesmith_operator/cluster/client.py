@@ -18,7 +18,8 @@ from enginesmith_operator.cluster.transport import APPLY, JSON, Json, Transport
 __all__ = ["FIELD_MANAGER", "Api", "Write", "WriteGate", "WriteObserver", "always_open"]
 
 FIELD_MANAGER: Final = "enginesmith"
-_PAGE: Final = 500
+# A parsed object takes ten times its stored size, and all kinds are listed at once when the process starts.
+_PAGE: Final = 100
 _LOG_BYTES: Final = 16_384
 
 
