@@ -22,6 +22,7 @@ __all__ = [
     "cpu_seconds",
     "machinery",
     "replicas",
+    "spent_since",
     "writes_of",
 ]
 
@@ -198,14 +199,23 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def machinery() -> Counter[str]:
-    """Return the processor time of the cluster's own programs by name, in seconds; those of all nodes together."""
-    found: Counter[str] = Counter()
+def machinery() -> dict[tuple[str, int], float]:
+    """Return the processor time of the cluster's own programs by name and pid, in seconds."""
+    found: dict[tuple[str, int], float] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            name = (folder / "comm").read_text().strip()
+            name, pid = (folder / "comm").read_text().strip(), int(folder.name)
             if name in _MACHINERY:
-                found[name] += cpu_seconds(int(folder.name))
+                found[name, pid] = cpu_seconds(pid)
         except OSError:
             continue
     return found
+
+
+def spent_since(before: Mapping[tuple[str, int], float]) -> Counter[str]:
+    """Return what those that were there have used since by their names; the programs of all nodes together."""
+    used: Counter[str] = Counter()
+    for (name, pid), seconds in machinery().items():
+        if (name, pid) in before:
+            used[name] += seconds - before[name, pid]
+    return used

@@ -19,7 +19,15 @@ from itertools import islice
 
 from benchmarks.fake_pods import FAKED, forget_fake_pods, have_fake_pods
 from benchmarks.measure import write_record
-from benchmarks.operator_cluster import OPERATOR_USER, AuditTail, cpu_seconds, machinery, replicas, writes_of
+from benchmarks.operator_cluster import (
+    OPERATOR_USER,
+    AuditTail,
+    cpu_seconds,
+    machinery,
+    replicas,
+    spent_since,
+    writes_of,
+)
 from benchmarks.operator_restart import measure_restart
 from tests.cluster.access import Cluster
 from tests.cluster.engines import LINES, Document, s3_secret
@@ -148,7 +156,7 @@ def roll_out(made: Fleet) -> dict[str, object]:
         time.sleep(1)
     took = last - begin
     # Until now, quiet seconds included: their share of the figures is small.
-    used = {name: seconds - spent[name] for name, seconds in machinery().items()}
+    used = spent_since(spent)
     used["operator"] = cpu_seconds(leader.pid) - own
     return {
         "engines": made.engines,
