@@ -128,7 +128,7 @@ def test_a_builder_is_told_which_of_its_plugin_libraries_the_administrator_allow
 
 
 def test_a_user_s_variables_come_once_and_replace_nothing_that_a_process_is_told_by(make_engine: MakeEngine) -> None:
-    mine = {"HOME": "/home/me", "ENGINESMITH_BUILD_REQUEST": "{}", "ENGINESMITH_CLAIMS": "/etc", "PROXY": "second"}
+    mine = {"HOME": "/elsewhere", "ENGINESMITH_BUILD_REQUEST": "{}", "ENGINESMITH_CLAIMS": "/etc", "PROXY": "second"}
     added = [{"name": "PROXY", "value": "first"}, *({"name": name, "value": value} for name, value in mine.items())]
     objects = object_set(
         make_engine(targets=[{"name": "l4", "gpu": {"product": "NVIDIA-L4"}}], podTemplate={"env": added})
