@@ -503,18 +503,33 @@ def test_what_cannot_be_stored_or_may_not_be_loaded_is_refused_before_any_job(
     assert world.condition("Ready").reason == want_reason
 
 
-def test_two_engines_that_want_one_engine_share_its_build() -> None:
+def test_two_targets_that_want_one_engine_have_it_built_once_and_leave_the_build_alone() -> None:
+    world = EngineWorld(targets=[{"name": name, "gpu": {"product": "NVIDIA-L4"}} for name in ("first", "second")])
+    world.step()
+    world.end_preparation()
+    world.step()
+    (build,) = world.of_kind("EngineBuild")
+    decision = world.settle()
+    assert (decision.creates, decision.deletes, decision.applies) == ((), (), ())
+    assert world.of_kind("EngineBuild") == [build]
+    world.end_builds()
+    world.step()
+    assert len(world.of_kind("Deployment")) == 2
+
+
+@pytest.mark.parametrize("build_spec", [{}, {"timeout": "7m"}])
+def test_two_engines_that_want_one_engine_share_its_build(build_spec: dict[str, Any]) -> None:
     first = EngineWorld()
     first.step()
     first.end_preparation()
     first.step()
     (build,) = first.of_kind("EngineBuild")
-    second = EngineWorld(name="copy")
+    second = EngineWorld(name="copy", build=build_spec)
     second.step()
     second.end_preparation()
     second.put(build)
     decision = second.step()
-    assert decision.creates == ()
+    assert (decision.creates, decision.deletes) == ((), ())
     (shared,) = [one for one in decision.applies if one["kind"] == "EngineBuild"]
     assert sorted(one["uid"] for one in shared["metadata"]["ownerReferences"]) == ["uid-copy", "uid-ocr"]
     assert shared["metadata"]["uid"] == build["metadata"]["uid"]

@@ -71,7 +71,7 @@ def decide_builds(view: TargetView, lacking: Iterable[EnginePlan], store: Chosen
             continue
         if not build.is_owned:
             shares.append(_shared(view.snapshot, build))
-        wait = _seconds_until_again(view.snapshot, build, desired)
+        wait = _seconds_until_again(view, build, desired)
         if wait is not None and wait <= 0:
             namespace = view.snapshot.document["metadata"]["namespace"]
             deletes.append(Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid))
@@ -108,13 +108,14 @@ def is_outdated(build: KnownBuild, lost: Mapping[str, str]) -> bool:
     return build.key in lost and build.finished_at <= lost[build.key]
 
 
-def _seconds_until_again(snapshot: EngineSnapshot, build: KnownBuild, desired: Json) -> float | None:
+def _seconds_until_again(view: TargetView, build: KnownBuild, desired: Json) -> float | None:
     """Return the seconds until a build is made anew; None: never, or it has not ended."""
+    snapshot = view.snapshot
     if build.phase is BuildPhase.SUCCEEDED:
         # The store lacks what this one built.
         return 0.0
-    is_another = build.phase is not BuildPhase.BUILDING and _is_another(build.spec, desired["spec"])
-    if is_another and len(build.owners) == 1:
+    is_another = build.phase is not BuildPhase.BUILDING and _is_for(view, build) and _is_another(build, desired)
+    if is_another and build.is_owned and len(build.owners) == 1:
         return 0.0
     if build.phase is not BuildPhase.FAILED or build.failure is None:
         return None
@@ -133,10 +134,16 @@ def _pause(snapshot: EngineSnapshot, build: KnownBuild) -> float:
     return pause - (snapshot.now - finished).total_seconds()
 
 
-def _is_another(found: Json, wanted: Json) -> bool:
+def _is_for(view: TargetView, build: KnownBuild) -> bool:
+    """Whether this target says what the build is to be: another one that wants the same engine takes it as it is."""
+    others = {one.name for one in view.snapshot.engine.spec.targets} - {view.target.name}
+    return build.target not in others
+
+
+def _is_another(build: KnownBuild, desired: Json) -> bool:
     """Whether the spec would be another one now; nodes that come and go with the pool are no reason."""
     try:
-        specs = [EngineBuildSpec.model_validate(one, by_name=False) for one in (found, wanted)]
+        specs = [EngineBuildSpec.model_validate(one, by_name=False) for one in (build.spec, desired["spec"])]
     except ValidationError:
         return True
     first, second = (

@@ -119,8 +119,8 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
     desired = [
         stamp(one) for one in (*_services(snapshot, targets), *(one for each in targets for one in each.objects))
     ]
-    creates = [one for target in targets for one in target.creates]
-    again = [one for target in targets for one in target.deletes]
+    creates = _new_builds(targets)
+    again = list(dict.fromkeys(one for target in targets for one in target.deletes))
     shares = [one for target in targets for one in target.shares]
     deletes = [*again, *_unwanted(snapshot, desired, targets, resolution)]
     if step.job_deleted:
@@ -141,6 +141,14 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
         events=engine_events(snapshot.status, status),
         requeue_seconds=min((seconds for seconds in waits if seconds is not None), default=None),
     )
+
+
+def _new_builds(targets: Iterable[TargetDecision]) -> list[Json]:
+    """Return the builds to be made, one for each engine: the first of several targets that want it has it built."""
+    builds: dict[str, Json] = {}
+    for one in (build for target in targets for build in target.creates):
+        builds.setdefault(one["spec"]["request"]["engineKey"], one)
+    return list(builds.values())
 
 
 def _usable_store(snapshot: EngineSnapshot) -> ChosenStore | Refusal:
