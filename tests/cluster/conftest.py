@@ -1,12 +1,13 @@
 """A real cluster for the tests of this folder: brought up where none runs, and left up."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cluster.access import Cluster
-from tests.cluster.engines import Tenant, new_namespace, new_tenant, upload_classifier
+from tests.cluster.engines import Tenant, model_at, new_namespace, new_tenant, upload_classifier
 from tests.cluster.installation import (
     ROOT,
     SYSTEM,
@@ -17,6 +18,7 @@ from tests.cluster.installation import (
     open_cluster,
     scale_operator,
 )
+from tests.cluster.small_model import ROWS, save_small_model
 
 __all__ = ["ROOT", "SYSTEM", "scale_operator"]
 
@@ -53,6 +55,15 @@ def tenant(cluster: Cluster, namespace: str, classifier: dict[str, Any]) -> Iter
     """A namespace of the test's own with an account for the S3 server; its engines are gone afterwards."""
     with new_tenant(cluster, namespace, classifier) as made:
         yield made
+
+
+@pytest.fixture
+def small_tenant(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Tenant]:
+    """Such a namespace for engines of a model of one multiplication."""
+    uri = f"s3://models/{namespace}/small.onnx"
+    cluster.upload(save_small_model(tmp_path / "small.onnx"), uri)
+    with new_tenant(cluster, namespace, model_at(cluster, uri)) as made:
+        yield replace(made, profiles=ROWS)
 
 
 @pytest.fixture

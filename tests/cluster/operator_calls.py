@@ -1,0 +1,62 @@
+"""What the operator asks the API server about a namespace, by the audit log: a test of rest looks there."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from tests.cluster.access import Cluster
+
+__all__ = ["OperatorCalls"]
+
+_USER = "system:serviceaccount:enginesmith-system:"
+_POLL_SECONDS = 0.5
+
+
+@dataclass(kw_only=True)
+class OperatorCalls:
+    """The operator's reads and writes in one namespace from now on.
+
+    Attributes:
+        seen: verb, kind and name of each, the oldest first.
+    """
+
+    cluster: Cluster
+    namespace: str
+    seen: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Begin at the end of what was asked until now."""
+        self._position = self.cluster.audit_log.stat().st_size
+
+    def until_quiet(self, *, quiet_seconds: float = 6.0, patience_seconds: float = 60.0) -> None:
+        """Wait until it has asked for nothing for a while; where it never stops, fail with what it goes on asking."""
+        give_up = time.monotonic() + patience_seconds
+        last = time.monotonic()
+        while time.monotonic() - last < quiet_seconds:
+            if time.monotonic() > give_up:
+                pytest.fail(f"the operator does not come to rest: {self.seen[-20:]}")
+            time.sleep(_POLL_SECONDS)
+            found = list(self._read())
+            if found:
+                self.seen += found
+                last = time.monotonic()
+
+    def _read(self) -> Iterator[str]:
+        with self.cluster.audit_log.open("rb") as log:
+            # The API server begins another file once this one is long.
+            self._position = self._position if self._position <= os.fstat(log.fileno()).st_size else 0
+            log.seek(self._position)
+            lines = log.readlines()
+        for line in lines:
+            if not line.endswith(b"\n"):
+                return
+            self._position += len(line)
+            entry = json.loads(line) if self.namespace.encode() in line else {}
+            about = entry.get("objectRef") or {}
+            is_ours = entry.get("user", {}).get("username", "").startswith(_USER)
+            if is_ours and about.get("namespace") == self.namespace:
+                what = "/".join(part for part in (about.get("resource"), about.get("subresource")) if part)
+                yield f"{entry['verb']} {what} {about.get('name', '')}"
