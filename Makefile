@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 UV := .tools/uv/bin/uv
 BIN := .venv/bin
 
-.PHONY: setup demo run test test-fast lint verify lock bench clean
+.PHONY: setup demo run test test-fast test-extended lint verify lock bench clean
 
 setup: .venv/.synced  ## the locked environment in .venv
 
@@ -38,7 +38,10 @@ test-fast: setup  ## the tests that start no server, no build and no client
 	$(BIN)/pytest -n 2 -m "not slow"
 
 test: lint verify  ## everything that CI runs
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not extended"
+
+test-extended: setup  ## what takes the development cluster longer than a change should wait; its last run is in tests/records
+	hack/test-extended
 
 bench: setup  ## the records under benchmarks/records
 	$(BIN)/python -m benchmarks.serving_overhead

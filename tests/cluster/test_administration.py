@@ -13,7 +13,7 @@ from enginesmith_contract.backends import Backend, Toolchain
 from enginesmith_contract.build_request import BuildOptions, BuildRequest, PluginLibrary
 from enginesmith_contract.keys import engine_key
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extended]
 
 NAME = "cls"
 CPU = {"name": "cpu", "backend": "onnxruntime"}

@@ -10,7 +10,7 @@ from tests.cluster.node_loss import ENGINE_NAME, lose_node, serve_on_two_nodes
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("sole_operator", "hardware")]
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", ["stop", pytest.param("kill", marks=pytest.mark.extended)])
 def test_the_pod_of_a_lost_node_moves_to_another_one_that_answers(tenant: Tenant, how: str, tmp_path: Path) -> None:
     serve_on_two_nodes(tenant)
     loss = lose_node(tenant, how, tmp_path / "answers")

@@ -23,7 +23,7 @@ from enginesmith_runtime.store.open import open_store
 from enginesmith_runtime.store.settings import StoreSettings
 from enginesmith_runtime.store.sweep import Retention, Verdict, sweep
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
 
 NAME = "cls"
 CPU = {"name": "cpu", "backend": "onnxruntime"}
