@@ -253,7 +253,7 @@ def _waiting(snapshot: BuildSnapshot) -> Observation:
     failed = _last_failure(pods)
     if failed is not None:
         reason, message = failed
-        return _not_ready(reason[:_LONGEST_REASON], f"it is tried again: {message}")
+        return _not_ready(reason[:_LONGEST_REASON], f"an attempt failed: {message}")
     before = find_condition(snapshot.build.status.conditions, READY)
     resource = snapshot.build.spec.placement.gpu_resource
     reason, message = waiting_reason(pods, BUILD_CONTAINER, before, resource=resource) or ("Starting", "it starts")
