@@ -99,10 +99,19 @@ def test_a_build_without_a_job_gets_one() -> None:
     assert decision.status.phase is BuildPhase.PENDING
 
 
-def test_a_job_of_that_name_that_is_not_ours_is_reported_and_left_alone() -> None:
-    decision = _decide(None, foreign_job=True)
-    assert not decision.create_job
-    assert _ready(decision).reason == "NameTaken"
+@pytest.mark.parametrize(
+    ("owner", "want_reason"),
+    [("", "NameTaken"), ("CronJob mine", "NameTaken"), ("EngineBuild ocr-l4-0123", "Starting")],
+)
+def test_a_job_of_that_name_that_is_not_ours_is_left_alone_and_reported_unless_an_earlier_build_left_it(
+    owner: str, want_reason: str
+) -> None:
+    job = _job(controller_uid="somebody", controller_name=owner, succeeded=True, finished_at=_ENDED)
+    decision = _decide(job, _pod(_ended(0, {"outcome": "succeeded", "exitCode": 0, "engineDigest": _DIGEST})))
+    assert (decision.create_job, decision.delete_job) == (False, "")
+    status = decision.status
+    assert (status.phase, status.result, status.started_at, status.node) == (BuildPhase.PENDING, None, None, "")
+    assert _ready(decision).reason == want_reason
     assert decision.requeue_seconds is not None
 
 

@@ -7,7 +7,7 @@ failed ──> why, last lines      Failed; final until the object is deleted
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -37,10 +37,7 @@ _LONGEST_LOG: Final = 8192
 _LONGEST_PROGRESS: Final = 256
 _LONGEST_REASON: Final = 128
 _DEADLINE: Final = "DeadlineExceeded"
-_OUT_OF_MEMORY: Final = (
-    "OutOfMemory",
-    "the builder was killed for memory; raise spec.build.resources.limits.memory",
-)
+_OUT_OF_MEMORY: Final = ("OutOfMemory", "the builder was killed for memory; raise spec.build.resources.limits.memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +46,21 @@ class BuildSnapshot:
 
     Attributes:
         build: with the status that it had; a fresh one where that could not be read.
-        job: of the build's name and in its possession.
-        foreign_job: whether a Job of that name belongs to somebody else.
+        job: of the build's name, whoever has it.
         pods: of the Job, the oldest first.
         log: last lines of the container's log; empty where none was asked for.
     """
 
     build: EngineBuild
     job: JobFacts | None
-    foreign_job: bool = False
     pods: tuple[PodFacts, ...] = ()
     log: tuple[str, ...] = ()
     now: datetime
+
+    @property
+    def is_job_ours(self) -> bool:
+        """Return whether the Job belongs to this very build."""
+        return self.job is not None and self.job.controller_uid == self.build.metadata.uid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class _Findings:
 
 def log_wish(snapshot: BuildSnapshot) -> LogWish | None:
     """Return which log helps to decide this snapshot: one line of progress, or the last ones of a failure."""
-    if _has_ended(snapshot.build.status) or snapshot.job is None:
+    if _has_ended(snapshot.build.status) or snapshot.job is None or not snapshot.is_job_ours:
         return None
     if not snapshot.pods:
         return None
@@ -123,18 +123,24 @@ def decide_build(snapshot: BuildSnapshot) -> BuildDecision:
     if _has_ended(snapshot.build.status):
         # The object is the memory: its Job goes after a while, and is not made again.
         return BuildDecision(status=snapshot.build.status)
-    if snapshot.foreign_job:
-        text = f"a Job named {snapshot.build.metadata.name} is there and is not ours: delete it or rename it"
-        found = _Findings(phase=BuildPhase.PENDING, ready=_not_ready("NameTaken", text))
-        return _decision(snapshot, found, requeue_seconds=_FOREIGN_JOB_SECONDS)
     job = snapshot.job
     if job is None:
         waiting = _Findings(phase=BuildPhase.PENDING, ready=_not_ready("JobCreated", "the Job was created"))
         return _decision(snapshot, waiting, create_job=True)
+    if not snapshot.is_job_ours:
+        found = _Findings(phase=BuildPhase.PENDING, ready=_name_taken(snapshot.build, job))
+        return _decision(replace(snapshot, job=None, pods=()), found, requeue_seconds=_FOREIGN_JOB_SECONDS)
     if job.succeeded or (not job.failure and _read_result(snapshot.pods) is not None):
         # A Job is complete some two seconds after its pod has said its last word.
         return _decide_complete(snapshot, job)
     return _decide_failed(snapshot, job) if job.failure else _decide_running(snapshot)
+
+
+def _name_taken(build: EngineBuild, job: JobFacts) -> Observation:
+    name = build.metadata.name
+    if job.controller_name == f"{build.kind} {name}":
+        return _not_ready("Starting", "the Job of an earlier build of this name goes first")
+    return _not_ready("NameTaken", f"a Job named {name} is there and is not ours: delete it or rename it")
 
 
 def refused_build(snapshot: BuildSnapshot, sentence: str) -> BuildDecision:
@@ -252,8 +258,7 @@ def _waiting(snapshot: BuildSnapshot) -> Observation:
         return _not_ready("Queued", f"the Job is suspended and waits for {queue}")
     failed = _last_failure(pods)
     if failed is not None:
-        reason, message = failed
-        return _not_ready(reason[:_LONGEST_REASON], f"an attempt failed: {message}")
+        return _not_ready(failed[0][:_LONGEST_REASON], f"an attempt failed: {failed[1]}")
     before = find_condition(snapshot.build.status.conditions, READY)
     resource = snapshot.build.spec.placement.gpu_resource
     reason, message = waiting_reason(pods, BUILD_CONTAINER, before, resource=resource) or ("Starting", "it starts")

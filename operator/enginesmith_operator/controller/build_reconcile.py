@@ -78,8 +78,8 @@ class BuildReconciler:
         snapshot = await self._with_log(self._gather(build))
         decision = decide_build(snapshot)
         try:
-            if decision.create_job and not await self._create_job(build):
-                decision = decide_build(replace(snapshot, foreign_job=True))
+            if decision.create_job and (found := await self._create_job(build)) is not None:
+                decision = decide_build(replace(snapshot, job=found))
         except RefusedObjectError as error:
             await self._write(document, refused_build(snapshot, error.sentence()))
             raise
@@ -92,9 +92,8 @@ class BuildReconciler:
         name, namespace = build.metadata.name, build.metadata.namespace or ""
         found = self._cache.find(Address(JOB.kind, namespace, name))
         job: JobFacts | None = read_job(found.document()) if found is not None else None
-        is_foreign = job is not None and job.controller_uid != build.metadata.uid
         pods: list[PodFacts] = []
-        if job is not None and not is_foreign:
+        if job is not None:
             labelled = self._cache.labelled(namespace, JOB_NAME, name)
             pods = [
                 read_pod(one.document())
@@ -103,8 +102,7 @@ class BuildReconciler:
             ]
         return BuildSnapshot(
             build=build,
-            job=None if is_foreign else job,
-            foreign_job=is_foreign,
+            job=job,
             pods=tuple(sorted(pods, key=lambda pod: (pod.created_at, pod.name))),
             now=self._wall_clock(),
         )
@@ -128,18 +126,18 @@ class BuildReconciler:
             return snapshot
         return replace(snapshot, log=tuple(one_line(line, _NO_LONGER_READ) for line in log))
 
-    async def _create_job(self, build: EngineBuild) -> bool:
-        """Create the Job; return whether it is ours."""
+    async def _create_job(self, build: EngineBuild) -> JobFacts | None:
+        """Create the Job; return the one that has its name already and is not ours."""
         namespace, name = build.metadata.namespace or "", build.metadata.name
         try:
             made: Json | None = await self._api.create(build_job(build, self._allowed_plugins))
         except ObjectExistsError:
             made = await self._api.get(JOB, namespace, name)
             if made is not None and read_job(made).controller_uid != build.metadata.uid:
-                return False
+                return read_job(made)
         if made is not None:
             self._intake.take(made, False)
-        return True
+        return None
 
     async def _write(self, document: Json, decision: BuildDecision) -> float | None:
         await write_events(self._api, document, decision.events, self._wall_clock())

@@ -4,7 +4,7 @@ PodFacts ── containers (init first): waiting for what, ended how, with which
 JobFacts ── finished, and why it failed
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -121,6 +121,7 @@ class JobFacts:
 
     Attributes:
         controller_uid: of the owner that controls it; empty: nobody.
+        controller_name: kind and name of that owner.
         failure: reason of its failure ("BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy"); empty: none.
         finished_at: RFC 3339; empty while it runs.
         started: pods that were started so far.
@@ -130,6 +131,7 @@ class JobFacts:
     name: str
     uid: str
     controller_uid: str = ""
+    controller_name: str = ""
     succeeded: bool = False
     failure: str = ""
     failure_message: str = ""
@@ -169,10 +171,14 @@ def read_job(document: Json) -> JobFacts:
     conditions = {one["type"]: one for one in status.get("conditions") or () if one.get("status") == "True"}
     failed, complete = conditions.get("Failed"), conditions.get("Complete")
     ended = complete or failed or {}
+    controller: Mapping[str, Any] = next(
+        (one for one in metadata.get("ownerReferences") or () if one.get("controller")), {}
+    )
     return JobFacts(
         name=metadata["name"],
         uid=metadata["uid"],
-        controller_uid=_controller_uid(metadata.get("ownerReferences") or ()),
+        controller_uid=str(controller.get("uid") or ""),
+        controller_name=f"{controller['kind']} {controller['name']}" if controller else "",
         succeeded=complete is not None,
         failure=str((failed or {}).get("reason") or ("Failed" if failed else "")),
         failure_message=str((failed or {}).get("message") or ""),
@@ -209,7 +215,3 @@ def _ending(terminated: Mapping[str, Any] | None) -> Ending | None:
         started_at=str(terminated.get("startedAt") or ""),
         finished_at=str(terminated.get("finishedAt") or ""),
     )
-
-
-def _controller_uid(owners: Iterable[Mapping[str, Any]]) -> str:
-    return next((str(one["uid"]) for one in owners if one.get("controller")), "")
