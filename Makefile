@@ -38,7 +38,7 @@ test-fast: setup  ## the tests that start no server, no build and no client
 	$(BIN)/pytest -n 2 -m "not slow"
 
 test: lint verify  ## everything that CI runs
-	$(BIN)/pytest -n 2 -m "not extended"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not extended"
 
 test-extended: setup  ## what takes the development cluster longer than a change should wait; its last run is in tests/records
 	hack/test-extended
