@@ -45,10 +45,12 @@ for number in range(200):
     print(store.create_pointer(engine_pointer(str(number)), sys.argv[2].encode()).decode())
 """
 
+# A shell that starts the tests in the background has them ignore SIGINT, and their children with them.
 HOLDER = """
-import sys
+import signal, sys
 from pathlib import Path
 from enginesmith_runtime.store.file_store import FileStore
+signal.signal(signal.SIGINT, signal.default_int_handler)
 store = FileStore.open(Path(sys.argv[1]))
 print("waiting", flush=True)
 with store.exclusive("keys/a.json"):
