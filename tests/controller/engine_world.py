@@ -265,6 +265,12 @@ class EngineWorld:
         }
         self.put(pod)
 
+    def drop_preparation_pods(self) -> None:
+        """Delete the pods of every preparation, and leave their Jobs."""
+        for one in self.cache.of_kind("Pod"):
+            if "-prep-" in one.labels.get(JOB_NAME, ""):
+                self.cache.remove(one.address, one.uid)
+
     def _drop_pods(self, target: str) -> None:
         for one in self.cache.of_kind("Pod"):
             if one.labels.get(TARGET) == target and JOB_NAME not in one.labels:

@@ -214,6 +214,17 @@ def test_a_model_that_is_missing_is_told_and_asked_for_again_after_a_growing_pau
     assert world.condition("Prepared").status is ConditionStatus.TRUE
 
 
+def test_what_a_preparation_failed_of_is_known_after_its_pod_is_gone() -> None:
+    world = EngineWorld()
+    world.step()
+    world.end_preparation(failure=_MISSING)
+    world.step()
+    before = world.condition("Prepared")
+    world.drop_preparation_pods()
+    assert world.step().events == ()
+    assert world.condition("Prepared") == before
+
+
 def test_an_event_is_made_once_for_what_happened_once() -> None:
     world = EngineWorld()
     world.step()

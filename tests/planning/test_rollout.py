@@ -537,6 +537,14 @@ CASES = {
         "FewerReplicas",
         want_served="a",
     ),
+    "a pod of an earlier template that still ends takes nothing from what serves": Case(
+        rollout(wanted=(wanted(A),), served=(A,), running=runs(A, is_settled=False)),
+        "a",
+        1,
+        TargetPhase.SERVING,
+        "Settling",
+        want_served="a",
+    ),
     "what is found serving is not stopped where nobody remembers it": Case(
         rollout(wanted=(wanted(B, EngineState.BUILDING),), running=runs(A)),
         "a",

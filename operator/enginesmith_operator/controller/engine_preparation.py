@@ -117,7 +117,7 @@ def _running(
         condition = _failure_condition(last)
         return _unknown(snapshot, digest, occasion, condition, phase=PreparationPhase.RUNNING)
     before = find_condition(snapshot.status.conditions, PREPARED)
-    reason, message = waiting_reason(pods, PREPARATION_CONTAINER, before) or ("Preparing", "the model is prepared")
+    reason, message = waiting_reason(pods, PREPARATION_CONTAINER, before) or ("Preparing", "the model is being prepared")
     phase = PreparationPhase.RUNNING if reason == "Preparing" else PreparationPhase.PENDING
     return _unknown(snapshot, digest, occasion, Observation.of(PREPARED, False, reason, message), phase=phase)
 
@@ -127,7 +127,7 @@ def _failed(
 ) -> PreparationStep:
     failure = report.failure if report is not None else None
     pods = snapshot.preparation_pods.get(job.name, ())
-    failure = failure or _silent_failure(job, pods)
+    failure = failure or _remembered_failure(snapshot, digest, job) or _silent_failure(job, pods)
     memory = PreparationStatus(
         request=digest, phase=PreparationPhase.FAILED, failure=failure, finished_at=job.finished_at or None
     )
@@ -141,6 +141,14 @@ def _failed(
         job_deleted=job.uid if wait <= 0 else "",
         requeue_seconds=max(wait, 0.0),
     )
+
+
+def _remembered_failure(snapshot: EngineSnapshot, digest: str, job: JobFacts) -> Failure | None:
+    """Return what this very Job was said to have failed of, while its pod was there to ask."""
+    memory = snapshot.status.preparation
+    if memory is None or (memory.request, memory.finished_at) != (digest, job.finished_at or None):
+        return None
+    return memory.failure
 
 
 def _retry_seconds(snapshot: EngineSnapshot, job: JobFacts) -> float:

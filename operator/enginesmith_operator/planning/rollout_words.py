@@ -109,6 +109,8 @@ def serves_fewer(running: RunningPods, total: int, *, is_full: bool) -> Words:
         return Words(TargetPhase.SERVING, "NoFreeGPU", f"{message}; no GPU is free for another")
     if running.obstacle:
         return Words(TargetPhase.SERVING, running.obstacle, running.obstacle_message)
+    if running.ready >= total:
+        return Words(TargetPhase.SERVING, "Settling", f"{message}; pods of an earlier template are still ending")
     return Words(TargetPhase.SERVING, "FewerReplicas", message)
 
 
