@@ -117,7 +117,8 @@ def _running(
         condition = _failure_condition(last)
         return _unknown(snapshot, digest, occasion, condition, phase=PreparationPhase.RUNNING)
     before = find_condition(snapshot.status.conditions, PREPARED)
-    reason, message = waiting_reason(pods, PREPARATION_CONTAINER, before) or ("Preparing", "the model is being prepared")
+    under_way = ("Preparing", "the model is being prepared")
+    reason, message = waiting_reason(pods, PREPARATION_CONTAINER, before) or under_way
     phase = PreparationPhase.RUNNING if reason == "Preparing" else PreparationPhase.PENDING
     return _unknown(snapshot, digest, occasion, Observation.of(PREPARED, False, reason, message), phase=phase)
 
