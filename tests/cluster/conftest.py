@@ -18,6 +18,7 @@ from tests.cluster.installation import (
     open_cluster,
     scale_operator,
 )
+from tests.cluster.operator_calls import OperatorCalls
 from tests.cluster.small_model import ROWS, save_small_model
 
 __all__ = ["ROOT", "SYSTEM", "scale_operator"]
@@ -64,6 +65,12 @@ def small_tenant(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[T
     cluster.upload(save_small_model(tmp_path / "small.onnx"), uri)
     with new_tenant(cluster, namespace, model_at(cluster, uri)) as made:
         yield replace(made, profiles=ROWS)
+
+
+@pytest.fixture
+def calls(cluster: Cluster, namespace: str) -> OperatorCalls:
+    """What the operator asks the API server about the namespace."""
+    return OperatorCalls(cluster=cluster, namespace=namespace)
 
 
 @pytest.fixture

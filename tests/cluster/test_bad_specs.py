@@ -30,12 +30,6 @@ def tenant(small_tenant: Tenant) -> Tenant:
 
 
 @pytest.fixture
-def calls(cluster: Cluster, namespace: str) -> OperatorCalls:
-    """What the operator asks the API server about the namespace."""
-    return OperatorCalls(cluster=cluster, namespace=namespace)
-
-
-@pytest.fixture
 def small_model(tenant: Tenant, tmp_path: Path) -> Path:
     """The model's file."""
     assert tenant.model["uri"].endswith("/small.onnx")

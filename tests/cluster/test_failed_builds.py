@@ -4,7 +4,6 @@ What is changed in the spec is tried at once, and so is a build whose object is 
 """
 
 import pytest
-from tests.cluster.access import Cluster
 from tests.cluster.engines import Document, Tenant
 from tests.cluster.operator_calls import OperatorCalls
 
@@ -21,12 +20,6 @@ NARROW_GATE = {"precision": "fp16", "verification": {"limit": 1e-9}}
 def tenant(small_tenant: Tenant) -> Tenant:
     """A namespace for engines of a small model."""
     return small_tenant
-
-
-@pytest.fixture
-def calls(cluster: Cluster, namespace: str) -> OperatorCalls:
-    """What the operator asks the API server about the namespace."""
-    return OperatorCalls(cluster=cluster, namespace=namespace)
 
 
 def only_build(tenant: Tenant) -> Document:

@@ -48,12 +48,6 @@ def tenant(small_tenant: Tenant) -> Tenant:
 
 
 @pytest.fixture
-def calls(cluster: Cluster, namespace: str) -> OperatorCalls:
-    """What the operator asks the API server about the namespace."""
-    return OperatorCalls(cluster=cluster, namespace=namespace)
-
-
-@pytest.fixture
 def serving(tenant: Tenant) -> Tenant:
     """A namespace in which an engine serves with two replicas."""
     tenant.apply(NAME, [CPU])
