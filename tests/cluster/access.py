@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from s3fs import S3FileSystem
 
 __all__ = ["Cluster"]
 
@@ -41,6 +42,15 @@ class Cluster:
         """The S3 account and endpoint, as the variables that clients read."""
         text = Path(self.environment["ENGINESMITH_S3_ACCOUNT"]).read_text()
         return dict(line.split("=", 1) for line in text.splitlines())
+
+    def files(self) -> S3FileSystem:
+        """Return the S3 server's buckets."""
+        account = self.s3
+        return S3FileSystem(
+            key=account["AWS_ACCESS_KEY_ID"],
+            secret=account["AWS_SECRET_ACCESS_KEY"],
+            endpoint_url=account["AWS_ENDPOINT_URL"],
+        )
 
     def run(
         self, *command: str | Path, stdin: str | None = None, variables: Mapping[str, str] | None = None

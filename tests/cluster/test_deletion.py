@@ -85,11 +85,7 @@ def test_an_engine_deleted_without_an_operator_leaves_its_store_and_a_sweep_keep
     finally:
         scale_operator(cluster, 2)
 
-    files = S3FileSystem(
-        key=cluster.s3["AWS_ACCESS_KEY_ID"],
-        secret=cluster.s3["AWS_SECRET_ACCESS_KEY"],
-        endpoint_url=cluster.s3["AWS_ENDPOINT_URL"],
-    )
+    files = cluster.files()
     folder = f"engines/{tenant.namespace}"
     assert _engine_keys(files, folder) == {*kept, gone}
     _sweep(cluster, tenant.namespace)

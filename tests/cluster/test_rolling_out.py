@@ -7,7 +7,6 @@ On a node with two GPUs the new one starts beside the old one. With one GPU it w
 from pathlib import Path
 
 import pytest
-from s3fs import S3FileSystem
 from tests.cluster.engines import Tenant
 from tests.cluster.inference import service_address
 from tests.cluster.rollouts import (
@@ -99,12 +98,7 @@ def _tell(seen: Rollout) -> None:
 
 def _damage(tenant: Tenant, key: str) -> None:
     """Cut the last byte off an engine in the store."""
-    account = tenant.cluster.s3
-    files = S3FileSystem(
-        key=account["AWS_ACCESS_KEY_ID"],
-        secret=account["AWS_SECRET_ACCESS_KEY"],
-        endpoint_url=account["AWS_ENDPOINT_URL"],
-    )
+    files = tenant.cluster.files()
     store = f"engines/{tenant.namespace}"
     manifest = Manifest.from_json(files.cat_file(f"{store}/{engine_pointer(key)}"))
     blob = f"{store}/{blob_name(manifest.files[0].digest)}"

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from onnx import TensorProto, helper, numpy_helper, save
 from pydantic import JsonValue
-from s3fs import S3FileSystem
 from tests.cluster.access import Cluster
+from tests.cluster.small_model import save_small_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_operator")]
 
@@ -55,18 +53,6 @@ _VOLATILE = frozenset(
     }
 )
 _DURATION = re.compile(r"\d+ s\b")
-
-
-def _model(path: Path) -> None:
-    weights = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
 
 
 def _engine(largest: int) -> dict[str, Any]:
@@ -109,13 +95,8 @@ def _onnxruntime_version() -> str:
 @pytest.fixture
 def world(cluster: Cluster, images: dict[str, str], tmp_path: Path) -> Iterator[Callable[[], None]]:
     """Make the same small world anew: an empty store, a model and a catalog."""
-    account = cluster.s3
-    files = S3FileSystem(
-        key=account["AWS_ACCESS_KEY_ID"],
-        secret=account["AWS_SECRET_ACCESS_KEY"],
-        endpoint_url=account["AWS_ENDPOINT_URL"],
-    )
-    _model(tmp_path / "model.onnx")
+    files = cluster.files()
+    save_small_model(tmp_path / "model.onnx")
 
     def clean() -> None:
         cluster.kubectl("delete", "namespace", _NAMESPACE, "--ignore-not-found", "--wait=true")
