@@ -42,7 +42,7 @@ _TARGETS = 3
 _GPUS_PER_NODE = 20
 _BATCH = 100
 _QUIET_SECONDS = 10.0
-_STUCK_SECONDS = 120.0
+_STUCK_SECONDS = 240.0
 
 
 @dataclass(frozen=True, kw_only=True)

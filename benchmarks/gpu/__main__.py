@@ -36,7 +36,7 @@ _SECTIONS: Final[dict[str, Callable[[Workplace, argparse.Namespace], dict[str, A
     "refusals": lambda work, _arguments: try_bad_input(work),
 }
 _ON_A_GPU_ONLY: Final = frozenset({"execution", "refusals"})
-_SECTION_SECONDS: Final = 900
+_SECTION_SECONDS: Final = 1200
 
 
 def _parse() -> argparse.Namespace:

@@ -20,7 +20,7 @@ from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_runtime.progress import Reporter, SilentReporter
 from enginesmith_runtime.store.open import open_store
 
-__all__ = ["DOCUMENTS", "OTHER_WEIGHTS", "REBUILDS", "Document", "Workplace"]
+__all__ = ["DOCUMENTS", "OTHER_WEIGHTS", "REBUILDS", "SMALLEST", "Document", "Workplace"]
 
 Shape = tuple[int, ...]
 Range = tuple[Shape, Shape, Shape]
@@ -82,9 +82,14 @@ def _line(batch: int, width: int) -> Shape:
 
 _RESNET: Final = (_images(1), _images(8), _images(32))
 _CLS: Final = (_line(1, 192), _line(1, 192), _line(8, 192))
+_DET: Final = (_square(320), _square(640), _square(960))
+
+SMALLEST: Final = "cls-fp32"
 
 DOCUMENTS: Final = (
-    Document(name="cls-fp32", model="cls", tensor="x", ranges=_CLS, quick=True),
+    # The first of all, so that it finds an empty timing cache: the build that its rebuild is held against.
+    Document(name="det-tf32", model="det", tensor="x", ranges=_DET, precision="tf32"),
+    Document(name=SMALLEST, model="cls", tensor="x", ranges=_CLS, quick=True),
     # Before the other ResNet-50, and so without a timing cache: the build that a refit is held against.
     Document(
         name="resnet50-refittable",
@@ -104,7 +109,7 @@ DOCUMENTS: Final = (
         precision="fp16",
         quick=True,
     ),
-    Document(name="cls-tf32", model="cls", tensor="x", ranges=_CLS, precision="tf32", quick=True),
+    Document(name="det-fp32", model="det", tensor="x", ranges=_DET),
     Document(name="cls-fp16", model="cls", tensor="x", ranges=_CLS, precision="fp16", quick=True),
     Document(
         name="rec-fp16",
@@ -112,12 +117,13 @@ DOCUMENTS: Final = (
         tensor="x",
         ranges=(_line(1, 160), _line(1, 320), _line(6, 640)),
         precision="fp16",
+        # Of probabilities, on noise; text is read from the largest alone.
+        verification={"limit": 0.05},
         quick=True,
     ),
-    Document(name="det-fp32", model="det", tensor="x", ranges=(_square(320), _square(640), _square(960))),
 )
 
-REBUILDS: Final = ("cls-fp32", "rec-fp16", "det-fp32")
+REBUILDS: Final = ("det-tf32", SMALLEST)
 """Built a second time with the timing cache of the first, `build.epoch` raised."""
 
 OTHER_WEIGHTS: Final = Document(

@@ -29,7 +29,10 @@ __all__ = ["measure_serving", "running_server"]
 
 _CLIENTS: Final = 8
 _BATCH: Final = 8
-_INSTANCES: Final = 4
+# One for each client: a request that waits for an instance is handed over between threads.
+_INSTANCES: Final = 8
+# A thread that spins while it waits keeps the others from the CPU; with several instances that costs more.
+_OPTIONS: Final = {"spin": "false"}
 
 
 @contextlib.contextmanager
@@ -42,8 +45,7 @@ def running_server(work: Workplace, names: Sequence[str], log: Path) -> Iterator
             engine_key=work.manifest(name).engine_key,
             store=work.store,
             instances=_INSTANCES,
-            # A thread that spins while it waits keeps the others from the CPU; with several instances that costs more.
-            backend_options={"spin": "false"} if work.backend == "tensorrt" else {},
+            backend_options=_OPTIONS if work.backend == "tensorrt" else {},
         )
         for name in names
     )

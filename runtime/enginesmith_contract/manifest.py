@@ -21,9 +21,15 @@ __all__ = ["Manifest", "Timings"]
 
 
 class Timings(Record):
-    """Durations in seconds; latency is of one inference at each profile's opt on the building device."""
+    """Durations in seconds; latency is of one inference at each profile's opt on the building device.
+
+    Attributes:
+        builder_seconds: of `build_seconds`, the library's builder alone, which is what a timing cache shortens; None
+            where the backend does not tell.
+    """
 
     build_seconds: float
+    builder_seconds: float | None = None
     verify_seconds: float | None = None
     latency_seconds: Mapping[str, float] = {}
 

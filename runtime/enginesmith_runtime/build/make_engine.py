@@ -115,6 +115,7 @@ class _Work:
         verification, measurement = _verify(self.job, draft, self.builder, self.reporter)
         timings = Timings(
             build_seconds=build_seconds,
+            builder_seconds=built.builder_seconds,
             verify_seconds=time.perf_counter() - begin,
             latency_seconds=measurement.latency_seconds if measurement else {},
         )

@@ -141,6 +141,7 @@ class BuiltEngine:
     Attributes:
         files: inside `BuildJob.output`, the one to open first.
         runs_on: compute capabilities in the engine where there is more than one.
+        builder_seconds: what the library's builder took, without the start of the library; None: there was no builder.
         inspector: the backend's own description of the engine.
         notes: what was done otherwise than one would expect, one sentence each.
     """
@@ -150,6 +151,7 @@ class BuiltEngine:
     outputs: tuple[TensorSpec, ...]
     runs_on: tuple[str, ...] = ()
     device_memory_bytes: int | None = None
+    builder_seconds: float | None = None
     inspector: Mapping[str, JsonValue] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -220,8 +222,8 @@ class Instance(ABC):
             into: where on the device to leave some of `outputs`; the others come back as arrays of the host.
 
         Returns:
-            The outputs in that order: those named in `into` as DeviceArray of their true shape, the others as arrays
-            that belong to the caller.
+            The outputs in that order: those named in `into` as DeviceArray of their true shape, the others as arrays.
+            These may be the instance's own memory: they hold until its next inference.
 
         Raises:
             enginesmith_contract.errors.DeviceFailedError: the device is broken; the process must end.

@@ -4,6 +4,7 @@ plugins ─> parse (seconds, and every refusal) ─> configuration, profiles ─
 """
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -42,6 +43,7 @@ class Plan:
     Attributes:
         files: the plan first, then plugin libraries in loading order.
         layers: layers of the network by type, before the builder fused them.
+        builder_seconds: what the builder itself took, without the start of the library; None: there was no builder.
         notes: what was done otherwise than one would expect.
     """
 
@@ -49,6 +51,7 @@ class Plan:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     layers: dict[str, JsonValue]
+    builder_seconds: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -94,7 +97,9 @@ def build_plan(
     layers = _count_layers(network)
     notes: list[str] = []
     with timing_cache_in_use(config, timing_cache, log, notes) if timing_cache else nullcontext():
+        begun = time.perf_counter()
         plan = builder.build_serialized_network(network, config)
+        builder_seconds = time.perf_counter() - begun
     if monitor.cancelled:
         raise CancelledBuildError("the build was cancelled")
     if plan is None:
@@ -109,6 +114,7 @@ def build_plan(
         inputs=inputs,
         outputs=outputs,
         layers=layers,
+        builder_seconds=builder_seconds,
         notes=tuple(notes),
     )
 

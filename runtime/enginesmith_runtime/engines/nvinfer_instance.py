@@ -167,7 +167,7 @@ class NvInferInstance(Instance):
             if code is not self._success:
                 _fail("cuGraphLaunch", code)
             self._wait()
-            return _collect(run)
+            return dict(run.results)
         except (CudaCallError, EnqueueRefusedError) as error:
             raise self._settle(error) from error
 
@@ -275,7 +275,7 @@ class NvInferInstance(Instance):
             raise
         self._wait()
         run.seen += 1
-        answer = self._collect_open(run, context) if run.open_outputs else _collect(run)
+        answer = self._collect_open(run, context) if run.open_outputs else dict(run.results)
         if self._graphs is not None and self._graphs.wants(run):
             self._record(run, self._graphs)
         return answer
@@ -317,18 +317,14 @@ class NvInferInstance(Instance):
 
     def _collect_open(self, run: Run, context: ProfileContext) -> dict[str, Array | DeviceArray]:
         """Bring the outputs whose shapes the run has told, and return all of them."""
-        answer = _collect(run)
-        views: dict[str, Array | DeviceArray] = {}
+        answer = dict(run.results)
         for name in run.open_outputs:
             shape = context.allocators[name].shape
-            copy, views[name] = self._forms.place_open(name, shape, run.open_into.get(name))
+            copy, answer[name] = self._forms.place_open(name, shape, run.open_into.get(name))
             if copy is not None:
                 code = copy.call(copy.target, copy.source, copy.size, self._stream)
                 self._gpu.check(copy.call.__name__, code)
         self._wait()
-        answer.update(
-            {name: value if isinstance(value, DeviceArray) else value.copy() for name, value in views.items()}
-        )
         return {name: answer[name] for name in run.order}
 
     def _refuse_too_large_output(self, context: ProfileContext) -> None:
@@ -382,7 +378,3 @@ def _unopened(error: EnginesmithError) -> EngineRefusedError:
 
 def _fail(call: str, code: Any) -> NoReturn:  # noqa: ANN401 - CUresult
     raise CudaCallError(call, int(code))
-
-
-def _collect(run: Run) -> dict[str, Array | DeviceArray]:
-    return {name: value if isinstance(value, DeviceArray) else value.copy() for name, value in run.results.items()}

@@ -105,6 +105,7 @@ def _describe(module: Any, job: BuildJob, plan: Plan, network: Mapping[str, Json
         inputs=plan.inputs,
         outputs=plan.outputs,
         device_memory_bytes=max(inspection.context_bytes, default=None),
+        builder_seconds=plan.builder_seconds,
         inspector={**network, **inspection.summary},
         notes=plan.notes,
     )
