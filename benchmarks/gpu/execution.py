@@ -20,7 +20,7 @@ _CASES: Final = (
     ("resnet50-fp16", "32x3x224x224"),
     ("cls-fp32", "1x3x48x192"),
     ("rec-fp16", "1x3x48x320"),
-    ("det-tf32", "1x3x640x640"),
+    ("det-fp32", "1x3x640x640"),
 )
 _WITHOUT_GRAPH: Final = frozenset(case for case in _CASES if case[1].startswith("1x"))
 

@@ -55,12 +55,12 @@ _PROMISES: Final = (
     ),
     _Promise(
         what="a rebuild with the timing cache, times faster, the builder alone (PP-OCRv4 det)",
-        find=lambda record: record["builds"]["det-tf32-rebuilt"]["builderTimesFaster"],
+        find=lambda record: record["builds"]["det-fp32-rebuilt"]["builderTimesFaster"],
         bound=10,
     ),
     _Promise(
         what="the same with the start of the library, which no cache shortens",
-        find=lambda record: record["builds"]["det-tf32-rebuilt"]["timesFaster"],
+        find=lambda record: record["builds"]["det-fp32-rebuilt"]["timesFaster"],
         bound=10,
     ),
     _Promise(

@@ -6,7 +6,7 @@ from typing import Final, TypedDict
 
 from development_cluster import daemons
 from development_cluster.certificates import client_kubeconfig
-from development_cluster.daemons import Daemon
+from development_cluster.daemons import URGENT, Daemon
 from development_cluster.layout import Layout
 from development_cluster.programs import kubectl, tool
 
@@ -49,6 +49,8 @@ def _start_simulator(layout: Layout) -> None:
         layout,
         Daemon(
             name=SIMULATOR,
+            # It speaks for every node: late, and all of them are NotReady.
+            priority=URGENT,
             command=[
                 tool("kwok"),
                 f"--kubeconfig={kubeconfig}",
