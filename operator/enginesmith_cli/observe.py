@@ -6,6 +6,7 @@
 Nothing here decides anything; no backend's library is imported (one without a driver aborts its process).
 """
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -135,16 +136,23 @@ def with_preparation(observed: Observed, engine: InferenceEngine) -> Observed:
 def read_nodes_file(path: Path) -> tuple[NodeObject, ...]:
     """Return the nodes of a YAML or JSON file: documents, or the list that `kubectl get nodes -o yaml` prints.
 
+    The path `-` is standard input.
+
     Raises:
         enginesmith_contract.errors.SpecError: the file cannot be read or holds no nodes.
     """
     remedy = "save one with: kubectl get nodes -o yaml"
     try:
-        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        documents = list(yaml.safe_load_all(text))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         raise SpecError("the nodes cannot be read", where=str(path), why=why, remedy=remedy) from error
     items = [item for document in documents if document is not None for item in _items(document)]
+    strangers = [item for item in items if isinstance(item, dict) and item.get("kind", "Node") != "Node"]
+    if strangers:
+        why = f"it holds an object of kind {strangers[0]['kind']}"
+        raise SpecError("not a list of nodes", where=str(path), why=why, remedy=remedy)
     try:
         nodes = tuple(NodeObject.model_validate(item) for item in items)
     except ValidationError as error:

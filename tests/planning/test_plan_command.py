@@ -1,5 +1,6 @@
 """`enginesmith plan` as a person runs it."""
 
+import io
 import json
 from pathlib import Path
 
@@ -49,6 +50,23 @@ def test_a_fleet_from_a_file_is_planned_for(tmp_path: Path, capsys: pytest.Captu
 
     assert code == ExitCode.OK
     assert "l4-gce-driver595" in capsys.readouterr().out
+
+
+def test_nodes_come_from_standard_input_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = _write(tmp_path, "{name: ada, gpu: {product: NVIDIA-L4}, backend: tensorrt-rtx}")
+    monkeypatch.setattr("sys.stdin", io.StringIO(NODES.read_text(encoding="utf-8")))
+
+    assert main(["plan", str(file), "--nodes", "-", "--home", str(tmp_path)]) == ExitCode.OK
+    assert "l4-gce-driver595" in capsys.readouterr().out
+
+
+def test_a_file_of_something_else_is_no_list_of_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = _write(tmp_path, "{name: cpu, backend: onnxruntime}")
+
+    assert main(["plan", str(file), "--nodes", str(file), "--home", str(tmp_path)]) == ExitCode.SPEC_INVALID
+    assert "it holds an object of kind InferenceEngine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--nodes",
         type=Path,
         metavar="FILE",
-        help="plan for these nodes (kubectl get nodes -o yaml) instead of this machine",
+        help="plan for these nodes (kubectl get nodes -o yaml; `-`: standard input) instead of this machine",
     )
     parser.add_argument("--output", "-o", choices=("table", "json", "yaml"), default="table", help="default: table")
     parser.add_argument("--store", metavar="URI", help="engine store whose keys are looked at")

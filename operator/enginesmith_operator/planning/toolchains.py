@@ -95,7 +95,7 @@ def choose_toolchain(
         return best
     if not kept.fits:
         return best._replace(why=f"the pinned {toolchain_text(kept.toolchain)} runs on none of these nodes; {best.why}")
-    newer = best.toolchain if best.fits and _version(best.toolchain) >= _version(kept.toolchain) else None
+    newer = best.toolchain if best.fits and _is_newer(best.toolchain, kept.toolchain) else None
     return kept._replace(why=_PINNED, newer=newer)
 
 
@@ -179,6 +179,13 @@ def _newest_first(toolchains: Iterable[Toolchain]) -> tuple[Toolchain, ...]:
 
 def _version(toolchain: Toolchain) -> tuple[Version, Version]:
     return _parsed(toolchain.version), _parsed(toolchain.cuda or "0")
+
+
+def _is_newer(one: Toolchain, pinned: Toolchain) -> bool:
+    """Whether it is a later version, or another image under the same name; the same version by another name is none."""
+    if _version(one) == _version(pinned):
+        return one.name == pinned.name
+    return _version(one) > _version(pinned)
 
 
 def _parsed(text: str) -> Version:
