@@ -257,6 +257,9 @@ def test_names_of_ours_that_a_stranger_has_are_conflicts_and_used_once_they_are_
 
     tenant.until_ready(NAME, seconds=180)
     assert conflict(tenant) == ""
+    told = [one["message"] for one in tenant.events() if one["reason"] == "NameTaken"]
+    assert any(derived_names["Job"] in message for message in told), told
+    assert len(told) == len(set(told))
 
 
 def untouched(found: Document) -> tuple[object, ...]:

@@ -1,9 +1,12 @@
 """What keeps a build or a serving pod from running is told by the InferenceEngine, where its owner looks first."""
 
+import pytest
 from tests.controller.engine_world import EngineWorld, gpu_node
 
-from enginesmith_operator.api.engine_status import TargetPhase
+from enginesmith_operator.api.conditions import READY, ConditionStatus, StatusCondition
+from enginesmith_operator.api.engine_status import EngineStatus, TargetPhase
 from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.engine_status import obstacle_events
 
 
 def _starting_pod(world: EngineWorld) -> Json:
@@ -79,3 +82,22 @@ def test_a_claim_for_one_node_is_refused_with_the_nodes_that_there_are() -> None
     assert "3 nodes (gpu-1, gpu-2, gpu-3);" in world.condition("Prepared").message
     world.nodes.observe(gpu_node("gpu-4"))
     assert "4 nodes (gpu-1, gpu-2, gpu-3, ...);" in world.condition("Prepared").message
+
+
+def _ready(reason: str, message: str) -> EngineStatus:
+    at = "2026-11-23T12:00:00Z"
+    condition = StatusCondition.model_validate(
+        {"type": READY, "status": ConditionStatus.FALSE, "reason": reason, "message": message, "lastTransitionTime": at}
+    )
+    return EngineStatus(conditions=(condition,))
+
+
+@pytest.mark.parametrize("reason", ["NameTaken", "Refused", "SpecInvalid"])
+def test_an_engine_that_cannot_be_worked_on_is_an_event_once(reason: str) -> None:
+    began, goes_on = _ready(reason, "2 pods of 2"), _ready(reason, "3 pods of 2")
+
+    (note,) = obstacle_events(_ready("Starting", "the pod starts"), began)
+    assert (note.is_warning, note.reason, note.message) == (True, reason, "2 pods of 2")
+    assert [one.reason for one in obstacle_events(EngineStatus(), began)] == [reason]
+    assert obstacle_events(began, goes_on) == ()
+    assert obstacle_events(began, _ready("Starting", "the pod starts")) == ()

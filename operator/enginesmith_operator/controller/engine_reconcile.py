@@ -25,7 +25,7 @@ from enginesmith_operator.controller.engine_decide import (
     wanted_keys,
 )
 from enginesmith_operator.controller.engine_gather import Gatherer
-from enginesmith_operator.controller.engine_status import with_conflict, with_refusal
+from enginesmith_operator.controller.engine_status import obstacle_events, with_conflict, with_refusal
 from enginesmith_operator.controller.events import write_events
 from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.status_document import read_status, write_status
@@ -79,7 +79,9 @@ class EngineReconciler:
             return None
         engine = read_engine(document)
         if isinstance(engine, SpecError):
-            await self._write_status(document, _invalid_status(document, engine, self._wall_clock()))
+            now = self._wall_clock()
+            before = read_status(EngineStatus, document, EngineStatus())
+            await self._say(document, before, _invalid_status(before, document, engine, now), now)
             return None
         snapshot = self._gatherer.gather(document, engine)
         resolution = resolve_engine(snapshot)
@@ -88,11 +90,13 @@ class EngineReconciler:
         try:
             taken = await self._act(document, decision)
         except RefusedObjectError as error:
-            await self._write_status(document, with_refusal(decision.status, error.sentence(), snapshot))
+            refused = with_refusal(decision.status, error.sentence(), snapshot)
+            await self._say(document, snapshot.status, refused, snapshot.now)
             raise
         await write_events(self._api, document, decision.events, snapshot.now)
         foreign = tuple(one.name for one in taken if not one.is_leftover)
-        await self._write_status(document, with_conflict(decision.status, foreign, snapshot))
+        status = with_conflict(decision.status, foreign, snapshot)
+        await self._say(document, snapshot.status, status, snapshot.now)
         waits = (decision.requeue_seconds, _NAME_TAKEN_SECONDS if taken else None)
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
@@ -138,6 +142,11 @@ class EngineReconciler:
         self._intake.take(await self._api.apply(desired), False)
         return None
 
+    async def _say(self, document: Json, before: EngineStatus, status: EngineStatus, now: datetime) -> None:
+        """Write the status, and an event where it begins to say that the engine cannot be worked on."""
+        await write_events(self._api, document, obstacle_events(before, status), now)
+        await self._write_status(document, status)
+
     async def _write_status(self, document: Json, status: EngineStatus) -> None:
         metadata = document["metadata"]
         ready = find_condition(status.conditions, READY)
@@ -159,9 +168,8 @@ def read_engine(document: Json) -> InferenceEngine | SpecError:
         return SpecError(f"{first['msg']}{more}", where=".".join(str(step) for step in first["loc"]))
 
 
-def _invalid_status(document: Json, error: SpecError, now: datetime) -> EngineStatus:
+def _invalid_status(before: EngineStatus, document: Json, error: SpecError, now: datetime) -> EngineStatus:
     """Return the status that was there with what is wrong now; what serves goes on and is not touched."""
-    before = read_status(EngineStatus, document, EngineStatus())
     generation = document["metadata"].get("generation")
     message = one_line(error.sentence())
     wrong = (

@@ -18,7 +18,7 @@ from enginesmith_operator.api.engine_status import (
     TargetPhase,
     TargetStatus,
 )
-from enginesmith_operator.controller.conditions import Observation, observed_conditions, one_line
+from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
 from enginesmith_operator.controller.decision import EventNote
 from enginesmith_operator.controller.engine_preparation import PreparationStep
 from enginesmith_operator.controller.engine_rollout import build_obstacle
@@ -26,7 +26,7 @@ from enginesmith_operator.controller.engine_snapshot import EngineSnapshot
 from enginesmith_operator.controller.engine_target import TargetDecision
 from enginesmith_operator.planning.plan import Plan
 
-__all__ = ["compose_status", "engine_events", "with_conflict", "with_refusal"]
+__all__ = ["compose_status", "engine_events", "obstacle_events", "with_conflict", "with_refusal"]
 
 _MAX_STORED: Final = 256
 _LINE: Final = 1024
@@ -41,6 +41,8 @@ _TOLD: Final = {
     TargetPhase.ROLLING_OUT: False,
 }
 """Phases whose beginning is an event, and whether it is a warning."""
+_OBSTACLES: Final = frozenset({"NameTaken", "Refused", "SpecInvalid"})
+"""Reasons of Ready that no target has: the engine as a whole cannot be worked on."""
 _TOLD_REASONS: Final = frozenset({"MadeRoom", "Replacing"})
 """Reasons that are an event in whatever phase: the operator ends a replica by itself."""
 
@@ -103,6 +105,15 @@ def _not_ready(
     fresh = observed_conditions((ready, *also), snapshot.status.conditions, generation=generation, now=snapshot.now)
     kept = [one for one in status.conditions if one.type != READY]
     return status.model_copy(update={"conditions": (fresh[0], *kept, *fresh[1:])})
+
+
+def obstacle_events(before: EngineStatus, after: EngineStatus) -> tuple[EventNote, ...]:
+    """Return what keeps the engine as a whole from being worked on, when that begins."""
+    was, now = find_condition(before.conditions, READY), find_condition(after.conditions, READY)
+    if now is None or now.reason not in _OBSTACLES or (was is not None and was.reason == now.reason):
+        return ()
+    since = (was.last_transition_time or "") if was is not None else ""
+    return (EventNote(is_warning=True, reason=now.reason, message=now.message, since=since),)
 
 
 def engine_events(before: EngineStatus, after: EngineStatus) -> tuple[EventNote, ...]:
