@@ -82,3 +82,9 @@ def test_what_changes_the_preparation_has_another_name(change: dict[str, object]
 
     assert preparation_hash(other) != preparation_hash(REQUEST)
     assert preparation_hash(REQUEST, "second look") != preparation_hash(REQUEST)
+
+
+@pytest.mark.parametrize("engine", ["resnet50", "e" * 63])
+def test_a_target_called_headless_has_a_service_of_its_own(engine: str) -> None:
+    assert target_service_name(engine, "headless") != headless_service_name(engine)
+    assert len(target_service_name(engine, "headless")) <= 63

@@ -27,6 +27,7 @@ __all__ = [
 MAX_NAME: Final = 63
 """What labels, Services and the pods of a Job bear."""
 _HASH: Final = 8
+_HEADLESS: Final = "headless"
 
 
 def short_key(key: str) -> str:
@@ -72,11 +73,13 @@ def engine_service_name(engine: str) -> str:
 
 def headless_service_name(engine: str) -> str:
     """Return the name of the headless Service of all targets, for clients that balance by themselves."""
-    return _plain(engine, "headless")
+    return _plain(engine, _HEADLESS)
 
 
 def target_service_name(engine: str, target: str) -> str:
-    """Return the name of one target's Service."""
+    """Return the name of one target's Service; with a hash as well where the target is called `headless`."""
+    if target == _HEADLESS:
+        return _fitted(f"{engine}-{target}", _hash("target", engine, target))
     return _plain(engine, target)
 
 
