@@ -201,7 +201,7 @@ def test_an_engine_goes_all_the_way_through_a_store_and_is_not_built_again(
     assert target["serving"] == [key]
     assert [(one["stored"], one.get("build")) for one in target["engines"]] == [(True, None)]
     assert tenant.get("enginebuilds")["items"] == []
-    assert tenant.condition(NAME, "Built")["message"] == "1 engines are stored"
+    assert tenant.condition(NAME, "Built")["message"] == "1 engine is stored"
     assert store.ask(tenant, "list")["engines"] == [first]
 
     tenant.kubectl("delete", "inferenceengine", NAME, "--cascade=foreground", "--timeout=90s")

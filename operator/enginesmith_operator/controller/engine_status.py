@@ -186,7 +186,9 @@ def _built(
         )
     lacking = sorted(wanted - set(digests))
     if not lacking:
-        return Observation.of(BUILT, True, "Stored", f"{len(wanted)} engines are stored")
+        return Observation.of(
+            BUILT, True, "Stored", "1 engine is stored" if len(wanted) == 1 else f"{len(wanted)} engines are stored"
+        )
     failed = [build for key in lacking if (build := snapshot.builds.get(key)) and build.phase is BuildPhase.FAILED]
     if failed:
         first = failed[0]

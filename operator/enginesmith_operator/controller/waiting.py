@@ -40,8 +40,10 @@ def waiting_reason(
     if before is not None and before.reason in _STUCK_REASONS:
         # Between two attempts kubelet says nothing; that is no news.
         return before.reason, before.message
-    where = f"the pod starts on {pod.node}" if pod is not None and pod.node else "the pod waits for a node"
-    return "Starting", where
+    if pod is not None and pod.node:
+        return "Starting", f"the pod starts on {pod.node}"
+    # One line for both, or each build would have one more to write: a quota shows in the Job's events alone.
+    return "Starting", "the pod waits for a node; if no pod comes, the events of its Job say why"
 
 
 def serving_obstacle(pods: Iterable[PodFacts], reason: str, message: str) -> tuple[str, str]:
