@@ -25,7 +25,8 @@ from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.preparation import Preparation
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.translate import model_source
-from enginesmith_operator.planning.plan import EnginePlan, Plan, TargetPlan, TargetState, plan, refusal_error
+from enginesmith_operator.planning.plan import plan, refusal_error
+from enginesmith_operator.planning.plan_records import EnginePlan, Plan, TargetPlan, TargetState
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_runtime.build.pipeline import build
 from enginesmith_runtime.build.plugin_libraries import PluginPlaces

@@ -27,7 +27,8 @@ from enginesmith_operator.objects.stores import store_uri
 from enginesmith_operator.planning.hardware import NodeFacts, read_node
 from enginesmith_operator.planning.label_mapping import load_label_mapping
 from enginesmith_operator.planning.node_object import NodeObject
-from enginesmith_operator.planning.plan import Plan, TargetPlan, plan
+from enginesmith_operator.planning.plan import plan
+from enginesmith_operator.planning.plan_records import Plan, TargetPlan
 from enginesmith_operator.planning.preparation import preparation_job_request
 from enginesmith_operator.planning.rollout_state import EngineState, ServableEngine, WantedEngine
 from enginesmith_operator.planning.snapshot import NodeClass, Observed

@@ -9,7 +9,8 @@ from enginesmith_contract.backends import Backend, Toolchain
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.planning.catalog import read_catalog
 from enginesmith_operator.planning.hardware import NodeFacts
-from enginesmith_operator.planning.plan import TargetState, plan
+from enginesmith_operator.planning.plan import plan
+from enginesmith_operator.planning.plan_records import TargetState
 from enginesmith_operator.planning.snapshot import Observed
 
 MakeEngine = Callable[..., InferenceEngine]

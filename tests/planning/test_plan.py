@@ -12,7 +12,8 @@ from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.planning.catalog import read_catalog
 from enginesmith_operator.planning.hardware import NodeFacts
 from enginesmith_operator.planning.node_object import Taint
-from enginesmith_operator.planning.plan import Plan, TargetState, plan, refusal_error
+from enginesmith_operator.planning.plan import plan, refusal_error
+from enginesmith_operator.planning.plan_records import Plan, TargetState
 from enginesmith_operator.planning.snapshot import NodeClass, Observed, ObservedDeployment, Policy
 
 MakeEngine = Callable[..., InferenceEngine]

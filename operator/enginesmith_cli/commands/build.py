@@ -12,7 +12,7 @@ from enginesmith_contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from enginesmith_cli.local import BuiltEngine, PreparedDocument
-    from enginesmith_operator.planning.plan import TargetPlan
+    from enginesmith_operator.planning.plan_records import TargetPlan
 
 __all__ = ["add_arguments", "run"]
 
@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _wanted(document: "PreparedDocument", name: str | None) -> "tuple[TargetPlan, ...]":
-    from enginesmith_operator.planning.plan import TargetState, refusal_error  # noqa: PLC0415 - loaded by now
+    from enginesmith_operator.planning.plan import refusal_error  # noqa: PLC0415 - loaded by now
+    from enginesmith_operator.planning.plan_records import TargetState  # noqa: PLC0415 - loaded by now
 
     targets = document.plan.targets
     if name is None:

@@ -12,7 +12,7 @@ from enginesmith_contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from enginesmith_operator.api.inference_engine import InferenceEngine
-    from enginesmith_operator.planning.plan import Plan
+    from enginesmith_operator.planning.plan_records import Plan
 
 __all__ = ["add_arguments", "run"]
 

@@ -28,7 +28,7 @@ from enginesmith_operator.controller.engine_rollout import ENGINE_MISSING, Targe
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild
 from enginesmith_operator.objects.deployment import PULL_CONTAINER
 from enginesmith_operator.objects.engine_build import engine_build
-from enginesmith_operator.planning.plan import EnginePlan
+from enginesmith_operator.planning.plan_records import EnginePlan
 
 __all__ = ["BuildSteps", "decide_builds", "is_outdated", "lost_engines"]
 

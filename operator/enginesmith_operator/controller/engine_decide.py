@@ -28,7 +28,8 @@ from enginesmith_operator.controller.engine_target import TargetDecision, decide
 from enginesmith_operator.objects.labels import TARGET
 from enginesmith_operator.objects.preparation_job import preparation_job
 from enginesmith_operator.objects.services import engine_service, headless_service
-from enginesmith_operator.planning.plan import Plan, plan
+from enginesmith_operator.planning.plan import plan
+from enginesmith_operator.planning.plan_records import Plan
 from enginesmith_operator.planning.preparation import preparation_job_request
 from enginesmith_operator.planning.refusals import Refusal
 

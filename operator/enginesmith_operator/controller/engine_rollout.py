@@ -22,7 +22,7 @@ from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTA
 from enginesmith_operator.objects.labels import ENGINE_KEY, TEMPLATE
 from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import NodeFacts
-from enginesmith_operator.planning.plan import EnginePlan, TargetPlan, TargetState
+from enginesmith_operator.planning.plan_records import EnginePlan, TargetPlan, TargetState
 from enginesmith_operator.planning.refusals import Refusal
 from enginesmith_operator.planning.rollout_state import (
     EngineState,

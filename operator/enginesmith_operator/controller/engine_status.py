@@ -24,7 +24,7 @@ from enginesmith_operator.controller.engine_preparation import PreparationStep
 from enginesmith_operator.controller.engine_rollout import build_obstacle
 from enginesmith_operator.controller.engine_snapshot import EngineSnapshot
 from enginesmith_operator.controller.engine_target import TargetDecision
-from enginesmith_operator.planning.plan import Plan
+from enginesmith_operator.planning.plan_records import Plan
 
 __all__ = ["compose_status", "engine_events", "obstacle_events", "with_conflict", "with_refusal"]
 

@@ -16,7 +16,7 @@ from enginesmith_operator.objects.disruption_budget import disruption_budget, ne
 from enginesmith_operator.objects.services import target_service
 from enginesmith_operator.objects.serving_notes import ServingNotes
 from enginesmith_operator.objects.serving_pods import serving_pods
-from enginesmith_operator.planning.plan import EnginePlan, TargetState
+from enginesmith_operator.planning.plan_records import EnginePlan, TargetState
 from enginesmith_operator.planning.rollout import decide_rollout
 from enginesmith_operator.planning.rollout_state import RolloutDecision
 from enginesmith_operator.planning.rollout_words import BUILDING_NEXT, GOES_ON

@@ -11,7 +11,7 @@ from enginesmith_operator.objects.jobs import JobLimits
 from enginesmith_operator.objects.labels import Component, object_labels
 from enginesmith_operator.objects.names import engine_build_name
 from enginesmith_operator.objects.owners import shared_references
-from enginesmith_operator.planning.plan import EnginePlan
+from enginesmith_operator.planning.plan_records import EnginePlan
 
 __all__ = ["engine_build"]
 

@@ -8,19 +8,14 @@ It is pure: no I/O, no client, no clock. A target that cannot be served never ta
 
 from collections.abc import Iterable
 from datetime import datetime
-from enum import StrEnum
 from typing import NamedTuple
 
-from enginesmith_contract.backends import Backend, Hardware, Toolchain
-from enginesmith_contract.build_request import BuildRequest
+from enginesmith_contract.backends import Backend, Hardware
 from enginesmith_contract.errors import PlanRefusedError
-from enginesmith_contract.keys import EngineCandidate
 from enginesmith_contract.matrix.products import did_you_mean_product
 from enginesmith_contract.matrix.query import capability_of
-from enginesmith_contract.preparation import PreparationRequest
 from enginesmith_contract.products import canonical_product
 from enginesmith_contract.profile_checks import suggest_profile
-from enginesmith_contract.record import Record
 from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec, warnings
 from enginesmith_operator.api.targets import GpuSpec, TargetSpec
 from enginesmith_operator.planning.candidates import (
@@ -55,106 +50,12 @@ from enginesmith_operator.planning.desired import (
 )
 from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import LabelPin, Presence
+from enginesmith_operator.planning.plan_records import EnginePlan, Plan, TargetPlan, TargetState
 from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, RefusalCount, count_refusals, natural_order
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_operator.planning.toolchains import Choice, choose_toolchain, toolchain_text, usable_toolchains
 
-__all__ = ["EnginePlan", "Plan", "TargetPlan", "TargetState", "plan", "refusal_error"]
-
-
-class TargetState(StrEnum):
-    """What becomes of a target. `BUILD_ONLY`: its engine is built here, for hardware that is elsewhere."""
-
-    PLANNED = "planned"
-    BUILD_ONLY = "buildOnly"
-    REFUSED = "refused"
-
-
-class EnginePlan(Record):
-    """One engine: one product (or CPU architecture) with one toolchain.
-
-    Attributes:
-        hardware: of the first node; keys use product, slice and platform of it only.
-        candidate: the key's inputs but the model.
-        why: of the toolchain, as a clause.
-        nodes: that serve it, in natural order of names; node classes are "class <name>".
-        build_nodes: that may build it.
-        resource: extended resource that its pods ask for; None: none.
-        pins: labels of the nodes that serve it; None of a CPU's nodes.
-        build_pins: labels of the nodes that may build it.
-        build_avoids: nodes that have such a label and may not.
-        waits_for_class: only node classes match, so no node is there now.
-        engine_key: None: pending.
-        stored: the store has it; nothing is built.
-        build: None while the key is pending.
-        doubts: what the matrix cannot tell; the pod finds out.
-        newer: a newer toolchain that the pin keeps out.
-    """
-
-    hardware: Hardware
-    candidate: EngineCandidate
-    toolchain: Toolchain
-    why: str
-    nodes: tuple[str, ...]
-    build_nodes: tuple[str, ...]
-    resource: str | None = None
-    pins: tuple[LabelPin, ...] = ()
-    build_pins: tuple[LabelPin, ...] = ()
-    build_avoids: tuple[str, ...] = ()
-    waits_for_class: bool = False
-    engine_key: str | None = None
-    stored: bool = False
-    build: BuildRequest | None = None
-    doubts: tuple[str, ...] = ()
-    newer: Toolchain | None = None
-
-
-class TargetPlan(Record):
-    """What becomes of one target.
-
-    Attributes:
-        refusals: why nodes are left out, counted; the whole answer where the state is `refused`.
-        hints: sentences that help to get to a yes ("did you mean").
-        deployment: None unless the state is `planned`.
-    """
-
-    name: str
-    state: TargetState
-    standby: bool = False
-    engines: tuple[EnginePlan, ...] = ()
-    deployment: Deployment | None = None
-    refusals: tuple[RefusalCount, ...] = ()
-    hints: tuple[str, ...] = ()
-
-
-class Plan(Record):
-    """What becomes of one document.
-
-    Attributes:
-        made_at: the `now` that was given.
-        preparation_key: None: pending, since the model's digest is not known.
-        prepared: the preparation with this key exists.
-        refusals: what forbids every target.
-        suggestion: YAML to paste, where the model needs a profile.
-        warnings: allowed, and probably not meant.
-    """
-
-    name: str
-    namespace: str | None = None
-    made_at: datetime
-    preparation_key: str | None = None
-    prepared: bool = False
-    preparation: PreparationRequest
-    targets: tuple[TargetPlan, ...]
-    refusals: tuple[Refusal, ...] = ()
-    suggestion: str = ""
-    conditions: tuple[Condition, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def has_target(self) -> bool:
-        """Whether at least one target is built or served."""
-        return any(target.state is not TargetState.REFUSED for target in self.targets)
+__all__ = ["plan", "refusal_error"]
 
 
 def plan(engine: InferenceEngine, observed: Observed, now: datetime) -> Plan:

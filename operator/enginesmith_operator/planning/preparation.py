@@ -1,7 +1,7 @@
 """From a plan to the preparation's request: known before the model's digest is."""
 
 from enginesmith_contract.preparation_job import PreparationJobRequest
-from enginesmith_operator.planning.plan import Plan
+from enginesmith_operator.planning.plan_records import Plan
 
 __all__ = ["preparation_job_request"]
 

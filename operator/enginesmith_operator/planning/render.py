@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from enginesmith_contract.keys import NAME_KEY_LENGTH
-from enginesmith_operator.planning.plan import EnginePlan, Plan, TargetPlan, TargetState
+from enginesmith_operator.planning.plan_records import EnginePlan, Plan, TargetPlan, TargetState
 from enginesmith_operator.planning.toolchains import toolchain_text
 
 __all__ = ["render_plan"]

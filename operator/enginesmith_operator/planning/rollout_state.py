@@ -11,7 +11,7 @@ from enginesmith_contract.record import Record
 from enginesmith_operator.api.engine_status import ExcludedNode, RejectedEngine, TargetPhase
 from enginesmith_operator.api.serving import WhenFull
 from enginesmith_operator.planning.cloud_labels import LabelPin
-from enginesmith_operator.planning.plan import EnginePlan
+from enginesmith_operator.planning.plan_records import EnginePlan
 
 __all__ = [
     "EngineState",
