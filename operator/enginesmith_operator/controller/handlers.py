@@ -61,8 +61,8 @@ def fields_of(resource: Resource, catalog: str) -> str:
     return f"metadata.name={catalog}" if resource == CONFIG_MAP else ""
 
 
-def build_registry(sink: EventSink) -> kopf.OperatorRegistry:
-    """Return handlers that give every event to `sink`."""
+def build_registry(sink: EventSink, on_listed: Callable[[], None]) -> kopf.OperatorRegistry:
+    """Return handlers that give every event to `sink`, and call `on_listed` for each object of a watch's listing."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -76,12 +76,14 @@ def build_registry(sink: EventSink) -> kopf.OperatorRegistry:
             plural=resource.plural,
             registry=registry,
             id=resource.plural,
-        )(_handler(resource, sink))
+        )(_handler(resource, sink, on_listed))
     return registry
 
 
-def _handler(resource: Resource, sink: EventSink) -> Callable[..., Awaitable[None]]:
+def _handler(resource: Resource, sink: EventSink, on_listed: Callable[[], None]) -> Callable[..., Awaitable[None]]:
     async def take(event: kopf.RawEvent, **_: object) -> None:
+        if event["type"] is None:
+            on_listed()
         # Items of a list come without kind and apiVersion.
         document: Json = {"kind": resource.kind, "apiVersion": resource.api_version, **event["object"]}
         sink(document, event["type"] == "DELETED")

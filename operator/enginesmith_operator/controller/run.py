@@ -41,6 +41,8 @@ _LOGGER: Final = logging.getLogger(__name__)
 _EXIT_LEASE_LOST: Final = 1
 _BEAT_SECONDS: Final = 1.0
 _FIRST_LISTING_RETRY_SECONDS: Final = 5.0
+_LISTED_SECONDS: Final = 3.0
+"""Without another object of a watch's own listing, it is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,7 @@ class _Operator:
         self._reconciler: Reconciler | None = None
         self._leads = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._heard_listing_at = 0.0
         self._elector = Elector(
             open_transport=_open_transport,
             namespace=settings.lease.namespace or process.namespace,
@@ -149,6 +152,7 @@ class _Operator:
         _LOGGER.info("the cluster is listed: %d objects to look at", len(self._queue.keys))
         async with asyncio.TaskGroup() as group:
             # Not earlier: kopf ends where one of our kinds is not installed yet.
+            self._hear_listing()
             group.create_task(self._watch(), name="watch")
             group.create_task(self._resync(sweeper), name="resync")
             group.create_task(self._settle_nodes(), name="nodes")
@@ -157,13 +161,24 @@ class _Operator:
             group.create_task(self._queue.work(reconciler.reconcile, workers=self._settings.workers), name="work")
 
     async def _resync(self, sweeper: Sweeper) -> None:
+        await self._until_watches_have_listed()
+        # What went between the first sweep and the watches' own listings is told by neither, and a pod that is gone
+        # would hold up a rollout until the next sweep.
+        await _sweep_again(sweeper)
         while True:
             await asyncio.sleep(float(self._settings.resync_seconds))
-            try:
-                await sweeper.sweep()
-            except ClusterError as error:
-                _LOGGER.warning("the cluster cannot be listed: %s", error)
+            await _sweep_again(sweeper)
             self._intake.wake_all()
+
+    async def _until_watches_have_listed(self) -> None:
+        while True:
+            rest = self._heard_listing_at + _LISTED_SECONDS - self._loop.time()
+            if rest <= 0:
+                return
+            await asyncio.sleep(rest)
+
+    def _hear_listing(self) -> None:
+        self._heard_listing_at = self._loop.time()
 
     async def _settle_nodes(self) -> None:
         while True:
@@ -182,7 +197,7 @@ class _Operator:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._hear_signals_again(started))
             await kopf.operator(
-                registry=build_registry(self._intake.take),
+                registry=build_registry(self._intake.take, self._hear_listing),
                 settings=kopf_settings(self._catalog.name),
                 clusterwide=True,
                 standalone=True,
@@ -216,6 +231,13 @@ class _Operator:
             for status in ConditionStatus:
                 self._metrics.engines.labels(status.value).set(counts[status.value])
         return self._metrics.text()
+
+
+async def _sweep_again(sweeper: Sweeper) -> None:
+    try:
+        await sweeper.sweep()
+    except ClusterError as error:
+        _LOGGER.warning("the cluster cannot be listed: %s", error)
 
 
 async def _open_transport() -> Transport:

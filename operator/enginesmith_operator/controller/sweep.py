@@ -1,4 +1,4 @@
-"""Listings of everything: once before any work, and every while to find what the watches missed.
+"""Listings of everything: once before any work, once when the watches have begun, and every while for what they missed.
 
 A watch that was cut off lists anew when it comes back, but tells of no object that is gone by then; such ghosts are
 found here. The first sweep makes the store complete before the first reconcile, so a restart acts on everything it
