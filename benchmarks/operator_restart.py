@@ -20,6 +20,9 @@ __all__ = ["measure_restart"]
 _QUIET_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 _IDLE_SECONDS = 60.0
+_LISTING_SECONDS = 180.0
+_CALM_SECONDS = 5.0
+_CALM_SHARE = 0.1
 
 
 def measure_restart(cluster: Cluster, *, idle_seconds: float = _IDLE_SECONDS) -> dict[str, object]:
@@ -32,6 +35,7 @@ def measure_restart(cluster: Cluster, *, idle_seconds: float = _IDLE_SECONDS) ->
     quiet_at, writes = _until_quiet(leader, audit)
     _until_two(cluster)
     found = replicas(cluster)
+    settled = _until_settled(found)
     before, idle_from = [cpu_seconds(one.pid) for one in found], time.monotonic()
     time.sleep(idle_seconds)
     elapsed = time.monotonic() - idle_from
@@ -40,6 +44,7 @@ def measure_restart(cluster: Cluster, *, idle_seconds: float = _IDLE_SECONDS) ->
     return {
         "seconds from scaling up to quiet": round(quiet_at - begin, 1),
         "seconds from the process's start to quiet": round(quiet_at - _started_at(leader.pid), 1),
+        "seconds from quiet until the watches' own listings are read": round(settled - quiet_at, 1),
         "writes but the Lease's": writes,
         "passes": int(_passes(leader)),
         "memory in MB": [
@@ -65,6 +70,17 @@ def _until_quiet(leader: Replica, audit: AuditTail) -> tuple[float, int]:
             writes, last = writes + 1, max(last, one.answered_at)
         time.sleep(_POLL_SECONDS)
     return last, writes
+
+
+def _until_settled(found: list[Replica]) -> float:
+    """Wait until no replica is busy with the watches' own listings; return since when, in seconds since the epoch."""
+    give_up = time.time() + _LISTING_SECONDS
+    while time.time() < give_up:
+        before, since = sum(cpu_seconds(one.pid) for one in found), time.time()
+        time.sleep(_CALM_SECONDS)
+        if sum(cpu_seconds(one.pid) for one in found) - before < _CALM_SHARE * _CALM_SECONDS:
+            return since
+    return time.time()
 
 
 def _passes(leader: Replica) -> float:

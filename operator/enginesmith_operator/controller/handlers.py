@@ -61,8 +61,8 @@ def fields_of(resource: Resource, catalog: str) -> str:
     return f"metadata.name={catalog}" if resource == CONFIG_MAP else ""
 
 
-def build_registry(sink: EventSink, on_listed: Callable[[], None]) -> kopf.OperatorRegistry:
-    """Return handlers that give every event to `sink`, and call `on_listed` for each object of a watch's listing."""
+def build_registry(sink: EventSink, on_listed: Callable[[str], None]) -> kopf.OperatorRegistry:
+    """Return handlers that give every event to `sink`, and to `on_listed` the uids that a watch's listing has."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -80,10 +80,10 @@ def build_registry(sink: EventSink, on_listed: Callable[[], None]) -> kopf.Opera
     return registry
 
 
-def _handler(resource: Resource, sink: EventSink, on_listed: Callable[[], None]) -> Callable[..., Awaitable[None]]:
+def _handler(resource: Resource, sink: EventSink, on_listed: Callable[[str], None]) -> Callable[..., Awaitable[None]]:
     async def take(event: kopf.RawEvent, **_: object) -> None:
         if event["type"] is None:
-            on_listed()
+            on_listed(event["object"]["metadata"]["uid"])
         # Items of a list come without kind and apiVersion.
         document: Json = {"kind": resource.kind, "apiVersion": resource.api_version, **event["object"]}
         sink(document, event["type"] == "DELETED")

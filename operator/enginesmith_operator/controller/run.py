@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,6 +93,7 @@ class _Operator:
         self._leads = asyncio.Event()
         self._stopping = asyncio.Event()
         self._heard_listing_at = 0.0
+        self._listed: set[str] | None = set()
         self._elector = Elector(
             open_transport=_open_transport,
             namespace=settings.lease.namespace or process.namespace,
@@ -152,22 +155,25 @@ class _Operator:
         _LOGGER.info("the cluster is listed: %d objects to look at", len(self._queue.keys))
         async with asyncio.TaskGroup() as group:
             # Not earlier: kopf ends where one of our kinds is not installed yet.
-            self._hear_listing()
+            self._heard_listing_at = self._loop.time()
             group.create_task(self._watch(), name="watch")
-            group.create_task(self._resync(sweeper), name="resync")
+            group.create_task(self._resync(sweeper, self._cache.mark), name="resync")
             group.create_task(self._settle_nodes(), name="nodes")
             await self._leads.wait()
             self._metrics.leads.set(1)
             group.create_task(self._queue.work(reconciler.reconcile, workers=self._settings.workers), name="work")
 
-    async def _resync(self, sweeper: Sweeper) -> None:
+    async def _resync(self, sweeper: Sweeper, swept: int) -> None:
         await self._until_watches_have_listed()
+        listed, self._listed = self._listed or set(), None
         # What went between the first sweep and the watches' own listings is told by neither, and a pod that is gone
         # would hold up a rollout until the next sweep.
-        await _sweep_again(sweeper)
+        with _told_where_it_fails():
+            await sweeper.drop_unlisted(listed, since=swept)
         while True:
             await asyncio.sleep(float(self._settings.resync_seconds))
-            await _sweep_again(sweeper)
+            with _told_where_it_fails():
+                await sweeper.sweep()
             self._intake.wake_all()
 
     async def _until_watches_have_listed(self) -> None:
@@ -177,8 +183,10 @@ class _Operator:
                 return
             await asyncio.sleep(rest)
 
-    def _hear_listing(self) -> None:
+    def _hear_listing(self, uid: str) -> None:
         self._heard_listing_at = self._loop.time()
+        if self._listed is not None:
+            self._listed.add(uid)
 
     async def _settle_nodes(self) -> None:
         while True:
@@ -233,9 +241,10 @@ class _Operator:
         return self._metrics.text()
 
 
-async def _sweep_again(sweeper: Sweeper) -> None:
+@contextmanager
+def _told_where_it_fails() -> Iterator[None]:
     try:
-        await sweeper.sweep()
+        yield
     except ClusterError as error:
         _LOGGER.warning("the cluster cannot be listed: %s", error)
 

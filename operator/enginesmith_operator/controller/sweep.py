@@ -1,4 +1,4 @@
-"""Listings of everything: once before any work, once when the watches have begun, and every while for what they missed.
+"""Listings of everything: once before any work, and every while to find what the watches missed.
 
 A watch that was cut off lists anew when it comes back, but tells of no object that is gone by then; such ghosts are
 found here. The first sweep makes the store complete before the first reconcile, so a restart acts on everything it
@@ -6,6 +6,7 @@ knows rather than on what arrived first.
 """
 
 import logging
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from enginesmith_operator.cluster.client import Api
@@ -19,6 +20,8 @@ from enginesmith_operator.controller.nodes import NodeMemory
 __all__ = ["Sweeper"]
 
 _LOGGER: Final = logging.getLogger(__name__)
+_MOST_ASKED_FOR: Final = 50
+"""Objects of a kind that are asked for one by one; more are listed."""
 
 
 class Sweeper:
@@ -43,6 +46,32 @@ class Sweeper:
             except ExpiredListError:
                 # Half a listing proves no absence, and the next sweep is not far.
                 _LOGGER.warning("the listing of %s was not finished", resource.plural)
+
+    async def drop_unlisted(self, listed: AbstractSet[str], *, since: int) -> None:
+        """Forget what the first sweep saw and the watches' own listings did not, where it is gone indeed.
+
+        Args:
+            listed: uids of the objects that the watches listed.
+            since: the store's mark right after the sweep; what came later was told by a watch.
+
+        Raises:
+            enginesmith_operator.cluster.errors.ClusterError: an object cannot be read.
+        """
+        for resource in WATCHED:
+            unlisted = [
+                one for one in self._cache.of_kind(resource.kind) if one.mark <= since and one.uid not in listed
+            ]
+            if len(unlisted) > _MOST_ASKED_FOR:
+                await self._sweep(resource)
+                continue
+            for one in unlisted:
+                live = await self._api.get(resource, one.address.namespace, one.address.name)
+                gone = live is None or live["metadata"]["uid"] != one.uid
+                if gone and self._cache.remove(one.address, one.uid) is not None:
+                    self._intake.wake_for(one)
+        for name, uid in self._nodes.uids().items():
+            if uid not in listed and await self._api.get(NODE, "", name) is None and self._nodes.forget(name, uid):
+                self._intake.wake_all()
 
     async def _sweep(self, resource: Resource) -> None:
         since = self._cache.mark
