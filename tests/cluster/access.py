@@ -52,6 +52,11 @@ class Cluster:
             endpoint_url=account["AWS_ENDPOINT_URL"],
         )
 
+    def define_kinds(self) -> None:
+        """Install the product's kinds, or bring them up to date."""
+        folder = Path(__file__).parents[2] / "crds"
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(folder))
+
     def run(
         self, *command: str | Path, stdin: str | None = None, variables: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:

@@ -162,7 +162,7 @@ def _is_installed(cluster: Cluster, values: Mapping[str, object]) -> bool:
 def _install(cluster: Cluster, values: Mapping[str, object]) -> None:
     """Install or upgrade the chart."""
     helm = subprocess.check_output([ROOT / "hack/tool", "helm"], text=True).strip()
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(_CHART / "crds"))
+    cluster.define_kinds()
     installed = cluster.run(
         *(helm, "upgrade", "--install", "enginesmith", _CHART, "--namespace", SYSTEM, "--create-namespace"),
         *("--skip-crds", "--values", "-", "--wait", "--timeout", "120s"),

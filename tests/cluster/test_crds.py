@@ -50,7 +50,7 @@ SHAPE = {"min": [1, 3], "opt": [8, 3], "max": [32, 3]}
 @pytest.fixture(scope="module", autouse=True)
 def definitions(cluster: Cluster) -> None:
     """The kinds, as they are committed."""
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    cluster.define_kinds()
     for name in ("inferenceengines", "enginebuilds"):
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}.enginesmith.io")
 

@@ -35,7 +35,7 @@ def _lease_of_another(namespace: str) -> dict[str, Any]:
 def test_what_goes_before_the_watches_begin_is_forgotten_soon(
     cluster: Cluster, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(Path(__file__).parents[2] / "crds"))
+    cluster.define_kinds()
     cluster.apply(_lease_of_another(namespace), _service(namespace, "stays"), _service(namespace, "goes"))
     monkeypatch.setenv("KUBECONFIG", cluster.environment["KUBECONFIG"])
     config = tmp_path / "operator.yaml"

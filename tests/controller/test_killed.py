@@ -110,7 +110,7 @@ def world(cluster: Cluster, images: dict[str, str], tmp_path: Path) -> Iterator[
         cluster.kubectl("create", "namespace", _NAMESPACE)
         cluster.apply(*_surroundings(cluster, images))
 
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(_ROOT / "crds"))
+    cluster.define_kinds()
     yield make
     clean()
 
