@@ -167,6 +167,7 @@ def test_the_engine_s_datatypes_are_the_network_s(write_convolution: Callable[..
     )
     built = TensorRtRtxBuilder().build(job, _Sink())
     assert (built.inputs, built.outputs) == (specs, out)
+    assert built.builder_seconds
 
 
 def test_a_file_that_is_no_model_is_refused_by_the_parser(tmp_path: Path, make_job: MakeJob) -> None:

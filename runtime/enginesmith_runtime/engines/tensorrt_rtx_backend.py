@@ -59,6 +59,7 @@ class TensorRtRtxBuilder:
             inputs=plan.inputs,
             outputs=plan.outputs,
             runs_on=() if wanted is None else (wanted,),
+            builder_seconds=plan.builder_seconds,
             inspector={"networkLayers": plan.layers},
             notes=plan.notes,
         )
