@@ -131,8 +131,8 @@ def _controller_manager(layout: Layout) -> Daemon:
             # One processor for all: a thousand Jobs at once must not starve the API server.
             "--kube-api-qps=100",
             "--kube-api-burst=200",
-            # A controller that read an old version tries again after up to a quarter of an hour, and on a machine as
-            # slow as this, with thousands of objects, it often does: Deployments stood still with all pods Ready.
+            # A controller that read an old version tries again, each time later, up to a quarter of an hour; on a
+            # machine as slow as this, with thousands of objects, it often did.
             "--feature-gates=StaleControllerConsistencyReplicaSet=false,StaleControllerConsistencyJob=false",
         ],
     )
