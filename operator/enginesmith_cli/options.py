@@ -29,12 +29,26 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shared-memory", action="store_true", help="let clients on this machine register memory that they share"
     )
+    parser.add_argument(
+        "--front-ends",
+        type=_front_ends,
+        default=0,
+        metavar="N",
+        help="processes that take large messages off the wire for the one with the engines (default: the file's)",
+    )
 
 
 def _instances(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 64:  # noqa: PLR2004 - the bound of ServedModel
         raise argparse.ArgumentTypeError(f"{number} is not from 1 to 64")
+    return number
+
+
+def _front_ends(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 32:  # noqa: PLR2004 - the bound of ServeRequest
+        raise argparse.ArgumentTypeError(f"{number} is not from 0 to 32")
     return number
 
 

@@ -47,6 +47,7 @@ def serve_request(chosen: Sequence[tuple[InferenceEngine, str, str]], arguments:
         grace_seconds=max(one.grace_period_seconds for one in serving),
         max_message_bytes=max(one.max_message_bytes for one in serving),
         shared_memory=arguments.shared_memory,
+        front_ends=arguments.front_ends or max(one.front_ends for one in serving),
     )
 
 

@@ -47,6 +47,8 @@ class ServerOptions(Record):
         max_connection_age_seconds: so that clients spread over new replicas; None: no limit.
         shared_memory: whether clients may register memory that they share with the server. Whoever reaches the server
             can then read and write what it can of /dev/shm; off where clients and server are not one machine's.
+        front_ends: processes that take requests off the wire for the one that holds the engines. 0: it does so itself,
+            which takes least of processor and memory; with large messages and a fast GPU it cannot keep up.
     """
 
     address: str = "127.0.0.1:8001"
@@ -58,6 +60,7 @@ class ServerOptions(Record):
     max_queued: int = 256
     max_connection_age_seconds: float | None = None
     shared_memory: bool = False
+    front_ends: int = Field(default=0, ge=0, le=32)
 
 
 class ServeRequest(ServerOptions):

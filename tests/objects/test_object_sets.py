@@ -55,7 +55,7 @@ SPECS: dict[str, dict[str, Any]] = {
             "priorityClassName": "low",
             "resources": {"requests": {"cpu": 2}, "limits": {"memory": "16Gi"}},
         },
-        "serving": {"drainDelay": "2s", "gracePeriod": "20s", "instances": 4},
+        "serving": {"drainDelay": "2s", "frontEnds": 4, "gracePeriod": "20s", "instances": 4},
         "store": {"oci": {"repository": "registry.example/engines", "plainHttp": True, "secretRef": {"name": "push"}}},
         "podTemplate": {
             "tolerations": [{"key": "dedicated", "value": "inference", "effect": "NoSchedule"}],

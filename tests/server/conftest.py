@@ -291,10 +291,16 @@ def running_server(
 
 
 @pytest.fixture
-def start_server(tmp_path: Path, engine_store: EngineStore) -> Iterator[StartServer]:
+def front_ends() -> int:
+    """How many front ends the servers of a test have; a module may say otherwise."""
+    return 0
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, engine_store: EngineStore, front_ends: int) -> Iterator[StartServer]:
     """Start a server for models by name and key; options are those of ServeRequest, `instances` and `fake_gpu`."""
     with contextlib.ExitStack() as stack:
-        yield partial(_start_server, stack, tmp_path, engine_store)
+        yield partial(_start_server, stack, tmp_path, engine_store, front_ends=front_ends)
 
 
 @pytest.fixture(scope="module")

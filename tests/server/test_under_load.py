@@ -6,6 +6,7 @@ import signal
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,6 +25,12 @@ MakeRequest = Callable[..., pb.ModelInferRequest]
 
 LONG = 1500
 """Steps of a request that runs for several tenths of a second at least."""
+
+
+@pytest.fixture(params=[0, 2], ids=["one-process", "front-ends"])
+def front_ends(request: pytest.FixtureRequest) -> int:
+    """Everything here holds for both."""
+    return int(request.param)
 
 
 def _statistics(client: Client, name: str) -> pb.ModelStatistics:
@@ -199,6 +206,28 @@ def test_two_requests_of_one_stream_are_in_flight_at_once(
     _wait_until_running(server, 2)
     stream.close()
     assert [answer.infer_response.id for answer in stream.answers] == ["1", "2"]
+
+
+def _resident_mib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) >> 10
+
+
+def test_a_long_stream_keeps_none_of_its_requests(
+    start_server: StartServer, connect: Connect, adder_key: str, adder_request: MakeRequest
+) -> None:
+    server = start_server({"adder": adder_key})
+    stream = _Stream(connect(server.address))
+    # An unknown parameter is as good as a tensor for making a request large.
+    request = adder_request(parameters={"padding": pb.InferParameter(string_param="x" * (1 << 20))}).SerializeToString()
+    sizes = []
+    for _ in range(20):
+        for _ in range(20):
+            stream.send(request)
+            assert next(stream.answers).infer_response.outputs
+        sizes.append(_resident_mib(server.process.pid))
+    stream.close()
+    assert sizes[-1] - sizes[2] < 150, sizes
 
 
 def test_more_requests_than_a_stream_may_have_in_flight_are_all_answered(

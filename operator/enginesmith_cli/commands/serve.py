@@ -62,6 +62,7 @@ def _request_of_keys(arguments: argparse.Namespace) -> "ServeRequest":
         address=arguments.address,
         metrics_address=metrics_address(arguments),
         shared_memory=arguments.shared_memory,
+        front_ends=arguments.front_ends,
     )
 
 

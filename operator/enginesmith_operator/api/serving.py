@@ -36,6 +36,8 @@ class ServingSpec(ApiModel):
         drain_delay_seconds: how long a terminating server says NOT_SERVING and still accepts requests.
         grace_period_seconds: how long running requests may take after that.
         max_message_bytes: the largest request or response.
+        front_ends: processes of a pod that take requests off the wire for the one with the engine; worth their
+            processors where messages have a megabyte and more and the GPU waits for them. 0: none.
     """
 
     batching: BatchingSpec = BatchingSpec()
@@ -43,6 +45,7 @@ class ServingSpec(ApiModel):
     drain_delay_seconds: Duration = Field(default=SpelledSeconds(5.0, "5s"), alias="drainDelay")
     grace_period_seconds: Duration = Field(default=SpelledSeconds(30.0, "30s"), alias="gracePeriod")
     max_message_bytes: ByteQuantity = Field(default=_MAX_MESSAGE, alias="maxMessageBytes")
+    front_ends: Annotated[int, Field(ge=0, le=32)] = 0
 
 
 class WhenFull(StrEnum):

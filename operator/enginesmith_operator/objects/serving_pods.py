@@ -129,6 +129,7 @@ def serving_pods(  # noqa: PLR0913 - one value for each part of the pods, by key
                 drain_delay_seconds=float(serving.drain_delay_seconds),
                 grace_seconds=float(serving.grace_period_seconds),
                 max_message_bytes=int(serving.max_message_bytes),
+                front_ends=serving.front_ends,
             ),
         ),
         image=toolchain.image,

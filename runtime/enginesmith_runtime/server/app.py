@@ -13,14 +13,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from enginesmith_contract.errors import DeviceFailedError
 from enginesmith_contract.serve_request import ServeRequest
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.server.announcement import Endpoints
+from enginesmith_runtime.server.front_ends.transport import FrontEnds
 from enginesmith_runtime.server.grpc_transport import GrpcLimits, GrpcTransport
 from enginesmith_runtime.server.health import HEALTH_SERVICE, HealthBoard
 from enginesmith_runtime.server.loading import Loading, load_model
@@ -33,7 +35,9 @@ from enginesmith_runtime.server.reflection import Reflection
 from enginesmith_runtime.server.repository import Repository
 from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 from enginesmith_runtime.server.stopping import Stopping
-from enginesmith_runtime.server.transport.interface import Methods
+
+if TYPE_CHECKING:
+    from enginesmith_runtime.server.transport.interface import Transport
 
 __all__ = ["serve"]
 
@@ -59,7 +63,7 @@ def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter
     folder = Path(tempfile.mkdtemp(prefix="enginesmith-serve-"))
     remove_folder = partial(shutil.rmtree, folder, ignore_errors=True)
     stopping.end_at_once_after(remove_folder)
-    process = _Process(request, stopping)
+    process = _Process(request, stopping, folder)
     try:
         endpoints = process.start()
         process.load(folder, reporter)
@@ -78,25 +82,33 @@ def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter
 class _Process:
     """The parts of one server and the order in which they start and end."""
 
-    def __init__(self, request: ServeRequest, stopping: Stopping) -> None:
+    def __init__(self, request: ServeRequest, stopping: Stopping, folder: Path) -> None:
         self._request = request
         self._stopping = stopping
         self._repository = Repository(request.models)
         self._health = HealthBoard((SERVICE, *(model.name for model in request.models)))
         self._stop_metrics: Callable[[], None] | None = None
-        limits = InferenceLimits(max_message_bytes=request.max_message_bytes)
         self._regions = RegionTable() if request.shared_memory else None
-        inference = Inference(self._repository, limits, self._regions, self._lose_device)
+        inference = Inference(
+            self._repository,
+            InferenceLimits(max_message_bytes=request.max_message_bytes),
+            self._regions,
+            self._lose_device,
+        )
         methods = {
             **inference_methods(self._repository, inference, self._regions),
             **self._health.methods(),
             **Reflection((SERVICE, HEALTH_SERVICE)).methods(),
         }
         instances = sum(model.instances for model in request.models)
-        self._transport = self._grpc(methods, calls=request.max_queued + instances + _OTHER_CALLS)
+        limits = self._limits(calls=request.max_queued + instances + _OTHER_CALLS)
+        self._transport: Transport = GrpcTransport(methods, limits)
+        if request.front_ends:
+            limits = replace(limits, share_port=True)
+            self._transport = FrontEnds(methods, limits, count=request.front_ends, folder=folder)
         self._probes: GrpcTransport | None = None
         if request.health_address is not None:
-            self._probes = self._grpc(self._health.methods(), calls=_PROBE_CALLS)
+            self._probes = GrpcTransport(self._health.methods(), self._limits(calls=_PROBE_CALLS))
 
     def start(self) -> Endpoints:
         """Listen everywhere; nothing is ready yet."""
@@ -151,14 +163,13 @@ class _Process:
         if self._stop_metrics is not None:
             self._stop_metrics()
 
-    def _grpc(self, methods: Methods, *, calls: int) -> GrpcTransport:
-        limits = GrpcLimits(
+    def _limits(self, *, calls: int) -> GrpcLimits:
+        return GrpcLimits(
             max_message_bytes=self._request.max_message_bytes,
             max_connection_age_seconds=self._request.max_connection_age_seconds,
             grace_seconds=self._request.grace_seconds,
             max_concurrent_calls=calls,
         )
-        return GrpcTransport(methods, limits)
 
     def _lose_device(self, error: DeviceFailedError) -> None:
         """Answer nothing more, at once and on whichever thread found out; the main thread ends the process."""

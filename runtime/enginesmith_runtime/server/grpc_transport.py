@@ -19,7 +19,7 @@ from typing_extensions import override
 from enginesmith_contract.errors import ServeError
 from enginesmith_runtime.server.farewell import Farewell
 from enginesmith_runtime.server.goaway import tell_clients_to_go, wait_until_gone
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError, internal_error
+from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 from enginesmith_runtime.server.transport.interface import (
     Answer,
     Call,
@@ -31,8 +31,9 @@ from enginesmith_runtime.server.transport.interface import (
     UnaryMethod,
     WatchMethod,
 )
+from enginesmith_runtime.server.transport.pending import Pending, begin
 
-__all__ = ["GrpcLimits", "GrpcTransport"]
+__all__ = ["GrpcLimits", "GrpcTransport", "address_unavailable"]
 
 _STATUS: Final = {code: next(status for status in grpc.StatusCode if status.value[0] == code.value) for code in Code}
 
@@ -48,8 +49,6 @@ _TELLING_SECONDS: Final = 0.2
 _LEAVING_SECONDS: Final = 1.0
 """For clients to get their last answers and to close their connections."""
 
-Outcome = Answer | ProtocolError
-
 
 @dataclass(frozen=True, kw_only=True)
 class GrpcLimits:
@@ -57,19 +56,21 @@ class GrpcLimits:
 
     Attributes:
         max_concurrent_calls: threads; one for each call that runs, waits or streams. More calls than that are refused.
+        share_port: whether other processes of this server listen on the port too.
     """
 
     max_message_bytes: int
     max_connection_age_seconds: float | None
     grace_seconds: float
     max_concurrent_calls: int
+    share_port: bool = False
 
     def options(self) -> list[tuple[str, int]]:
         """Return the options of the library's server."""
         options = [
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
-            ("grpc.so_reuseport", 0),  # else a second server on the port is no error
+            ("grpc.so_reuseport", int(self.share_port)),  # else a second server on the port is no error
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -81,6 +82,17 @@ class GrpcLimits:
                 ("grpc.max_connection_age_grace_ms", int(self.grace_seconds * 1000)),
             ]
         return options
+
+
+def address_unavailable(address: str) -> ServeError:
+    """Return what a server ends with that cannot listen on host:port."""
+    return ServeError(
+        "cannot listen",
+        where=address,
+        why="the port is taken or the host is not this machine's",
+        remedy="choose another address, or port 0 for a free one",
+        reason="AddressUnavailable",
+    )
 
 
 class GrpcTransport:
@@ -101,13 +113,7 @@ class GrpcTransport:
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise ServeError(
-                "cannot listen",
-                where=address,
-                why="the port is taken or the host is not this machine's",
-                remedy="choose another address, or port 0 for a free one",
-                reason="AddressUnavailable",
-            ) from error
+            raise address_unavailable(address) from error
         self._server.start()
         self._port = port
         return f"{address.rpartition(':')[0]}:{port}"
@@ -157,11 +163,14 @@ def _handler(method: Method, farewell: Farewell) -> Any:  # noqa: ANN401 - the l
 
 
 class _GrpcCallContext(CallContext):
-    def __init__(self, context: Any, pending: "_Pending", *, may_run_here: bool) -> None:  # noqa: ANN401 - the library has no types
+    """One call, or one request of a stream, which has `departures` and is not run by the thread that reads it."""
+
+    def __init__(self, context: Any, pending: Pending, departures: "_Departures | None" = None) -> None:  # noqa: ANN401 - the library has no types
         remaining = context.time_remaining()
-        super().__init__(None if remaining is None else time.monotonic() + remaining, may_run_here=may_run_here)
+        super().__init__(None if remaining is None else time.monotonic() + remaining, may_run_here=departures is None)
         self._context = context
         self._pending = pending
+        self._departures = departures
 
     @property
     @override
@@ -174,56 +183,44 @@ class _GrpcCallContext(CallContext):
 
     @override
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        if not self._context.add_callback(callback):
+        if self._departures is not None:
+            self._departures.watch(self._pending, callback)
+        elif not self._context.add_callback(callback):
             callback()
 
 
-class _Pending:
-    """The answer to come of one call; `run` and `reply` may be called before or after `wait`, from any thread."""
+class _Departures:
+    """What the calls of one stream want to be told when its client goes, each until it has its answer."""
 
-    __slots__ = ("_outcome", "_woken", "_work")
+    def __init__(self, context: Any) -> None:  # noqa: ANN401 - the library has no types
+        self._lock = threading.Lock()
+        self._callbacks: dict[Pending, Callable[[], None]] = {}
+        self._gone = not context.add_callback(self._tell)
 
-    def __init__(self) -> None:
-        # A bare lock costs a fraction of an Event.
-        self._woken = threading.Lock()
-        self._woken.acquire()
-        self._outcome: Outcome | None = None
-        self._work: Callable[[], None] | None = None
+    def watch(self, pending: Pending, callback: Callable[[], None]) -> None:
+        with self._lock:
+            self._callbacks[pending] = callback
+        if self._gone:
+            callback()
 
-    def reply(self, outcome: Outcome) -> None:
-        self._outcome = outcome
-        self._woken.release()
+    def forget(self, pending: Pending) -> None:
+        with self._lock:
+            self._callbacks.pop(pending, None)
 
-    def run(self, work: Callable[[], None]) -> None:
-        """Let the thread that waits do `work`, which replies."""
-        self._work = work
-        self._woken.release()
-
-    def wait(self) -> Outcome:
-        self._woken.acquire()
-        if self._outcome is None:
-            assert self._work is not None  # noqa: S101 - the lock is released after one of them is set
-            self._work()
-            self._woken.acquire()
-        assert self._outcome is not None  # noqa: S101 - the same
-        return self._outcome
-
-
-def _begin(call: Call, data: bytes, context: Any, *, may_run_here: bool) -> _Pending:  # noqa: ANN401 - untyped library
-    pending = _Pending()
-    try:
-        call(data, _GrpcCallContext(context, pending, may_run_here=may_run_here), pending.reply)
-    except ProtocolError as error:
-        pending.reply(error)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an id and the log the rest
-        pending.reply(internal_error(error))
-    return pending
+    def _tell(self) -> None:
+        with self._lock:
+            self._gone = True
+            callbacks = tuple(self._callbacks.values())
+        for callback in callbacks:
+            callback()
 
 
 def _serve_unary(call: Call, farewell: Farewell, data: bytes, context: Any) -> bytes:  # noqa: ANN401 - untyped library
     farewell.arrive()
     try:
-        outcome = _begin(call, data, context, may_run_here=True).wait()
+        pending = Pending()
+        begin(call, data, _GrpcCallContext(context, pending), pending)
+        outcome = pending.wait()
     finally:
         farewell.leave()
     if isinstance(outcome, Answer):
@@ -242,14 +239,17 @@ def _serve_stream(
 ) -> Iterator[bytes]:
     """Answer in order; a thread of its own reads, so that requests are taken while earlier ones run."""
     farewell.arrive()
-    answers: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
     room = threading.Semaphore(method.in_flight)
+    departures = _Departures(context)
 
     def read() -> None:
         try:
             for data in requests:
                 room.acquire()
-                answers.put(_begin(method.call, data, context, may_run_here=False))
+                pending = Pending()
+                begin(method.call, data, _GrpcCallContext(context, pending, departures), pending)
+                answers.put(pending)
         except grpc.RpcError:  # the client cancelled; the library raises its bare base class here
             return
         finally:
@@ -261,6 +261,7 @@ def _serve_stream(
     try:
         while (pending := answers.get()) is not None:
             outcome = pending.wait()
+            departures.forget(pending)
             room.release()
             if isinstance(outcome, ProtocolError):
                 _abort(context, outcome)

@@ -10,6 +10,7 @@ from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 from enginesmith_runtime.server.protocol.messages import parse
 from enginesmith_runtime.server.transport.interface import (
     Answer,
+    Body,
     CallContext,
     Emit,
     Methods,
@@ -53,13 +54,13 @@ class HealthBoard:
             f"/{HEALTH_SERVICE}/Watch": WatchMethod(self._watch),
         }
 
-    def _check(self, data: bytes, _context: CallContext, reply: Reply) -> None:
+    def _check(self, data: Body, _context: CallContext, reply: Reply) -> None:
         name = parse(HealthCheckRequest, data).service
         if name not in self._serving:
             raise ProtocolError(Code.NOT_FOUND, f"'{name}' is neither a service nor a model of this server")
         reply(Answer(self._status(name)))
 
-    def _watch(self, data: bytes, emit: Emit) -> Callable[[], None]:
+    def _watch(self, data: Body, emit: Emit) -> Callable[[], None]:
         watcher = (parse(HealthCheckRequest, data).service, emit)
         with self._lock:
             emit(self._status(watcher[0]))

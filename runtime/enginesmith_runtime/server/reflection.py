@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
 
 from enginesmith_runtime.server.protocol.errors import Code
 from enginesmith_runtime.server.protocol.messages import parse
-from enginesmith_runtime.server.transport.interface import Answer, CallContext, Methods, Reply, StreamMethod
+from enginesmith_runtime.server.transport.interface import Answer, Body, CallContext, Methods, Reply, StreamMethod
 
 __all__ = ["Reflection"]
 
@@ -36,7 +36,7 @@ class Reflection:
         """Return the handlers of both versions of the service."""
         return {f"/{service}/ServerReflectionInfo": StreamMethod(self._answer, 1) for service in _SERVICES}
 
-    def _answer(self, data: bytes, _context: CallContext, reply: Reply) -> None:
+    def _answer(self, data: Body, _context: CallContext, reply: Reply) -> None:
         request = parse(ServerReflectionRequest, data)
         try:
             response = self._describe(request)

@@ -31,7 +31,7 @@ from enginesmith_runtime.server.protocol.wire import split_raw_inputs, wrap_mess
 from enginesmith_runtime.server.repository import Repository
 from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 from enginesmith_runtime.server.statistics import RunTimes
-from enginesmith_runtime.server.transport.interface import Answer, CallContext, Reply
+from enginesmith_runtime.server.transport.interface import Answer, Body, CallContext, Reply
 
 __all__ = ["DeviceLost", "Inference", "InferenceLimits"]
 
@@ -64,7 +64,7 @@ class Inference:
         self._device_lost = device_lost
         self._plans = PlanCache()
 
-    def infer(self, data: bytes, context: CallContext, reply: Reply) -> None:
+    def infer(self, data: Body, context: CallContext, reply: Reply) -> None:
         """Handle ModelInfer.
 
         Raises:
@@ -80,7 +80,7 @@ class Inference:
                 self._plans.keep(head, plan)
         self._submit(plan, raw, context, reply)
 
-    def stream_infer(self, data: bytes, context: CallContext, reply: Reply) -> None:
+    def stream_infer(self, data: Body, context: CallContext, reply: Reply) -> None:
         """Handle one request of ModelStreamInfer: every failure is an answer, so that the stream goes on."""
         request_id = ""
 

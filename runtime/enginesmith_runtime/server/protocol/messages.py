@@ -11,14 +11,14 @@ __all__ = ["parse"]
 _MessageT = TypeVar("_MessageT", bound=Message)
 
 
-def parse(kind: type[_MessageT], data: bytes) -> _MessageT:
+def parse(kind: type[_MessageT], data: bytes | memoryview) -> _MessageT:
     """Return the message in `data`.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT; the bytes hold no such message.
     """
     try:
-        return kind.FromString(data)
+        return kind.FromString(bytes(data))
     except DecodeError:
         name = kind.DESCRIPTOR.name
         raise ProtocolError(

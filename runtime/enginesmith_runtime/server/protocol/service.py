@@ -20,6 +20,7 @@ from enginesmith_runtime.server.repository import ModelState, Repository
 from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 from enginesmith_runtime.server.transport.interface import (
     Answer,
+    Body,
     Call,
     CallContext,
     Methods,
@@ -139,7 +140,7 @@ class _Answers:
 
 
 def _call(kind: type[_RequestT], answer: Callable[[_RequestT], Message]) -> Call:
-    def call(data: bytes, _context: CallContext, reply: Reply) -> None:
+    def call(data: Body, _context: CallContext, reply: Reply) -> None:
         reply(Answer(answer(parse(kind, data)).SerializeToString()))
 
     return call

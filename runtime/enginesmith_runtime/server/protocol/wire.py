@@ -21,7 +21,7 @@ _LAST_BYTE = 0x7F
 Buffer = bytes | memoryview
 
 
-def split_raw_inputs(data: bytes) -> tuple[bytes, list[memoryview]]:
+def split_raw_inputs(data: Buffer) -> tuple[bytes, list[memoryview]]:
     """Return a ModelInferRequest's bytes without its raw contents, and those as views into `data`.
 
     Raises:
@@ -51,7 +51,7 @@ def split_raw_inputs(data: bytes) -> tuple[bytes, list[memoryview]]:
             raw.append(view[position - size : position])
             start = position
     if not raw:
-        return data, raw
+        return bytes(data), raw
     kept.append(view[start:])
     return b"".join(kept), raw
 
@@ -69,7 +69,7 @@ def wrap_message(number: int, body: bytes) -> bytes:
     return b"".join((_encode_varint(number << 3 | _BYTES), _encode_varint(len(body)), body))
 
 
-def _skip(data: bytes, position: int, wire_type: int) -> int:
+def _skip(data: Buffer, position: int, wire_type: int) -> int:
     match wire_type:
         case 0:
             _, position = _varint(data, position)
@@ -84,7 +84,7 @@ def _skip(data: bytes, position: int, wire_type: int) -> int:
     return position
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _varint(data: Buffer, position: int) -> tuple[int, int]:
     value = 0
     for shift, byte in enumerate(data[position : position + _MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << 7 * shift

@@ -13,6 +13,7 @@ from enginesmith_runtime.server.protocol.errors import ProtocolError
 
 __all__ = [
     "Answer",
+    "Body",
     "Call",
     "CallContext",
     "Emit",
@@ -62,8 +63,11 @@ class Answer:
     metadata: tuple[tuple[str, str], ...] = ()
 
 
+Body = bytes | memoryview
+"""Of a request; a view is valid until the reply."""
+
 Reply = Callable[[Answer | ProtocolError], None]
-Call = Callable[[bytes, CallContext, Reply], None]
+Call = Callable[[Body, CallContext, Reply], None]
 Emit = Callable[[bytes], None]
 
 
@@ -94,7 +98,7 @@ class WatchMethod:
         subscribe: takes the request and an `emit` that may be called from any thread; returns how to end it.
     """
 
-    subscribe: Callable[[bytes, Emit], Callable[[], None]]
+    subscribe: Callable[[Body, Emit], Callable[[], None]]
 
 
 Method = UnaryMethod | StreamMethod | WatchMethod

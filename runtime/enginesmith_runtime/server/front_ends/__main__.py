@@ -1,0 +1,39 @@
+"""`python -m enginesmith_runtime.server.front_ends`: one front end, started by the process with the engines.
+
+Its standard input is what it is told: the settings, then for each line that many seconds of grace to stop within. The
+end of its input is the end of the other process.
+"""
+
+import os
+import sys
+import threading
+
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_runtime.server.front_ends.forwarding import forwarded_methods
+from enginesmith_runtime.server.front_ends.settings import LISTENING, Settings
+from enginesmith_runtime.server.grpc_transport import GrpcTransport
+from enginesmith_runtime.server.memory import keep_freed_memory
+
+__all__: list[str] = []
+
+
+def main() -> None:
+    """Serve until told to stop, or until nobody is left to tell it."""
+    settings = Settings.from_line(sys.stdin.readline())
+    transport = GrpcTransport(forwarded_methods(settings), settings.limits)
+    transport.start(settings.address)
+    keep_freed_memory()
+    print(LISTENING, flush=True)  # noqa: T201 - what the other process waits for
+
+    def stop(grace_seconds: float) -> None:
+        transport.stop(grace_seconds)
+        os._exit(ExitCode.OK)
+
+    for line in sys.stdin:
+        threading.Thread(target=stop, args=(float(line),), daemon=True).start()
+    # Not by returning: the library's threads would be waited for.
+    os._exit(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The methods of the process with the engines, as a front end offers them: each call is carried there and back."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from enginesmith_runtime.server.front_ends.link import Link
+from enginesmith_runtime.server.front_ends.settings import Settings
+from enginesmith_runtime.server.protocol.errors import Code, ProtocolError, internal_error
+from enginesmith_runtime.server.transport.interface import (
+    Answer,
+    Body,
+    CallContext,
+    Emit,
+    Methods,
+    Reply,
+    StreamMethod,
+    UnaryMethod,
+    WatchMethod,
+)
+
+__all__ = ["forwarded_methods"]
+
+_MOST_IDLE: Final = 32
+"""Links that are kept for later calls; each keeps memory for the largest message that it has carried."""
+
+
+def forwarded_methods(settings: Settings) -> Methods:
+    """Return handlers that let the process with the engines answer."""
+    carrier = _Carrier(settings.engines, threads=settings.limits.max_concurrent_calls)
+    return {
+        **{name: UnaryMethod(partial(carrier.call, name)) for name in settings.unary},
+        **{name: StreamMethod(partial(carrier.call, name), limit) for name, limit in settings.streams.items()},
+        **{name: WatchMethod(partial(carrier.watch, name)) for name in settings.watches},
+    }
+
+
+class _Carrier:
+    """The links to the process with the engines."""
+
+    def __init__(self, engines: str, *, threads: int) -> None:
+        self._engines = engines
+        # The last one that was used comes first: few links carry large messages, and few have memory for them.
+        self._idle: list[Link] = []
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="forward")
+
+    def call(self, method: str, data: Body, context: CallContext, reply: Reply) -> None:
+        """Carry one request and its answer."""
+        if context.may_run_here:
+            reply(self._carry(method, data, context))
+        else:
+            self._threads.submit(lambda: reply(self._carry_safely(method, data, context)))
+
+    def watch(self, method: str, data: Body, emit: Emit) -> Callable[[], None]:
+        """Carry one request, and answers until the returned function is called."""
+        link = self._connect()
+        try:
+            link.send([method, None], data)
+        except OSError:
+            link.close()
+            raise _ended() from None
+
+        def emit_all() -> None:
+            while (packet := link.receive()) is not None:
+                emit(bytes(packet[1]))
+            link.close()
+
+        threading.Thread(target=emit_all, name="watch", daemon=True).start()
+        return link.hang_up
+
+    def _carry_safely(self, method: str, data: Body, context: CallContext) -> Answer | ProtocolError:
+        try:
+            return self._carry(method, data, context)
+        except Exception as error:  # noqa: BLE001 - the client waits for an answer
+            return internal_error(error)
+
+    def _carry(self, method: str, data: Body, context: CallContext) -> Answer | ProtocolError:
+        try:
+            link = self._idle.pop()
+        except IndexError:
+            try:
+                link = self._connect()
+            except ProtocolError as error:
+                return error
+        errand = _Errand(link)
+        context.on_cancel(errand.cancel)
+        packet = None
+        with suppress(OSError):  # the other side has gone
+            link.send([method, context.deadline], data)
+            packet = link.receive()
+        errand.end()
+        if packet is None or errand.cancelled:
+            link.close()
+            return _cancelled() if errand.cancelled else _ended()
+        (kind, *rest), body = packet
+        outcome: Answer | ProtocolError
+        if kind == "answer":
+            outcome = Answer(bytes(body), tuple((name, value) for name, value in rest[0]))
+        else:
+            outcome = ProtocolError(Code(rest[0]), bytes(body).decode(), reason=rest[1])
+        if len(self._idle) < _MOST_IDLE:
+            self._idle.append(link)
+        else:
+            link.close()
+        return outcome
+
+    def _connect(self) -> Link:
+        try:
+            return Link.connect(self._engines)
+        except OSError:
+            raise _ended() from None
+
+
+class _Errand:
+    """One call on its way. Safe from any thread.
+
+    Attributes:
+        cancelled: the client went before there was an answer.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+        self._ended = False
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Hang up, where the answer has not come yet."""
+        with self._lock:
+            if not self._ended:
+                self.cancelled = True
+                self._link.hang_up()
+
+    def end(self) -> None:
+        """Let no cancellation reach the link any more: it may carry another call."""
+        with self._lock:
+            self._ended = True
+
+
+def _cancelled() -> ProtocolError:
+    return ProtocolError(Code.CANCELLED, "the client cancelled the request")
+
+
+def _ended() -> ProtocolError:
+    return ProtocolError(Code.UNAVAILABLE, "the server ends; send the request to another one", reason="ShuttingDown")

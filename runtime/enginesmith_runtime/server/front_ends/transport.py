@@ -1,0 +1,169 @@
+"""The front ends as one transport: processes that share a port, and links by which their calls come here."""
+
+import contextlib
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from enginesmith_contract.errors import ServeError
+from enginesmith_runtime.server.front_ends.calls import Calls
+from enginesmith_runtime.server.front_ends.link import Link, listen
+from enginesmith_runtime.server.front_ends.settings import LISTENING, Settings
+from enginesmith_runtime.server.grpc_transport import GrpcLimits, address_unavailable
+from enginesmith_runtime.server.transport.interface import Methods
+
+__all__ = ["FrontEnds"]
+
+_log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS: Final = 1.0
+"""Before a front end that ended is started again."""
+
+_ENDING_SECONDS: Final = 10.0
+"""For a front end to end after its grace, and beside it for its clients to be sent away."""
+
+
+class FrontEnds:
+    """So many processes that listen on one address; see `Transport`.
+
+    Args:
+        folder: for the socket between the processes; nobody else may enter it.
+    """
+
+    def __init__(self, methods: Methods, limits: GrpcLimits, *, count: int, folder: Path) -> None:
+        self._methods = methods
+        self._limits = limits
+        self._count = count
+        self._socket = folder / "front-ends.sock"
+        self._calls = Calls(methods)
+        self._stopping = threading.Event()
+        self._front_ends: list[_FrontEnd] = []
+        self._reserved: socket.socket | None = None
+
+    def start(self, address: str) -> str:
+        """Listen on host:port with every front end."""
+        self._reserved, address = _reserve(address)
+        try:
+            listener = listen(self._socket)
+        except (OSError, AttributeError) as error:
+            raise ServeError(
+                "front ends cannot be reached",
+                where=str(self._socket),
+                why=str(error),
+                remedy="set TMPDIR to a folder with a short path, or serve without front ends",
+                reason="FrontEndFailed",
+            ) from error
+        threading.Thread(target=self._accept, args=(listener,), name="links", daemon=True).start()
+        settings = Settings.of(address, str(self._socket), self._limits, self._methods)
+        self._front_ends = [_FrontEnd(settings, self._stopping) for _ in range(self._count)]
+        for one in self._front_ends:
+            one.wait_listening()
+        return address
+
+    def stop(self, grace_seconds: float) -> None:
+        """Let each front end send its clients away, and return when all have ended."""
+        self._stopping.set()
+        for one in self._front_ends:
+            one.tell_to_stop(grace_seconds)
+        until = time.monotonic() + grace_seconds + _ENDING_SECONDS
+        for one in self._front_ends:
+            one.wait_ended(max(until - time.monotonic(), 0))
+        if self._reserved is not None:
+            self._reserved.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                link = Link.accept(listener)
+            except OSError as error:
+                _log.warning("a front end could not connect: %s", error)
+                time.sleep(_PAUSE_SECONDS)
+                continue
+            threading.Thread(target=self._calls.serve, args=(link,), name="link", daemon=True).start()
+
+
+def _reserve(address: str) -> tuple[socket.socket, str]:
+    """Return a socket that keeps a port for processes that share it, and the address with that port.
+
+    Raises:
+        ServeError: somebody else listens there.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        # Sharing a port with another server would be no error, so it is asked for alone first.
+        with socket.socket(family) as alone:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind(where)
+            alone.listen()
+        shared = socket.socket(family)
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        shared.bind(where)
+    except (OSError, ValueError) as error:
+        raise address_unavailable(address) from error
+    return shared, f"{host}:{shared.getsockname()[1]}"
+
+
+class _FrontEnd:
+    """One front end, started again where it ends by itself."""
+
+    def __init__(self, settings: Settings, stopping: threading.Event) -> None:
+        self._settings = settings
+        self._stopping = stopping
+        self._process = self._start()
+        threading.Thread(target=self._keep_running, name="front-end", daemon=True).start()
+
+    def wait_listening(self) -> None:
+        """Wait until clients can reach it.
+
+        Raises:
+            ServeError: it ended before.
+        """
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        if self._process.stdout.readline().strip() != LISTENING:
+            raise ServeError(
+                "a front end ended as it started",
+                where=self._settings.address,
+                why=f"exit status {self._process.wait()}",
+                remedy="see what it wrote to stderr",
+                reason="FrontEndFailed",
+            )
+
+    def tell_to_stop(self, grace_seconds: float) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it has ended
+            assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+            self._process.stdin.write(f"{grace_seconds}\n")
+            self._process.stdin.flush()
+
+    def wait_ended(self, seconds: float) -> None:
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _start(self) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "enginesmith_runtime.server.front_ends"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Whoever stops this process from a keyboard shall not stop them first.
+            start_new_session=True,
+        )
+        assert process.stdin is not None  # noqa: S101 - it is a pipe
+        process.stdin.write(self._settings.to_line())
+        process.stdin.flush()
+        return process
+
+    def _keep_running(self) -> None:
+        while True:
+            status = self._process.wait()
+            if self._stopping.wait(_PAUSE_SECONDS):
+                return
+            _log.warning("a front end ended with status %d; another one takes its place", status)
+            self._process = self._start()
