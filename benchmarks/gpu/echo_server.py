@@ -1,34 +1,44 @@
 """The transport's own limit: the product's transport adapter with a handler that answers a fixed message at once.
 
-Usage: python -m benchmarks.gpu.echo_server ANSWER_BYTES; prints its address.
+Usage: python -m benchmarks.gpu.echo_server ANSWER_BYTES [FRONT_ENDS]; prints its address.
 """
 
 import sys
+import tempfile
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 from benchmarks.gpu.client import METHOD
 
+from enginesmith_runtime.server.front_ends.transport import FrontEnds
 from enginesmith_runtime.server.grpc_transport import GrpcLimits, GrpcTransport
 from enginesmith_runtime.server.memory import keep_freed_memory
-from enginesmith_runtime.server.transport.interface import Answer, CallContext, Reply, UnaryMethod
+from enginesmith_runtime.server.transport.interface import Answer, Body, CallContext, Reply, Transport, UnaryMethod
 
 __all__: list[str] = []
 
 
 def main() -> None:
     """Serve until killed."""
-    answer = Answer(bytes(int(sys.argv[1])))
+    size, front_ends = (int(argument) for argument in (*sys.argv[1:], "0")[:2])
+    answer = Answer(bytes(size))
 
-    def echo(_data: bytes, _context: CallContext, reply: Reply) -> None:
+    def echo(_data: Body, _context: CallContext, reply: Reply) -> None:
         reply(answer)
 
     limits = GrpcLimits(
         max_message_bytes=256 << 20, max_connection_age_seconds=None, grace_seconds=1, max_concurrent_calls=64
     )
-    transport = GrpcTransport({METHOD: UnaryMethod(echo)}, limits)
-    keep_freed_memory()
-    print(transport.start("127.0.0.1:0"), flush=True)
-    threading.Event().wait()
+    methods = {METHOD: UnaryMethod(echo)}
+    with tempfile.TemporaryDirectory() as folder:
+        transport: Transport = GrpcTransport(methods, limits)
+        if front_ends:
+            shared = replace(limits, share_port=True)
+            transport = FrontEnds(methods, shared, count=front_ends, folder=Path(folder))
+        keep_freed_memory()
+        print(transport.start("127.0.0.1:0"), flush=True)
+        threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ _CASES: Final = (
     ("resnet50-fp16", "8x3x224x224"),
     ("resnet50-fp16", "32x3x224x224"),
     ("cls-fp32", "1x3x48x192"),
+    ("rec-fp16", "1x3x48x160"),
     ("rec-fp16", "1x3x48x320"),
     ("det-fp32", "1x3x640x640"),
 )
 _WITHOUT_GRAPH: Final = frozenset(case for case in _CASES if case[1].startswith("1x"))
+_NO_GRAPHS: Final = ("--option", "cudaGraphs=0")
 
 
 def measure_execution(work: Workplace, *, rounds: int, seconds: float) -> dict[str, Any]:
@@ -38,7 +40,9 @@ def measure_execution(work: Workplace, *, rounds: int, seconds: float) -> dict[s
         }
         if (name, shape) in _WITHOUT_GRAPH:
             commands["bareNoGraph"] = [*commands["bare"], "--no-graph"]
-            commands["oursNoGraph"] = [*commands["ours"], "--option", "cudaGraphs=0"]
+            commands["oursNoGraph"] = [*commands["ours"], *_NO_GRAPHS]
+            commands["oursFourInstances"] = [*commands["ours"], "--instances", "4"]
+            commands["oursFourNoGraph"] = [*commands["oursFourInstances"], *_NO_GRAPHS]
         try:
             with started(*commands.values()) as workers:
                 found = compare([[worker] for worker in workers], rounds, seconds)
@@ -113,6 +117,9 @@ def _figures(found: dict[str, list[Turns]]) -> dict[str, Any]:
         if pair[0] in found:
             slow, fast = (found[one] for one in pair)
             figures[name] = statistics.median(a.p50 / b.p50 for a, b in zip(slow, fast, strict=True))
+    if "oursFourNoGraph" in found:
+        pairs = zip(found["oursFourInstances"], found["oursFourNoGraph"], strict=True)
+        figures["oursGraphGainOfFour"] = statistics.median(fast.rate / slow.rate for fast, slow in pairs)
     return figures
 
 

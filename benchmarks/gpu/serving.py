@@ -1,10 +1,11 @@
 """Section `serving`: the server over gRPC from the same machine, against an echo server and against the bare loop.
 
-One server process holds both ResNet-50 engines; eight client processes drive it, and the echo server and the bare loop
-run in the pauses between.
+One server holds both ResNet-50 engines, without front ends and then with some; eight client processes drive it, and the
+echo server, which has as many, and the bare loop run in the pauses between.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -29,6 +30,7 @@ __all__ = ["measure_serving", "running_server"]
 
 _CLIENTS: Final = 8
 _BATCH: Final = 8
+_FRONT_ENDS: Final = 4
 # One for each client: a request that waits for an instance is handed over between threads.
 _INSTANCES: Final = 8
 # A thread that spins while it waits keeps the others from the CPU; with several instances that costs more.
@@ -36,7 +38,7 @@ _OPTIONS: Final = {"spin": "false"}
 
 
 @contextlib.contextmanager
-def running_server(work: Workplace, names: Sequence[str], log: Path) -> Iterator[str]:
+def running_server(work: Workplace, names: Sequence[str], log: Path, *, front_ends: int = 0) -> Iterator[str]:
     """Give the address of a server with these engines."""
     models = tuple(
         ServedModel(
@@ -49,7 +51,13 @@ def running_server(work: Workplace, names: Sequence[str], log: Path) -> Iterator
         )
         for name in names
     )
-    request = ServeRequest(models=models, address="127.0.0.1:0", max_message_bytes=256 << 20, shared_memory=True)
+    request = ServeRequest(
+        models=models,
+        address="127.0.0.1:0",
+        max_message_bytes=256 << 20,
+        shared_memory=True,
+        front_ends=front_ends,
+    )
     path = work.root / "serve-request.json"
     path.write_bytes(request.to_json())
     with log.open("w") as errors:
@@ -72,9 +80,11 @@ def running_server(work: Workplace, names: Sequence[str], log: Path) -> Iterator
 
 
 @contextlib.contextmanager
-def _echo(answer_bytes: int) -> Iterator[str]:
+def _echo(answer_bytes: int, front_ends: int) -> Iterator[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.gpu.echo_server", str(answer_bytes)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.gpu.echo_server", str(answer_bytes), str(front_ends)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
@@ -93,6 +103,13 @@ class _Case:
     address: str
     folder: Path
     shared: bool
+    front_ends: int
+
+    @property
+    def title(self) -> str:
+        """What its figures are kept under."""
+        way = " in CUDA shared memory" if self.shared else ""
+        return f"{self.name}{way}{f', {self.front_ends} front ends' if self.front_ends else ''}"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -148,22 +165,31 @@ def measure_serving(work: Workplace, *, rounds: int, seconds: float) -> dict[str
     names = [name for name in ("resnet50-fp16", "resnet50-uint8") if work.has(name)]
     ways = (False, True) if work.backend == "tensorrt" else (False,)
     log = work.root / "server.log"
-    with running_server(work, names, log) as address, tempfile.TemporaryDirectory() as folder:
-        for shared in ways:
-            for name in names:
-                case = _Case(work=work, name=name, address=address, folder=Path(folder), shared=shared)
-                title = f"{name} in CUDA shared memory" if shared else name
+    for front_ends in (0, _FRONT_ENDS):
+        with (
+            running_server(work, names, log, front_ends=front_ends) as address,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            for shared, name in itertools.product(ways, names):
+                case = _Case(
+                    work=work,
+                    name=name,
+                    address=address,
+                    folder=Path(folder),
+                    shared=shared,
+                    front_ends=front_ends,
+                )
                 try:
-                    figures[title] = _measure(case, rounds, seconds)
+                    figures[case.title] = _measure(case, rounds, seconds)
                 except RuntimeError as error:
-                    figures[title] = {"failed": str(error), "serverLog": log.read_text()[-1500:]}
+                    figures[case.title] = {"failed": str(error), "serverLog": log.read_text()[-1500:]}
     return figures
 
 
 def _measure(case: _Case, rounds: int, seconds: float) -> dict[str, Any]:
     clients = [case.client(number) for number in range(_CLIENTS)]
     message = Path(clients[0][2])
-    with _echo(case.sizes()[1]) as echo:
+    with _echo(case.sizes()[1], case.front_ends) as echo:
         echoes = [["benchmarks.gpu.client", echo, str(message)] for _ in range(_CLIENTS)]
         with started(*clients, *echoes, case.limit()) as workers:
             groups = (workers[:_CLIENTS], workers[_CLIENTS : 2 * _CLIENTS], workers[2 * _CLIENTS :])
