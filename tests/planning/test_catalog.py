@@ -86,17 +86,19 @@ def test_a_pinned_toolchain_stays_although_the_catalog_has_another_image_for_it_
         assert (planned.toolchain, planned.why, planned.newer) == (pinned, "pinned", want_newer)
 
 
-def test_the_pinned_version_under_another_name_is_not_news(
-    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+@pytest.mark.parametrize(("image", "want_news"), [(IMAGE, False), (PREPARE, True)], ids=["the same", "another"])
+def test_the_pinned_version_under_another_name_is_news_only_in_another_image(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode, image: str, *, want_news: bool
 ) -> None:
     engine = make_engine(targets=[{"name": "l4", "gpu": {"product": "NVIDIA-L4"}}])
     catalog = read_catalog({"trt": TENSORRT})
-    pinned = catalog.toolchains[0].model_copy(update={"name": "trt-renamed"})
+    pinned = catalog.toolchains[0].model_copy(update={"name": "trt-renamed", "image": image})
     observed = make_observed(make_node("gpu-1"), toolchains=catalog.toolchains, pinned={"l4": pinned})
 
     (planned,) = plan(engine, observed, NOW).targets[0].engines
 
-    assert (planned.toolchain, planned.newer) == (pinned, None)
+    assert planned.toolchain == pinned
+    assert planned.newer == (catalog.toolchains[0] if want_news else None)
 
 
 def test_a_pinned_toolchain_goes_when_the_spec_asks_for_another(

@@ -182,9 +182,9 @@ def _version(toolchain: Toolchain) -> tuple[Version, Version]:
 
 
 def _is_newer(one: Toolchain, pinned: Toolchain) -> bool:
-    """Whether it is a later version, or another image under the same name; the same version by another name is none."""
+    """Whether it is a later version, or the same in another image; the same image by another name is no news."""
     if _version(one) == _version(pinned):
-        return one.name == pinned.name
+        return one.image != pinned.image
     return _version(one) > _version(pinned)
 
 
