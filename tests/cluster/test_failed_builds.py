@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("o
 NAME = "cls"
 CPU = {"name": "cpu", "backend": "onnxruntime"}
 LITTLE_MEMORY = {"build": {"resources": {"limits": {"memory": "48Mi"}}}}
-LITTLE_TIME = {"build": {"timeout": "1s"}}
+LITTLE_TIME = {"build": {"timeout": "10ms"}}
 NARROW_GATE = {"precision": "fp16", "verification": {"limit": 1e-9}}
 
 
