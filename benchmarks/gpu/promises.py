@@ -10,7 +10,6 @@ _RESNET: Final = "resnet50-fp16"
 _REBUILDS: Final = {
     "det-fp32": "PP-OCRv4 det, FP32",
     "rec-fp16": "PP-OCRv4 rec, FP16",
-    "rec-fp16-level5": "the same at optimization level 5",
 }
 
 
