@@ -79,9 +79,8 @@ def run_child(job: ChildJob, folder: Path, reporter: Reporter, timeout_seconds: 
 
 _ENVIRONMENT: Final = {
     "CUDA_MODULE_LOADING": "LAZY",
-    # TensorRT's builder fills nearly 5 GB of heap as it starts: with pages of 4 KB, a million page faults and more. And
-    # what it frees at its end need not go back to the kernel piece by piece, for the process ends soon.
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=17179869184",
+    # TensorRT's builder fills nearly 5 GB of heap as it starts: with pages of 4 KB, more than a million page faults.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 """Where the caller's environment says nothing else."""
 
