@@ -121,9 +121,18 @@ DOCUMENTS: Final = (
         verification={"limit": 0.05},
         quick=True,
     ),
+    Document(
+        name="rec-fp16-level5",
+        model="rec",
+        tensor="x",
+        ranges=(_line(1, 160), _line(1, 320), _line(6, 640)),
+        precision="fp16",
+        build={"optimizationLevel": 5},
+        verification={"limit": 0.05},
+    ),
 )
 
-REBUILDS: Final = ("det-fp32", SMALLEST, "rec-fp16")
+REBUILDS: Final = ("det-fp32", SMALLEST, "rec-fp16", "rec-fp16-level5")
 """Built a second time with the timing cache of the first, `build.epoch` raised."""
 
 OTHER_WEIGHTS: Final = Document(
