@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from tests.engines.nvinfer_bench import MakeBench, bench_maker
 
 from enginesmith_contract.backends import Backend, Hardware
 from enginesmith_contract.build_request import BuildRequest
@@ -25,6 +26,12 @@ MakeJob = Callable[..., BuildJob]
 MakeManifest = Callable[..., Manifest]
 
 _NO_DIGEST = "0" * 64
+
+
+@pytest.fixture
+def make_bench() -> MakeBench:
+    """Return a maker of engines on fakes: `make_bench(network, cudaGraphs="4", free=1 << 20)`."""
+    return bench_maker()
 
 
 @pytest.fixture

@@ -8,36 +8,29 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import grpc
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from google.protobuf.message import Message
-from onnx import TensorProto, helper
+from tests.server.engine_store import EngineStore, Publication
+from tests.server.onnx_models import adder_model, doubler_model, echo_model, slow_model
 
-from enginesmith_contract.backends import Backend, Hardware, Toolchain
-from enginesmith_contract.keys import EngineKeyInputs, engine_key
-from enginesmith_contract.manifest import Manifest, Timings
-from enginesmith_contract.preparation import Batching, ReferenceSet
+from enginesmith_contract.backends import Hardware
+from enginesmith_contract.preparation import Batching
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.protos import inference_pb2 as pb
 from enginesmith_contract.serve_request import ServedModel, ServeRequest
-from enginesmith_contract.store_layout import content_digest, engine_pointer
-from enginesmith_contract.tensors import DType, TensorSpec
-from enginesmith_contract.verification import Verification, VerificationStatus
-from enginesmith_runtime.engines.device import host_hardware
 from enginesmith_runtime.progress import SilentReporter
 from enginesmith_runtime.server.loading import Loading, load_model
 from enginesmith_runtime.server.protocol.errors import ProtocolError
 from enginesmith_runtime.server.protocol.infer import Inference, InferenceLimits
 from enginesmith_runtime.server.repository import Repository
 from enginesmith_runtime.server.transport.interface import Answer, CallContext
-from enginesmith_runtime.store.open import open_store
 
 FAKE_GPU_SERVER = Path(__file__).with_name("fake_gpu_server.py")
 FAKE_GPU = Hardware(
@@ -48,113 +41,6 @@ FAKE_GPU = Hardware(
     driver="580.159.04",
 )
 SERVICE = "/inference.GRPCInferenceService"
-_DTYPES = {
-    TensorProto.FLOAT: DType.FP32,
-    TensorProto.FLOAT16: DType.FP16,
-    TensorProto.DOUBLE: DType.FP64,
-    TensorProto.BOOL: DType.BOOL,
-    TensorProto.STRING: DType.BYTES,
-    **{getattr(TensorProto, name): DType[name] for name in ("INT8", "INT16", "INT32", "INT64")},
-    **{getattr(TensorProto, name): DType[name] for name in ("UINT8", "UINT16", "UINT32", "UINT64")},
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Publication:
-    """One ONNX file to publish as an engine, of the onnxruntime backend where `gpu` is None."""
-
-    model: Path
-    gpu: Hardware | None = None
-    profiles: tuple[Profile, ...] = ()
-    batching: Batching = field(default_factory=lambda: Batching(proved=False))
-    version: str = onnxruntime.__version__
-    verification: Verification = field(default_factory=lambda: Verification(status=VerificationStatus.PASSED))
-    references: Mapping[str, np.ndarray] | None = None
-
-    @property
-    def backend(self) -> Backend:
-        """What runs it."""
-        return Backend.ONNXRUNTIME if self.gpu is None else Backend.TENSORRT
-
-    @property
-    def provider(self) -> str | None:
-        """ONNX Runtime's; None on a GPU, which TensorRT has."""
-        return "cpu" if self.gpu is None else None
-
-
-class EngineStore:
-    """A real store in a folder, filled without the preparation, which has tests of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.uri = str(folder / "store")
-        self._scratch = folder
-        self._store = open_store(self.uri)
-
-    def publish(self, publication: "Publication | None" = None, **fields: object) -> str:
-        """Store a model with a manifest that says what it is (fields of Publication); returns the engine key."""
-        publication = publication or Publication(**fields)
-        path = publication.model
-        inputs = EngineKeyInputs(
-            preparation_key="0" * 64,
-            backend=publication.backend,
-            backend_version=publication.version,
-            arch=host_hardware().arch,
-            gpu_product=publication.gpu and publication.gpu.product,
-            provider=publication.provider,
-            flags={"model": str(path), "profiles": repr(publication.profiles), "is": repr(publication.verification)},
-        )
-        files = self._store.put_files(path.parent, [path])
-        graph = onnx.load(path).graph
-        initialised = {tensor.name for tensor in graph.initializer}
-        manifest = Manifest(
-            engine_key=engine_key(inputs),
-            key_inputs=inputs,
-            source_digest=files[0].digest,
-            engine_digest=content_digest(files),
-            files=files,
-            inputs=tuple(_spec(value) for value in graph.input if value.name not in initialised),
-            outputs=tuple(_spec(value) for value in graph.output),
-            profiles=publication.profiles,
-            batching=publication.batching,
-            toolchain=Toolchain(
-                name=publication.backend.value,
-                backend=publication.backend,
-                version=publication.version,
-                provider=publication.provider,
-            ),
-            hardware=publication.gpu or host_hardware(),
-            timings=Timings(build_seconds=0.1),
-            verification=publication.verification,
-            references=self._put_references(publication),
-            created_at="2026-11-23T00:00:00Z",
-        )
-        self._store.create_pointer(engine_pointer(manifest.engine_key), manifest.to_json())
-        return manifest.engine_key
-
-    def blob_of(self, key: str) -> Path:
-        """Return the path of the engine's first file."""
-        document = self._store.read_pointer(engine_pointer(key))
-        assert document is not None
-        return Path(self.uri) / "blobs" / "sha256" / Manifest.from_json(document).files[0].digest
-
-    def _put_references(self, publication: Publication) -> tuple[ReferenceSet, ...]:
-        if publication.references is None:
-            return ()
-        path = self._scratch / f"{publication.model.stem}-reference.npz"
-        np.savez(path, **publication.references)
-        (file,) = self._store.put_files(path.parent, [path])
-        return (ReferenceSet(profile="default", point="opt", file=file),)
-
-
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    dims = tensor.shape.dim
-    return TensorSpec(
-        name=value.name,
-        dtype=_DTYPES[tensor.elem_type],
-        shape=tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims),
-        symbols=tuple(dim.dim_param or None for dim in dims),
-    )
 
 
 @dataclass(frozen=True)
@@ -208,7 +94,12 @@ def engine_store(tmp_path_factory: pytest.TempPathFactory) -> EngineStore:
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """adder, echo (every datatype), slow (as many steps as its input says) and doubler (what the fake GPU runs)."""
     folder = tmp_path_factory.mktemp("models")
-    for name, model in (("adder", _adder()), ("echo", _echo()), ("slow", _slow()), ("doubler", _doubler())):
+    for name, model in (
+        ("adder", adder_model()),
+        ("echo", echo_model()),
+        ("slow", slow_model()),
+        ("doubler", doubler_model()),
+    ):
         onnx.checker.check_model(model)
         onnx.save(model, folder / f"{name}.onnx")
     return folder
@@ -442,71 +333,3 @@ def make_slow_request(steps: int, **fields: object) -> pb.ModelInferRequest:
         raw_input_contents=[np.array([steps], np.int64).tobytes()],
         **fields,
     )
-
-
-def _adder() -> onnx.ModelProto:
-    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 4]) for name in ("a", "b")]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 4]) for name in ("sum", "difference")]
-    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
-    return _model(helper.make_graph(nodes, "adder", tensors, outputs))
-
-
-def _echo() -> onnx.ModelProto:
-    nodes, inputs, outputs = [], [], []
-    for onnx_type, dtype in _DTYPES.items():
-        name = dtype.value.lower()
-        inputs.append(helper.make_tensor_value_info(name, onnx_type, [f"n_{name}"]))
-        outputs.append(helper.make_tensor_value_info(f"out_{name}", onnx_type, [f"n_{name}"]))
-        nodes.append(helper.make_node("Identity", [name], [f"out_{name}"]))
-    return _model(helper.make_graph(nodes, "echo", inputs, outputs))
-
-
-def _slow() -> onnx.ModelProto:
-    size = 256
-    matrix = helper.make_tensor_value_info("matrix", TensorProto.FLOAT, [size, size])
-    body = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["matrix", "matrix"], ["product"]),
-            helper.make_node("Tanh", ["product"], ["next_matrix"]),
-            helper.make_node("Identity", ["go_on"], ["go_on_still"]),
-        ],
-        "step",
-        [
-            helper.make_tensor_value_info("step", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            matrix,
-        ],
-        [
-            helper.make_tensor_value_info("go_on_still", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next_matrix", TensorProto.FLOAT, [size, size]),
-        ],
-    )
-    start = helper.make_tensor("start", TensorProto.FLOAT, [size, size], np.full((size, size), 0.01, np.float32))
-    yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
-    graph = helper.make_graph(
-        [
-            helper.make_node("Squeeze", ["steps"], ["count"]),
-            helper.make_node("Loop", ["count", "yes", "start"], ["last"], body=body),
-            helper.make_node("ReduceMean", ["last"], ["mean"], keepdims=0),
-        ],
-        "slow",
-        [helper.make_tensor_value_info("steps", TensorProto.INT64, [1])],
-        [helper.make_tensor_value_info("mean", TensorProto.FLOAT, [])],
-        initializer=[start, yes],
-    )
-    return _model(graph)
-
-
-def _doubler() -> onnx.ModelProto:
-    inputs = [
-        helper.make_tensor_value_info("command", TensorProto.INT64, [1]),
-        helper.make_tensor_value_info("data", TensorProto.FLOAT, ["n"]),
-    ]
-    outputs = [helper.make_tensor_value_info("doubled", TensorProto.FLOAT, ["n"])]
-    return _model(
-        helper.make_graph([helper.make_node("Add", ["data", "data"], ["doubled"])], "doubler", inputs, outputs)
-    )
-
-
-def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

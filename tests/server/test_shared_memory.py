@@ -16,9 +16,6 @@ import numpy as np
 import pytest
 
 from enginesmith_contract.protos import inference_pb2 as pb
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
-from enginesmith_runtime.server.shared_memory.region import Region
-from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 
 pytestmark = pytest.mark.slow
 
@@ -359,52 +356,6 @@ def test_a_name_is_of_one_kind(gpu_client: Client, block: SharedMemory) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         gpu_client.call("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest(name="gpu"))
     assert caught.value.code() is INVALID
-
-
-class _CountedRegion(Region):
-    kind = "test"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, 8)
-        self.closed = 0
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-def test_a_region_is_closed_once_and_only_after_its_last_request() -> None:
-    table = RegionTable()
-    table.register("r", lambda: _CountedRegion("r"))
-    region = table.take("r")
-    assert table.take("r") is region
-    table.unregister(Region, "")
-    with pytest.raises(ProtocolError) as caught:
-        table.take("r")
-    assert caught.value.code is Code.INVALID_ARGUMENT
-    # The name is free at once, and the new region is another one.
-    table.register("r", lambda: _CountedRegion("r"))
-    table.give_back(region)
-    assert region.closed == 0
-    table.give_back(region)
-    assert region.closed == 1
-    (other,) = table.find(Region, "r")
-    assert (other is region, other.closed) == (False, 0)
-    table.close()
-    assert (region.closed, other.closed) == (1, 1)
-
-
-def test_one_of_two_registrations_of_a_name_is_refused_and_closed() -> None:
-    table = RegionTable()
-    late = _CountedRegion("r")
-
-    def open_late() -> Region:
-        table.register("r", lambda: _CountedRegion("r"))
-        return late
-
-    with pytest.raises(ProtocolError) as caught:
-        table.register("r", open_late)
-    assert caught.value.code is Code.ALREADY_EXISTS
-    assert late.closed == 1
 
 
 def test_a_region_stays_while_its_request_runs(
