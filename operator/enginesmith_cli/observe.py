@@ -8,6 +8,7 @@ Nothing here decides anything; no backend's library is imported (one without a d
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -85,7 +86,14 @@ def observe_nodes(path: Path, store_uri: str) -> Observed:
     )
 
 
-def observe_model(observed: Observed, engine: InferenceEngine, *, base: Path, scratch: Path) -> Observed:
+def observe_model(
+    observed: Observed,
+    engine: InferenceEngine,
+    *,
+    base: Path,
+    scratch: Path,
+    warn: Callable[[EnginesmithError], None],
+) -> Observed:
     """Add what a local model file tells; a model elsewhere is left pending, and so is one that cannot be read.
 
     Args:
@@ -93,6 +101,7 @@ def observe_model(observed: Observed, engine: InferenceEngine, *, base: Path, sc
         engine: whose model it is.
         base: the folder that a relative path starts from.
         scratch: takes copies of weights that are links.
+        warn: told why a local model cannot be read. A plan shows where things would go all the same.
     """
     source = model_source(engine.spec)
     try:
@@ -105,8 +114,8 @@ def observe_model(observed: Observed, engine: InferenceEngine, *, base: Path, sc
         known = observed.model_copy(
             update={"source_digest": fetched.source_digest, "model_facts": inspect_model(fetched.path)}
         )
-    except EnginesmithError:
-        # A plan shows where things would go; that the model is missing is the preparation's to say.
+    except EnginesmithError as error:
+        warn(error)
         return observed
     return with_preparation(known, engine)
 

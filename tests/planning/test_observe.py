@@ -12,7 +12,7 @@ from enginesmith_cli.observe import (
     with_preparation,
 )
 from enginesmith_contract.backends import Backend, Hardware
-from enginesmith_contract.errors import SpecError, StoreError
+from enginesmith_contract.errors import EnginesmithError, SpecError, StoreError
 from enginesmith_contract.store_layout import preparation_pointer
 from enginesmith_operator.api.load import load_documents
 from enginesmith_operator.planning.desired import preparation_key_of
@@ -93,19 +93,26 @@ def test_a_local_model_is_digested_and_its_shapes_are_known(tmp_path: Path, ocr_
     (engine,) = load_documents(_document("cls.onnx"), where="test")
     observed = observe_this_machine(str(tmp_path / "store"))
 
-    known = observe_model(observed, engine, base=ocr_models, scratch=tmp_path)
+    known = observe_model(observed, engine, base=ocr_models, scratch=tmp_path, warn=pytest.fail)
 
     assert known.source_digest is not None
     assert known.model_facts is not None
     assert [spec.name for spec in known.model_facts.inputs] == ["x"]
 
 
-@pytest.mark.parametrize("uri", ["s3://models/cls.onnx", "missing.onnx"])
-def test_a_model_that_is_elsewhere_or_missing_stays_pending(tmp_path: Path, uri: str) -> None:
+@pytest.mark.parametrize(("uri", "want_told"), [("s3://models/cls.onnx", []), ("missing.onnx", ["NotFound"])])
+def test_a_model_that_is_elsewhere_or_missing_stays_pending_and_the_missing_one_is_told(
+    tmp_path: Path, uri: str, want_told: list[str]
+) -> None:
     (engine,) = load_documents(_document(uri), where="test")
     observed = observe_this_machine(str(tmp_path / "store"))
 
-    assert observe_model(observed, engine, base=tmp_path, scratch=tmp_path).source_digest is None
+    told: list[EnginesmithError] = []
+
+    known = observe_model(observed, engine, base=tmp_path, scratch=tmp_path, warn=told.append)
+
+    assert known.source_digest is None
+    assert [error.reason for error in told] == want_told
 
 
 def test_a_damaged_preparation_is_an_error_of_the_store(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from enginesmith_contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from enginesmith_contract.errors import EnginesmithError
     from enginesmith_operator.api.inference_engine import InferenceEngine
     from enginesmith_operator.planning.plan_records import Plan
 
@@ -63,8 +64,13 @@ def _plan_all(engines: "tuple[InferenceEngine, ...]", base: Path, arguments: arg
     now = datetime.now(UTC)
     with tempfile.TemporaryDirectory() as scratch:
         return tuple(
-            plan(engine, observe_model(observed, engine, base=base, scratch=Path(scratch)), now) for engine in engines
+            plan(engine, observe_model(observed, engine, base=base, scratch=Path(scratch), warn=_warn), now)
+            for engine in engines
         )
+
+
+def _warn(error: "EnginesmithError") -> None:
+    print(f"enginesmith: {error.sentence()}", file=sys.stderr)
 
 
 def _render(plans: "tuple[Plan, ...]", output: str) -> str:
