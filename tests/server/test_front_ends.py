@@ -3,6 +3,7 @@
 What holds for any server is tested elsewhere; `test_under_load.py` runs with and without them.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -103,6 +104,29 @@ def test_messages_of_any_size_come_back_as_they_went_while_others_do(server: Ser
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(ask, range(6)))
+
+
+def _memory_of_links(pid: int) -> int:
+    """Return the bytes of memory for messages that a process has."""
+    sizes = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if "enginesmith-link" in str(descriptor.readlink()):
+                sizes += descriptor.stat().st_size
+    return sizes
+
+
+def test_the_memory_of_a_huge_message_is_not_kept(
+    server: Server, front_end_of: Callable[[], list[int]], connect: Connect, adder_request: MakeRequest
+) -> None:
+    client = connect(server.address)
+    # An unknown parameter is as good as a tensor for making a request large.
+    for size in (10 << 20, 40 << 20):
+        request = adder_request(parameters={"padding": pb.InferParameter(string_param="x" * size)})
+        assert client.infer(request).outputs
+        kept = [_memory_of_links(pid) for pid in front_end_of()]
+        assert any(size <= one <= 32 << 20 for one in kept) == (size == 10 << 20), kept
+    _wait_for(lambda: _memory_of_links(server.process.pid) == 0)
 
 
 def test_an_answer_carries_its_engine_and_an_error_its_sentence(

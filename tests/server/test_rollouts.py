@@ -103,6 +103,12 @@ class _Load:
         self.codes[future.code()] += 1
 
 
+@pytest.fixture(params=[0, 2], ids=["one-process", "front-ends"])
+def front_ends(request: pytest.FixtureRequest) -> int:
+    """A rollout loses nothing either way."""
+    return int(request.param)
+
+
 @pytest.mark.parametrize("way", ["50 a second", "250 a second", "4 at once"])
 def test_three_rollouts_under_one_connection_lose_nothing(
     start_server: StartServer,

@@ -27,6 +27,9 @@ __all__ = ["forwarded_methods"]
 _MOST_IDLE: Final = 32
 """Links that are kept for later calls; each keeps memory for the largest message that it has carried."""
 
+_LARGEST_KEPT_BYTES: Final = 32 << 20
+"""Of memory that a link may keep; as much as `memory.keep_freed_memory` keeps of one buffer."""
+
 
 def forwarded_methods(settings: Settings) -> Methods:
     """Return handlers that let the process with the engines answer."""
@@ -101,11 +104,14 @@ class _Carrier:
             outcome = Answer(bytes(body), tuple((name, value) for name, value in rest[0]))
         else:
             outcome = ProtocolError(Code(rest[0]), bytes(body).decode(), reason=rest[1])
-        if len(self._idle) < _MOST_IDLE:
+        self._give_back(link)
+        return outcome
+
+    def _give_back(self, link: Link) -> None:
+        if len(self._idle) < _MOST_IDLE and link.memory_bytes <= _LARGEST_KEPT_BYTES:
             self._idle.append(link)
         else:
             link.close()
-        return outcome
 
     def _connect(self) -> Link:
         try:

@@ -78,6 +78,11 @@ class Link:
             raise ConnectionAbortedError("a front end went before it had connected")
         return cls(connection, descriptors[0])
 
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory the link holds for messages, as far as this side knows."""
+        return 0 if self._mapped is None else len(self._mapped)
+
     def fileno(self) -> int:
         """Return the descriptor of the connection, for `select`."""
         return self._connection.fileno()

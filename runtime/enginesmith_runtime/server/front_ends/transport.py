@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import resource
 import socket
 import subprocess
 import sys
@@ -47,6 +48,7 @@ class FrontEnds:
 
     def start(self, address: str) -> str:
         """Listen on host:port with every front end."""
+        _allow_many_files()
         self._reserved, address = _reserve(address)
         try:
             listener = listen(self._socket)
@@ -85,6 +87,12 @@ class FrontEnds:
                 time.sleep(_PAUSE_SECONDS)
                 continue
             threading.Thread(target=self._calls.serve, args=(link,), name="link", daemon=True).start()
+
+
+def _allow_many_files() -> None:
+    """Raise the process's own limit: each call that runs or waits has a connection and a file of memory."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _reserve(address: str) -> tuple[socket.socket, str]:
