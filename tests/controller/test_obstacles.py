@@ -51,6 +51,28 @@ def test_what_keeps_a_serving_pod_from_starting_is_told() -> None:
     assert world.target("l4").phase is TargetPhase.ROLLING_OUT
 
 
+@pytest.mark.parametrize(
+    ("ended", "want_reason", "want_remedy"),
+    [
+        ({"exitCode": 137, "reason": "OOMKilled"}, "OutOfMemory", "raise spec.podTemplate.resources.limits.memory"),
+        ({"exitCode": 1, "reason": "Error"}, "Crashing", "kubectl logs l4"),
+    ],
+)
+def test_a_server_that_ended_and_is_started_again_is_told_with_its_node_and_what_helps(
+    ended: Json, want_reason: str, want_remedy: str
+) -> None:
+    world = EngineWorld()
+    pod = _starting_pod(world)
+    pod["metadata"]["name"] = "l4-0"
+    last = {**ended, "startedAt": "2026-11-23T12:00:00Z", "finishedAt": "2026-11-23T12:00:09Z"}
+    pod["status"]["containerStatuses"] = [{"name": "server", "restartCount": 1, "lastState": {"terminated": last}}]
+    world.put(pod)
+    assert world.condition("Ready").reason == want_reason
+    assert "on node gpu-1: the server" in world.condition("Ready").message
+    assert want_remedy in world.condition("Ready").message
+    assert world.target("l4").phase is TargetPhase.ROLLING_OUT
+
+
 def test_a_pod_that_needs_no_gpu_and_fits_no_node_waits_for_no_gpu() -> None:
     world = EngineWorld(targets=[{"name": "cpu", "backend": "onnxruntime"}])
     pod = _starting_pod(world)

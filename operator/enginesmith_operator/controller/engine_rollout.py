@@ -1,7 +1,7 @@
 """From a target's plan, builds, Deployment and pods to the state that its rollout is decided by. Pure."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -49,6 +49,11 @@ _ENGINE_IS_WRONG: Final = frozenset(
     }
 )
 _CRASHES: Final = 3
+_NO_CRASH: Final = frozenset({ExitCode.OK, ExitCode.ENGINE_REFUSED, ExitCode.VERIFICATION_FAILED})
+"""Exit codes of a server that was stopped, or that a rollout acts on at once."""
+_MEMORY_REMEDY: Final = (
+    "raise spec.podTemplate.resources.limits.memory, or lower serving.maxMessageBytes, instances or frontEnds"
+)
 _UNDER_WAY: Final = frozenset({"", "JobCreated", "Starting", "ResultLost"})
 ENGINE_MISSING: Final = "EngineMissing"
 """The store has lost an engine: it is built again, and nobody is to blame."""
@@ -151,6 +156,8 @@ def _running(live: KnownDeployment, pods: tuple[PodFacts, ...], memory: TargetSt
     waiting = [pod.unschedulable_since for pod in newest if pod.unschedulable and pod.unschedulable_since]
     rolling = live.document["spec"].get("strategy", {}).get("rollingUpdate") or {}
     obstacle, message = serving_obstacle(newest, memory.reason if memory else "", memory.message if memory else "")
+    if not obstacle:
+        obstacle, message = _server_ended(newest)
     return RunningPods(
         engines=live.notes.engines,
         replicas=live.replicas,
@@ -169,6 +176,18 @@ def _running(live: KnownDeployment, pods: tuple[PodFacts, ...], memory: TargetSt
 def _template(labels: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Return what tells pods of one template from another's; the key alone where another release made it."""
     return labels.get(ENGINE_KEY), labels.get(TEMPLATE)
+
+
+def _server_ended(pods: Iterable[PodFacts]) -> tuple[str, str]:
+    """Return reason and message of a server that ended and is started again; empty: there is none."""
+    for pod in pods:
+        container = pod.container(SERVER_CONTAINER)
+        ending = container.latest_ending if container is not None else None
+        if pod.is_ready or pod.is_terminating or ending is None or ending.exit_code in _NO_CRASH:
+            continue
+        report = _report(ending)
+        return _reason(report, ending), f"on node {pod.node}: {_sentence(report, ending, pod.name)}"
+    return "", ""
 
 
 def _trouble(pod: PodFacts) -> PodTrouble | None:
@@ -192,15 +211,15 @@ def _trouble(pod: PodFacts) -> PodTrouble | None:
                 node=pod.node,
                 engine_key=report.engine_key if report is not None else None,
                 reason=reason,
-                message=_sentence(report, ending),
+                message=_sentence(report, ending, pod.name),
             )
         if container.restarts >= _CRASHES:
             return PodTrouble(
                 trouble=Trouble.CRASHING,
                 node=pod.node,
                 engine_key=report.engine_key if report is not None else None,
-                reason=report.failure.reason if report is not None and report.failure is not None else "Crashing",
-                message=_sentence(report, ending),
+                reason=_reason(report, ending),
+                message=_sentence(report, ending, pod.name),
             )
     return None
 
@@ -212,11 +231,18 @@ def _report(ending: Ending) -> ServingReport | None:
         return None
 
 
-def _sentence(report: ServingReport | None, ending: Ending) -> str:
+def _reason(report: ServingReport | None, ending: Ending) -> str:
+    if report is not None and report.failure is not None:
+        return report.failure.reason
+    return "OutOfMemory" if ending.out_of_memory else "Crashing"
+
+
+def _sentence(report: ServingReport | None, ending: Ending, pod: str) -> str:
     if report is not None and report.failure is not None:
         return one_line(report.failure.sentence())
-    why = "was killed for memory" if ending.out_of_memory else f"ended with exit code {ending.exit_code}"
-    return f"the server {why}"
+    if ending.out_of_memory:
+        return f"the server was killed for memory; {_MEMORY_REMEDY}"
+    return f"the server ended with exit code {ending.exit_code}; kubectl logs {pod} --previous says more"
 
 
 def _fingerprints(view: TargetView) -> dict[str, str]:

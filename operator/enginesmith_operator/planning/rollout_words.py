@@ -150,7 +150,7 @@ def nothing_runs(state: RolloutState, trials: Trials, *, full: bool) -> Words:
         return Words(TargetPhase.REFUSED, "NoPlan", state.refusal)
     if trials.out:
         first = trials.out[0]
-        return Words(TargetPhase.FAILED, first.reason, f"{first.node}: {first.message}")
+        return Words(TargetPhase.FAILED, first.reason, f"on node {first.node}: {first.message}")
     failed = [one for one in state.wanted if one.state is EngineState.FAILED]
     if failed:
         return Words(TargetPhase.FAILED, "BuildFailed", failed[0].message)
