@@ -37,8 +37,10 @@ class Pending:
         """Return the outcome, after having done the work that was left to this thread."""
         self._woken.acquire()
         if self._outcome is None:
-            assert self._work is not None  # noqa: S101 - the lock is released after one of them is set
-            self._work()
+            # Not kept: the work knows the request and the request knows this, so that only the collector could free it.
+            work, self._work = self._work, None
+            assert work is not None  # noqa: S101 - the lock is released after one of them is set
+            work()
             self._woken.acquire()
         assert self._outcome is not None  # noqa: S101 - the same
         return self._outcome
