@@ -6,6 +6,7 @@ What holds for any server is tested elsewhere; `test_under_load.py` runs with an
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -211,6 +212,20 @@ def test_a_port_is_not_shared_with_another_server(
 ) -> None:
     with pytest.raises(AssertionError, match="the port is taken"):
         start_server({"adder": adder_key}, address=server.address, front_ends=others)
+
+
+def test_a_port_whose_connections_are_still_ending_can_be_had_again(
+    start_server: StartServer, adder_key: str, connect: Connect, adder_request: MakeRequest
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as before:
+        host, port = before.getsockname()
+        with socket.create_connection((host, port)) as client:
+            accepted, _ = before.accept()
+            # The side that closes first keeps the connection for a minute.
+            accepted.close()
+            assert client.recv(1) == b""
+    again = start_server({"adder": adder_key}, address=f"{host}:{port}")
+    assert connect(again.address).infer(adder_request()).outputs
 
 
 def test_a_request_names_how_many_front_ends_there_can_be() -> None:

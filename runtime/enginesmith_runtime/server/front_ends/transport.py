@@ -110,6 +110,8 @@ def _reserve(address: str) -> tuple[socket.socket, str]:
             alone.bind(where)
             alone.listen()
         shared = socket.socket(family)
+        # As the library does: connections that a server before this one has closed may still be waiting for their end.
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         shared.bind(where)
     except (OSError, ValueError) as error:
