@@ -34,22 +34,22 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         type=_front_ends,
         default=0,
         metavar="N",
-        help="processes that take large messages off the wire for the one with the engines (default: the file's)",
+        help="processes that take large messages off the wire, 0 to 32 (default: the file's)",
     )
 
 
 def _instances(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 64:  # noqa: PLR2004 - the bound of ServedModel
-        raise argparse.ArgumentTypeError(f"{number} is not from 1 to 64")
-    return number
+    return _number(text, 1, 64)  # the bounds of ServedModel
 
 
 def _front_ends(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 32:  # noqa: PLR2004 - the bound of ServeRequest
-        raise argparse.ArgumentTypeError(f"{number} is not from 0 to 32")
-    return number
+    return _number(text, 0, 32)  # the bounds of ServeRequest
+
+
+def _number(text: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
+    return int(text)
 
 
 def metrics_address(arguments: argparse.Namespace) -> str | None:

@@ -42,7 +42,7 @@ class ServerOptions(Record):
         metrics_address: host:port of Prometheus metrics; None: none.
         drain_delay_seconds: how long a terminating server says NOT_SERVING and still accepts.
         grace_seconds: how long running requests may take after that.
-        max_message_bytes: of one request or response.
+        max_message_bytes: of one request or response; gRPC carries less than 2 GiB.
         max_queued: requests that may wait for an instance, over all models; the next one gets RESOURCE_EXHAUSTED.
         max_connection_age_seconds: so that clients spread over new replicas; None: no limit.
         shared_memory: whether clients may register memory that they share with the server. Whoever reaches the server
@@ -56,7 +56,7 @@ class ServerOptions(Record):
     metrics_address: str | None = None
     drain_delay_seconds: float = 5.0
     grace_seconds: float = 30.0
-    max_message_bytes: int = 64 << 20
+    max_message_bytes: int = Field(default=64 << 20, ge=1, lt=2 << 30)
     max_queued: int = 256
     max_connection_age_seconds: float | None = None
     shared_memory: bool = False

@@ -18,6 +18,8 @@ WRONG = [
     ('build: {optimizationLevel: "3"}', ['found "3"', "a whole number", "valid value is 3", "without quotes"]),
     ("build: {optimizationLevel: 3.4}", ["found 3.4", "a whole number", "the nearest valid value is 3"]),
     ("build: {workspace: 2GB}", ['spec.build.workspace: found "2GB"', "did you mean `2G`?"]),
+    ("serving: {maxMessageBytes: 2Gi}", ["spec.serving.maxMessageBytes", "less than 2Gi"]),
+    ("serving: {frontEnds: 33}", ["spec.serving.frontEnds: found 33", "valid value is 32"]),
     ("build: {timeout: 30}", ["spec.build.timeout: found 30", "did you mean `30s`?"]),
     ("build: {hardwareCompatibility: ampere-plus}", ["spec.build.hardwareCompatibility", "did you mean `amperePlus`?"]),
     (

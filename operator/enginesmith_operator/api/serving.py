@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from enginesmith_operator.api.base import ApiModel
 from enginesmith_operator.api.quantities import ByteQuantity, Duration, SpelledBytes, SpelledSeconds
@@ -11,6 +11,7 @@ from enginesmith_operator.api.quantities import ByteQuantity, Duration, SpelledB
 __all__ = ["BatchingSpec", "RetentionSpec", "RolloutSpec", "ServingSpec", "WhenFull"]
 
 _MAX_MESSAGE: Final = SpelledBytes(64 << 20, "64Mi")
+_TOO_LARGE: Final = 2 << 30
 
 
 class BatchingSpec(ApiModel):
@@ -35,9 +36,9 @@ class ServingSpec(ApiModel):
         instances: inferences that run at the same time in one pod.
         drain_delay_seconds: how long a terminating server says NOT_SERVING and still accepts requests.
         grace_period_seconds: how long running requests may take after that.
-        max_message_bytes: the largest request or response.
+        max_message_bytes: the largest request or response; less than 2Gi, which is gRPC's own limit.
         front_ends: processes of a pod that take requests off the wire for the one with the engine; worth their
-            processors where messages have a megabyte and more and the GPU waits for them. 0: none.
+            processors where messages have a megabyte and more and the GPU waits for them. 0 to 32; 0: none.
     """
 
     batching: BatchingSpec = BatchingSpec()
@@ -46,6 +47,13 @@ class ServingSpec(ApiModel):
     grace_period_seconds: Duration = Field(default=SpelledSeconds(30.0, "30s"), alias="gracePeriod")
     max_message_bytes: ByteQuantity = Field(default=_MAX_MESSAGE, alias="maxMessageBytes")
     front_ends: Annotated[int, Field(ge=0, le=32)] = 0
+
+    @field_validator("max_message_bytes")
+    @classmethod
+    def _check_message(cls, value: int) -> int:
+        if not 1 <= value < _TOO_LARGE:
+            raise ValueError("a gRPC message has at least one byte and less than 2Gi")
+        return value
 
 
 class WhenFull(StrEnum):
