@@ -35,7 +35,7 @@ def test_an_engine_whose_gpu_does_not_answer_is_built_and_then_refused_once_in_o
     assert build["status"]["result"]["verification"] == "notRun"
     told = tenant.target("cls", "rtx")
     assert told["reason"] == "NoGpu"
-    assert told["message"].startswith(f"{NODE}: ")
+    assert told["message"].startswith(f"on node {NODE}: ")
     assert "\n" not in told["message"]
     for expected in ("sees no GPU", L4, "Give the pod a GPU"):
         assert expected in told["message"]
