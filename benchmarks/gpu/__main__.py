@@ -32,7 +32,9 @@ _SECTIONS: Final[dict[str, Callable[[Workplace, argparse.Namespace], dict[str, A
     "machine": lambda _work, _arguments: describe_machine(),
     "builds": lambda work, arguments: build_all(work, quick=arguments.quick, limit_seconds=arguments.build_limit),
     "execution": lambda work, arguments: measure_execution(work, rounds=arguments.rounds, seconds=arguments.seconds),
-    "serving": lambda work, arguments: measure_serving(work, rounds=arguments.rounds, seconds=arguments.seconds),
+    "serving": lambda work, arguments: measure_serving(
+        work, rounds=arguments.rounds, seconds=arguments.seconds, quick=arguments.quick
+    ),
     "refusals": lambda work, _arguments: try_bad_input(work),
 }
 _ON_A_GPU_ONLY: Final = frozenset({"execution", "refusals"})

@@ -41,7 +41,7 @@ def test_every_engine_of_the_short_run_is_built_and_verified(record: dict) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["resnet50-fp16", "resnet50-uint8"])
+@pytest.mark.parametrize("engine", ["resnet50-fp16", "resnet50-uint8, 4 front ends"])
 def test_server_echo_and_loop_are_measured_side_by_side(record: dict, engine: str) -> None:
     found = record["serving"][engine]
     assert "failed" not in found
