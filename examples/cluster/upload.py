@@ -3,6 +3,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import s3fs
@@ -27,7 +28,8 @@ def main(file: str, uri: str) -> None:
     )
     bucket = target.partition("/")[0]
     if not files.exists(bucket):
-        files.mkdir(bucket)
+        with suppress(FileExistsError):  # another upload has made it meanwhile
+            files.mkdir(bucket)
     files.put_file(file, target)
     print(f"s3://{target}")
 
