@@ -1,6 +1,7 @@
 """Builders that planning tests share: real node dumps, real matrix, documents with what a test is about."""
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from enginesmith_operator.api.load import load_documents
 from enginesmith_operator.planning.hardware import NodeFacts, read_node
 from enginesmith_operator.planning.label_mapping import load_label_mapping
 from enginesmith_operator.planning.node_object import NodeObject
+from enginesmith_operator.planning.plan_records import Plan
 from enginesmith_operator.planning.snapshot import Observed
 
 MakeEngine = Callable[..., InferenceEngine]
@@ -21,6 +23,10 @@ MakeObserved = Callable[..., Observed]
 MakeNode = Callable[..., NodeFacts]
 
 DATA = Path(__file__).parent / "data"
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+DIGEST = "ab" * 32
+L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
+CPU = {"name": "cpu", "backend": "onnxruntime"}
 CATALOG = (
     Toolchain(name="trt-8.6", backend=Backend.TENSORRT, version="8.6.1.6", cuda="12.0"),
     Toolchain(name="trt-10.9-cu12", backend=Backend.TENSORRT, version="10.9.0.34", cuda="12.8"),
@@ -29,6 +35,11 @@ CATALOG = (
     Toolchain(name="rtx", backend=Backend.TENSORRT_RTX, version="1.7.1.116", cuda="13"),
     Toolchain(name="ort", backend=Backend.ONNXRUNTIME, version="1.32.0", provider="cpu"),
 )
+
+
+def refused_rules(result: Plan, target: int = 0) -> list[str]:
+    """Return the rules that refuse a target of a plan."""
+    return [count.rule for count in result.targets[target].refusals]
 
 
 @pytest.fixture(scope="session")

@@ -1,37 +1,23 @@
 """What a plan decides: targets, keys, standby, policies, and every reason why not."""
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 
 import pytest
+from tests.planning.conftest import CPU, DIGEST, L4, NOW, MakeEngine, MakeNode, MakeObserved, refused_rules
 
 from enginesmith_contract.backends import Backend, Precision
 from enginesmith_contract.preparation import Batching, Preparation
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
-from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.planning.hardware import NodeFacts
 from enginesmith_operator.planning.node_object import Taint
 from enginesmith_operator.planning.plan import plan, refusal_error
-from enginesmith_operator.planning.plan_records import Plan, TargetState
-from enginesmith_operator.planning.snapshot import NodeClass, Observed, ObservedDeployment, Policy
-
-MakeEngine = Callable[..., InferenceEngine]
-MakeObserved = Callable[..., Observed]
-MakeNode = Callable[..., NodeFacts]
-
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
-DIGEST = "ab" * 32
-L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
-CPU = {"name": "cpu", "backend": "onnxruntime"}
+from enginesmith_operator.planning.plan_records import TargetState
+from enginesmith_operator.planning.snapshot import NodeClass, ObservedDeployment, Policy
 
 
 def _facts(*dtypes: DType, shape: tuple[int, ...] = (1, 3)) -> ModelFacts:
     inputs = tuple(TensorSpec(name=f"in{n}", dtype=dtype, shape=shape) for n, dtype in enumerate(dtypes))
     return ModelFacts(inputs=inputs, outputs=(), opset=17, size_bytes=1 << 20)
-
-
-def _rules(result: Plan, target: int = 0) -> list[str]:
-    return [count.rule for count in result.targets[target].refusals]
 
 
 def test_a_target_gets_a_toolchain_a_node_keys_and_a_deployment(
@@ -84,7 +70,7 @@ def test_a_stored_engine_is_not_built_again_even_where_no_node_could_build_it(
     shared = make_node("gpu-1", gpu_replicas="4")
     lost = plan(engine, make_observed(shared, source_digest=DIGEST), NOW)
     assert lost.targets[0].state is TargetState.REFUSED
-    assert _rules(lost) == ["SharedGpu"]
+    assert refused_rules(lost) == ["SharedGpu"]
 
     observed = make_observed(shared, source_digest=DIGEST, engine_keys=frozenset({first.engine_key}))
     result = plan(engine, observed, NOW)
@@ -257,7 +243,7 @@ def test_a_policy_that_forbids_is_named(
 
     result = plan(make_engine(targets=[L4]), make_observed(make_node("gpu-1"), policies=policies), NOW)
 
-    found = [refusal.rule for refusal in result.refusals] + _rules(result)
+    found = [refusal.rule for refusal in result.refusals] + refused_rules(result)
     assert found == ([want_rule] if want_rule else [])
 
 
@@ -283,7 +269,7 @@ def test_a_taint_needs_a_toleration_except_those_of_gpus_and_of_an_architecture(
     refused = plan(make_engine(targets=[target]), observed, NOW)
     planned = plan(make_engine(targets=[target], podTemplate={"tolerations": [toleration]}), observed, NOW)
 
-    assert _rules(refused) == ["Taint"]
+    assert refused_rules(refused) == ["Taint"]
     assert "dedicated=training" in refused.targets[0].refusals[0].sentence()
     assert planned.targets[0].state is TargetState.PLANNED
 

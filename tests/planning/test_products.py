@@ -1,110 +1,41 @@
-"""GPU products of a target: one engine for each, one Deployment for all, and names that no driver has."""
-
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+"""One card, one spelling."""
 
 import pytest
 
-from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
-from enginesmith_operator.api.inference_engine import InferenceEngine
-from enginesmith_operator.planning.hardware import NodeFacts
-from enginesmith_operator.planning.plan import plan
-from enginesmith_operator.planning.plan_records import Plan, TargetState
-from enginesmith_operator.planning.snapshot import Observed
-
-MakeEngine = Callable[..., InferenceEngine]
-MakeObserved = Callable[..., Observed]
-MakeNode = Callable[..., NodeFacts]
-
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
-DIGEST = "ab" * 32
-L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
-CPU = {"name": "cpu", "backend": "onnxruntime"}
-
-
-def _facts(*dtypes: DType, shape: tuple[int, ...] = (1, 3)) -> ModelFacts:
-    inputs = tuple(TensorSpec(name=f"in{n}", dtype=dtype, shape=shape) for n, dtype in enumerate(dtypes))
-    return ModelFacts(inputs=inputs, outputs=(), opset=17, size_bytes=1 << 20)
-
-
-def _rules(result: Plan, target: int = 0) -> list[str]:
-    return [count.rule for count in result.targets[target].refusals]
-
-
-def test_one_engine_per_product_and_one_deployment_for_all(
-    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
-) -> None:
-    target = {"name": "ada", "gpu": {"computeCapability": "8.9"}}
-    observed = make_observed(
-        make_node("b", "NVIDIA-L40S"), make_node("a"), make_node("t4", "Tesla-T4"), source_digest=DIGEST
-    )
-
-    (planned,) = plan(make_engine(targets=[target]), observed, NOW).targets
-
-    assert [engine.hardware.product for engine in planned.engines] == ["NVIDIA-L4", "NVIDIA-L40S"]
-    assert planned.deployment is not None
-    assert [pin.value for pin in planned.deployment.pins] == ["NVIDIA-L4", "NVIDIA-L40S"]
-    assert len(planned.deployment.models) == 2
-
-
-def test_two_spellings_of_one_card_are_one_engine_with_two_pins(
-    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
-) -> None:
-    observed = make_observed(
-        make_node("old", "A100-SXM4-40GB"), make_node("new", "NVIDIA-A100-SXM4-40GB"), source_digest=DIGEST
-    )
-
-    (target,) = plan(
-        make_engine(targets=[{"name": "a100", "gpu": {"product": "A100-SXM4-40GB"}}]), observed, NOW
-    ).targets
-
-    assert [engine.nodes for engine in target.engines] == [("new", "old")]
-    assert target.deployment is not None
-    assert [pin.value for pin in target.deployment.pins] == ["A100-SXM4-40GB", "NVIDIA-A100-SXM4-40GB"]
-
-
-def test_a_slice_and_a_whole_gpu_are_other_hardware(
-    make_engine: MakeEngine, make_observed: MakeObserved, nodes: Mapping[str, NodeFacts]
-) -> None:
-    observed = make_observed(nodes["a100-sxm4-40-mig-single"], nodes["a100-pcie-40-mig-mixed"])
-    whole = {"name": "whole", "gpu": {"computeCapability": "8.0"}, "backend": "onnxruntime"}
-    sliced = {"name": "sliced", "gpu": {"migProfile": "1g.5gb"}, "backend": "onnxruntime"}
-
-    result = plan(make_engine(targets=[whole, sliced]), observed, NOW)
-
-    assert _rules(result) == ["MigProfile"]
-    assert "gpu.migProfile: 1g.5gb would match" in result.targets[0].refusals[0].sentence()
-    assert result.targets[1].state is TargetState.PLANNED
-
-
-def test_the_pods_of_a_target_ask_for_one_resource_and_other_nodes_are_named(
-    make_engine: MakeEngine, make_observed: MakeObserved, nodes: Mapping[str, NodeFacts]
-) -> None:
-    observed = make_observed(nodes["a100-sxm4-40-mig-single"], nodes["a100-pcie-40-mig-mixed"])
-    sliced = {"name": "sliced", "gpu": {"migProfile": "1g.5gb"}, "backend": "onnxruntime"}
-
-    (target,) = plan(make_engine(targets=[sliced]), observed, NOW).targets
-
-    assert target.deployment is not None
-    assert target.deployment.resource == "nvidia.com/gpu"
-    assert [engine.nodes for engine in target.engines] == [("a100-sxm4-40-mig-single",)]
-    assert "nvidia.com/mig-1g.5gb" in target.refusals[0].sentence()
+from enginesmith_contract.products import canonical_product, product_from_device_name, split_product
 
 
 @pytest.mark.parametrize(
-    ("asked", "want"),
+    ("label", "want"),
     [
-        ("NVIDIA-T4", "did you mean Tesla-T4?"),
-        ("NVIDIA-H100-SXM4-80GB", "did you mean NVIDIA-H100-80GB-HBM3?"),
-        ("NVIDIA-A100-SXM4-80GB", ""),
+        ("A100-SXM4-40GB", ("NVIDIA-A100-SXM4-40GB", None, False)),
+        ("NVIDIA-A100-SXM4-40GB", ("NVIDIA-A100-SXM4-40GB", None, False)),
+        ("A100-SXM4-40GB-MIG-1g.5gb", ("NVIDIA-A100-SXM4-40GB", "1g.5gb", False)),
+        ("NVIDIA-H100-80GB-HBM3-MIG-1g.10gb.me-SHARED", ("NVIDIA-H100-80GB-HBM3", "1g.10gb.me", True)),
+        ("NVIDIA-A100-SXM4-80GB-MIG-INVALID", ("NVIDIA-A100-SXM4-80GB", "INVALID", False)),
+        ("Tesla-T4-SHARED", ("Tesla-T4", None, True)),
+        ("GRID-A100-8C", ("GRID-A100-8C", None, False)),
+        ("Quadro-RTX-5000", ("Quadro-RTX-5000", None, False)),
+        ("Orin", ("Orin", None, False)),
     ],
 )
-def test_a_product_that_no_driver_produces_gets_a_suggestion(
-    make_engine: MakeEngine, make_observed: MakeObserved, nodes: Mapping[str, NodeFacts], asked: str, want: str
-) -> None:
-    engine = make_engine(targets=[{"name": "gpu", "gpu": {"product": asked}}])
+def test_a_label_is_taken_apart(label: str, want: tuple[str, str | None, bool]) -> None:
+    assert split_product(label) == want
 
-    (target,) = plan(engine, make_observed(*nodes.values()), NOW).targets
 
-    assert target.state is TargetState.REFUSED
-    assert [hint for hint in target.hints if hint.startswith("did you mean")] == ([want] if want else [])
+def test_a_product_stays_as_it_is_once_canonical() -> None:
+    assert canonical_product(canonical_product("A30")) == "NVIDIA-A30"
+
+
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [
+        ("NVIDIA H100 80GB HBM3", "NVIDIA-H100-80GB-HBM3"),
+        ("Tesla T4", "Tesla-T4"),
+        ("NVIDIA RTX 4000 Ada Generation", "NVIDIA-RTX-4000-Ada-Generation"),
+        ("A100-PCIE-40GB", "NVIDIA-A100-PCIE-40GB"),
+        ("NVIDIA  Graphics (TM) Device", "NVIDIA-Graphics-TM-Device"),
+    ],
+)
+def test_a_device_name_becomes_the_label_that_discovery_writes(name: str, want: str) -> None:
+    assert product_from_device_name(name) == want

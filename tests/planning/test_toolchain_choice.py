@@ -1,35 +1,10 @@
 """Which toolchain a target gets: the newest that runs on most nodes, or the pinned one, or the reason why none."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
-
 import pytest
+from tests.planning.conftest import L4, NOW, MakeEngine, MakeNode, MakeObserved, refused_rules
 
-from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
-from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.planning.catalog import read_catalog
-from enginesmith_operator.planning.hardware import NodeFacts
 from enginesmith_operator.planning.plan import plan
-from enginesmith_operator.planning.plan_records import Plan
-from enginesmith_operator.planning.snapshot import Observed
-
-MakeEngine = Callable[..., InferenceEngine]
-MakeObserved = Callable[..., Observed]
-MakeNode = Callable[..., NodeFacts]
-
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
-DIGEST = "ab" * 32
-L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
-CPU = {"name": "cpu", "backend": "onnxruntime"}
-
-
-def _facts(*dtypes: DType, shape: tuple[int, ...] = (1, 3)) -> ModelFacts:
-    inputs = tuple(TensorSpec(name=f"in{n}", dtype=dtype, shape=shape) for n, dtype in enumerate(dtypes))
-    return ModelFacts(inputs=inputs, outputs=(), opset=17, size_bytes=1 << 20)
-
-
-def _rules(result: Plan, target: int = 0) -> list[str]:
-    return [count.rule for count in result.targets[target].refusals]
 
 
 def test_the_newest_toolchain_that_runs_on_most_nodes_wins(
@@ -52,7 +27,7 @@ def test_nodes_that_the_toolchain_leaves_out_are_named_with_the_rule(
     (target,) = plan(make_engine(targets=[L4]), observed, NOW).targets
 
     assert target.engines[0].nodes == ("new",)
-    assert _rules(plan(make_engine(targets=[L4]), observed, NOW)) == ["DriverFloor"]
+    assert refused_rules(plan(make_engine(targets=[L4]), observed, NOW)) == ["DriverFloor"]
     assert "470.82.01" in target.refusals[0].sentence()
 
 
@@ -114,7 +89,7 @@ def test_a_missing_toolchain_is_a_reason_of_its_own(
 
     result = plan(make_engine(targets=[target], toolchain=toolchain), make_observed(make_node("gpu-1")), NOW)
 
-    assert _rules(result) == [want_rule]
+    assert refused_rules(result) == [want_rule]
     assert want_words in result.targets[0].refusals[0].sentence()
 
 
