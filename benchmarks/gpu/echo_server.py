@@ -6,7 +6,6 @@ Usage: python -m benchmarks.gpu.echo_server ANSWER_BYTES [FRONT_ENDS]; prints it
 import sys
 import tempfile
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.gpu.client import METHOD
@@ -32,10 +31,11 @@ def main() -> None:
     )
     methods = {METHOD: UnaryMethod(echo)}
     with tempfile.TemporaryDirectory() as folder:
-        transport: Transport = GrpcTransport(methods, limits)
-        if front_ends:
-            shared = replace(limits, share_port=True)
-            transport = FrontEnds(methods, shared, count=front_ends, folder=Path(folder))
+        transport: Transport = (
+            FrontEnds(methods, limits, count=front_ends, folder=Path(folder))
+            if front_ends
+            else GrpcTransport(methods, limits)
+        )
         keep_freed_memory()
         print(transport.start("127.0.0.1:0"), flush=True)
         threading.Event().wait()

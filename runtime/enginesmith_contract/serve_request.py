@@ -1,12 +1,16 @@
 """What a runtime server is told."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from pydantic import Field
 
 from enginesmith_contract.record import Record
 
-__all__ = ["ModelOptions", "ServeRequest", "ServedModel", "ServerOptions"]
+__all__ = ["GRPC_MESSAGE_BYTES", "ModelOptions", "ServeRequest", "ServedModel", "ServerOptions"]
+
+GRPC_MESSAGE_BYTES: Final = 2 << 30
+"""A message of gRPC has less."""
 
 
 class ModelOptions(Record):
@@ -56,7 +60,7 @@ class ServerOptions(Record):
     metrics_address: str | None = None
     drain_delay_seconds: float = 5.0
     grace_seconds: float = 30.0
-    max_message_bytes: int = Field(default=64 << 20, ge=1, lt=2 << 30)
+    max_message_bytes: int = Field(default=64 << 20, ge=1, lt=GRPC_MESSAGE_BYTES)
     max_queued: int = 256
     max_connection_age_seconds: float | None = None
     shared_memory: bool = False

@@ -5,13 +5,13 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
+from enginesmith_contract.serve_request import GRPC_MESSAGE_BYTES
 from enginesmith_operator.api.base import ApiModel
 from enginesmith_operator.api.quantities import ByteQuantity, Duration, SpelledBytes, SpelledSeconds
 
 __all__ = ["BatchingSpec", "RetentionSpec", "RolloutSpec", "ServingSpec", "WhenFull"]
 
 _MAX_MESSAGE: Final = SpelledBytes(64 << 20, "64Mi")
-_TOO_LARGE: Final = 2 << 30
 
 
 class BatchingSpec(ApiModel):
@@ -51,7 +51,7 @@ class ServingSpec(ApiModel):
     @field_validator("max_message_bytes")
     @classmethod
     def _check_message(cls, value: int) -> int:
-        if not 1 <= value < _TOO_LARGE:
+        if not 1 <= value < GRPC_MESSAGE_BYTES:
             raise ValueError("a gRPC message has at least one byte and less than 2Gi")
         return value
 

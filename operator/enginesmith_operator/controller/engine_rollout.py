@@ -49,8 +49,8 @@ _ENGINE_IS_WRONG: Final = frozenset(
     }
 )
 _CRASHES: Final = 3
-_NO_CRASH: Final = frozenset({ExitCode.OK, ExitCode.ENGINE_REFUSED, ExitCode.VERIFICATION_FAILED})
-"""Exit codes of a server that was stopped, or that a rollout acts on at once."""
+_REFUSALS: Final = frozenset({ExitCode.ENGINE_REFUSED, ExitCode.VERIFICATION_FAILED})
+"""Exit codes that a rollout acts on at once."""
 _MEMORY_REMEDY: Final = (
     "raise spec.podTemplate.resources.limits.memory, or lower serving.maxMessageBytes, instances or frontEnds"
 )
@@ -183,7 +183,7 @@ def _server_ended(pods: Iterable[PodFacts]) -> tuple[str, str]:
     for pod in pods:
         container = pod.container(SERVER_CONTAINER)
         ending = container.latest_ending if container is not None else None
-        if pod.is_ready or pod.is_terminating or ending is None or ending.exit_code in _NO_CRASH:
+        if pod.is_ready or pod.is_terminating or ending is None or ending.exit_code in {ExitCode.OK, *_REFUSALS}:
             continue
         report = _report(ending)
         return _reason(report, ending), f"on node {pod.node}: {_sentence(report, ending, pod.name)}"
@@ -202,9 +202,8 @@ def _trouble(pod: PodFacts) -> PodTrouble | None:
         report = _report(ending)
         if report is not None and report.failure is not None and report.failure.reason == ENGINE_MISSING:
             continue
-        refused = ending.exit_code in {ExitCode.ENGINE_REFUSED, ExitCode.VERIFICATION_FAILED}
-        if refused:
-            reason = report.failure.reason if report is not None and report.failure is not None else "EngineRefused"
+        reason = _reason(report, ending)
+        if ending.exit_code in _REFUSALS:
             wrong = reason in _ENGINE_IS_WRONG or ending.exit_code == ExitCode.VERIFICATION_FAILED
             return PodTrouble(
                 trouble=Trouble.REFUSED_ENGINE if wrong else Trouble.REFUSED_NODE,
@@ -218,7 +217,7 @@ def _trouble(pod: PodFacts) -> PodTrouble | None:
                 trouble=Trouble.CRASHING,
                 node=pod.node,
                 engine_key=report.engine_key if report is not None else None,
-                reason=_reason(report, ending),
+                reason=reason,
                 message=_sentence(report, ending, pod.name),
             )
     return None
@@ -234,6 +233,8 @@ def _report(ending: Ending) -> ServingReport | None:
 def _reason(report: ServingReport | None, ending: Ending) -> str:
     if report is not None and report.failure is not None:
         return report.failure.reason
+    if ending.exit_code in _REFUSALS:
+        return "EngineRefused"
     return "OutOfMemory" if ending.out_of_memory else "Crashing"
 
 

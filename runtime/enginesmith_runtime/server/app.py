@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -102,10 +101,11 @@ class _Process:
         }
         instances = sum(model.instances for model in request.models)
         limits = self._limits(calls=request.max_queued + instances + _OTHER_CALLS)
-        self._transport: Transport = GrpcTransport(methods, limits)
-        if request.front_ends:
-            limits = replace(limits, share_port=True)
-            self._transport = FrontEnds(methods, limits, count=request.front_ends, folder=folder)
+        self._transport: Transport = (
+            FrontEnds(methods, limits, count=request.front_ends, folder=folder)
+            if request.front_ends
+            else GrpcTransport(methods, limits)
+        )
         self._probes: GrpcTransport | None = None
         if request.health_address is not None:
             self._probes = GrpcTransport(self._health.methods(), self._limits(calls=_PROBE_CALLS))

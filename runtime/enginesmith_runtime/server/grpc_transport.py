@@ -219,7 +219,7 @@ def _serve_unary(call: Call, farewell: Farewell, data: bytes, context: Any) -> b
     farewell.arrive()
     try:
         pending = Pending()
-        begin(call, data, _GrpcCallContext(context, pending), pending)
+        begin(call, data, _GrpcCallContext(context, pending), pending.reply)
         outcome = pending.wait()
     finally:
         farewell.leave()
@@ -248,7 +248,7 @@ def _serve_stream(
             for data in requests:
                 room.acquire()
                 pending = Pending()
-                begin(method.call, data, _GrpcCallContext(context, pending, departures), pending)
+                begin(method.call, data, _GrpcCallContext(context, pending, departures), pending.reply)
                 answers.put(pending)
         except grpc.RpcError:  # the client cancelled; the library raises its bare base class here
             return

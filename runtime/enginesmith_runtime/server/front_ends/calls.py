@@ -52,7 +52,7 @@ class Calls:
     def _answer(self, call: Call, data: Body, link: Link, deadline: float | None) -> Outcome:
         pending = Pending()
         context = _LinkCallContext(link, pending, self._departures, deadline)
-        begin(call, data, context, pending)
+        begin(call, data, context, pending.reply)
         outcome = pending.wait()
         context.end()
         return outcome

@@ -9,7 +9,7 @@ from typing import Final
 
 from enginesmith_runtime.server.front_ends.link import Link
 from enginesmith_runtime.server.front_ends.settings import Settings
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError, internal_error
+from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 from enginesmith_runtime.server.transport.interface import (
     Answer,
     Body,
@@ -21,6 +21,7 @@ from enginesmith_runtime.server.transport.interface import (
     UnaryMethod,
     WatchMethod,
 )
+from enginesmith_runtime.server.transport.pending import Outcome, begin
 
 __all__ = ["forwarded_methods"]
 
@@ -52,10 +53,11 @@ class _Carrier:
 
     def call(self, method: str, data: Body, context: CallContext, reply: Reply) -> None:
         """Carry one request and its answer."""
+        carry = partial(self._carry, method)
         if context.may_run_here:
-            reply(self._carry(method, data, context))
+            carry(data, context, reply)
         else:
-            self._threads.submit(lambda: reply(self._carry_safely(method, data, context)))
+            self._threads.submit(begin, carry, data, context, reply)
 
     def watch(self, method: str, data: Body, emit: Emit) -> Callable[[], None]:
         """Carry one request, and answers until the returned function is called."""
@@ -74,20 +76,11 @@ class _Carrier:
         threading.Thread(target=emit_all, name="watch", daemon=True).start()
         return link.hang_up
 
-    def _carry_safely(self, method: str, data: Body, context: CallContext) -> Answer | ProtocolError:
-        try:
-            return self._carry(method, data, context)
-        except Exception as error:  # noqa: BLE001 - the client waits for an answer
-            return internal_error(error)
-
-    def _carry(self, method: str, data: Body, context: CallContext) -> Answer | ProtocolError:
+    def _carry(self, method: str, data: Body, context: CallContext, reply: Reply) -> None:
         try:
             link = self._idle.pop()
         except IndexError:
-            try:
-                link = self._connect()
-            except ProtocolError as error:
-                return error
+            link = self._connect()
         errand = _Errand(link)
         context.on_cancel(errand.cancel)
         packet = None
@@ -97,15 +90,15 @@ class _Carrier:
         errand.end()
         if packet is None or errand.cancelled:
             link.close()
-            return _cancelled() if errand.cancelled else _ended()
+            raise _cancelled() if errand.cancelled else _ended()
         (kind, *rest), body = packet
-        outcome: Answer | ProtocolError
+        outcome: Outcome
         if kind == "answer":
             outcome = Answer(bytes(body), tuple((name, value) for name, value in rest[0]))
         else:
             outcome = ProtocolError(Code(rest[0]), bytes(body).decode(), reason=rest[1])
         self._give_back(link)
-        return outcome
+        reply(outcome)
 
     def _give_back(self, link: Link) -> None:
         if len(self._idle) < _MOST_IDLE and link.memory_bytes <= _LARGEST_KEPT_BYTES:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -38,7 +39,7 @@ class FrontEnds:
 
     def __init__(self, methods: Methods, limits: GrpcLimits, *, count: int, folder: Path) -> None:
         self._methods = methods
-        self._limits = limits
+        self._limits = replace(limits, share_port=True)
         self._count = count
         self._socket = folder / "front-ends.sock"
         self._calls = Calls(methods)

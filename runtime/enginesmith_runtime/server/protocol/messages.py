@@ -5,13 +5,14 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.transport.interface import Body
 
 __all__ = ["parse"]
 
 _MessageT = TypeVar("_MessageT", bound=Message)
 
 
-def parse(kind: type[_MessageT], data: bytes | memoryview) -> _MessageT:
+def parse(kind: type[_MessageT], data: Body) -> _MessageT:
     """Return the message in `data`.
 
     Raises:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 from enginesmith_runtime.server.protocol.errors import ProtocolError, internal_error
-from enginesmith_runtime.server.transport.interface import Answer, Body, Call, CallContext
+from enginesmith_runtime.server.transport.interface import Answer, Body, Call, CallContext, Reply
 
 __all__ = ["Outcome", "Pending", "begin"]
 
@@ -46,11 +46,11 @@ class Pending:
         return self._outcome
 
 
-def begin(call: Call, data: Body, context: CallContext, pending: Pending) -> None:
+def begin(call: Call, data: Body, context: CallContext, reply: Reply) -> None:
     """Call a handler; whatever it raises is the answer."""
     try:
-        call(data, context, pending.reply)
+        call(data, context, reply)
     except ProtocolError as error:
-        pending.reply(error)
+        reply(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an id and the log the rest
-        pending.reply(internal_error(error))
+        reply(internal_error(error))
