@@ -7,9 +7,13 @@ UV_VERSION := 0.13.9
 UV := .tools/uv/bin/uv
 BIN := .venv/bin
 
-.PHONY: setup demo run test test-fast test-extended lint verify lock bench clean
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test test-fast test-extended lint verify docs lock bench clean
 
-setup: .venv/.synced  ## the locked environment in .venv
+help:  ## this list of targets
+	@grep -hE '^[a-z-]+:.*  ## ' Makefile | sed -E 's/^([a-z-]+):.*  ## (.*)/\1\t\2/' | sort | column -t -s $$'\t'
+
+setup: .venv/.synced  ## create the locked environment in .venv
 
 $(UV):
 	$(PYTHON) -m venv .tools/uv
@@ -21,37 +25,41 @@ $(UV):
 	VIRTUAL_ENV=.venv $(UV) pip install --quiet --no-deps --editable .
 	touch $@
 
-demo: setup  ## three OCR models built, served and asked on this machine
+demo: setup  ## build, serve and query three OCR models on this machine
 	hack/demo
 
-run: setup  ## the operator in this shell, against the cluster of KUBECONFIG (docs/operator.md)
+run: setup  ## run the operator in this shell against the cluster of KUBECONFIG (docs/operator.md)
 	$(BIN)/python -P -m enginesmith_operator.controller $(ARGS)
 
-lint: setup  ## ruff, mypy and the import contracts
+lint: setup  ## run ruff, mypy and the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p enginesmith_contract -p enginesmith_runtime -p enginesmith_operator -p enginesmith_cli
 	$(BIN)/mypy hack/development_cluster
 	$(BIN)/lint-imports
 
-test-fast: setup  ## the tests that start no server, no build and no client
+test-fast: setup  ## run the tests that start no server, no build and no client
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test: lint verify  ## everything that CI runs
+test: lint verify docs  ## run everything that CI runs
 	$(BIN)/pytest -n 2 --dist worksteal -m "not extended"
 
-test-extended: setup  ## what takes the development cluster longer than a change should wait; its last run is in tests/records
+test-extended: setup  ## run the long tests of the development cluster and write tests/records
 	hack/test-extended
 
-bench: setup  ## the records under benchmarks/records
+bench: setup  ## write the records under benchmarks/records
 	$(BIN)/python -m benchmarks.serving_overhead
 	$(BIN)/python -m benchmarks.start_up
 
-verify: setup  ## generated files are what their sources say
+verify: setup  ## check that generated files match their sources
 	hack/verify
 
-lock: $(UV)  ## write the lock files anew from pyproject.toml
+docs: setup  ## build the documentation site into .work/site; a broken link is an error
+	rm -rf .work/site
+	"$$(hack/venv docs)"/bin/zensical build --clean --strict
+
+lock: $(UV)  ## write the lock files from pyproject.toml
 	hack/lock
 
-clean:
+clean:  ## delete the environment, the tools and what was built
 	rm -rf .venv .tools .work

@@ -1,0 +1,23 @@
+"""The documentation site: its navigation has every page once."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _pages(entry: Any) -> list[str]:  # noqa: ANN401 - a YAML document
+    if isinstance(entry, str):
+        return [entry]
+    children = entry.values() if isinstance(entry, dict) else entry
+    return [page for child in children for page in _pages(child)]
+
+
+def test_the_navigation_has_every_page_of_docs_once() -> None:
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    # What lies under records/ is the text that a generated page includes.
+    paths = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")]
+    pages = [str(path) for path in paths if "records" not in path.parts]
+    assert sorted(_pages(navigation)) == sorted(pages)
