@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
+from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Backend
 from enginesmith_operator.api.base import ApiModel, Finding, raise_findings
 from enginesmith_operator.api.quantities import ByteQuantity, ResourceQuantity
@@ -120,7 +121,7 @@ class TargetSpec(ApiModel):
     @property
     def provider_or_default(self) -> str | None:
         """Return the execution provider to use; None for the TensorRT backends."""
-        if self.backend is not Backend.ONNXRUNTIME:
+        if not traits(self.backend).execution_providers:
             return None
         return self.provider or DEFAULT_PROVIDER
 
@@ -130,7 +131,7 @@ class TargetSpec(ApiModel):
         return self
 
     def _findings(self) -> Iterator[Finding]:
-        if self.provider is not None and self.backend is not Backend.ONNXRUNTIME:
+        if self.provider is not None and not traits(self.backend).execution_providers:
             hint = "remove provider, or set backend to onnxruntime"
             yield Finding(f"the backend {self.backend} has no execution providers", path=("provider",), hint=hint)
         if self.autoscaling is not None and "replicas" in self.model_fields_set:

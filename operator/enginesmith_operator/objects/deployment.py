@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any, Final
 
 from enginesmith_contract import environment
-from enginesmith_contract.backends import Backend
+from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.pull_request import SERVE_REQUEST_FILE
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.pod_template import ResourceRequirements
@@ -166,7 +166,7 @@ def _pod(pods: ServingPods, allowed_plugins: Collection[str] | None) -> JsonObje
 def _pull(pods: ServingPods, allowed_plugins: Collection[str] | None) -> JsonObject:
     gpus = pods.gpus if pods.looks_at_gpu else 0
     # No other backend loads any.
-    allowed = allowed_plugins if pods.pull.backend is Backend.TENSORRT else None
+    allowed = allowed_plugins if traits(pods.pull.backend).plugins else None
     return container(
         name=PULL_CONTAINER,
         image=pods.image,

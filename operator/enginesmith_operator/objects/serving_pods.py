@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final
 
-from enginesmith_contract.backends import Backend
+from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.pull_request import PullRequest
 from enginesmith_contract.record import Record
 from enginesmith_contract.serve_request import ModelOptions, ServerOptions
@@ -78,7 +78,7 @@ class ServingPods(Record):
     @property
     def looks_at_gpu(self) -> bool:
         """Whether the init step has to find out which GPU the pod was given."""
-        return self.gpus > 0 and (self.pull.backend is not Backend.ONNXRUNTIME or len(self.pull.engines) > 1)
+        return self.gpus > 0 and (traits(self.pull.backend).runs_on_gpu or len(self.pull.engines) > 1)
 
     def inputs_hash(self) -> str:
         """Return a hash of all that is a reason to restart a server.

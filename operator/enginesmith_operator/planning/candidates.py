@@ -7,7 +7,8 @@ and a group gets one engine.
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from enginesmith_contract.backends import Backend, Hardware
+from enginesmith_contract.backend_traits import traits
+from enginesmith_contract.backends import Hardware
 from enginesmith_contract.matrix.model import Matrix
 from enginesmith_contract.matrix.query import capability_of
 from enginesmith_contract.products import canonical_mig_profile, canonical_product
@@ -53,7 +54,7 @@ class Matches(NamedTuple):
 
 def needs_gpu(target: TargetSpec) -> bool:
     """Whether the target means GPUs; ONNX Runtime without `gpu` means CPUs."""
-    return target.gpu is not None or target.backend is not Backend.ONNXRUNTIME
+    return target.gpu is not None or traits(target.backend).runs_on_gpu
 
 
 def match_nodes(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed) -> Matches:

@@ -19,6 +19,7 @@ from typing import Annotated, Final, NamedTuple
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Backend, Toolchain
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error
 from enginesmith_operator.api.scalars import Identifier
@@ -130,7 +131,7 @@ def _read_entry(text: str) -> CatalogEntry | str:
 
 def _toolchain(name: str, entry: CatalogEntry) -> Toolchain:
     provider = entry.provider
-    if entry.backend is Backend.ONNXRUNTIME and provider is None:
+    if traits(entry.backend).execution_providers and provider is None:
         provider = "cpu"
     return Toolchain(
         name=name,

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from typing import Final
 
-from enginesmith_contract.backends import Backend
+from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.products import canonical_product
 from enginesmith_contract.profile_checks import check_profiles
-from enginesmith_contract.tensors import DType, ModelFacts
+from enginesmith_contract.tensors import ModelFacts
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.api.translate import profiles
@@ -15,19 +14,6 @@ from enginesmith_operator.planning.refusals import Refusal
 from enginesmith_operator.planning.snapshot import Observed, Policy
 
 __all__ = ["check_document", "check_dtypes", "check_product_policy", "check_toolchain_policy", "known_facts"]
-
-_NO_TENSORRT_TYPE: Final = "TensorRT has no tensors of this type"
-_NARROW: Final = "cast it in the model to INT32, or set backend: onnxruntime"
-# By backend: what its inputs and outputs cannot be, and what to do. ONNX Runtime takes every type.
-_TENSORRT_LACKS: Final = {
-    DType.BYTES: "tokenise outside the model, or set backend: onnxruntime",
-    DType.FP64: "cast it in the model to FP32, or set backend: onnxruntime",
-    DType.INT16: _NARROW,
-    DType.UINT16: _NARROW,
-    DType.UINT32: _NARROW,
-    DType.UINT64: "cast it in the model to INT64, or set backend: onnxruntime",
-}
-_LACKS: Final = {Backend.TENSORRT: _TENSORRT_LACKS, Backend.TENSORRT_RTX: _TENSORRT_LACKS, Backend.ONNXRUNTIME: {}}
 
 
 def known_facts(observed: Observed) -> ModelFacts | None:
@@ -45,12 +31,13 @@ def check_dtypes(target: TargetSpec, observed: Observed) -> tuple[Refusal, ...]:
     facts = known_facts(observed)
     if facts is None:
         return ()
-    lacks = _LACKS[target.backend]
+    row = traits(target.backend)
+    lacks = row.missing_dtypes
     ends = [("input", spec) for spec in facts.inputs] + [("output", spec) for spec in facts.outputs]
     return tuple(
         Refusal(
             rule="DType",
-            found=f"{kind} {spec.name!r} is {spec.dtype}: {_NO_TENSORRT_TYPE}",
+            found=f"{kind} {spec.name!r} is {spec.dtype}: {row.title} has no tensors of this type",
             wanted=lacks[spec.dtype],
         )
         for kind, spec in ends

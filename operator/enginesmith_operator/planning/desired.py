@@ -3,7 +3,8 @@
 Nothing here decides whether; `plan` does. Keys are None ("pending") until the model's digest is known.
 """
 
-from enginesmith_contract.backends import Backend, Hardware, Toolchain
+from enginesmith_contract.backend_traits import MatrixPart, traits
+from enginesmith_contract.backends import Hardware, Toolchain
 from enginesmith_contract.build_request import BuildOptions, BuildRequest
 from enginesmith_contract.keys import (
     EngineCandidate,
@@ -82,7 +83,7 @@ def preparation_key_of(spec: InferenceEngineSpec, observed: Observed) -> str | N
 
 def preparation_request(spec: InferenceEngineSpec, toolchains: tuple[Toolchain, ...]) -> PreparationRequest:
     """Return the request for the model's preparation, with advice for every TensorRT that the plan builds with."""
-    versions = {one.version for one in toolchains if one.backend is Backend.TENSORRT}
+    versions = {one.version for one in toolchains if traits(one.backend).matrix is MatrixPart.RELEASES}
     return PreparationRequest(
         source=model_source(spec),
         profiles=profiles(spec),
@@ -98,7 +99,7 @@ def engine_candidate(spec: InferenceEngineSpec, toolchain: Toolchain, hardware: 
     `hardware` counts by platform, product and slice: the driver and the memory are checked, not hashed. A target that
     asks for a GPU has the product in its key whatever the backend, so that an engine names the hardware it serves on.
     """
-    is_onnxruntime = toolchain.backend is Backend.ONNXRUNTIME
+    row = traits(toolchain.backend)
     return EngineCandidate(
         backend=toolchain.backend,
         backend_version=toolchain.version,
@@ -107,9 +108,9 @@ def engine_candidate(spec: InferenceEngineSpec, toolchain: Toolchain, hardware: 
         arch=hardware.arch,
         gpu_product=hardware.product,
         mig_profile=hardware.mig_profile,
-        provider=(toolchain.provider or "cpu") if is_onnxruntime else None,
-        flags={} if is_onnxruntime else _flags(build_options(spec)),
-        plugins=() if is_onnxruntime else tuple(plugin.sha256 for plugin in spec.build.plugins),
+        provider=(toolchain.provider or "cpu") if row.execution_providers else None,
+        flags=_flags(build_options(spec)) if row.build_options else {},
+        plugins=tuple(plugin.sha256 for plugin in spec.build.plugins) if row.build_options else (),
         epoch=spec.build.epoch,
     )
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from enginesmith_contract.backends import Backend, Hardware
+from enginesmith_contract.backend_traits import traits
+from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import PlanRefusedError
 from enginesmith_contract.matrix.products import did_you_mean_product
 from enginesmith_contract.matrix.query import capability_of
@@ -189,8 +190,8 @@ def _plan_engines(
     engines: list[EnginePlan] = []
     for group in group_candidates(choice.fits):
         planned = _engine_plan(engine, choice, group, observed, key)
-        # TensorRT for RTX compiles ahead of time on any CPU; an engine that the store has needs no builder.
-        if planned.build_nodes or planned.stored or choice.toolchain.backend is Backend.TENSORRT_RTX:
+        # An engine that the store has needs no builder.
+        if planned.build_nodes or planned.stored or traits(choice.toolchain.backend).builds_for_absent_gpus:
             engines.append(planned)
         else:
             lacking += [NodeRefusal(node=one.node, refusal=why) for one in group for why in one.build_refusals]
@@ -319,7 +320,7 @@ def _no_candidate(
 
 def _absent_hardware(target: TargetSpec, observed: Observed) -> Hardware | None:
     """Return the hardware that a target names, where its backend can build without having it."""
-    if target.backend is not Backend.TENSORRT_RTX or target.gpu is None:
+    if target.gpu is None or not traits(target.backend).builds_for_absent_gpus:
         return None
     asked = target.gpu
     hardware = Hardware(

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
-from enginesmith_contract.backends import Backend, Hardware, Toolchain
+from enginesmith_contract.backend_traits import traits
+from enginesmith_contract.backends import Hardware, Toolchain
 from enginesmith_contract.matrix.query import MatrixQuery
 from enginesmith_contract.matrix.rules import check_all
 from enginesmith_contract.providers import list_providers
@@ -167,7 +168,7 @@ def _why(best: Choice, choices: list[Choice], nodes: int) -> str:
 
 
 def _in_range(toolchain: Toolchain, spec: InferenceEngineSpec) -> bool:
-    if toolchain.backend is not Backend.TENSORRT:
+    if not traits(toolchain.backend).version_ranges:
         return True
     return spec.toolchain.accepts_tensorrt(toolchain.version) and spec.toolchain.accepts_cuda(toolchain.cuda)
 
@@ -204,14 +205,10 @@ def _place(observed: Observed) -> str:
     return f"is in the toolchain catalog{unread}"
 
 
-# Packages that bring a backend to a machine; ONNX Runtime's depends on the provider.
-_PACKAGES: Final = {Backend.TENSORRT: "tensorrt", Backend.TENSORRT_RTX: "tensorrt-rtx-cu13"}
-
-
 def _remedy(target: TargetSpec, observed: Observed) -> str:
     if not observed.local:
         return "add one to the catalog"
-    wheel = _PACKAGES.get(target.backend)
+    wheel = traits(target.backend).install
     if wheel is None:
         known = {provider.name: provider.wheel for provider in list_providers()}
         wheel = known.get(target.provider_or_default or "")

@@ -1,6 +1,7 @@
 """Rules about the device: driver, compute capability, platform, precision, TensorRT for RTX's targets."""
 
-from enginesmith_contract.backends import Backend, Precision
+from enginesmith_contract.backend_traits import MatrixPart, traits
+from enginesmith_contract.backends import Precision
 from enginesmith_contract.matrix.alternatives import describe_build, nearest_build
 from enginesmith_contract.matrix.judges import judge_capability, judge_driver, judge_platform
 from enginesmith_contract.matrix.model import Matrix
@@ -22,15 +23,14 @@ __all__ = [
     "rtx_target_supported",
 ]
 
-_ORT_REASON = "ONNX Runtime is bound to no GPU generation of NVIDIA's here"
-
 
 def driver_floor_reached(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
     """Whether the driver is new enough for the toolchain's CUDA and for the release."""
     rule, toolchain, hardware = "DriverFloor", query.toolchain, query.hardware
-    if toolchain.backend is Backend.ONNXRUNTIME:
-        return does_not_apply(rule, _ORT_REASON)
-    if toolchain.backend is Backend.TENSORRT_RTX:
+    part = traits(toolchain.backend).matrix
+    if part is None:
+        return _bound_to_no_gpu(rule, query)
+    if part is MatrixPart.RTX:
         if hardware.product is None and hardware.driver is None:
             return does_not_apply(rule, "TensorRT for RTX builds without a driver")
         return judge_driver(matrix, None, toolchain.cuda, hardware.driver)
@@ -41,9 +41,10 @@ def driver_floor_reached(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
 def compute_capability_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
     """Whether the release and its CUDA have code for the device."""
     rule, build = "ComputeCapabilitySupported", _build(matrix, query)
-    if query.toolchain.backend is Backend.ONNXRUNTIME:
-        return does_not_apply(rule, _ORT_REASON)
-    if query.toolchain.backend is Backend.TENSORRT_RTX:
+    part = traits(query.toolchain.backend).matrix
+    if part is None:
+        return _bound_to_no_gpu(rule, query)
+    if part is MatrixPart.RTX:
         return does_not_apply(rule, "RtxTargetSupported answers for TensorRT for RTX")
     if build is None:
         return _not_in_matrix(rule, query)
@@ -53,7 +54,7 @@ def compute_capability_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnsw
 def platform_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
     """Whether the release exists for the device's architecture; arm64 builds are for one CUDA major."""
     rule, build = "PlatformSupported", _build(matrix, query)
-    if query.toolchain.backend is not Backend.TENSORRT:
+    if traits(query.toolchain.backend).matrix is not MatrixPart.RELEASES:
         return does_not_apply(rule, "the image or wheel itself is of one architecture")
     if build is None:
         return _not_in_matrix(rule, query)
@@ -63,7 +64,7 @@ def platform_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
 def precision_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
     """Whether the device has the arithmetic, or the execution provider runs such models."""
     rule, precision = "PrecisionSupported", query.precision
-    if query.toolchain.backend is Backend.ONNXRUNTIME:
+    if traits(query.toolchain.backend).execution_providers:
         return _provider_precision(matrix, query)
     capability = capability_of(matrix, query.hardware)
     if capability is None:
@@ -88,7 +89,7 @@ def precision_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
 def rtx_target_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
     """Whether an engine of TensorRT for RTX runs on the device."""
     rule, rtx = "RtxTargetSupported", matrix.tensorrt_rtx
-    if query.toolchain.backend is not Backend.TENSORRT_RTX:
+    if traits(query.toolchain.backend).matrix is not MatrixPart.RTX:
         return does_not_apply(rule, "the backend is another one")
     text = capability_of(matrix, query.hardware)
     if text is None:
@@ -103,6 +104,12 @@ def rtx_target_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
     found = f"TensorRT for RTX runs on compute capability {targets}; this GPU has {text}"
     wanted = "backend: tensorrt for this GPU, or a GPU of the RTX class"
     return RuleAnswer(rule=rule, verdict=Verdict.NO, found=found, wanted=wanted, sources=rtx.sources)
+
+
+def _bound_to_no_gpu(rule: str, query: MatrixQuery) -> RuleAnswer:
+    return does_not_apply(
+        rule, f"{traits(query.toolchain.backend).title} is bound to no GPU generation of NVIDIA's here"
+    )
 
 
 def _build(matrix: Matrix, query: MatrixQuery) -> CudaBuild | None:

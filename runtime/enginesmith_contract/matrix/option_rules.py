@@ -1,6 +1,6 @@
 """Rules about build options that widen where an engine runs."""
 
-from enginesmith_contract.backends import Backend
+from enginesmith_contract.backend_traits import MatrixPart, traits
 from enginesmith_contract.matrix.model import CompatibilityLevel, Matrix
 from enginesmith_contract.matrix.query import MatrixQuery, capability_of, does_not_apply, is_jetson
 from enginesmith_contract.matrix.versions import is_at_least, version_numbers
@@ -18,7 +18,7 @@ def hardware_compatibility_allowed(matrix: Matrix, query: MatrixQuery) -> RuleAn
         return RuleAnswer(rule=rule, verdict=Verdict.NO, found=found, wanted=f"one of {', '.join(levels)}")
     if asked == "none":
         return RuleAnswer(rule=rule, verdict=Verdict.YES, found="the engine is for one GPU model")
-    if query.toolchain.backend is not Backend.TENSORRT:
+    if traits(query.toolchain.backend).matrix is not MatrixPart.RELEASES:
         return does_not_apply(rule, f"the {query.toolchain.backend} backend ignores hardwareCompatibility")
     return _judge_level(matrix, query, levels[asked])
 
@@ -28,10 +28,11 @@ def version_compatible_allowed(matrix: Matrix, query: MatrixQuery) -> RuleAnswer
     rule, compatible = "VersionCompatibleAllowed", matrix.portability.version_compatible
     if not query.version_compatible:
         return RuleAnswer(rule=rule, verdict=Verdict.YES, found="the engine is for one exact version")
-    if query.toolchain.backend is Backend.ONNXRUNTIME:
-        return does_not_apply(rule, "ONNX Runtime loads models of any older version")
+    row = traits(query.toolchain.backend)
+    if row.matrix is None:
+        return does_not_apply(rule, f"{row.title} loads models of any older version")
     sources = compatible.sources
-    if query.toolchain.backend is Backend.TENSORRT_RTX:
+    if row.matrix is MatrixPart.RTX:
         found = "TensorRT for RTX builds no version-compatible engine: its lean runtime is not published"
         sources = matrix.tensorrt_rtx.sources
         return RuleAnswer(

@@ -8,11 +8,12 @@ compute capabilities in `runs_on`, and ONNX Runtime is bound to a provider and a
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from enginesmith_contract.backend_traits import MatrixPart, traits
 from enginesmith_contract.backends import Backend, Hardware
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.matrix.judges import judge_driver
 from enginesmith_contract.matrix.load import load_matrix
-from enginesmith_contract.matrix.query import BACKEND_NAMES, find_release
+from enginesmith_contract.matrix.query import find_release
 from enginesmith_contract.matrix.versions import is_at_least, major_of, version_numbers
 from enginesmith_contract.verdicts import RuleAnswer, Verdict
 
@@ -55,14 +56,14 @@ def fits(
 
 def _same_version(case: _Case) -> RuleAnswer:
     rule, inputs = "SameVersion", case.manifest.key_inputs
-    name, built = BACKEND_NAMES[inputs.backend], inputs.backend_version
+    row, built = traits(inputs.backend), inputs.backend_version
     if case.version == built:
-        return _answer(rule, _YES, f"{name} {built} built it and loads it")
-    found = f"built by {name} {built}; this is {case.version}"
+        return _answer(rule, _YES, f"{row.title} {built} built it and loads it")
+    found = f"built by {row.title} {built}; this is {case.version}"
     compatible = inputs.flags.get(VERSION_COMPATIBLE_FLAG, "false") == "true"
-    if inputs.backend is Backend.TENSORRT and compatible and _loads_across(built, case.version):
+    if row.matrix is MatrixPart.RELEASES and compatible and _loads_across(built, case.version):
         return _answer(rule, _YES, f"version-compatible, {found}")
-    return _answer(rule, _NO, found, f"a runtime with {name} {built}, or a build with {case.version}")
+    return _answer(rule, _NO, found, f"a runtime with {row.title} {built}, or a build with {case.version}")
 
 
 def _loads_across(built: str, loaded: str) -> bool:
@@ -138,7 +139,7 @@ def _driver_reached(case: _Case) -> RuleAnswer:
     matrix, toolchain = load_matrix(), case.manifest.toolchain
     if case.device.product is None:
         return _answer("DriverFloor", _UNKNOWN, "no GPU is visible here")
-    release = find_release(matrix, case.version) if toolchain.backend is Backend.TENSORRT else None
+    release = find_release(matrix, case.version) if traits(toolchain.backend).matrix is MatrixPart.RELEASES else None
     cuda = toolchain.cuda or case.manifest.key_inputs.cuda
     if cuda is None or major_of(cuda) is None:
         return _answer("DriverFloor", _UNKNOWN, "the manifest names no CUDA version")

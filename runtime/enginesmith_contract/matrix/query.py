@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from enginesmith_contract.backends import Backend, Hardware, Precision, Toolchain
+from enginesmith_contract.backends import Hardware, Precision, Toolchain
 from enginesmith_contract.matrix.model import GpuProduct, Matrix, Release
 from enginesmith_contract.matrix.versions import is_in_line, version_numbers
 from enginesmith_contract.products import canonical_product
@@ -10,7 +10,6 @@ from enginesmith_contract.record import Record
 from enginesmith_contract.verdicts import RuleAnswer, Verdict
 
 __all__ = [
-    "BACKEND_NAMES",
     "CudaBuild",
     "MatrixQuery",
     "capability_of",
@@ -19,12 +18,6 @@ __all__ = [
     "find_release",
     "is_jetson",
 ]
-
-BACKEND_NAMES = {
-    Backend.TENSORRT: "TensorRT",
-    Backend.TENSORRT_RTX: "TensorRT for RTX",
-    Backend.ONNXRUNTIME: "ONNX Runtime",
-}
 
 
 class MatrixQuery(Record):

@@ -1,9 +1,9 @@
 """Rules about the toolchain alone: is it known, does the product build with it, does it exist for its CUDA version."""
 
-from enginesmith_contract.backends import Backend
+from enginesmith_contract.backend_traits import MatrixPart, traits
 from enginesmith_contract.matrix.alternatives import BUILDER_MAJORS, describe_build, nearest_build
 from enginesmith_contract.matrix.model import Matrix
-from enginesmith_contract.matrix.query import BACKEND_NAMES, MatrixQuery, does_not_apply, find_release
+from enginesmith_contract.matrix.query import MatrixQuery, does_not_apply, find_release
 from enginesmith_contract.matrix.versions import major_of, version_numbers
 from enginesmith_contract.verdicts import RuleAnswer, Verdict
 
@@ -13,9 +13,10 @@ __all__ = ["builder_supported", "cuda_build_exists", "tensorrt_known"]
 def tensorrt_known(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
     """Whether the matrix has a row for the version; without one, other rules answer UNKNOWN."""
     rule, toolchain = "TensorRTKnown", query.toolchain
-    if toolchain.backend is Backend.ONNXRUNTIME:
-        return does_not_apply(rule, "ONNX Runtime needs no TensorRT")
-    if toolchain.backend is Backend.TENSORRT_RTX:
+    row = traits(toolchain.backend)
+    if row.matrix is None:
+        return does_not_apply(rule, f"{row.title} needs no TensorRT")
+    if row.matrix is MatrixPart.RTX:
         return _rtx_known(matrix, toolchain.version)
     release = find_release(matrix, toolchain.version)
     if release is None:
@@ -31,8 +32,9 @@ def tensorrt_known(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
 def builder_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
     """Whether the product builds engines with this version; older ones can be judged only."""
     rule, toolchain = "BuilderSupported", query.toolchain
-    name = f"{BACKEND_NAMES[toolchain.backend]} {toolchain.version}"
-    if toolchain.backend is not Backend.TENSORRT:
+    row = traits(toolchain.backend)
+    name = f"{row.title} {toolchain.version}"
+    if row.matrix is not MatrixPart.RELEASES:
         return RuleAnswer(rule=rule, verdict=Verdict.YES, found=f"{name} builds engines here")
     numbers = version_numbers(toolchain.version)
     taken = " and ".join(f"{major}.x" for major in BUILDER_MAJORS)
@@ -50,8 +52,9 @@ def builder_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
 def cuda_build_exists(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
     """Whether the release was published for the toolchain's CUDA version."""
     rule, toolchain = "CudaBuildExists", query.toolchain
-    if toolchain.backend is not Backend.TENSORRT:
-        return does_not_apply(rule, f"{BACKEND_NAMES[toolchain.backend]} has one build per wheel")
+    row = traits(toolchain.backend)
+    if row.matrix is not MatrixPart.RELEASES:
+        return does_not_apply(rule, f"{row.title} has one build per wheel")
     release = find_release(matrix, toolchain.version)
     if release is None or toolchain.cuda is None:
         missing = "names no CUDA version" if release else "is not in the matrix"

@@ -17,7 +17,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from enginesmith_contract.backends import Backend
+from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, BuildTimedOutError
 from enginesmith_runtime.build.wire import ChildAnswer, ChildJob, ChildResult, replay
 from enginesmith_runtime.progress import Reporter
@@ -67,7 +67,7 @@ def run_child(job: ChildJob, folder: Path, reporter: Reporter, timeout_seconds: 
             child = _start(job_file, write_end, output.fileno())
         os.close(write_end)
         write_end = -1
-        on_gpu = job.request.toolchain.backend is Backend.TENSORRT
+        on_gpu = traits(job.request.toolchain.backend).builds_on_gpu
         with _stopped_at_the_end(child, _GPU_STOP_SECONDS if on_gpu else _STOP_SECONDS):
             _follow(child, read_end, reporter, timeout_seconds)
     finally:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginesmith_contract.backends import Backend, Hardware
+from enginesmith_contract.backend_traits import traits
+from enginesmith_contract.backends import Hardware
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import (
     BuildError,
@@ -143,7 +144,7 @@ def _build_job(job: ChildJob, device: Hardware) -> BuildJob:
 
 
 def _timing_cache(job: ChildJob, device: Hardware) -> StoredTimingCache | None:
-    if job.request.toolchain.backend is not Backend.TENSORRT:
+    if not traits(job.request.toolchain.backend).timing_cache:
         return None
     name = timing_cache_name(device, job.request.toolchain.version)
     return None if name is None else StoredTimingCache(open_store(job.request.store), name, Path(job.output).parent)
@@ -164,7 +165,7 @@ def _check_version(build_with: Builder, request: BuildRequest) -> None:
 
 def _find_device(build_with: Builder, request: BuildRequest) -> Hardware:
     """Return the device to build on; of several GPUs the first, as CUDA does."""
-    if build_with.backend is Backend.ONNXRUNTIME:
+    if not traits(build_with.backend).runs_on_gpu:
         return host_hardware()
     devices = detect_devices()
     if not devices and not build_with.needs_device:
@@ -218,7 +219,7 @@ def _verify(
     except DeviceFailedError:
         raise
     except EngineRefusedError as error:
-        if build_with.needs_device or build_with.backend is Backend.ONNXRUNTIME:
+        if build_with.needs_device or not traits(build_with.backend).runs_on_gpu:
             kind = BuildOutOfMemoryError if error.reason == _OUT_OF_MEMORY else BuildError
             raise kind(
                 "the engine that was just built does not load",

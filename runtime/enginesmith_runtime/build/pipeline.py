@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from enginesmith_contract.backends import Backend
+from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import BuildError, StoreError
 from enginesmith_contract.keys import engine_key
@@ -132,7 +132,7 @@ def _unreadable(pointer: str, error: ValidationError) -> StoreError:
 
 def _fetch_plugins(request: BuildRequest, folder: Path, reporter: Reporter, places: PluginPlaces) -> tuple[Path, ...]:
     # The others have no plugins: TensorRT for RTX refuses the option, and ONNX Runtime's engines do without it.
-    if request.toolchain.backend is not Backend.TENSORRT:
+    if not traits(request.toolchain.backend).plugins:
         return ()
     return fetch_plugins(request, folder / "plugins", reporter, places)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from enginesmith_contract.backends import Backend
+from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import StoreError
 from enginesmith_contract.keys import EngineCandidate, RefitKeyInputs, refit_key
@@ -48,7 +48,7 @@ def remember_refit_base(store: Store, request: BuildRequest, preparation: Prepar
 
 
 def _pointer_name(request: BuildRequest, preparation: Preparation) -> str | None:
-    is_possible = request.toolchain.backend is Backend.TENSORRT and request.options.refittable
+    is_possible = traits(request.toolchain.backend).refit and request.options.refittable
     if not is_possible or preparation.structure_digest is None:
         return None
     fields = request.key_inputs.model_dump(exclude={"preparation_key"})

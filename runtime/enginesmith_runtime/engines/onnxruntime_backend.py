@@ -8,7 +8,6 @@ subgraphs itself gets the standard operators only, for it does not know ONNX Run
 from pathlib import Path
 from typing import Any, Final
 
-from enginesmith_contract.backends import Backend
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, EngineRefusedError
 from enginesmith_contract.providers import Provider, find_provider
 from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
@@ -41,7 +40,7 @@ def create_loader() -> OnnxRuntimeLoader:
 class OnnxRuntimeBuilder:
     """Writes an optimised model as the engine."""
 
-    backend = Backend.ONNXRUNTIME
+    backend = OnnxRuntimeLoader.backend
     needs_device = False
 
     def version(self) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from enginesmith_contract.backends import Backend
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, CancelledBuildError, EngineRefusedError
 from enginesmith_runtime.engines.cuda_driver import require_driver
 from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
@@ -46,7 +45,7 @@ def create_loader() -> NvInferLoader:
 class TensorRtBuilder:
     """Builds a plan on the first visible GPU."""
 
-    backend = Backend.TENSORRT
+    backend = TENSORRT_LIBRARY.backend
     needs_device = True
 
     def version(self) -> str:

@@ -6,7 +6,6 @@ needs no GPU, no driver and a fraction of a second; only running it needs the de
 
 from typing import Any
 
-from enginesmith_contract.backends import Backend
 from enginesmith_contract.errors import BuildError
 from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
 from enginesmith_runtime.engines.nvinfer_build import build_plan
@@ -29,7 +28,7 @@ def create_loader() -> NvInferLoader:
 class TensorRtRtxBuilder:
     """Builds a plan on the CPU."""
 
-    backend = Backend.TENSORRT_RTX
+    backend = RTX_LIBRARY.backend
     needs_device = False
 
     def version(self) -> str:

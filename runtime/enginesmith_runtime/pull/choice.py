@@ -7,7 +7,8 @@ that is reserved for them, may believe the node where no device answers.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from enginesmith_contract.backends import Backend, Hardware
+from enginesmith_contract.backend_traits import traits
+from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import EngineRefusedError
 from enginesmith_contract.products import canonical_mig_profile, canonical_product
 from enginesmith_contract.pull_request import PullableEngine, PullRequest
@@ -35,7 +36,7 @@ def needs_device(request: PullRequest) -> bool:
     """Whether the choice depends on the GPU."""
     if all(engine.product is None for engine in request.engines):
         return False
-    return request.backend is not Backend.ONNXRUNTIME or len(request.engines) > 1
+    return traits(request.backend).runs_on_gpu or len(request.engines) > 1
 
 
 def choose_engine(request: PullRequest, place: Place) -> PullableEngine:
@@ -57,7 +58,7 @@ def choose_engine(request: PullRequest, place: Place) -> PullableEngine:
 def _device(request: PullRequest, place: Place) -> Hardware:
     if place.devices:
         return place.devices[0]
-    if request.backend is Backend.ONNXRUNTIME and place.node_product:
+    if not traits(request.backend).runs_on_gpu and place.node_product:
         return place.host.model_copy(update={"product": canonical_product(place.node_product)})
     raise EngineRefusedError(
         "this pod sees no GPU",

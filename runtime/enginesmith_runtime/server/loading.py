@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from enginesmith_contract.backends import Backend, Hardware
+from enginesmith_contract.backend_traits import traits
+from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import EngineRefusedError, StoreError
 from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest
@@ -129,7 +130,7 @@ def _refuse_unless_loadable(manifest: Manifest, loads: Loader) -> None:
 
 def _find_device(manifest: Manifest) -> Hardware:
     backend = manifest.toolchain.backend
-    if backend is Backend.ONNXRUNTIME:
+    if not traits(backend).runs_on_gpu:
         return host_hardware()
     devices = detect_devices()
     if not devices:

@@ -1,9 +1,9 @@
 """What a client may learn of a model: ModelMetadata, ModelConfig, ModelStatistics."""
 
 import json
-from typing import Final, cast
+from typing import cast
 
-from enginesmith_contract.backends import Backend
+from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.profiles import ShapeRange
 from enginesmith_contract.protos import inference_pb2 as pb
 from enginesmith_contract.protos import model_config_pb2 as config
@@ -14,18 +14,6 @@ from enginesmith_runtime.server.statistics import Snapshot, Total
 
 __all__ = ["describe_config", "describe_metadata", "describe_statistics"]
 
-# As Triton names them, for clients that look.
-_PLATFORMS: Final = {
-    Backend.TENSORRT: "tensorrt_plan",
-    Backend.TENSORRT_RTX: "tensorrt_rtx_plan",
-    Backend.ONNXRUNTIME: "onnxruntime_onnx",
-}
-_BACKENDS: Final = {
-    Backend.TENSORRT: "tensorrt",
-    Backend.TENSORRT_RTX: "tensorrt_rtx",
-    Backend.ONNXRUNTIME: "onnxruntime",
-}
-
 
 def describe_metadata(model: LoadedModel) -> pb.ModelMetadataResponse:
     """Return the model's tensors, the range of each open dimension and where the engine comes from."""
@@ -33,7 +21,7 @@ def describe_metadata(model: LoadedModel) -> pb.ModelMetadataResponse:
     return pb.ModelMetadataResponse(
         name=model.name,
         versions=[model.version],
-        platform=_PLATFORMS[manifest.toolchain.backend],
+        platform=traits(manifest.toolchain.backend).triton_platform,
         inputs=[_tensor(spec, _range_parameters(model, spec)) for spec in manifest.inputs],
         outputs=[_tensor(spec, {}) for spec in manifest.outputs],
         parameters=string_parameters(
@@ -54,8 +42,8 @@ def describe_config(model: LoadedModel) -> config.ModelConfig:
     on_gpu = model.engine.device_memory is not None
     described = config.ModelConfig(
         name=model.name,
-        platform=_PLATFORMS[manifest.toolchain.backend],
-        backend=_BACKENDS[manifest.toolchain.backend],
+        platform=traits(manifest.toolchain.backend).triton_platform,
+        backend=traits(manifest.toolchain.backend).triton_backend,
         version_policy=config.ModelVersionPolicy(latest=config.ModelVersionPolicy.Latest(num_versions=1)),
         max_batch_size=model.max_batch_size,
         input=[

@@ -1,0 +1,93 @@
+"""What differs between the backends, as data: one validated row of `backends.yaml` for each.
+
+Code asks a trait (`traits(backend).runs_on_gpu`) and not which backend it has, so that another backend is another row.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+
+import yaml
+
+from enginesmith_contract.backends import Backend
+from enginesmith_contract.record import Record
+from enginesmith_contract.tensors import DType
+
+__all__ = ["BackendPackage", "BackendTraits", "MatrixPart", "list_traits", "traits"]
+
+
+class MatrixPart(StrEnum):
+    """Part of the version matrix that judges a backend."""
+
+    RELEASES = "releases"
+    RTX = "rtx"
+
+
+class BackendPackage(Record):
+    """A Python package that brings a backend.
+
+    Attributes:
+        name: of the package; its version is the library's.
+        cuda: CUDA major that the name stands for; None where the name does not say.
+    """
+
+    name: str
+    cuda: str | None = None
+
+
+class BackendTraits(Record):
+    """One backend.
+
+    Attributes:
+        backend: its name in documents.
+        title: its name in sentences.
+        module: in `enginesmith_runtime.engines`.
+        matrix: the part of the version matrix that judges it; None: none does.
+        runs_on_gpu: whether an engine needs a GPU to run.
+        builds_on_gpu: whether a build needs the GPU that the engine is for.
+        builds_for_absent_gpus: whether a build on a CPU can make an engine for a GPU that is elsewhere.
+        execution_providers: whether a target may name an ONNX Runtime execution provider.
+        version_ranges: whether the ranges of `spec.toolchain` limit its versions.
+        build_options: whether the options of `spec.build` are part of its engines' keys.
+        plugins: whether it loads plugin libraries.
+        refit: whether an engine can take new weights without a build.
+        timing_cache: whether builds share measured timings.
+        packages: Python packages that bring it, the best first.
+        install: package to name in advice; None where the execution provider has it.
+        missing_dtypes: datatypes that inputs and outputs cannot have, with what to do about each.
+        triton_platform: `platform` in ModelMetadata and ModelConfig.
+        triton_backend: `backend` in ModelConfig.
+    """
+
+    backend: Backend
+    title: str
+    module: str
+    matrix: MatrixPart | None = None
+    runs_on_gpu: bool = False
+    builds_on_gpu: bool = False
+    builds_for_absent_gpus: bool = False
+    execution_providers: bool = False
+    version_ranges: bool = False
+    build_options: bool = False
+    plugins: bool = False
+    refit: bool = False
+    timing_cache: bool = False
+    packages: tuple[BackendPackage, ...] = ()
+    install: str | None = None
+    missing_dtypes: Mapping[DType, str] = {}
+    triton_platform: str
+    triton_backend: str
+
+
+@cache
+def list_traits() -> tuple[BackendTraits, ...]:
+    """Return the row of every backend, in the order of `backends.yaml`."""
+    text = files("enginesmith_contract").joinpath("backends.yaml").read_text(encoding="utf-8")
+    return tuple(BackendTraits.model_validate(entry) for entry in yaml.safe_load(text))
+
+
+@cache
+def traits(backend: Backend) -> BackendTraits:
+    """Return the row of `backend`; every member of `Backend` has one."""
+    return next(row for row in list_traits() if row.backend is backend)
