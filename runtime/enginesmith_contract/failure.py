@@ -1,9 +1,12 @@
-"""An error on its way out of a pod: the four things that its reader needs, and how it is handled."""
+"""An error as a value, for a termination message: the four things that its reader needs, and how to handle it."""
 
 from typing import Self
 
+from pydantic import field_validator
+
 from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.record import Record
+from enginesmith_contract.text import encodable
 
 __all__ = ["Failure"]
 
@@ -28,6 +31,11 @@ class Failure(Record):
     remedy: str = ""
     reason: str
     retry: bool = False
+
+    @field_validator("what", "where", "why", "remedy")
+    @classmethod
+    def _make_encodable(cls, text: str) -> str:
+        return encodable(text)
 
     @classmethod
     def from_error(cls, error: EnginesmithError) -> Self:

@@ -1,10 +1,13 @@
-"""A builder's last word, which kubelet copies into the pod's status: at most 4,096 bytes of always-valid JSON."""
+"""A builder's termination message, which kubelet copies into the pod's status: at most 4,096 bytes of valid JSON."""
 
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
+from pydantic import field_validator
+
 from enginesmith_contract.record import Record
+from enginesmith_contract.text import encodable
 from enginesmith_contract.verification import VerificationStatus
 
 __all__ = ["MAX_TERMINATION_BYTES", "BuildOutcome", "TerminationMessage"]
@@ -45,3 +48,8 @@ class TerminationMessage(Record):
     difference: float | None = None
     size_bytes: int | None = None
     latency_seconds: Mapping[str, float] = {}
+
+    @field_validator("message")
+    @classmethod
+    def _make_encodable(cls, text: str) -> str:
+        return encodable(text)

@@ -1,4 +1,4 @@
-"""The last word of a build: always JSON, always UTF-8, never more than kubelet keeps."""
+"""The termination message of a build: always JSON, always UTF-8, never more than kubelet keeps."""
 
 import json
 import random
@@ -9,7 +9,8 @@ import pytest
 
 from enginesmith_contract.errors import BuildError, BuildTimedOutError
 from enginesmith_contract.termination import MAX_TERMINATION_BYTES, BuildOutcome, TerminationMessage
-from enginesmith_runtime.build.termination import encode_termination, failure_message, write_termination
+from enginesmith_runtime.build.outcome import encode_outcome, failure_message
+from enginesmith_runtime.pod.termination import write_termination
 
 _ALPHABETS = (
     string.printable,
@@ -30,7 +31,7 @@ def test_any_text_becomes_valid_json_within_the_limit(seed: int) -> None:
     message = TerminationMessage(
         outcome=BuildOutcome.FAILED, exit_code=14, engine_key="0" * 64, reason="BuildFailed", message=text
     )
-    document = encode_termination(message)
+    document = encode_outcome(message)
     assert len(document) <= MAX_TERMINATION_BYTES
     read = TerminationMessage.from_json(document.decode())
     assert (read.reason, read.exit_code) == ("BuildFailed", 14)
@@ -40,7 +41,7 @@ def test_any_text_becomes_valid_json_within_the_limit(seed: int) -> None:
 
 def test_as_much_of_the_text_stays_as_fits() -> None:
     message = TerminationMessage(outcome=BuildOutcome.FAILED, exit_code=14, message="x" * 10_000)
-    assert len(encode_termination(message)) == MAX_TERMINATION_BYTES
+    assert len(encode_outcome(message)) == MAX_TERMINATION_BYTES
 
 
 def test_details_give_way_where_they_alone_are_too_long() -> None:
@@ -48,14 +49,14 @@ def test_details_give_way_where_they_alone_are_too_long() -> None:
     message = TerminationMessage(
         outcome=BuildOutcome.SUCCEEDED, exit_code=0, engine_key="1" * 64, latency_seconds=latency
     )
-    read = TerminationMessage.from_json(encode_termination(message))
+    read = TerminationMessage.from_json(encode_outcome(message))
     assert (read.latency_seconds, read.engine_key) == ({}, "1" * 64)
 
 
-def test_a_failure_s_word_has_the_code_the_reason_and_the_sentence() -> None:
+def test_a_failure_has_the_code_the_reason_and_the_sentence() -> None:
     error = BuildTimedOutError("the build took longer than it may", where="build.timeout", retry=True)
-    word = json.loads(encode_termination(failure_message(error, None)))
-    assert word == {
+    read = json.loads(encode_outcome(failure_message(error, None)))
+    assert read == {
         "exitCode": 16,
         "latencySeconds": {},
         "message": "build.timeout: the build took longer than it may",
@@ -67,6 +68,6 @@ def test_a_failure_s_word_has_the_code_the_reason_and_the_sentence() -> None:
 
 def test_a_place_that_cannot_be_written_fails_no_build(tmp_path: Path) -> None:
     message = failure_message(BuildError("it failed"), None)
-    write_termination(message, tmp_path / "missing" / "log")
-    write_termination(message, None)
+    write_termination(encode_outcome(message), tmp_path / "missing" / "log")
+    write_termination(encode_outcome(message), None)
     assert list(tmp_path.iterdir()) == []

@@ -160,9 +160,8 @@ class FakeLoader:
 
 
 if __name__ == "__main__":
-    name = "doubler_backend"
-    sys.modules[name] = SimpleNamespace(create_loader=FakeLoader)
-    registry._MODULES[Backend.TENSORRT] = name  # noqa: SLF001 - a backend that only tests have
+    # In place of TensorRT's own module, which only tests replace.
+    sys.modules[registry.module_name(Backend.TENSORRT)] = SimpleNamespace(create_loader=FakeLoader)
     loading.detect_devices = lambda: (FAKE_GPU,)
     code = server.main()
     sys.stdout.flush()

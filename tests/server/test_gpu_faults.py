@@ -14,7 +14,7 @@ from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.failure import Failure
 from enginesmith_contract.protos import inference_pb2 as pb
 from enginesmith_contract.pull_request import ServingReport
-from enginesmith_runtime.server.last_word import encode_report
+from enginesmith_runtime.pod.termination import encode_serving_report
 
 pytestmark = pytest.mark.slow
 
@@ -172,7 +172,7 @@ def _watch(address: str) -> Iterator[health_pb2.HealthCheckResponse]:
 def test_a_report_fits_the_termination_message_whatever_a_library_said(long: str) -> None:
     texts = {"what": "it broke", "where": "device 0", "why": "CUDA", "remedy": "wait", long: "\udc80ü\n\x00" * 9000}
     failure = Failure(exit_code=31, reason="DeviceFailed", **texts)
-    document = encode_report(ServingReport(engine_key="a" * 64, failure=failure))
+    document = encode_serving_report(ServingReport(engine_key="a" * 64, failure=failure))
     assert 3500 < len(document) <= 4096
     read = ServingReport.from_json(document)
     assert read.failure is not None

@@ -15,11 +15,12 @@ from enginesmith_contract import environment
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_runtime.build.outcome import encode_outcome, failure_message, success_message
 from enginesmith_runtime.build.pipeline import build
 from enginesmith_runtime.build.plugin_libraries import PluginPlaces
-from enginesmith_runtime.build.termination import failure_message, success_message, write_termination
 from enginesmith_runtime.pod.requests import read_request
 from enginesmith_runtime.pod.signals import signals_cancel
+from enginesmith_runtime.pod.termination import termination_path, write_termination
 from enginesmith_runtime.progress_output import open_reporter
 
 __all__ = ["main"]
@@ -35,8 +36,7 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
     Returns:
         The exit code (see `enginesmith_contract.exit_codes`).
     """
-    log = variables.get(environment.TERMINATION_LOG)
-    termination = Path(log) if log else None
+    termination = termination_path(variables)
     request: BuildRequest | None = None
     try:
         with signals_cancel():
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
     except Exception as error:  # the boundary of the process: a pod must say why it ended
         logging.getLogger(__name__).exception("the builder has a fault")
         return _fail(EnginesmithError("the builder has a fault", why=repr(error)), request, termination)
-    write_termination(success_message(manifest), termination)
+    write_termination(encode_outcome(success_message(manifest)), termination)
     print(manifest.to_json().decode())  # noqa: T201 - the result is this program's output
     return ExitCode.OK
 
@@ -60,8 +60,8 @@ def _read_request(arguments: Sequence[str], variables: Mapping[str, str]) -> Bui
 
 
 def _fail(error: EnginesmithError, request: BuildRequest | None, termination: Path | None) -> int:
-    write_termination(failure_message(error, request), termination)
-    print(f"enginesmith build: {error}", file=sys.stderr)  # noqa: T201 - a program's last word goes to its terminal
+    write_termination(encode_outcome(failure_message(error, request)), termination)
+    print(f"enginesmith build: {error}", file=sys.stderr)  # noqa: T201 - a program's error goes to its terminal
     return int(error.exit_code)
 
 

@@ -15,7 +15,7 @@ from enginesmith_contract.backends import Backend, Toolchain
 from enginesmith_contract.providers import list_providers
 from enginesmith_runtime.engines.interface import Builder, Loader
 
-__all__ = ["builder", "installed_toolchains", "installed_version", "loader"]
+__all__ = ["builder", "installed_toolchains", "installed_version", "loader", "module_name"]
 
 
 _POST_RELEASE = re.compile(r"\.post\d+$")
@@ -23,15 +23,16 @@ _POST_RELEASE = re.compile(r"\.post\d+$")
 
 def builder(backend: Backend) -> Builder:
     """Return the builder of a backend; imports the backend's module, and its library at the first use."""
-    return cast("Builder", import_module(_module(backend)).create_builder())
+    return cast("Builder", import_module(module_name(backend)).create_builder())
 
 
 def loader(backend: Backend) -> Loader:
     """Return the loader of a backend; imports the backend's module, and its library at the first use."""
-    return cast("Loader", import_module(_module(backend)).create_loader())
+    return cast("Loader", import_module(module_name(backend)).create_loader())
 
 
-def _module(backend: Backend) -> str:
+def module_name(backend: Backend) -> str:
+    """Return the full name of a backend's module."""
     return f"enginesmith_runtime.engines.{traits(backend).module}"
 
 

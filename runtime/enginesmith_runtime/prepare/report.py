@@ -9,12 +9,13 @@ from typing import Final
 from pydantic import ValidationError
 
 from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.failure import Failure
 from enginesmith_contract.keys import EngineCandidate, engine_key
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.preparation_job import PreparationReport
 from enginesmith_contract.store_layout import engine_pointer
-from enginesmith_runtime.pod.last_word import encode_last_word, failure_of, shortened_failure
+from enginesmith_runtime.pod.termination import encode_termination, shortened_failure
 from enginesmith_runtime.store.interface import Store
 
 __all__ = ["encode_report", "failure_report", "find_stored_engines", "success_report"]
@@ -55,12 +56,12 @@ def success_report(preparation: Preparation, stored_engines: Mapping[str, str]) 
 
 def failure_report(error: EnginesmithError, source_digest: str | None = None) -> PreparationReport:
     """Return what there is to say of a failure, and of which model, where that was had."""
-    return PreparationReport(source_digest=source_digest, failure=failure_of(error))
+    return PreparationReport(source_digest=source_digest, failure=Failure.from_error(error))
 
 
 def encode_report(report: PreparationReport) -> bytes:
     """Return the report as a termination message; what gives way is `PreparationReport`'s own order."""
-    return encode_last_word(report, _SHORTER)
+    return encode_termination(report, _SHORTER)
 
 
 def _fewer_warnings(report: PreparationReport, count: int) -> PreparationReport:

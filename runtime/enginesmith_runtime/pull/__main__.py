@@ -18,17 +18,12 @@ from enginesmith_contract.allowed_plugins import AllowedPlugins
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.failure import Failure
 from enginesmith_contract.pull_request import SERVE_REQUEST_FILE, PullRequest, ServingReport
 from enginesmith_runtime.engines.device import detect_devices, host_hardware
-from enginesmith_runtime.pod.last_word import (
-    encode_last_word,
-    failure_of,
-    shortened_failure,
-    termination_path,
-    write_last_word,
-)
 from enginesmith_runtime.pod.requests import read_request
 from enginesmith_runtime.pod.signals import signals_cancel
+from enginesmith_runtime.pod.termination import encode_serving_report, termination_path, write_termination
 from enginesmith_runtime.progress_output import open_reporter
 from enginesmith_runtime.pull.choice import Place, choose_engine, needs_device
 from enginesmith_runtime.pull.copy_engine import copy_engine
@@ -62,7 +57,7 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
     except Exception as error:  # the boundary of the process: a pod must say why it ended
         logging.getLogger(__name__).exception("the pull has a fault")
         return _fail(EnginesmithError("the pull has a fault", why=repr(error)), report, variables)
-    write_last_word(_encode(report), termination_path(variables))
+    write_termination(encode_serving_report(report), termination_path(variables))
     print(report.to_json().decode())  # noqa: T201 - the result is this program's output
     return ExitCode.OK
 
@@ -98,18 +93,10 @@ def _describe(devices: Sequence[Hardware]) -> ServingReport:
     return ServingReport(product=first.product, mig_profile=first.mig_profile, driver=first.driver)
 
 
-def _encode(report: ServingReport) -> bytes:
-    return encode_last_word(report, (_shorter_failure,))
-
-
-def _shorter_failure(report: ServingReport, characters: int) -> ServingReport:
-    return report.model_copy(update={"failure": shortened_failure(report.failure, characters)})
-
-
 def _fail(error: EnginesmithError, report: ServingReport, variables: Mapping[str, str]) -> int:
-    failed = report.model_copy(update={"failure": failure_of(error)})
-    write_last_word(_encode(failed), termination_path(variables))
-    print(f"enginesmith pull: {error}", file=sys.stderr)  # noqa: T201 - a program's last word goes to its terminal
+    failed = report.model_copy(update={"failure": Failure.from_error(error)})
+    write_termination(encode_serving_report(failed), termination_path(variables))
+    print(f"enginesmith pull: {error}", file=sys.stderr)  # noqa: T201 - a program's error goes to its terminal
     return int(error.exit_code)
 
 

@@ -12,11 +12,13 @@ from pydantic import ValidationError
 from enginesmith_contract import environment
 from enginesmith_contract.errors import EnginesmithError, ServeError
 from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.failure import Failure
+from enginesmith_contract.pull_request import ServingReport
 from enginesmith_contract.serve_request import ServeRequest
+from enginesmith_runtime.pod.termination import encode_serving_report, termination_path, write_termination
 from enginesmith_runtime.progress_output import open_reporter
 from enginesmith_runtime.server.announcement import Endpoints, ready_line, ready_text
 from enginesmith_runtime.server.app import serve
-from enginesmith_runtime.server.last_word import write_report
 
 __all__ = ["main"]
 
@@ -37,10 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
         with open_reporter(log_format, sys.stderr) as reporter:
             serve(request, _announcer(log_format), reporter)
     except EnginesmithError as error:
-        print(f"enginesmith: {error}", file=sys.stderr)  # noqa: T201 - the process's last word
-        write_report(error, request, os.environ.get(environment.TERMINATION_LOG))
+        print(f"enginesmith: {error}", file=sys.stderr)  # noqa: T201 - the process's error
+        write_termination(encode_serving_report(_failure_report(error, request)), termination_path(os.environ))
         return error.exit_code
     return ExitCode.OK
+
+
+def _failure_report(error: EnginesmithError, request: ServeRequest | None) -> ServingReport:
+    keys = [model.engine_key for model in request.models] if request is not None else []
+    return ServingReport(engine_key=keys[0] if len(keys) == 1 else None, failure=Failure.from_error(error))
 
 
 def _read_request(given: str | None) -> ServeRequest:

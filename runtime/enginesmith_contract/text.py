@@ -1,0 +1,23 @@
+"""Text for messages and statuses: on one line, short enough, and valid in JSON."""
+
+from typing import Final
+
+__all__ = ["ELLIPSIS", "encodable", "one_line", "shorten"]
+
+ELLIPSIS: Final = "…"
+"""Stands for what was cut."""
+
+
+def one_line(text: str) -> str:
+    """Return `text` with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+def shorten(text: str, characters: int) -> str:
+    """Return `text` if it has at most `characters`, else its first `characters` and an ellipsis."""
+    return text if len(text) <= characters else text[:characters] + ELLIPSIS
+
+
+def encodable(text: str) -> str:
+    """Return `text` with "?" for each character that UTF-8 cannot hold, such as the lone surrogates of file names."""
+    return text.encode(errors="replace").decode()

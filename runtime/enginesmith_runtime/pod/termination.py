@@ -1,0 +1,95 @@
+"""The termination message of a pod's process, which kubelet copies into the pod's status.
+
+Kubernetes keeps 4,096 bytes. A longer file would be cut in the middle of a JSON document, so the document is shortened
+here, part by part, until it fits.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+from enginesmith_contract import environment
+from enginesmith_contract.failure import Failure
+from enginesmith_contract.pull_request import ServingReport
+from enginesmith_contract.record import Record
+from enginesmith_contract.termination import MAX_TERMINATION_BYTES
+from enginesmith_contract.text import shorten
+
+__all__ = [
+    "encode_serving_report",
+    "encode_termination",
+    "shortened_failure",
+    "termination_path",
+    "write_termination",
+]
+
+_R = TypeVar("_R", bound=Record)
+_REASON_CHARACTERS: Final = 64
+_TEXTS: Final = ("what", "where", "why", "remedy")
+
+
+def termination_path(variables: Mapping[str, str]) -> Path | None:
+    """Return the file that receives the termination message; None: no file was named."""
+    named = variables.get(environment.TERMINATION_LOG)
+    return Path(named) if named else None
+
+
+def encode_termination(
+    message: _R, shorter: Iterable[Callable[[_R, int], _R]], limit: int = MAX_TERMINATION_BYTES
+) -> bytes:
+    """Return the record as JSON of at most `limit` bytes.
+
+    Args:
+        message: what to say.
+        shorter: one function for each part that can be shortened, the least important part first. It takes the record
+            and how much of the part to keep (entries, characters). Each part is shortened as little as is needed, to 0,
+            before the next one is.
+        limit: in bytes.
+
+    Raises:
+        ValueError: it does not fit even with every part at 0.
+    """
+    document = message.to_json()
+    for cut in shorter:
+        if len(document) <= limit:
+            return document
+        low, high = 0, len(document)
+        # Bisection: the largest amount that fits.
+        while low < high:
+            middle = (low + high + 1) // 2
+            if len(cut(message, middle).to_json()) <= limit:
+                low = middle
+            else:
+                high = middle - 1
+        message = cut(message, low)
+        document = message.to_json()
+    if len(document) > limit:
+        raise ValueError(f"the message has {len(document)} bytes, the limit is {limit}")
+    return document
+
+
+def encode_serving_report(report: ServingReport) -> bytes:
+    """Return the report of a serving pod's step as a termination message; the texts of its failure are shortened."""
+    return encode_termination(report, (_shorter_failure,))
+
+
+def shortened_failure(failure: Failure | None, characters: int) -> Failure | None:
+    """Return a failure each of whose texts has at most so many characters."""
+    if failure is None:
+        return None
+    texts = {part: shorten(getattr(failure, part), characters) for part in _TEXTS}
+    return failure.model_copy(update={**texts, "reason": failure.reason[:_REASON_CHARACTERS]})
+
+
+def write_termination(document: bytes, path: Path | None) -> None:
+    """Write the document to `path`. None, or a path that cannot be written, is not an error of the process."""
+    if path is None:
+        return
+    try:
+        path.write_bytes(document)
+    except OSError:
+        return
+
+
+def _shorter_failure(report: ServingReport, characters: int) -> ServingReport:
+    return report.model_copy(update={"failure": shortened_failure(report.failure, characters)})
