@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from enginesmith_cli.stored_engines import stored_keys
 from enginesmith_contract.backends import Hardware
-from enginesmith_contract.errors import EnginesmithError, SpecError, StoreError
+from enginesmith_contract.errors import EnginesmithError, SpecError
 from enginesmith_contract.matrix.load import load_matrix
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.products import canonical_product
@@ -33,6 +33,7 @@ from enginesmith_runtime.engines.registry import installed_toolchains
 from enginesmith_runtime.fetch.location import Scheme, scheme_of
 from enginesmith_runtime.progress import SilentReporter
 from enginesmith_runtime.store.open import open_store
+from enginesmith_runtime.store.records import read_record
 
 __all__ = [
     "THIS_MACHINE",
@@ -127,19 +128,8 @@ def with_preparation(observed: Observed, engine: InferenceEngine) -> Observed:
         enginesmith_contract.errors.StoreError: the store cannot be read.
     """
     key = preparation_key_of(engine.spec, observed)
-    document = open_store(observed.store).read_pointer(preparation_pointer(key)) if key else None
-    if key is None or document is None:
-        return observed
-    try:
-        return observed.model_copy(update={"preparation": Preparation.from_json(document)})
-    except ValidationError as error:
-        raise StoreError(
-            "the preparation cannot be read",
-            where=f"{observed.store}: {preparation_pointer(key)}",
-            why=f"{error.error_count()} fields are not what this release writes",
-            remedy="remove the file to have the model prepared anew",
-            reason="PreparationUnreadable",
-        ) from error
+    preparation = read_record(open_store(observed.store), preparation_pointer(key), Preparation) if key else None
+    return observed if preparation is None else observed.model_copy(update={"preparation": preparation})
 
 
 def read_nodes_file(path: Path) -> tuple[NodeObject, ...]:

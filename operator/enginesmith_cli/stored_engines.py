@@ -2,13 +2,12 @@
 
 from difflib import get_close_matches
 
-from pydantic import ValidationError
-
 from enginesmith_contract.errors import StoreError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.store_layout import engine_pointer
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
+from enginesmith_runtime.store.records import parse_record
 
 __all__ = ["find_engine", "list_engines", "list_stored", "stored_keys"]
 
@@ -62,18 +61,10 @@ def list_stored(store: Store) -> tuple[Manifest, ...]:
     Raises:
         StoreError: a manifest is not what this release writes.
     """
-    keys = stored_keys(store)
-    return tuple(sorted((_read(store, key) for key in keys), key=lambda manifest: manifest.created_at))
+    manifests = (_read(store, key) for key in stored_keys(store))
+    return tuple(sorted(manifests, key=lambda manifest: manifest.created_at))
 
 
 def _read(store: Store, key: str) -> Manifest:
-    try:
-        return Manifest.from_json(store.read_pointer(engine_pointer(key)) or b"")
-    except ValidationError as error:
-        raise StoreError(
-            "the manifest is not what this release writes",
-            where=engine_pointer(key),
-            why=str(error.errors(include_url=False)[0]["msg"]),
-            remedy="raise build.epoch to build it anew",
-            reason="PointerUnreadable",
-        ) from error
+    pointer = engine_pointer(key)
+    return parse_record(store.read_pointer(pointer) or b"", Manifest, pointer)

@@ -125,4 +125,4 @@ def test_a_damaged_preparation_is_an_error_of_the_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         with_preparation(observed, engine)
 
-    assert caught.value.reason == "PreparationUnreadable"
+    assert caught.value.reason == "PointerUnreadable"

@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from os import getpid
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import BuildError, StoreError
@@ -33,6 +31,7 @@ from enginesmith_runtime.engines.nvinfer_plugins import PLUGIN_FOLDER
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
+from enginesmith_runtime.store.records import parse_record, read_record
 
 __all__ = ["build"]
 
@@ -87,47 +86,26 @@ def _check_key(request: BuildRequest) -> None:
 
 
 def _find_engine(store: Store, pointer: str, request: BuildRequest) -> Manifest | None:
-    document = store.read_pointer(pointer)
-    if document is None:
+    manifest = read_record(store, pointer, Manifest)
+    if manifest is None:
         return None
-    manifest = _read_manifest(document, pointer)
     # The limit is not in the key: a changed one judges what was measured, and rebuilds nothing.
     verification = judge(manifest, request.verification)
     raise_if_failed(verification)
     return manifest.model_copy(update={"verification": verification})
 
 
-def _read_manifest(document: bytes, pointer: str) -> Manifest:
-    try:
-        return Manifest.from_json(document)
-    except ValidationError as error:
-        raise _unreadable(pointer, error) from error
-
-
 def _read_preparation(store: Store, request: BuildRequest) -> Preparation:
     pointer = preparation_pointer(request.key_inputs.preparation_key)
-    document = store.read_pointer(pointer)
-    if document is None:
+    preparation = read_record(store, pointer, Preparation)
+    if preparation is None:
         raise StoreError(
             "the store lacks the preparation",
             where=pointer,
             remedy="prepare the model first (`enginesmith build` does)",
             reason="PreparationMissing",
         )
-    try:
-        return Preparation.from_json(document)
-    except ValidationError as error:
-        raise _unreadable(pointer, error) from error
-
-
-def _unreadable(pointer: str, error: ValidationError) -> StoreError:
-    return StoreError(
-        "a document in the store is not what this release writes",
-        where=pointer,
-        why=str(error.errors(include_url=False)[0]["msg"]),
-        remedy="raise the epoch to build anew, or use the release that wrote it",
-        reason="PointerUnreadable",
-    )
+    return preparation
 
 
 def _fetch_plugins(request: BuildRequest, folder: Path, reporter: Reporter, places: PluginPlaces) -> tuple[Path, ...]:
@@ -178,6 +156,6 @@ def _put(store: Store, job: ChildJob, result: ChildResult) -> Manifest:
     created_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     manifest = compose_manifest(request, job.preparation, result, files, plugins, created_at=created_at)
     pointer = engine_pointer(request.engine_key)
-    stored = _read_manifest(store.create_pointer(pointer, manifest.to_json()), pointer)
+    stored = parse_record(store.create_pointer(pointer, manifest.to_json()), Manifest, pointer)
     remember_refit_base(store, request, job.preparation, stored)
     return stored

@@ -7,8 +7,6 @@ stays the base of all that are refitted from it, since a refitted plan need not 
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import StoreError
@@ -18,6 +16,7 @@ from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.store_layout import RefitBasePointer, engine_pointer, refit_base_pointer
 from enginesmith_runtime.engines.refitting import RefitBase
 from enginesmith_runtime.store.interface import Store
+from enginesmith_runtime.store.records import read_record
 
 __all__ = ["find_refit_base", "remember_refit_base"]
 
@@ -32,7 +31,7 @@ def find_refit_base(store: Store, request: BuildRequest, preparation: Preparatio
         if manifest is None:
             return None
         return RefitBase(manifest=manifest, plan=store.get_files(manifest.files[:1], folder))
-    except (StoreError, ValidationError):
+    except StoreError:
         # It only saves time: the engine is built, and becomes the base.
         return None
 
@@ -62,8 +61,5 @@ def _pointer_name(request: BuildRequest, preparation: Preparation) -> str | None
 
 
 def _read_base(store: Store, name: str) -> Manifest | None:
-    document = store.read_pointer(name)
-    if document is None:
-        return None
-    engine = store.read_pointer(engine_pointer(RefitBasePointer.from_json(document).engine_key))
-    return None if engine is None else Manifest.from_json(engine)
+    base = read_record(store, name, RefitBasePointer)
+    return None if base is None else read_record(store, engine_pointer(base.engine_key), Manifest)

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pydantic import ValidationError
-
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import StoreError
 from enginesmith_contract.store_layout import StoredFile, TimingCachePointer, timing_cache_pointer
 from enginesmith_runtime.store.interface import Store
+from enginesmith_runtime.store.records import read_record
 
 __all__ = ["StoredTimingCache", "timing_cache_name"]
 
@@ -66,18 +65,8 @@ class StoredTimingCache:
                 self._store.replace_pointer(self._name, TimingCachePointer(file=stored).to_json())
 
     def _find(self) -> StoredFile | None:
-        document = self._store.read_pointer(self._name)
-        if document is None:
-            return None
-        try:
-            return TimingCachePointer.from_json(document).file
-        except ValidationError as error:
-            raise StoreError(
-                "a document in the store is not what this release writes",
-                where=self._name,
-                remedy="nothing: the next build replaces it",
-                reason="PointerUnreadable",
-            ) from error
+        pointer = read_record(self._store, self._name, TimingCachePointer)
+        return None if pointer is None else pointer.file
 
     def _load(self, file: StoredFile) -> bytes:
         with TemporaryDirectory(dir=self._work, prefix="timing-") as folder:

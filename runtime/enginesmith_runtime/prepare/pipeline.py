@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pydantic import ValidationError
-
-from enginesmith_contract.errors import ModelError, SpecError, StoreError
+from enginesmith_contract.errors import ModelError, SpecError
 from enginesmith_contract.keys import PreparationKeyInputs, preparation_key
 from enginesmith_contract.preparation import (
     Advice,
@@ -48,6 +46,7 @@ from enginesmith_runtime.prepare.precision import needs_cast, refuse_unavailable
 from enginesmith_runtime.prepare.references import store_references
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.store.interface import Store
+from enginesmith_runtime.store.records import parse_record, read_record
 
 __all__ = ["prepare"]
 
@@ -96,16 +95,17 @@ def prepare(  # noqa: PLR0913 - what, where to, where meanwhile, who is told; on
                 verification_inputs=request.verification.inputs,
             )
         )
-        known = _stored(store, key)
+        known = read_record(store, preparation_pointer(key), Preparation)
         if known is not None:
             return known
         with store.exclusive(preparation_pointer(key)):
-            known = _stored(store, key)  # another process may have made it while this one waited
+            # Another process may have made it while this one waited.
+            known = read_record(store, preparation_pointer(key), Preparation)
             if known is not None:
                 return known
             preparation = _Work(request, store, folder, reporter, base, fetched, key).run()
             document = store.create_pointer(preparation_pointer(key), preparation.to_json())
-        return Preparation.from_json(document)
+        return parse_record(document, Preparation, preparation_pointer(key))
 
 
 @dataclass
@@ -292,23 +292,6 @@ class _Prepared:
     structure_digest: str
     kept: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-
-def _stored(store: Store, key: str) -> Preparation | None:
-    name = preparation_pointer(key)
-    document = store.read_pointer(name)
-    if document is None:
-        return None
-    try:
-        return Preparation.from_json(document)
-    except ValidationError as error:
-        raise StoreError(
-            "the stored preparation is not one that this release reads",
-            where=name,
-            why=f"{error.error_count()} field(s) differ",
-            remedy="remove the pointer from the store, or use the release that wrote it",
-            reason="PreparationUnreadable",
-        ) from error
 
 
 def _folder(parent: Path, name: str) -> Path:

@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from enginesmith_contract.allowed_plugins import AllowedPlugins
 from enginesmith_contract.environment import PLUGINS_ALLOWED
 from enginesmith_contract.errors import EngineRefusedError, StoreError
-from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.pull_request import PullableEngine
 from enginesmith_contract.store_layout import StoredFile, blob_name, engine_pointer
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.store.file_store import FileStore
 from enginesmith_runtime.store.interface import Store
+from enginesmith_runtime.store.records import parse_manifest_to_serve
 
 __all__ = ["copy_engine"]
 
@@ -89,25 +87,7 @@ def _refuse_forbidden(manifest: Manifest, allowed: AllowedPlugins | None) -> Non
 
 
 def _checked(document: bytes, engine: PullableEngine, where: str) -> Manifest:
-    try:
-        manifest = Manifest.from_json(document)
-    except ValidationError as error:
-        raise EngineRefusedError(
-            "the manifest cannot be read",
-            where=where,
-            why=f"{error.error_count()} fields are not what this version writes",
-            remedy="serve with the version that built the engine, or build it again",
-            reason="ManifestUnreadable",
-        ) from error
-    computed = engine_key(manifest.key_inputs)
-    if computed != engine.engine_key:
-        raise EngineRefusedError(
-            "the manifest is of another engine",
-            where=where,
-            why=f"its inputs give the key {computed[:12]}",
-            remedy="build the engine again; the store was altered",
-            reason="KeyMismatch",
-        )
+    manifest = parse_manifest_to_serve(document, engine.engine_key, where)
     if engine.engine_digest not in (None, manifest.engine_digest):
         raise EngineRefusedError(
             "the store has another build of this engine",

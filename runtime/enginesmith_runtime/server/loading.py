@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import EngineRefusedError, StoreError
-from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.serve_request import ServedModel
 from enginesmith_contract.store_layout import engine_pointer
@@ -24,6 +21,7 @@ from enginesmith_runtime.server.protocol.profile_choice import ProfileTable
 from enginesmith_runtime.server.warm_up import verify_if_not_run, warm_up
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
+from enginesmith_runtime.store.records import parse_manifest_to_serve
 
 __all__ = ["Loading", "load_model"]
 
@@ -93,25 +91,7 @@ def _read_manifest(store: Store, served: ServedModel) -> Manifest:
             remedy="build it first, or give the store that it was built into",
             reason="EngineMissing",
         )
-    try:
-        manifest = Manifest.from_json(document)
-    except ValidationError as error:
-        raise EngineRefusedError(
-            "the manifest cannot be read",
-            where=pointer,
-            why=f"{error.error_count()} fields are not what this version writes",
-            remedy="serve with the version that built the engine, or build it again",
-            reason="ManifestUnreadable",
-        ) from error
-    if engine_key(manifest.key_inputs) != served.engine_key:
-        raise EngineRefusedError(
-            "the manifest is of another engine",
-            where=pointer,
-            why=f"its inputs give the key {engine_key(manifest.key_inputs)[:12]}",
-            remedy="build the engine again; the store was altered",
-            reason="KeyMismatch",
-        )
-    return manifest
+    return parse_manifest_to_serve(document, served.engine_key, f"{served.store}, {pointer}")
 
 
 def _refuse_unless_loadable(manifest: Manifest, loads: Loader) -> None:
