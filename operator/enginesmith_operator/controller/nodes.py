@@ -43,6 +43,7 @@ _HARDWARE: Final = (
     "offers",
     "capacity",
     "strangers",
+    "dra",
     "vendor",
     "sign",
     "hint",
