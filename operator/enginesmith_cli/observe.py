@@ -26,7 +26,7 @@ from enginesmith_operator.api.translate import model_source
 from enginesmith_operator.planning.desired import preparation_key_of
 from enginesmith_operator.planning.hardware import NodeFacts, Offer, Presence, read_node
 from enginesmith_operator.planning.label_mapping import load_label_mapping
-from enginesmith_operator.planning.node_object import NodeObject, ResourceSliceObject
+from enginesmith_operator.planning.node_object import NodeObject, ResourceSliceObject, dra_devices_by_node
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_runtime.engines.device import detect_devices, host_hardware, host_memory_mib
 from enginesmith_runtime.engines.registry import installed_toolchains
@@ -174,7 +174,8 @@ def read_nodes_file(path: Path) -> tuple[NodeObject, ...]:
         raise SpecError("not a list of nodes", where=str(path), why=why, remedy=remedy) from error
     if not nodes:
         raise SpecError("the file has no nodes", where=str(path), remedy=remedy)
-    return tuple(node.with_slices(slices) for node in nodes)
+    devices = dra_devices_by_node(slices)
+    return tuple(node.with_dra_devices(devices) for node in nodes)
 
 
 def nodes_from_devices(devices: tuple[Hardware, ...], host: Hardware) -> tuple[NodeFacts, ...]:

@@ -23,6 +23,7 @@ __all__ = [
     "ResourceSliceSpec",
     "Taint",
     "count_of",
+    "dra_devices_by_node",
     "memory_mib_of",
 ]
 
@@ -157,13 +158,20 @@ class NodeObject(_Part):
     status: NodeStatus = NodeStatus()
     dra_devices: tuple[DraDevice, ...] = ()
 
-    def with_slices(self, slices: Iterable[ResourceSliceObject]) -> "NodeObject":
-        """Return the node with the devices of those slices that name it."""
-        own = (one.spec for one in slices if one.spec.node_name == self.metadata.name)
-        found = tuple(device.model_copy(update={"driver": spec.driver}) for spec in own for device in spec.devices)
-        return self.model_copy(update={"dra_devices": found})
+    def with_dra_devices(self, by_node: Mapping[str, tuple[DraDevice, ...]]) -> "NodeObject":
+        """Return the node with its devices among those of `dra_devices_by_node`."""
+        return self.model_copy(update={"dra_devices": by_node.get(self.metadata.name, ())})
 
     @property
     def is_ready(self) -> bool:
         """Whether kubelet reports; a node without a Ready condition (a file, a test) counts as ready."""
         return all(condition.status == "True" for condition in self.status.conditions if condition.type == "Ready")
+
+
+def dra_devices_by_node(slices: Iterable[ResourceSliceObject]) -> dict[str, tuple[DraDevice, ...]]:
+    """Return the devices of ResourceSlices by the node that they are on; a slice that names no node is left out."""
+    found: dict[str, tuple[DraDevice, ...]] = {}
+    for spec in (one.spec for one in slices if one.spec.node_name):
+        devices = tuple(device.model_copy(update={"driver": spec.driver}) for device in spec.devices)
+        found[spec.node_name] = (*found.get(spec.node_name, ()), *devices)
+    return found
