@@ -142,6 +142,8 @@ def _nothing_allocatable(facts: NodeFacts) -> Iterator[Refusal]:
         name = _GPU if _GPU in facts.capacity else next(iter(facts.capacity))
         found = f"labels are there, but {name} is 0 of {facts.capacity[name]}"
         wanted = "check the device plugin's pod and the GPU's health"
+        if not facts.capacity[name]:
+            wanted += "; Enginesmith does not yet use GPUs that DRA alone hands out (kubectl get resourceslices)"
     yield Refusal(rule="NothingAllocatable", found=found, wanted=wanted)
 
 
