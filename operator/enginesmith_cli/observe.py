@@ -26,9 +26,9 @@ from enginesmith_operator.api.translate import model_source
 from enginesmith_operator.planning.desired import preparation_key_of
 from enginesmith_operator.planning.hardware import NodeFacts, Offer, Presence, read_node
 from enginesmith_operator.planning.label_mapping import load_label_mapping
-from enginesmith_operator.planning.node_object import NodeObject
+from enginesmith_operator.planning.node_object import NodeObject, ResourceSliceObject, dra_devices_by_node
 from enginesmith_operator.planning.snapshot import Observed
-from enginesmith_runtime.engines.device import detect_devices, host_hardware
+from enginesmith_runtime.engines.device import detect_devices, host_hardware, host_memory_mib
 from enginesmith_runtime.engines.registry import installed_toolchains
 from enginesmith_runtime.fetch.location import Scheme, scheme_of
 from enginesmith_runtime.progress import SilentReporter
@@ -47,6 +47,8 @@ __all__ = [
 
 THIS_MACHINE = "this machine"
 _GPU_RESOURCE = "nvidia.com/gpu"
+_NODE = "Node"
+_SLICE = "ResourceSlice"
 
 
 def observe_this_machine(store_uri: str, *, build_for_absent_gpus: bool = False) -> Observed:
@@ -135,7 +137,8 @@ def with_preparation(observed: Observed, engine: InferenceEngine) -> Observed:
 def read_nodes_file(path: Path) -> tuple[NodeObject, ...]:
     """Return the nodes of a YAML or JSON file: documents, or the list that `kubectl get nodes -o yaml` prints.
 
-    The path `-` is standard input.
+    ResourceSlices among them (`kubectl get nodes,resourceslices -o yaml`) say what dynamic resource allocation hands
+    out. The path `-` is standard input.
 
     Raises:
         enginesmith_contract.errors.SpecError: the file cannot be read or holds no nodes.
@@ -148,19 +151,21 @@ def read_nodes_file(path: Path) -> tuple[NodeObject, ...]:
         why = " ".join(str(error).split())
         raise SpecError("the nodes cannot be read", where=str(path), why=why, remedy=remedy) from error
     items = [item for document in documents if document is not None for item in _items(document)]
-    strangers = [item for item in items if isinstance(item, dict) and item.get("kind", "Node") != "Node"]
+    strangers = [kind for item in items if (kind := _kind(item)) not in {_NODE, _SLICE}]
     if strangers:
-        why = f"it holds an object of kind {strangers[0]['kind']}"
+        why = f"it holds an object of kind {strangers[0]}"
         raise SpecError("not a list of nodes", where=str(path), why=why, remedy=remedy)
     try:
-        nodes = tuple(NodeObject.model_validate(item) for item in items)
+        slices = tuple(ResourceSliceObject.model_validate(item) for item in items if _kind(item) == _SLICE)
+        nodes = tuple(NodeObject.model_validate(item) for item in items if _kind(item) == _NODE)
     except ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
         raise SpecError("not a list of nodes", where=str(path), why=why, remedy=remedy) from error
     if not nodes:
         raise SpecError("the file has no nodes", where=str(path), remedy=remedy)
-    return nodes
+    devices = dra_devices_by_node(slices)
+    return tuple(node.with_dra_devices(devices) for node in nodes)
 
 
 def nodes_from_devices(devices: tuple[Hardware, ...], host: Hardware) -> tuple[NodeFacts, ...]:
@@ -196,9 +201,15 @@ def _node(device: Hardware, count: int, host: Hardware, suffix: str) -> NodeFact
         memory_mib=device.memory_mib,
         driver=device.driver,
         discovered=True,
+        host_memory_mib=host_memory_mib(),
         offers=(offer,),
         capacity={_GPU_RESOURCE: count},
     )
+
+
+def _kind(item: object) -> str:
+    """Return an object's kind; a document without one is taken for a node, and says itself where it is none."""
+    return str(item.get("kind", _NODE)) if isinstance(item, dict) else _NODE
 
 
 def _items(document: object) -> list[object]:

@@ -24,7 +24,8 @@ MIG_INVALID: Final = "INVALID"
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9\-_. ]")
 _SHARED: Final = "-SHARED"
-_MIG: Final = re.compile(r"-MIG-(?P<profile>INVALID|\d+g\.[A-Za-z0-9.+]+)$")
+# An attribute follows the size after "." or "+" (`1g.24gb.me`), or after "-" where a slice lacks it (`1g.24gb-me`).
+_MIG: Final = re.compile(r"-MIG-(?P<profile>INVALID|(?:\d+c\.)?\d+g\.[A-Za-z0-9.+-]+)$")
 # Brands that stand where other cards have "NVIDIA", and Tegra's CUDA device names, which never had a prefix.
 _OWN_PREFIX: Final = re.compile(r"(NVIDIA|Tesla|Quadro|GRID)-|(Orin|Xavier|Thor|Tegra)\b")
 
@@ -59,13 +60,16 @@ def canonical_product(label: str) -> str:
 
 
 def canonical_mig_profile(profile: str | None) -> str | None:
-    """Return the one spelling of a MIG profile: labels write `1g.10gb.me` where the driver writes `1g.10gb+me`."""
+    """Return the one spelling of a MIG profile: labels write `1g.10gb.me` where the driver writes `1g.10gb+me`.
+
+    `1g.24gb-me` is another slice, one without media engines, and stays as it is.
+    """
     return None if profile is None else profile.replace("+", ".")
 
 
 def product_from_device_name(name: str) -> str:
     """Return the canonical product of a device name as NVML or CUDA gives it ("NVIDIA H100 80GB HBM3")."""
-    return canonical_product("-".join(_UNSAFE.sub("", name).split()))
+    return canonical_product("-".join(_UNSAFE.sub("", name.replace("+", ".")).split()))
 
 
 def _with_prefix(bare: str) -> str:

@@ -79,6 +79,11 @@ WRONG = [
         "targets: [{name: a, gpu: {product: NVIDIA-A100-SXM4-80GB-MIG-1g.10gb}}]",
         ["did you mean `NVIDIA-A100-SXM4-80GB`?", "set gpu.migProfile to 1g.10gb"],
     ),
+    (
+        "targets: [{name: a, gpu: {product: NVIDIA-L4-MIG-1g.24gb-me-SHARED}}]",
+        ["did you mean `NVIDIA-L4`?", "set gpu.migProfile to 1g.24gb-me"],
+    ),
+    ("targets: [{name: a, gpu: {migProfile: 1g.24gb-gfx}}]", ["gpu.migProfile", "expected a MIG profile"]),
     ("targets: [{name: a, gpu: {migProfile: mig-1g.10gb}}]", ["gpu.migProfile", "did you mean `1g.10gb`?"]),
     ("toolchain: {tensorrt: 10.9}", ["spec.toolchain.tensorrt: found 10.9", "in quotes"]),
     ('toolchain: {tensorrt: "10.13.x"}', ["spec.toolchain.tensorrt", "the nearest valid value is ==10.13.*"]),

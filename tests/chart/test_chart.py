@@ -105,13 +105,14 @@ def test_the_operator_may_do_what_its_client_does_and_nothing_else(helm: str) ->
     may = set(rules(found, "ClusterRole"))
     every = {each for each in vars(resources).values() if isinstance(each, Resource)}
     read_only = {resources.INFERENCE_ENGINE, resources.POD, resources.NODE, resources.VOLUME_CLAIM, CONFIG_MAP}
-    written = every - read_only - {LEASE, resources.EVENT}
+    written = every - read_only - {LEASE, resources.EVENT, resources.RESOURCE_SLICE}
     names = {CONFIG_MAP: "enginesmith-toolchains"}
     want = {
         (each.group, each.plural, verb, names.get(each, "")) for each in WATCHED for verb in ("get", "list", "watch")
     }
     want |= {(each.group, each.plural, verb, "") for each in written for verb in ("create", "patch", "delete")}
     want |= {("", "pods/log", "get", ""), ("", "events", "create", "")}
+    want |= {(resources.RESOURCE_SLICE.group, "resourceslices", "list", "")}
     want |= {
         (each.group, f"{each.plural}/{part}", "update", "")
         for each in (resources.INFERENCE_ENGINE, resources.ENGINE_BUILD)

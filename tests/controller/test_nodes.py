@@ -167,3 +167,21 @@ def test_a_node_of_the_same_name_is_another_node() -> None:
     assert _only(memory).product is None
     assert not memory.forget("gpu-1", "u1")
     assert memory.forget("gpu-1", "u2")
+
+
+def test_a_node_that_dra_serves_says_so_once_its_slices_are_known() -> None:
+    clock = _Clock()
+    memory = _memory(clock)
+    assert memory.observe(_node(_GFD, gpus=0, clock=clock))
+    assert _only(memory).dra == ""
+
+    devices = [{"name": "gpu-0"}, {"name": "gpu-1"}]
+    memory.know_slices(
+        [
+            {"spec": {"driver": "gpu.nvidia.com", "nodeName": "gpu-1", "devices": devices}},
+            {"spec": {"driver": "gpu.nvidia.com", "allNodes": True, "devices": devices}},
+            {"spec": {"driver": "gpu.nvidia.com", "nodeName": "gpu-1", "devices": "broken"}},
+        ]
+    )
+    assert memory.observe(_node(_GFD, gpus=0, clock=clock))
+    assert _only(memory).dra == "ResourceSlices of gpu.nvidia.com list 2 of its devices"

@@ -7,16 +7,18 @@ from collections import deque
 from pathlib import Path
 
 import pytest
+from tests.engines.fake_nvml import fake_nvml
 
 from enginesmith_contract.backends import Backend
 from enginesmith_contract.errors import BuildError, EngineRefusedError, SpecError
 from enginesmith_contract.providers import find_provider, list_providers
 from enginesmith_runtime.engines.cpus import count_usable_cpus
 from enginesmith_runtime.engines.cuda_driver import require_driver
-from enginesmith_runtime.engines.device import detect_devices, host_hardware
+from enginesmith_runtime.engines.device import detect_devices, host_hardware, host_memory_mib
 from enginesmith_runtime.engines.nvinfer_config import default_workspace_bytes
 from enginesmith_runtime.engines.nvinfer_inspect import summarise_layers
 from enginesmith_runtime.engines.nvinfer_messages import Translation, translate
+from enginesmith_runtime.engines.refusal import refuse_mislabelled
 from enginesmith_runtime.engines.registry import installed_toolchains, installed_version
 
 
@@ -131,3 +133,28 @@ def test_a_layer_s_precision_is_read_from_every_spelling_of_tensorrt_10_and_11(
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"Layers": []}', '{"Layers": ["only a name"]}'])
 def test_a_report_without_details_is_no_failure(text: str) -> None:
     assert summarise_layers(text).get("layerTypes", {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "want"), [("", ""), ("+me", ".me"), ("-me", "-me"), ("+me.all", ".me.all"), ("+gfx", ".gfx")]
+)
+def test_a_slice_is_spelled_as_labels_and_keys_spell_it(
+    monkeypatch: pytest.MonkeyPatch, suffix: str, want: str
+) -> None:
+    name = "NVIDIA RTX PRO 6000 Blackwell Server Edition"
+    library = fake_nvml(name, slice_name=f"{name} MIG 1g.24gb{suffix}", memory_bytes=96 << 30)
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+
+    (device,) = detect_devices()
+
+    assert (device.product, device.mig_profile) == (name.replace(" ", "-"), f"1g.24gb{want}")
+    refuse_mislabelled(f"{name.replace(' ', '-')}-MIG-1g.24gb{want}", device)
+
+
+def test_a_gpu_without_memory_of_its_own_has_none_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml("NVIDIA GB10"))
+
+    (device,) = detect_devices()
+
+    assert (device.product, device.memory_mib) == ("NVIDIA-GB10", None)
+    assert host_memory_mib() > 0

@@ -25,9 +25,10 @@ def _good_manners() -> SimpleNamespace:
         broken_after=[],  # counts of body bytes after which successive responses break; then they are whole
         statuses=[],  # of successive responses before any file is given
         shortened=False,  # half of every body, under the whole length
-        bodies={},  # answers instead of files, by path
+        bodies={},  # answers instead of files, by path, with or without query
         requests=[],  # (path, Range header) of every request
         authorizations=[],
+        cookies=[],
     )
 
 
@@ -39,9 +40,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         manners = self._manners
-        path = unquote(self.path.partition("?")[0]).lstrip("/")
+        whole = self.path.lstrip("/")
+        path = whole if whole in manners.bodies else unquote(whole.partition("?")[0])
         manners.requests.append((self.path, self.headers.get("Range")))
         manners.authorizations.append(self.headers.get("Authorization"))
+        manners.cookies.append(self.headers.get("Cookie"))
         file = self._served_folder / path
         if manners.statuses:
             self.send_error(manners.statuses.pop(0))

@@ -18,6 +18,7 @@ from enginesmith_runtime.fetch.location import Scheme, local_path, model_name, r
         ("gs://bucket/m.onnx", Scheme.GS),
         ("oss://bucket/m.onnx", Scheme.OSS),
         ("hf://owner/repository/m.onnx", Scheme.HF),
+        ("ms://owner/repository/m.onnx", Scheme.MS),
         ("oci://registry/repository:tag", Scheme.OCI),
     ],
 )
@@ -32,7 +33,8 @@ def test_a_scheme_is_recognised(uri: str, want: Scheme) -> None:
         ("gcs://bucket/m.onnx", "id you mean gs://"),
         ("s3a://bucket/m.onnx", "id you mean s3://"),
         ("pvc://claim/m.onnx", "ount the volume"),
-        ("gopher://hole/m.onnx", "file, http, https, s3, gs, oss, oci, hf"),
+        ("modelscope://owner/repository/m.onnx", "id you mean ms://"),
+        ("gopher://hole/m.onnx", "file, http, https, s3, gs, oss, oci, hf, ms"),
     ],
 )
 def test_a_scheme_that_is_not_supported_gets_advice(uri: str, want_text: str) -> None:

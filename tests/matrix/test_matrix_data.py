@@ -10,6 +10,7 @@ import pytest
 from enginesmith_contract.backends import Precision
 from enginesmith_contract.matrix.load import load_matrix
 from enginesmith_contract.matrix.model import Matrix
+from enginesmith_contract.matrix.query import find_product
 from enginesmith_contract.matrix.versions import is_at_least, is_in_line, version_numbers
 from enginesmith_contract.products import canonical_product
 from enginesmith_contract.record import Record
@@ -84,6 +85,22 @@ def test_every_precision_of_a_device_that_a_user_can_ask_for_is_spelled_as_asked
     spelled = {name for row in MATRIX.capability_precisions for name in row.precisions or ()}
     assert set(Precision) <= spelled
     assert spelled - set(Precision) == {"fp4"}
+
+
+def test_toolkits_and_images_of_late_2026_are_known() -> None:
+    drivers = {toolkit.cuda: toolkit.driver for toolkit in MATRIX.cuda_drivers.toolkits}
+    images = {tag.tag: tag.cuda for tag in MATRIX.ngc_tags}
+    assert (drivers["13.4"], drivers["13.5"], images["26.09"]) == ("615.61", None, "13.4")
+
+
+@pytest.mark.parametrize(
+    ("product", "want_capability"),
+    [("Tesla-P100-PCIE-16GB", "6.0"), ("NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition-MIG-1g.24gb-me", "12.0")],
+)
+def test_a_product_is_found_in_every_spelling_of_its_label(product: str, want_capability: str) -> None:
+    row = find_product(MATRIX, product)
+    assert row is not None
+    assert (row.capability, row.confidence) == (want_capability, "official")
 
 
 @pytest.mark.parametrize(

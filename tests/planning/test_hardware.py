@@ -177,7 +177,8 @@ def _node(labels: Mapping[str, str], allocatable: Mapping[str, str] | None = Non
         ),
         ({"doks.digitalocean.com/gpu-model": "mi300x", "doks.digitalocean.com/gpu-brand": "amd"}, None),
         ({"gpu.nvidia.com/class": "A100_NVLINK_80GB"}, "NVIDIA-A100-SXM4-80GB"),
-        ({"accelerator": "nvidia-t4"}, None),
+        ({"accelerator": "nvidia-t4"}, "Tesla-T4"),
+        ({"accelerator": "nvidia-v100"}, None),
         ({"skypilot.co/accelerator": "h100"}, None),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from enginesmith_runtime.prepare.advice import advice_for, parser_advice, table_advice
+from enginesmith_runtime.prepare.check import inspect
 from enginesmith_runtime.prepare.child import Limits
 
 Make = Callable[..., Any]
@@ -19,6 +20,9 @@ Make = Callable[..., Any]
         ("MatMulInteger", "10.13.3.9", True),
         ("MatMulInteger", "11.4.1", True),
         ("NonZero", "10.0.1", True),
+        ("DFT", "11.1.0", True),
+        ("DFT", "11.2.1", False),
+        ("GridSample", "11.1.0", False),
         ("TopK", "9.3.0", True),
         ("TopK", "10.0.1", False),
         ("Relu", "10.0.1", False),
@@ -31,6 +35,30 @@ def test_the_table_speaks_of_versions(op: str, version: str, want: bool) -> None
 
 def test_an_operator_of_another_domain_is_not_onnx_s_own() -> None:
     assert table_advice([("a node", "NonZero", "acme")]) == ()
+
+
+@pytest.mark.parametrize(("rank", "version", "want"), [(5, "11.1.0", True), (5, "11.2.1", False), (4, "11.1.0", False)])
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "inferred"])
+def test_grid_sample_is_told_by_the_rank_of_what_it_samples(
+    make_model: Make, rank: int, version: str, *, declared: bool, want: bool
+) -> None:
+    size = [4] * (rank - 2)
+    nodes = [helper.make_node("GridSample", ["x" if declared else "r", "grid"], ["y"], name="sample")]
+    if not declared:
+        nodes.insert(0, helper.make_node("Relu", ["x"], ["r"], name="relu"))
+    path = make_model(
+        nodes,
+        inputs={
+            "x": (TensorProto.FLOAT, [1, 1, *size]),
+            "grid": (TensorProto.FLOAT, [1, *size, rank - 2]),
+        },
+        outputs={"y": (TensorProto.FLOAT, [1, 1, *size])},
+        opset=20,
+    )
+
+    advice = advice_for(inspect(path).advice, version)
+
+    assert [(one.node, one.op) for one in advice] == ([("sample", "GridSample")] if want else [])
 
 
 @pytest.mark.slow

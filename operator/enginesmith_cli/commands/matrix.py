@@ -22,6 +22,10 @@ _EXAMPLES = """examples:
 
 What is not given is not judged. Exit code 11: nothing fits.
 """
+_DRIVER_HELP = (
+    'the node\'s NVIDIA driver: nvidia-smi prints it as "Driver Version", newer ones as "KMD Version" '
+    '("CUDA Version" or "CUDA UMD Version" is the newest CUDA that it runs)'
+)
 _MOST_SOURCES = 12
 _CAPABILITY = re.compile(r"\d+\.\d+")
 
@@ -32,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     parser.add_argument("--tensorrt", metavar="VERSION", help="a version or the beginning of one: 11, 10.13, 10.13.3.9")
     parser.add_argument("--cuda", metavar="VERSION", help="CUDA that TensorRT is built for: 12 or 12.9")
-    parser.add_argument("--driver", metavar="VERSION", help="the node's NVIDIA driver, as nvidia-smi prints it")
+    parser.add_argument("--driver", metavar="VERSION", help=_DRIVER_HELP)
     parser.add_argument("--gpu", metavar="PRODUCT", help="value of the node's nvidia.com/gpu.product label")
     parser.add_argument("--compute-capability", metavar="X.Y", help="instead of --gpu, or for one that is not known")
     parser.add_argument("--precision", choices=[str(precision) for precision in Precision], help="of the model")

@@ -13,7 +13,7 @@ from enginesmith_operator.api.scalars import KubernetesName, Sha256
 
 __all__ = ["MODEL_SCHEMES", "ModelSpec", "ModelUri", "SecretReference"]
 
-MODEL_SCHEMES: Final = ("pvc", "http", "https", "s3", "gs", "oss", "oci", "hf", "file")
+MODEL_SCHEMES: Final = ("pvc", "http", "https", "s3", "gs", "oss", "oci", "hf", "ms", "file")
 _LONGEST_URI: Final = 2048
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
 _CREDENTIAL = re.compile(r"(secret|passw|token|credential|access_?key|api_?key|^key$|^pass$)", re.IGNORECASE)
@@ -62,8 +62,8 @@ class ModelSpec(ApiModel):
     """Where the ONNX model comes from.
 
     Attributes:
-        uri: `pvc://claim/path`, `http(s)://`, `s3://`, `gs://`, `oss://`, `oci://`, `hf://owner/repository/file`; a
-            path or `file://` only in local mode.
+        uri: `pvc://claim/path`, `http(s)://`, `s3://`, `gs://`, `oss://`, `oci://`, `hf://owner/repository/file`,
+            `ms://owner/repository/file`; a path or `file://` only in local mode.
         sha256: digest of the model file that the user expects; a policy may demand it.
         secret_ref: credentials of the source.
         options: passed to the source's client (endpoint, region); never credentials.

@@ -25,7 +25,7 @@ _IDENTIFIER: Final = r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"
 _SHA256: Final = r"^[0-9a-f]{64}$"
 _COMPUTE_CAPABILITY: Final = r"^[1-9][0-9]?\.[0-9]$"
 _PRODUCT: Final = r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"
-_MIG_PROFILE: Final = r"^([1-7]c\.)?[1-7]g\.[0-9]{1,3}gb([+](me|gfx|me\.all))?$"
+_MIG_PROFILE: Final = r"^([1-7]c\.)?[1-7]g\.[0-9]{1,3}gb([+.](me|gfx|me\.all)|-me)?$"
 _LONGEST_LABEL: Final = 63
 _LONGEST_SUBDOMAIN: Final = 253
 

@@ -26,7 +26,7 @@ MAX_TARGETS: Final = 32
 DEFAULT_PROVIDER: Final = "cpu"
 """ONNX Runtime's execution provider where none is named."""
 
-_LABEL_SUFFIX = re.compile(r"-(SHARED|MIG-(?P<profile>[0-9].*))$")
+_LABEL_SUFFIX = re.compile(r"-(SHARED|MIG-(?P<profile>[0-9].*?)(-SHARED)?)$")
 _Replicas = Annotated[int, Field(ge=0, le=10_000)]
 
 

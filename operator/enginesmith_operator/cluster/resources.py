@@ -15,6 +15,7 @@ __all__ = [
     "LEASE",
     "NODE",
     "POD",
+    "RESOURCE_SLICE",
     "SERVICE",
     "VOLUME_CLAIM",
     "Resource",
@@ -68,6 +69,9 @@ AUTOSCALER: Final = Resource(
 )
 POD: Final = Resource(group="", version="v1", kind="Pod", plural="pods")
 NODE: Final = Resource(group="", version="v1", kind="Node", plural="nodes", is_namespaced=False)
+RESOURCE_SLICE: Final = Resource(
+    group="resource.k8s.io", version="v1", kind="ResourceSlice", plural="resourceslices", is_namespaced=False
+)
 CONFIG_MAP: Final = Resource(group="", version="v1", kind="ConfigMap", plural="configmaps")
 VOLUME_CLAIM: Final = Resource(group="", version="v1", kind="PersistentVolumeClaim", plural="persistentvolumeclaims")
 EVENT: Final = Resource(group="", version="v1", kind="Event", plural="events")
@@ -83,6 +87,7 @@ _ALL: Final = (
     AUTOSCALER,
     POD,
     NODE,
+    RESOURCE_SLICE,
     CONFIG_MAP,
     VOLUME_CLAIM,
     EVENT,

@@ -6,7 +6,8 @@ its product or its devices keeps the facts that it had for a grace period, and a
 shown at all for the same time after it was made. Everything else (a driver, a taint, a cordon) shows at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -16,7 +17,12 @@ from pydantic import ValidationError
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.planning.hardware import NodeFacts, Presence, read_node
 from enginesmith_operator.planning.label_mapping import LabelMapping
-from enginesmith_operator.planning.node_object import NodeObject
+from enginesmith_operator.planning.node_object import (
+    DraDevice,
+    NodeObject,
+    ResourceSliceObject,
+    dra_devices_by_node,
+)
 from enginesmith_operator.planning.refusals import natural_order
 
 __all__ = ["NodeMemory"]
@@ -43,6 +49,7 @@ _HARDWARE: Final = (
     "offers",
     "capacity",
     "strangers",
+    "dra",
     "vendor",
     "sign",
     "hint",
@@ -80,12 +87,18 @@ class NodeMemory:
         self._clock = clock
         self._nodes: dict[str, _Known] = {}
         self._facts: tuple[NodeFacts, ...] | None = None
+        self._dra_devices: Mapping[str, tuple[DraDevice, ...]] = {}
+
+    def know_slices(self, slices: Iterable[Json]) -> None:
+        """Take in all ResourceSlices; a node's facts have them from its next `observe` on."""
+        self._dra_devices = dra_devices_by_node(_readable(slices))
 
     def observe(self, document: Json) -> bool:
         """Take in a node; return whether plans see something else now. See `next_change` for what comes later."""
         name, uid = document["metadata"]["name"], document["metadata"]["uid"]
         try:
-            latest = read_node(NodeObject.model_validate(document), self._mapping)
+            node = NodeObject.model_validate(document).with_dra_devices(self._dra_devices)
+            latest = read_node(node, self._mapping)
         except ValidationError:
             # A node that cannot be read is a node without a GPU; its kubelet will write it anew.
             latest = NodeFacts(name=name, presence=Presence.NONE, is_ready=False)
@@ -147,6 +160,13 @@ class NodeMemory:
             if _is_unsettled(latest) and self._clock() < until:
                 return _Known(uid=uid, shown=None, latest=latest, until=until)
         return _Known(uid=uid, shown=latest, latest=latest, until=None)
+
+
+def _readable(slices: Iterable[Json]) -> Iterator[ResourceSliceObject]:
+    for document in slices:
+        # One that cannot be read costs a sentence its words and nothing else.
+        with suppress(ValidationError):
+            yield ResourceSliceObject.model_validate(document)
 
 
 def _has_lost(shown: NodeFacts, latest: NodeFacts) -> bool:

@@ -10,8 +10,8 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from enginesmith_operator.cluster.client import Api
-from enginesmith_operator.cluster.errors import ExpiredListError
-from enginesmith_operator.cluster.resources import NODE, Resource
+from enginesmith_operator.cluster.errors import ExpiredListError, MissingObjectError, RefusedObjectError
+from enginesmith_operator.cluster.resources import NODE, RESOURCE_SLICE, Resource
 from enginesmith_operator.controller.cache import ObjectCache
 from enginesmith_operator.controller.handlers import WATCHED, fields_of, labels_of
 from enginesmith_operator.controller.intake import Intake
@@ -20,6 +20,7 @@ from enginesmith_operator.controller.nodes import NodeMemory
 __all__ = ["Sweeper"]
 
 _LOGGER: Final = logging.getLogger(__name__)
+_GPU_SLICES: Final = "spec.driver=gpu.nvidia.com"
 _MOST_ASKED_FOR: Final = 50
 """Objects of a kind that are asked for one by one; more are listed."""
 
@@ -40,6 +41,7 @@ class Sweeper:
         Raises:
             enginesmith_operator.cluster.errors.ClusterError: a listing failed; what was seen until then is kept.
         """
+        await self._read_slices()
         for resource in WATCHED:
             try:
                 await self._sweep(resource)
@@ -72,6 +74,20 @@ class Sweeper:
         for name, uid in self._nodes.uids().items():
             if uid not in listed and await self._api.get(NODE, "", name) is None and self._nodes.forget(name, uid):
                 self._intake.wake_all()
+
+    async def _read_slices(self) -> None:
+        """Learn which nodes' GPUs dynamic resource allocation hands out, before the nodes are looked at.
+
+        It makes a refusal's words clearer and decides nothing, so no watch is kept, and a cluster without this API or
+        a role without the right costs the words alone.
+        """
+        pages = self._api.list_pages(RESOURCE_SLICE, fields=_GPU_SLICES)
+        try:
+            found = [one async for page in pages for one in page]
+        except (MissingObjectError, RefusedObjectError, ExpiredListError) as error:
+            _LOGGER.debug("no ResourceSlice is seen: %s", error)
+            found = []
+        self._nodes.know_slices(found)
 
     async def _sweep(self, resource: Resource) -> None:
         since = self._cache.mark

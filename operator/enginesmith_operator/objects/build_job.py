@@ -9,7 +9,7 @@ from enginesmith_operator.api.engine_build import EngineBuild
 from enginesmith_operator.objects.jobs import job_spec
 from enginesmith_operator.objects.labels import ENGINE, Component, object_labels
 from enginesmith_operator.objects.owners import controller_reference
-from enginesmith_operator.objects.placement import node_affinity, tolerations
+from enginesmith_operator.objects.placement import node_affinity, pin_annotations, tolerations
 from enginesmith_operator.objects.pods import (
     allowed_plugins_variable,
     claim_mounts,
@@ -76,6 +76,7 @@ def build_job(build: EngineBuild, allowed_plugins: Collection[str] | None = None
         )
         for one in placement.pins
     ]
+    annotations = pin_annotations(pins)
     pod = pod_spec(
         containers=[step],
         volumes=[*store_volumes(spec.store), *claim_volumes(claims)],
@@ -89,7 +90,7 @@ def build_job(build: EngineBuild, allowed_plugins: Collection[str] | None = None
     )
     queue = {QUEUE_NAME: placement.queue_name} if placement.queue_name else {}
     made = job_spec(
-        {"metadata": {"labels": labels}, "spec": pod},
+        {"metadata": {"labels": labels, **({"annotations": annotations} if annotations else {})}, "spec": pod},
         container=BUILD_CONTAINER,
         timeout_seconds=request.options.timeout_seconds,
         backoff_limit=spec.backoff_limit,

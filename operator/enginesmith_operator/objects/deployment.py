@@ -27,7 +27,13 @@ from enginesmith_operator.objects.labels import (
 )
 from enginesmith_operator.objects.names import short_key, target_name
 from enginesmith_operator.objects.owners import controller_reference
-from enginesmith_operator.objects.placement import lost_node_tolerations, node_affinity, spread, tolerations
+from enginesmith_operator.objects.placement import (
+    lost_node_tolerations,
+    node_affinity,
+    pin_annotations,
+    spread,
+    tolerations,
+)
 from enginesmith_operator.objects.pods import (
     JsonObject,
     allowed_plugins_variable,
@@ -90,7 +96,9 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
     key = _key_label(pods.engine_keys)
     labels = object_labels(pods.engine, Component.SERVER, target=pods.target, key=key)
     spec = _pod(pods, allowed_plugins)
-    template_hash = _template_hash({"metadata": {"labels": labels | {TEMPLATE: ""}}, "spec": spec})
+    annotations = pin_annotations(pods.pins)
+    described = {"annotations": annotations} if annotations else {}
+    template_hash = _template_hash({"metadata": {"labels": labels | {TEMPLATE: ""}, **described}, "spec": spec})
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -112,7 +120,7 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
             # Loading and warming up may take long; the operator judges a rollout by its pods, not by this clock.
             "progressDeadlineSeconds": _STARTUP_SECONDS,
             "revisionHistoryLimit": _OLD_REVISIONS,
-            "template": {"metadata": {"labels": labels | {TEMPLATE: template_hash}}, "spec": spec},
+            "template": {"metadata": {"labels": labels | {TEMPLATE: template_hash}, **described}, "spec": spec},
         },
     }
 

@@ -7,10 +7,19 @@ from enginesmith_operator.api.pod_template import TaintEffect, Toleration, Toler
 from enginesmith_operator.planning.cloud_labels import LabelPin
 from enginesmith_operator.planning.tolerations import ARCH_TOLERATION, GPU_TOLERATION
 
-__all__ = ["LOST_NODE_SECONDS", "lost_node_tolerations", "node_affinity", "spread", "tolerations"]
+__all__ = [
+    "LOST_NODE_SECONDS",
+    "lost_node_tolerations",
+    "node_affinity",
+    "pin_annotations",
+    "spread",
+    "tolerations",
+]
 
 LOST_NODE_SECONDS: Final = 30
 """How long a serving pod is believed to be alive on a node that does not report; Kubernetes' own default is 300."""
+# Tencent TKE's serverless nodes give a GPU only to a pod that names the model itself, under the label's own key.
+_ANNOTATED_PINS: Final = frozenset({"eks.tke.cloud.tencent.com/gpu-type"})
 _ARCH: Final = "kubernetes.io/arch"
 _USUAL_ARCH: Final = "amd64"
 
@@ -39,6 +48,15 @@ def node_affinity(pins: Iterable[LabelPin], archs: Iterable[str], avoid_nodes: I
             }
         }
     }
+
+
+def pin_annotations(pins: Iterable[LabelPin]) -> dict[str, str]:
+    """Return the annotations by which a pod asks a serverless platform for this hardware; most need none."""
+    values: dict[str, set[str]] = {}
+    for pin in pins:
+        if pin.label in _ANNOTATED_PINS:
+            values.setdefault(pin.label, set()).add(pin.value)
+    return {label: ",".join(sorted(found)) for label, found in sorted(values.items())}
 
 
 def tolerations(chosen: Iterable[Toleration], *, gpu: bool, archs: Iterable[str]) -> list[JsonObject]:

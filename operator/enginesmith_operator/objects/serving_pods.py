@@ -44,6 +44,7 @@ class ServingPods(Record):
         image: of the toolchain, by digest.
         store: how the pod reaches `pull.store`.
         resource: extended resource of the GPU; None: none.
+        gpus: how many of the resource a pod asks for.
         pins: the node must have one of them.
         avoid_nodes: nodes that have such a label and will not do.
         archs: of the node.
@@ -135,7 +136,7 @@ def serving_pods(  # noqa: PLR0913 - one value for each part of the pods, by key
         image=toolchain.image,
         store=store,
         resource=ready[0].resource,
-        gpus=(target.gpu or GpuSpec()).count if ready[0].resource else 0,
+        gpus=(target.gpu or GpuSpec()).count * (ready[0].units or 1) if ready[0].resource else 0,
         pins=tuple(pins[key] for key in sorted(pins)),
         avoid_nodes=tuple(sorted(set(avoid_nodes))),
         archs=tuple(sorted({one.engine.arch for one in ready})),

@@ -17,6 +17,7 @@ from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.targets import GpuSpec, TargetSpec
 from enginesmith_operator.planning.eligibility import build_eligibility, check_readiness, serve_eligibility
 from enginesmith_operator.planning.hardware import LabelPin, NodeFacts, Offer, Presence
+from enginesmith_operator.planning.memory import known_memory
 from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, natural_order
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_operator.planning.tolerations import ARCH_TOLERATION, GPU_TOLERATION, untolerated
@@ -32,6 +33,8 @@ class Candidate(Record):
 
     Attributes:
         hardware: as checks and keys name it; product None for a CPU.
+        resource: what a pod asks for; `units` of it are one device.
+        pin: the label that selects the node; None where the resource's name says the model.
         can_build: whether a build may have such a device to itself.
         from_class: the node is a node class's.
     """
@@ -39,6 +42,7 @@ class Candidate(Record):
     node: str
     hardware: Hardware
     resource: str | None = None
+    units: int = 1
     pin: LabelPin | None = None
     can_build: bool
     build_refusals: tuple[Refusal, ...] = ()
@@ -138,7 +142,7 @@ def _look_at(
     fitting = [offer for offer in serve.offers if canonical_mig_profile(offer.mig_profile) == wanted]
     if not fitting:
         return (_other_partition(serve.offers),)
-    lacking = {offer: tuple(_lacks(offer, gpu)) for offer in fitting}
+    lacking = {offer: tuple(_lacks(facts, offer, gpu, matrix)) for offer in fitting}
     enough = [offer for offer in fitting if not lacking[offer]]
     if reachable or not enough:
         return (*reachable, *dict.fromkeys(reason for offer in fitting for reason in lacking[offer]))
@@ -153,7 +157,8 @@ def _candidate(facts: NodeFacts, offer: Offer, matrix: Matrix) -> Candidate:
         node=facts.name,
         hardware=device,
         resource=offer.resource,
-        pin=facts.pin,
+        units=offer.units_per_device,
+        pin=None if offer.product is not None and offer.product == facts.product else facts.pin,
         can_build=offer in build.offers,
         build_refusals=build.reasons,
     )
@@ -196,12 +201,14 @@ def _other_partition(offers: tuple[Offer, ...]) -> Refusal:
     return Refusal(rule="MigProfile", found=found, wanted=f"gpu.migProfile: {slices[0]} would match")
 
 
-def _lacks(offer: Offer, gpu: GpuSpec) -> Iterator[Refusal]:
-    if gpu.min_memory_bytes is not None and (offer.memory_mib or 0) * _MIB < gpu.min_memory_bytes:
-        found = f"memory is {f'{offer.memory_mib} MiB' if offer.memory_mib else 'unknown'}"
-        near = (offer.memory_mib or 0) * _MIB // _GIB
-        wanted = f"minMemory asks for {gpu.min_memory_bytes // _MIB} MiB" + (f"; {near}Gi would match" if near else "")
-        yield Refusal(rule="Memory", found=found, wanted=wanted)
+def _lacks(facts: NodeFacts, offer: Offer, gpu: GpuSpec, matrix: Matrix) -> Iterator[Refusal]:
+    known = known_memory(facts, offer, matrix)
+    if gpu.min_memory_bytes is not None and (known.mib or 0) * _MIB < gpu.min_memory_bytes:
+        near = (known.mib or 0) * _MIB // _GIB
+        remedy = f"{near}Gi would match" if near else known.remedy
+        wanted = f"minMemory asks for {gpu.min_memory_bytes // _MIB} MiB" + (f"; {remedy}" if remedy else "")
+        yield Refusal(rule="Memory", found=f"memory is {known.said}", wanted=wanted)
     if offer.allocatable < gpu.count:
-        found = f"it has {offer.allocatable} {offer.resource}"
+        devices = f" ({offer.units_per_device} of it are one GPU)" if offer.units_per_device > 1 else ""
+        found = f"it has {offer.allocatable * offer.units_per_device} {offer.resource}{devices}"
         yield Refusal(rule="GpuCount", found=found, wanted=f"gpu.count asks for {gpu.count}")

@@ -1,11 +1,11 @@
-"""A cloud's own labels, read through the label mapping."""
+"""A cloud's own labels and resource names, read through the label mapping."""
 
 import re
 from collections.abc import Mapping
 
 from enginesmith_contract.record import Record
 from enginesmith_operator.planning.label_mapping import LabelMapping, Scheme
-from enginesmith_operator.planning.node_object import NodeObject
+from enginesmith_operator.planning.node_object import NodeObject, count_of
 
 __all__ = ["CloudLabels", "LabelPin", "has_nvidia_sign", "read_cloud_labels"]
 
@@ -59,8 +59,8 @@ def read_cloud_labels(node: NodeObject, mapping: LabelMapping) -> CloudLabels:
     usual = mapping.instance_product(instance)
     hint = f"machine type {instance} usually has {usual}" if usual else ""
     for scheme in mapping.schemes:
-        value = labels.get(scheme.product_label)
-        if not value or not _applies(scheme, node):
+        value = labels.get(scheme.product_label, "")
+        if not scheme.reads(value) or not _applies(scheme, node):
             continue
         memory = _memory_mib(scheme, node)
         product = scheme.product(value, memory)
@@ -73,12 +73,12 @@ def read_cloud_labels(node: NodeObject, mapping: LabelMapping) -> CloudLabels:
                 mig_profile=labels.get(scheme.mig_label) if scheme.mig_label else None,
                 sharing=sharing,
             )
-        hint = f"{scheme.product_label}={value} names no product that {scheme.title}'s mapping knows"
-    return CloudLabels(sharing=sharing, hint=hint)
+        hint = _open_value(scheme, value)
+    return _named_by_resource(node, mapping, sharing) or CloudLabels(sharing=sharing, hint=hint)
 
 
 def has_nvidia_sign(node: NodeObject, mapping: LabelMapping) -> str:
-    """Return the label or annotation that says "an NVIDIA GPU" and no more; empty where there is none."""
+    """Return the label, annotation or resource that says "an NVIDIA GPU" and no more; empty where there is none."""
     labels = node.metadata.labels
     for one in mapping.vendor_only:
         value = labels.get(one.label)
@@ -86,8 +86,33 @@ def has_nvidia_sign(node: NodeObject, mapping: LabelMapping) -> str:
             return f"{one.label}={value}"
     if mapping.hami_annotation in node.metadata.annotations:
         return mapping.hami_annotation
+    shares = next((name for name in sorted(node.status.capacity) if mapping.sharing_family(name)), "")
+    if shares:
+        return shares
     pci = re.compile(mapping.nvidia_pci_key)
     return next((key for key in sorted(labels) if pci.match(key) and labels[key] == "true"), "")
+
+
+def _open_value(scheme: Scheme, value: str) -> str:
+    several = scheme.open_products(value)
+    said = f"{scheme.product_label}={value}"
+    if several:
+        return f"{said} ({scheme.title}) leaves open which: {', '.join(several)}"
+    return f"{said} names no product that {scheme.title}'s mapping knows"
+
+
+def _named_by_resource(node: NodeObject, mapping: LabelMapping, sharing: tuple[str, ...]) -> CloudLabels | None:
+    """Return what a resource's name says of the model; None where no resource names one, or several do."""
+    named = [
+        one
+        for one in mapping.resources
+        if one.product is not None and count_of(node.status.capacity.get(one.name, "0")) > 0
+    ]
+    if len({one.product for one in named}) != 1:
+        return None
+    first = named[0]
+    title = f" ({first.title})" if first.title else ""
+    return CloudLabels(product=first.product, product_from=f"the resource {first.name}{title}", sharing=sharing)
 
 
 def _applies(scheme: Scheme, node: NodeObject) -> bool:
@@ -106,4 +131,10 @@ def _sharing(node: NodeObject, mapping: LabelMapping) -> tuple[str, ...]:
     found = [f"{one.label}={labels[one.label]}" for one in every if one.label in labels and one.fits(labels[one.label])]
     if mapping.hami_annotation in node.metadata.annotations:
         found.append(f"HAMi hands out its GPUs (annotation {mapping.hami_annotation})")
-    return tuple(found)
+    return (*found, *_shares(node, mapping))
+
+
+def _shares(node: NodeObject, mapping: LabelMapping) -> tuple[str, ...]:
+    handed_out = [name for name in sorted(node.status.allocatable) if count_of(node.status.allocatable[name]) > 0]
+    families = [(name, mapping.sharing_family(name)) for name in handed_out]
+    return tuple(f"it hands out {name} ({family.title})" for name, family in families if family is not None)

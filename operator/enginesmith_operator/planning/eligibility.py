@@ -120,18 +120,30 @@ def _unknown_product(facts: NodeFacts) -> Iterator[Refusal]:
 def _nothing_allocatable(facts: NodeFacts) -> Iterator[Refusal]:
     if facts.offers or facts.mig_invalid:
         return
-    if facts.strangers:
+    if facts.dra:
+        found = f"its GPUs are handed out by dynamic resource allocation (DRA) alone: {facts.dra}, no {_GPU}"
+        wanted = (
+            f"Enginesmith does not use DRA yet: let the NVIDIA device plugin hand out this node's GPUs as {_GPU}, "
+            "and not the DRA driver"
+        )
+    elif facts.strangers:
         found = f"it hands out {', '.join(facts.strangers)}, which Enginesmith does not know"
         wanted = "add the resource to the operator's label mapping"
     elif facts.sharing_of_all:
         found = f"{_GPU} is 0: {facts.sharing_of_all[0]}"
         wanted = f"hand out whole GPUs as {_GPU} on a node for builds"
-    elif _GPU not in facts.capacity:
+    elif not facts.capacity:
         found = f"kubelet has no resource {_GPU}"
-        wanted = "check that driver and device plugin run there (or that GPUs are not handed out by DRA alone)"
+        wanted = (
+            "check that driver and device plugin run there; Enginesmith does not yet use GPUs that dynamic resource "
+            "allocation (DRA) alone hands out (kubectl get resourceslices): let the device plugin hand them out"
+        )
     else:
-        found = f"labels are there, but {_GPU} is 0 of {facts.capacity[_GPU]}"
+        name = _GPU if _GPU in facts.capacity else next(iter(facts.capacity))
+        found = f"labels are there, but {name} is 0 of {facts.capacity[name]}"
         wanted = "check the device plugin's pod and the GPU's health"
+        if not facts.capacity[name]:
+            wanted += "; Enginesmith does not yet use GPUs that DRA alone hands out (kubectl get resourceslices)"
     yield Refusal(rule="NothingAllocatable", found=found, wanted=wanted)
 
 

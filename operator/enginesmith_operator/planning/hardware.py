@@ -13,18 +13,17 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from enginesmith_contract.backends import Hardware
-from enginesmith_contract.products import MIG_INVALID, canonical_product
+from enginesmith_contract.products import MIG_INVALID, canonical_mig_profile, canonical_product
 from enginesmith_contract.record import Record
 from enginesmith_operator.planning.cloud_labels import CloudLabels, LabelPin, has_nvidia_sign, read_cloud_labels
-from enginesmith_operator.planning.gfd import GfdLabels, MigLabels, read_gfd_labels
-from enginesmith_operator.planning.label_mapping import LabelMapping, Resource
-from enginesmith_operator.planning.node_object import NodeObject, Taint
+from enginesmith_operator.planning.gfd import GfdLabels, read_gfd_labels
+from enginesmith_operator.planning.label_mapping import LabelMapping
+from enginesmith_operator.planning.node_object import NodeObject, Taint, memory_mib_of
+from enginesmith_operator.planning.offers import Offer, nvidia_resources, read_offers, unknown_resources
 
 __all__ = ["GFD_PRODUCT_LABEL", "LabelPin", "NodeFacts", "Offer", "Presence", "read_node"]
 
 GFD_PRODUCT_LABEL = "nvidia.com/gpu.product"
-_GPU_RESOURCE = "nvidia.com/gpu"
-_MIG_RESOURCE = "nvidia.com/mig-"
 
 
 class Presence(StrEnum):
@@ -33,24 +32,6 @@ class Presence(StrEnum):
     NVIDIA = "nvidia"
     OTHER_VENDOR = "other-vendor"
     NONE = "none"
-
-
-class Offer(Record):
-    """One kind of device that a pod on the node can be given.
-
-    Attributes:
-        mig_profile: None for a whole GPU.
-        resource: what a pod asks for.
-        allocatable: how many of the resource kubelet hands out, used or not.
-        sharing: evidence that one device is given to several pods, one clause each; empty: it is not.
-    """
-
-    mig_profile: str | None = None
-    resource: str
-    allocatable: int
-    memory_mib: int | None = None
-    multiprocessors: int | None = None
-    sharing: tuple[str, ...] = ()
 
 
 class NodeFacts(Record):
@@ -68,7 +49,9 @@ class NodeFacts(Record):
         mig_invalid: GPUs are partitioned differently under MIG strategy `single`.
         no_mig_strategy: GPUs are in MIG mode and the device plugin has no MIG strategy.
         capacity: NVIDIA resources with what the node has, whether handed out or not.
-        strangers: resources of NVIDIA's prefix that the label mapping does not know.
+        strangers: resources that hand out NVIDIA GPUs by their name, and that the label mapping does not know.
+        dra: evidence that dynamic resource allocation hands out the node's GPUs, as a clause; empty: none.
+        host_memory_mib: memory of the machine, which is a GPU's too where both share it.
         vendor: the other vendor and how it shows.
         sign: the label that says "an NVIDIA GPU" and no more.
         hint: what the machine type usually has; for sentences only.
@@ -102,6 +85,8 @@ class NodeFacts(Record):
     offers: tuple[Offer, ...] = ()
     capacity: Mapping[str, int] = {}
     strangers: tuple[str, ...] = ()
+    dra: str = ""
+    host_memory_mib: int | None = None
     vendor: str = ""
     sign: str = ""
     hint: str = ""
@@ -116,7 +101,7 @@ class NodeFacts(Record):
         """Return one device of `offer` as keys and checks name it."""
         return Hardware(
             product=self.product,
-            mig_profile=offer.mig_profile,
+            mig_profile=canonical_mig_profile(offer.mig_profile),
             compute_capability=self.compute_capability,
             memory_mib=offer.memory_mib,
             multiprocessors=offer.multiprocessors,
@@ -131,12 +116,13 @@ def read_node(node: NodeObject, mapping: LabelMapping) -> NodeFacts:
     labels = node.metadata.labels
     gfd = read_gfd_labels(labels)
     cloud = read_cloud_labels(node, mapping)
-    capacity = _nvidia_resources(node, mapping)
+    capacity = nvidia_resources(node, mapping)
+    dra = _dra(node, mapping)
     claims = _contradiction(gfd, cloud)
     product = None if claims else _product(gfd, cloud)
     vendor = _other_vendor(node, mapping)
     sign = has_nvidia_sign(node, mapping)
-    has_nvidia = bool(gfd.product or gfd.discovered or gfd.driver or cloud.product or capacity or sign)
+    has_nvidia = bool(gfd.product or gfd.discovered or gfd.driver or cloud.product or capacity or sign or dra)
     return NodeFacts(
         name=node.metadata.name,
         presence=Presence.NVIDIA if has_nvidia else Presence.OTHER_VENDOR if vendor else Presence.NONE,
@@ -163,9 +149,11 @@ def read_node(node: NodeObject, mapping: LabelMapping) -> NodeFacts:
         mig_invalid=gfd.product is not None and gfd.product.mig_profile == MIG_INVALID,
         # Under strategy mixed a node whose GPUs are all in MIG mode has no whole one to share either.
         no_mig_strategy=gfd.replicas == 0 and not gfd.mig and not (gfd.product and gfd.product.mig_profile),
-        offers=_offers(node, gfd, cloud, mapping),
+        offers=read_offers(node, gfd, cloud, mapping),
         capacity=capacity,
-        strangers=_strangers(node, mapping),
+        strangers=unknown_resources(node, mapping),
+        dra=dra,
+        host_memory_mib=memory_mib_of(node.status.capacity.get("memory", "")),
         vendor=vendor,
         sign=sign,
         hint=cloud.hint if has_nvidia and product is None else "",
@@ -193,71 +181,16 @@ def _contradiction(gfd: GfdLabels, cloud: CloudLabels) -> tuple[str, ...]:
     return (f"{GFD_PRODUCT_LABEL}={gfd.product_label}", cloud.product_from)
 
 
-def _offers(node: NodeObject, gfd: GfdLabels, cloud: CloudLabels, mapping: LabelMapping) -> tuple[Offer, ...]:
-    allocatable = {name: _quantity(text) for name, text in node.status.allocatable.items()}
-    found = [
-        _resource_offer(resource, allocatable[resource.name], gfd, cloud)
-        for resource in mapping.resources
-        if allocatable.get(resource.name)
-    ]
-    slices = {one.profile: one for one in gfd.mig}
-    for name in sorted(allocatable):
-        if name.startswith(_MIG_RESOURCE) and allocatable[name]:
-            profile = name.removeprefix(_MIG_RESOURCE)
-            found.append(
-                _slice_offer(name, allocatable[name], slices.get(profile) or MigLabels(profile=profile), cloud)
-            )
-    return tuple(found)
-
-
-def _resource_offer(resource: Resource, allocatable: int, gfd: GfdLabels, cloud: CloudLabels) -> Offer:
-    sharing = list(cloud.sharing)
-    if gfd.sharing:
-        sharing.append(f"gpu.sharing-strategy={gfd.sharing}")
-    if gfd.replicas is not None and gfd.replicas > 1:
-        sharing.append(f"gpu.replicas={gfd.replicas}")
-    if gfd.product and gfd.product.shared:
-        sharing.append(f"gpu.product={gfd.product_label}")
-    if resource.shared:
-        sharing.append(f"the resource is {resource.name}")
-    return Offer(
-        mig_profile=gfd.product.mig_profile if gfd.product else cloud.mig_profile,
-        resource=resource.name,
-        allocatable=allocatable,
-        memory_mib=gfd.memory_mib or cloud.memory_mib,
-        multiprocessors=gfd.multiprocessors,
-        sharing=tuple(sharing),
-    )
-
-
-def _slice_offer(resource: str, allocatable: int, labels: MigLabels, cloud: CloudLabels) -> Offer:
-    sharing = list(cloud.sharing)
-    if labels.sharing:
-        sharing.append(f"mig-{labels.profile}.sharing-strategy={labels.sharing}")
-    if labels.replicas is not None and labels.replicas > 1:
-        sharing.append(f"mig-{labels.profile}.replicas={labels.replicas}")
-    return Offer(
-        mig_profile=labels.profile,
-        resource=resource,
-        allocatable=allocatable,
-        memory_mib=labels.memory_mib,
-        multiprocessors=labels.multiprocessors,
-        sharing=tuple(sharing),
-    )
-
-
-def _nvidia_resources(node: NodeObject, mapping: LabelMapping) -> dict[str, int]:
-    known = {resource.name for resource in mapping.resources}
-    return {
-        name: _quantity(text)
-        for name, text in sorted(node.status.capacity.items())
-        if name in known or name.startswith(_MIG_RESOURCE)
-    }
-
-
-def _strangers(node: NodeObject, mapping: LabelMapping) -> tuple[str, ...]:
-    known = _nvidia_resources(node, mapping)
-    return tuple(name for name in sorted(node.status.capacity) if name.startswith("nvidia.com/") and name not in known)
+def _dra(node: NodeObject, mapping: LabelMapping) -> str:
+    """Return the clause; NVIDIA's guide labels the nodes where the driver's kubelet plugin is to run."""
+    devices = [one for one in node.dra_devices if one.driver == mapping.dra_driver]
+    if devices:
+        return f"ResourceSlices of {mapping.dra_driver} list {len(devices)} of its devices"
+    value = node.metadata.labels.get(mapping.dra_label.label)
+    # The label alone may be for ComputeDomains, which leave the GPUs to the device plugin.
+    has_plugin = any(nvidia_resources(node, mapping).values())
+    is_labelled = value is not None and mapping.dra_label.fits(value) and not has_plugin
+    return f"{mapping.dra_label.label}={value}" if is_labelled else ""
 
 
 def _other_vendor(node: NodeObject, mapping: LabelMapping) -> str:
@@ -267,9 +200,3 @@ def _other_vendor(node: NodeObject, mapping: LabelMapping) -> str:
             if found:
                 return f"{vendor.title} ({found})"
     return ""
-
-
-def _quantity(text: str) -> int:
-    """Return a count; Kubernetes writes 1,000 shares as `1k`."""
-    number = text.removesuffix("k")
-    return (int(number) if number.isdigit() else 0) * (1 if number == text else 1000)

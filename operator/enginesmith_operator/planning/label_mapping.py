@@ -7,9 +7,10 @@ import pkgutil
 import re
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 import yaml
+from pydantic import Field, model_validator
 
 from enginesmith_contract.record import Record
 
@@ -23,6 +24,8 @@ __all__ = [
     "RequiredLabel",
     "Resource",
     "Scheme",
+    "SeveralProducts",
+    "SharingResources",
     "load_label_mapping",
 ]
 
@@ -45,6 +48,13 @@ class MappedProduct(Record):
     memory_mib: int | None = None
     product: str
     evidence: Literal["seen", "doc", "inferred"]
+
+
+class SeveralProducts(Record):
+    """A value that is known and names more than one product; for sentences only."""
+
+    value: str
+    products: tuple[str, ...]
 
 
 class LabelValues(Record):
@@ -84,15 +94,18 @@ class Scheme(Record):
 
     Attributes:
         title: for sentences.
+        value_pattern: shell pattern of the values that this scheme reads; others belong to another platform.
         gfd_spelling: the product label's value is GPU Feature Discovery's spelling under another key.
         sharing: labels that say that GPUs are shared.
         mig_label: its value is the MIG profile of every slice; slices are handed out as whole GPUs.
         cannot_know: what these labels never tell.
+        several: values that leave the product open, such as a model without its form factor.
     """
 
     name: str
     title: str
     product_label: str
+    value_pattern: str = "*"
     gfd_spelling: bool = False
     requires: RequiredLabel | None = None
     memory: MemoryLabel | None = None
@@ -101,6 +114,11 @@ class Scheme(Record):
     cannot_know: tuple[str, ...]
     source: str
     products: tuple[MappedProduct, ...] = ()
+    several: tuple[SeveralProducts, ...] = ()
+
+    def reads(self, value: str) -> bool:
+        """Whether a value of the product label is one of this platform's."""
+        return bool(value) and fnmatchcase(value.casefold(), self.value_pattern.casefold())
 
     def product(self, value: str, memory_mib: int | None) -> str | None:
         """Return the product that a value names; None where it names none, or one of several."""
@@ -109,12 +127,44 @@ class Scheme(Record):
         same = [one for one in self.products if one.value.casefold() == value.casefold()]
         return next((one.product for one in same if one.memory_mib in {None, memory_mib}), None)
 
+    def open_products(self, value: str) -> tuple[str, ...]:
+        """Return the products of which a value names one; empty where the value is not known."""
+        return next((one.products for one in self.several if one.value.casefold() == value.casefold()), ())
+
 
 class Resource(Record):
-    """An extended resource that hands out NVIDIA GPUs."""
+    """An extended resource that hands out NVIDIA GPUs.
+
+    Attributes:
+        shared: pods get shares of a GPU; such a resource serves and never builds.
+        product: the model, in GPU Feature Discovery's spelling, where the resource's name says it.
+        units_per_gpu: how many of the resource make one whole GPU.
+        title: of the platform, for sentences.
+    """
 
     name: str
     shared: bool
+    product: str | None = None
+    units_per_gpu: Annotated[int, Field(ge=1)] = 1
+    title: str = ""
+
+    @model_validator(mode="after")
+    def _take_one_unit_to_build(self) -> Self:
+        if self.units_per_gpu > 1 and not self.shared:
+            raise ValueError("a build takes one unit of a resource: set shared to true, or unitsPerGpu to 1")
+        return self
+
+
+class SharingResources(Record):
+    """A platform's resources that hand out shares of NVIDIA GPUs (shell patterns).
+
+    Attributes:
+        title: for sentences.
+        resources: a pod gets a GPU by asking for one of these; others only say how large a share is.
+    """
+
+    title: str
+    resources: tuple[str, ...]
 
 
 class InstanceType(Record):
@@ -133,7 +183,12 @@ class OtherVendor(Record):
 
 
 class LabelMapping(Record):
-    """All that is known of nodes without GPU Feature Discovery."""
+    """All that is known of nodes without GPU Feature Discovery.
+
+    Attributes:
+        dra_driver: name of NVIDIA's driver for dynamic resource allocation, as ResourceSlices have it.
+        dra_label: the label of nodes where that driver's kubelet plugin runs.
+    """
 
     schemes: tuple[Scheme, ...] = ()
     sharing: tuple[LabelValues, ...] = ()
@@ -141,8 +196,20 @@ class LabelMapping(Record):
     nvidia_pci_key: str
     hami_annotation: str
     resources: tuple[Resource, ...]
+    sharing_resources: tuple[SharingResources, ...] = ()
+    dra_driver: str
+    dra_label: LabelValues
     instance_types: tuple[InstanceType, ...] = ()
     other_vendors: tuple[OtherVendor, ...] = ()
+
+    def resource(self, name: str) -> Resource | None:
+        """Return the resource of a name, None where the mapping does not know it."""
+        return next((one for one in self.resources if one.name == name), None)
+
+    def sharing_family(self, name: str) -> SharingResources | None:
+        """Return the platform whose shares a resource hands out, None where it is no such resource."""
+        found = (one for one in self.sharing_resources if any(fnmatchcase(name, text) for text in one.resources))
+        return next(found, None)
 
     def instance_product(self, instance_type: str) -> str | None:
         """Return what a machine type usually has; never a reason to match a node."""

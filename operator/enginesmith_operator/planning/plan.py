@@ -15,7 +15,7 @@ from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import PlanRefusedError
 from enginesmith_contract.matrix.products import did_you_mean_product
 from enginesmith_contract.matrix.query import capability_of
-from enginesmith_contract.products import canonical_product
+from enginesmith_contract.products import canonical_mig_profile, canonical_product
 from enginesmith_contract.profile_checks import suggest_profile
 from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec, warnings
 from enginesmith_operator.api.targets import GpuSpec, TargetSpec
@@ -218,6 +218,7 @@ def _engine_plan(
         nodes=tuple(one.node for one in group),
         build_nodes=build_nodes,
         resource=(builders or group)[0].resource,
+        units=(builders or group)[0].units,
         pins=_pins(group),
         build_pins=build_pins,
         build_avoids=_others_with(build_pins, build_nodes, observed),
@@ -258,7 +259,9 @@ def _deployment(
         standby=target.standby,
         serves=True,
         resource=min((one.resource for one in engines if one.resource), default=None),
-        gpus=(target.gpu or GpuSpec()).count if needs_gpu(target) else 0,
+        gpus=(target.gpu or GpuSpec()).count * max((one.units for one in engines), default=1)
+        if needs_gpu(target)
+        else 0,
         pins=tuple(sorted(pins, key=lambda pin: (pin.label, pin.value))),
         avoid_nodes=_others_with(pins, nodes, observed),
         archs=tuple(sorted({one.hardware.arch for one in engines})),
@@ -325,7 +328,7 @@ def _absent_hardware(target: TargetSpec, observed: Observed) -> Hardware | None:
     asked = target.gpu
     hardware = Hardware(
         product=canonical_product(asked.product) if asked.product else None,
-        mig_profile=asked.mig_profile,
+        mig_profile=canonical_mig_profile(asked.mig_profile),
         compute_capability=asked.compute_capability,
     )
     capability = capability_of(observed.matrix, hardware)

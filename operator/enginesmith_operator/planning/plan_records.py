@@ -34,6 +34,7 @@ class EnginePlan(Record):
         nodes: that serve it, in natural order of names; node classes are "class <name>".
         build_nodes: that may build it.
         resource: extended resource that its pods ask for; None: none.
+        units: how many of it are one device.
         pins: labels of the nodes that serve it; None of a CPU's nodes.
         build_pins: labels of the nodes that may build it.
         build_avoids: nodes that have such a label and may not.
@@ -52,6 +53,7 @@ class EnginePlan(Record):
     nodes: tuple[str, ...]
     build_nodes: tuple[str, ...]
     resource: str | None = None
+    units: int = 1
     pins: tuple[LabelPin, ...] = ()
     build_pins: tuple[LabelPin, ...] = ()
     build_avoids: tuple[str, ...] = ()

@@ -44,12 +44,14 @@ class ServableEngine(Record):
         pins: labels of the nodes that it is for.
         toolchain: with the image that loads it.
         resource: extended resource that its pods ask for; None: none.
+        units: how many of it are one device; None: one.
     """
 
     engine: PullableEngine
     pins: tuple[LabelPin, ...] = ()
     toolchain: Toolchain
     resource: str | None = None
+    units: int | None = None
 
     @property
     def key(self) -> str:
@@ -126,7 +128,11 @@ class WantedEngine(Record):
         )
         return cls(
             servable=ServableEngine(
-                engine=engine, pins=planned.pins, toolchain=planned.toolchain, resource=planned.resource
+                engine=engine,
+                pins=planned.pins,
+                toolchain=planned.toolchain,
+                resource=planned.resource,
+                units=planned.units if planned.units > 1 else None,
             ),
             state=state if planned.engine_key else EngineState.PENDING,
             nodes=planned.nodes,

@@ -12,6 +12,7 @@ from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import ModelFacts
 from enginesmith_operator.planning.hardware import LabelPin, NodeFacts, Offer, Presence
+from enginesmith_operator.planning.label_mapping import Resource, load_label_mapping
 from enginesmith_operator.planning.node_object import Taint
 
 __all__ = ["NodeClass", "Observed", "ObservedBuild", "ObservedDeployment", "Policy"]
@@ -39,8 +40,15 @@ class NodeClass(Record):
 
     def as_node(self) -> NodeFacts:
         """Return a node as the pool would start it."""
+        known = load_label_mapping().resource(self.resource) or Resource(name=self.resource, shared=False)
         offer = Offer(
-            mig_profile=self.mig_profile, resource=self.resource, allocatable=self.gpus, memory_mib=self.memory_mib
+            mig_profile=self.mig_profile,
+            resource=self.resource,
+            allocatable=self.gpus,
+            units_per_device=known.units_per_gpu,
+            product=known.product,
+            memory_mib=self.memory_mib,
+            sharing=(f"the resource is {self.resource}",) if known.shared else (),
         )
         labels = [LabelPin(label=label, value=value) for label, value in sorted(self.selector.items())]
         pin = labels[0].model_copy(update={"also": tuple(labels[1:])}) if labels else None

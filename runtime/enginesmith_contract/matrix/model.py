@@ -134,9 +134,10 @@ class GpuProduct(Record):
     """One GPU model as GPU Feature Discovery spells it.
 
     Attributes:
-        nominal_memory_gb: class of the data sheet, for reading only; plan with the node's own label.
+        nominal_memory_gb: size in the data sheet; a node's own label goes before it.
         memory_mib: a label value that was seen.
         integrated: whether it is part of a Jetson module.
+        unified_memory: whether it uses the machine's memory and has none of its own.
     """
 
     product: str
@@ -144,6 +145,7 @@ class GpuProduct(Record):
     nominal_memory_gb: int | None = None
     memory_mib: int | None = None
     integrated: bool = False
+    unified_memory: bool = False
     confidence: Literal["official", "derived"] = "official"
     note: str = ""
     sources: tuple[str, ...]

@@ -15,6 +15,7 @@ from enginesmith_contract.matrix.judges import judge_driver
 from enginesmith_contract.matrix.load import load_matrix
 from enginesmith_contract.matrix.query import find_release
 from enginesmith_contract.matrix.versions import is_at_least, major_of, version_numbers
+from enginesmith_contract.products import canonical_mig_profile
 from enginesmith_contract.verdicts import RuleAnswer, Verdict
 
 __all__ = ["HARDWARE_COMPATIBILITY_FLAG", "VERSION_COMPATIBLE_FLAG", "fits"]
@@ -103,7 +104,8 @@ def _same_mig_profile(case: _Case) -> RuleAnswer:
         return _answer(rule, _UNKNOWN, "no GPU is visible here")
     if case.level != "none":
         return _answer(rule, _YES, f"{HARDWARE_COMPATIBILITY_FLAG} {case.level} allows another partition")
-    built, here = case.manifest.hardware.mig_profile or "a whole GPU", case.device.mig_profile or "a whole GPU"
+    built = canonical_mig_profile(case.manifest.hardware.mig_profile) or "a whole GPU"
+    here = canonical_mig_profile(case.device.mig_profile) or "a whole GPU"
     return _same(rule, "partition", built, here)
 
 

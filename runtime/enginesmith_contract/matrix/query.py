@@ -16,6 +16,7 @@ __all__ = [
     "does_not_apply",
     "find_product",
     "find_release",
+    "has_unified_memory",
     "is_jetson",
 ]
 
@@ -73,6 +74,12 @@ def is_jetson(matrix: Matrix, hardware: Hardware) -> bool:
     """Whether the hardware is known to be a Jetson module."""
     row = find_product(matrix, hardware.product)
     return (row is not None and row.integrated) or capability_of(matrix, hardware) in matrix.jetson_capabilities
+
+
+def has_unified_memory(matrix: Matrix, hardware: Hardware) -> bool:
+    """Whether the device is known to use the machine's memory, as Jetson modules and GB10 do."""
+    row = find_product(matrix, hardware.product)
+    return (row is not None and row.unified_memory) or is_jetson(matrix, hardware)
 
 
 def does_not_apply(rule: str, why: str) -> RuleAnswer:

@@ -24,6 +24,7 @@ from enginesmith_contract.errors import (
 )
 from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import ReferenceSet
+from enginesmith_contract.products import canonical_mig_profile
 from enginesmith_contract.store_layout import StoredFile
 from enginesmith_contract.verification import Verification, VerificationStatus
 from enginesmith_runtime.build.manifests import compose_manifest
@@ -179,7 +180,8 @@ def _find_device(build_with: Builder, request: BuildRequest) -> Hardware:
             reason="NoDevice",
         )
     device, wanted = devices[0], request.hardware
-    fits = wanted.product in {None, device.product} and wanted.mig_profile == device.mig_profile
+    same_slice = canonical_mig_profile(wanted.mig_profile) == canonical_mig_profile(device.mig_profile)
+    fits = wanted.product in {None, device.product} and same_slice
     if build_with.needs_device and not fits:
         raise BuildError(
             "this is not the GPU that the engine is for",

@@ -3,14 +3,15 @@
 NVML answers without creating a CUDA context, so that looking costs no GPU memory.
 """
 
+import os
 import platform
 from collections.abc import Iterator
 from typing import Any, Final
 
 from enginesmith_contract.backends import Hardware
-from enginesmith_contract.products import product_from_device_name
+from enginesmith_contract.products import canonical_mig_profile, product_from_device_name
 
-__all__ = ["detect_devices", "host_hardware"]
+__all__ = ["detect_devices", "host_hardware", "host_memory_mib"]
 
 # Kubernetes' names of what the kernel calls otherwise.
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -25,6 +26,11 @@ def host_hardware() -> Hardware:
     """Return this machine without a GPU: architecture and operating system."""
     machine = platform.machine()
     return Hardware(arch=_ARCHITECTURES.get(machine, machine), os=platform.system().lower())
+
+
+def host_memory_mib() -> int:
+    """Return this machine's memory in MiB, which is a GPU's too where both share it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
 
 
 def detect_devices() -> tuple[Hardware, ...]:
@@ -65,12 +71,19 @@ def _describe_gpu(nvml: Any, handle: Any, driver: str) -> Hardware:  # noqa: ANN
     return Hardware(
         product=product_from_device_name(_text(nvml.nvmlDeviceGetName(handle))),
         compute_capability=capability,
-        memory_mib=nvml.nvmlDeviceGetMemoryInfo(handle).total >> 20,
+        memory_mib=_memory_mib(nvml, handle),
         multiprocessors=multiprocessors,
         driver=driver,
         arch=host.arch,
         os=host.os,
     )
+
+
+def _memory_mib(nvml: Any, handle: Any) -> int | None:  # noqa: ANN401 - the library has no types
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total) >> 20
+    except nvml.NVMLError:  # a GPU without memory of its own, such as GB10
+        return None
 
 
 def _list_slices(nvml: Any, handle: Any, whole: Hardware) -> Iterator[Hardware]:  # noqa: ANN401 - untyped library
@@ -96,9 +109,9 @@ def _list_slices(nvml: Any, handle: Any, whole: Hardware) -> Iterator[Hardware]:
 
 
 def _mig_profile(name: str) -> str | None:
-    """Return "1g.10gb" of "NVIDIA A100-SXM4-80GB MIG 1g.10gb"."""
+    """Return "1g.10gb.me" of "NVIDIA A100-SXM4-80GB MIG 1g.10gb+me": labels and keys have no "+"."""
     _, found, profile = name.partition(" MIG ")
-    return profile.strip() if found else None
+    return canonical_mig_profile(profile.strip()) if found else None
 
 
 def _text(value: bytes | str) -> str:

@@ -10,7 +10,7 @@ from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import EngineRefusedError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.matrix.portability import fits
-from enginesmith_contract.products import product_from_device_name, split_product
+from enginesmith_contract.products import canonical_mig_profile, product_from_device_name, split_product
 from enginesmith_contract.verdicts import Verdict
 
 __all__ = ["find_cuda_device", "refuse_mislabelled", "refuse_unless_fits"]
@@ -52,7 +52,7 @@ def refuse_mislabelled(label: str | None, device: Hardware) -> None:
     if not label or device.product is None:
         return
     said = split_product(label)
-    same_slice = said.mig_profile in {None, device.mig_profile}
+    same_slice = canonical_mig_profile(said.mig_profile) in {None, canonical_mig_profile(device.mig_profile)}
     if said.product == device.product and same_slice:
         return
     found = device.product if same_slice else f"{device.product}, MIG profile {device.mig_profile or 'none'}"

@@ -38,7 +38,26 @@ class HttpOrigin:
         model: the model's file name.
     """
 
-    def __init__(self, uri: str, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        uri: str,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        token_variable: str = SOURCE_TOKEN,
+        denied_remedy: str = f"set {SOURCE_TOKEN} or a netrc file; a signed address may have expired",
+    ) -> None:
+        """Open the client; no request is made.
+
+        Args:
+            uri: of the model.
+            environment: that credentials come from.
+            token_variable: that has the bearer token.
+            denied_remedy: what to do where the server refuses.
+
+        Raises:
+            enginesmith_contract.errors.SourceError: `NotFound`: it is no URL.
+        """
+        self._denied_remedy = denied_remedy
         try:
             self._url = httpx.URL(uri)
         except httpx.InvalidURL as error:
@@ -46,10 +65,12 @@ class HttpOrigin:
         self.model = model_name(self._url.raw_path.partition(b"?")[0].decode())
         # Unencoded, so that lengths and ranges count the file's own bytes.
         headers = {"Accept-Encoding": "identity", "User-Agent": "enginesmith"}
-        token = environment.get(SOURCE_TOKEN)
+        token = environment.get(token_variable)
         # Over plain HTTP everybody on the way would read the token.
-        if token and (self._url.scheme == "https" or self._url.host in _LOOPBACK):
-            headers["Authorization"] = f"Bearer {token}"
+        is_private = self._url.scheme == "https" or self._url.host in _LOOPBACK
+        self._token = token if token and is_private else None
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
         self._client = httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=headers)
 
     def __enter__(self) -> Self:
@@ -75,7 +96,7 @@ class HttpOrigin:
                 with self.open(name, offset=0, validator=None) as transfer:
                     yield transfer
                 return
-            _check_status(response, where)
+            _check_status(response, where, self._denied_remedy)
             yield _transfer(response, offset)
 
     def _url_of(self, name: str) -> httpx.URL:
@@ -117,7 +138,7 @@ def _validator(response: httpx.Response) -> str | None:
     return str(modified) if modified else None
 
 
-def _check_status(response: httpx.Response, where: str) -> None:
+def _check_status(response: httpx.Response, where: str, denied_remedy: str) -> None:
     status = response.status_code
     if status < _FIRST_ERROR:
         return
@@ -135,7 +156,7 @@ def _check_status(response: httpx.Response, where: str) -> None:
             "the server refuses to give the model",
             where=where,
             why=answer,
-            remedy=f"set {SOURCE_TOKEN} or a netrc file; a signed address may have expired",
+            remedy=denied_remedy,
             reason=SourceReason.ACCESS_DENIED,
         )
     raise SourceError(

@@ -24,6 +24,7 @@ class Scheme(StrEnum):
     OSS = "oss"
     OCI = "oci"
     HF = "hf"
+    MS = "ms"
 
 
 _URI: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -34,6 +35,7 @@ _ALIASES: Final = {
     "gcs": Scheme.GS,
     "huggingface": Scheme.HF,
     "minio": Scheme.S3,
+    "modelscope": Scheme.MS,
     "s3a": Scheme.S3,
     "s3n": Scheme.S3,
 }

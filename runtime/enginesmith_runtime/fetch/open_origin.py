@@ -7,6 +7,7 @@ from typing import assert_never
 from enginesmith_contract.preparation import ModelSource
 from enginesmith_runtime.fetch.http import HttpOrigin
 from enginesmith_runtime.fetch.location import Scheme, scheme_of
+from enginesmith_runtime.fetch.modelscope import ModelScopeOrigin
 from enginesmith_runtime.fetch.options import check_options
 from enginesmith_runtime.fetch.origin import Origin
 
@@ -26,6 +27,9 @@ def open_origin(source: ModelSource) -> Iterator[Origin]:
         case Scheme.HTTP | Scheme.HTTPS:
             check_options(source, ())
             with HttpOrigin(source.uri) as origin:
+                yield origin
+        case Scheme.MS:
+            with ModelScopeOrigin(source) as origin:
                 yield origin
         case Scheme.S3 | Scheme.GS | Scheme.OSS | Scheme.HF as scheme:
             from enginesmith_runtime.fetch.object_store import (  # noqa: PLC0415 - an optional dependency

@@ -7,11 +7,12 @@ shares its code with TensorRT's, runs on any CPU, and lacks the plugins. It can 
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import yaml
@@ -20,16 +21,17 @@ from enginesmith_contract.preparation import Advice
 from enginesmith_contract.record import Record
 from enginesmith_runtime.prepare.child import Limits, Outcome, run_child
 
-__all__ = ["advice_for", "parser_advice", "table_advice"]
+__all__ = ["advice_for", "parser_advice", "ranked_operators", "table_advice"]
 
 _PARSER: Final = "enginesmith_runtime.engines.tensorrt_rtx_parser"
 _CLAUSE: Final = re.compile(r"(>=|<)(\d+(?:\.\d+)*)")
 
 
 class _Row(Record):
-    """One row of the table."""
+    """One row of the table; `rank` is of the node's first input, None: any."""
 
     ops: tuple[str, ...]
+    rank: int | None = None
     tensorrt: str
     message: str
     source: str
@@ -57,10 +59,16 @@ class _ParserAnswer(Record):
     errors: tuple[_ParserNode, ...]
 
 
-def table_advice(nodes: Iterable[tuple[str, str, str]]) -> tuple[Advice, ...]:
-    """Return the table's rows for the given (name, operator, domain) of nodes, in the nodes' order.
+def table_advice(
+    nodes: Iterable[tuple[str, str, str]], ranks: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Advice, ...]:
+    """Return the table's rows for nodes, in the nodes' order.
 
     `tensorrt` of the results is the range of versions that the row speaks of; see `advice_for`.
+
+    Args:
+        nodes: (name, operator, domain) of each.
+        ranks: of the first input, by the node's name; a row that is about one rank speaks where it is known.
     """
     rows = _rows_by_operator()
     return tuple(
@@ -68,7 +76,13 @@ def table_advice(nodes: Iterable[tuple[str, str, str]]) -> tuple[Advice, ...]:
         for name, op, domain in nodes
         if domain in {"", "ai.onnx"}
         for row in rows.get(op, ())
+        if row.rank is None or row.rank == ranks.get(name)
     )
+
+
+def ranked_operators() -> frozenset[str]:
+    """Return the operators of which the table speaks for one rank only."""
+    return frozenset(op for op, rows in _rows_by_operator().items() if any(row.rank is not None for row in rows))
 
 
 def advice_for(advice: Iterable[Advice], version: str) -> tuple[Advice, ...]:

@@ -12,11 +12,12 @@ from onnx import checker, defs
 
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.tensors import DType, ModelFacts
-from enginesmith_runtime.prepare.advice import table_advice
+from enginesmith_runtime.prepare.advice import ranked_operators, table_advice
 from enginesmith_runtime.prepare.facts import facts_of, model_files
 from enginesmith_runtime.prepare.graph import all_nodes, is_onnx_domain, label, opset_of, read_graph
 from enginesmith_runtime.prepare.index_bounds import find_index_bounds
 from enginesmith_runtime.prepare.jobs import Inspection
+from enginesmith_runtime.prepare.ranks import first_input_ranks
 from enginesmith_runtime.prepare.structure import structure_digest
 
 __all__ = ["check_model", "inspect"]
@@ -38,7 +39,7 @@ def inspect(path: Path) -> Inspection:
     return Inspection(
         facts=facts,
         index_bounds=find_index_bounds(model.graph),
-        advice=table_advice(nodes),
+        advice=table_advice(nodes, first_input_ranks(model, ranked_operators())),
         warnings=tuple(warnings),
         structure_digest=structure_digest(model),
     )
