@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from enginesmith_contract.record import Record
 
 __all__ = ["Backend", "Hardware", "Precision", "PrecisionPolicy", "Toolchain"]
@@ -34,14 +36,12 @@ class PrecisionPolicy(Record):
         keep: node names or operator types (shell patterns) that stay in FP32.
         auto_keep: whether the preparation itself keeps nodes whose values leave the precision's range.
         calibration: URI of calibration data (.npz); int8 and fp8 need it.
-        fallback: the precision to use where `default` fails the verification; None: fail.
     """
 
     default: Precision = Precision.FP32
     keep: tuple[str, ...] = ()
     auto_keep: bool = False
     calibration: str | None = None
-    fallback: Precision | None = None
 
 
 class Hardware(Record):
@@ -61,8 +61,8 @@ class Hardware(Record):
     product: str | None = None
     mig_profile: str | None = None
     compute_capability: str | None = None
-    memory_mib: int | None = None
-    multiprocessors: int | None = None
+    memory_mib: int | None = Field(default=None, ge=0, le=1 << 24)
+    multiprocessors: int | None = Field(default=None, ge=0, le=65_535)
     driver: str | None = None
     arch: str = "amd64"
     os: str = "linux"

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
+from pydantic import Field
+
 from enginesmith_contract.record import Record
 
 __all__ = ["InputValues", "OutputDifference", "Verification", "VerificationPolicy", "VerificationStatus"]
@@ -32,7 +34,7 @@ class VerificationPolicy(Record):
     """
 
     metric: str = "maxRelative"
-    limit: float | None = None
+    limit: float | None = Field(default=None, gt=0, le=1000)
     inputs: Mapping[str, InputValues] = {}
 
 

@@ -14,6 +14,7 @@ InferenceEngine
 | NodesMissing | a target waits for nodes of a node class | - | nodes are there |
 | SpecInvalid | what admission let through is wrong | - | the spec can be read |
 | Conflict | an object with a name of ours belongs to somebody else | - | there is none |
+| InternalError | the operator failed at this object; the log has the id that the message names | - | it did not |
 
 EngineBuild
 
@@ -21,6 +22,7 @@ EngineBuild
 |---|---|---|---|
 | Ready | the engine is in the store and may serve | the build runs, waits or failed | not looked at yet |
 | Scheduled | the build's pod has a node | it waits; the reason says for what | no pod yet |
+| InternalError | the operator failed at this object; the log has the id that the message names | - | it did not |
 
 Ready, Planned, KeysResolved, Prepared, Built, Serving and Scheduled are good when True; the others tell something and
 are absent otherwise. Messages are one line, hold no time, and stay as they are while the same thing recurs.
@@ -37,6 +39,7 @@ from enginesmith_operator.api.base import ApiModel, Finding, finding_error
 __all__ = [
     "BUILT",
     "CONFLICT",
+    "INTERNAL_ERROR",
     "KEYS_RESOLVED",
     "MAX_CONDITIONS",
     "MAX_MESSAGE",
@@ -63,6 +66,7 @@ UPDATE_AVAILABLE: Final = "UpdateAvailable"
 NODES_MISSING: Final = "NodesMissing"
 SPEC_INVALID: Final = "SpecInvalid"
 CONFLICT: Final = "Conflict"
+INTERNAL_ERROR: Final = "InternalError"
 SCHEDULED: Final = "Scheduled"
 
 MAX_CONDITIONS: Final = 32
