@@ -135,7 +135,11 @@ def test_an_unchanged_file_is_unchanged_to_every_way_of_applying_it(
         ({"targets": [{"name": "a", "gpu": {"minMemory": "0"}}]}, "at least 1Mi"),
         ({"targets": [{"name": "a", "replicas": 10**18}]}, "less than or equal to 10000"),
         (
-            {"targets": [{"name": "a", "autoscaling": {"maxReplicas": 1, "podMetric": {"name": "a", "averageValue": 0}}}]},
+            {
+                "targets": [
+                    {"name": "a", "autoscaling": {"maxReplicas": 1, "podMetric": {"name": "a", "averageValue": 0}}}
+                ]
+            },
             "expected a quantity of at least 1n",
         ),
         ({"profiles": [{"inputs": {"x": SHAPE}}, {"name": "default", "inputs": {"x": SHAPE}}]}, "must be unique"),

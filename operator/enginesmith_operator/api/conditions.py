@@ -4,7 +4,8 @@ InferenceEngine
 
 | type | True means | False means | Unknown or absent means |
 |---|---|---|---|
-| Ready | every target that is to serve does, as wanted | the reason says what is missing | not looked at yet |
+| Ready | at least one target serves, and every target that can does so as wanted | the reason says what is missing | not looked at yet |
+| AllTargets | every target that is to serve does, as wanted | the reason is of the first that does not | not looked at yet |
 | Planned | every target has a plan | at least one has none; the reason of the first is shown | never planned |
 | KeysResolved | source digest and keys are known | pending: the model was not fetched yet | never planned |
 | Prepared | the model is prepared | the preparation runs, waits or failed | never planned |
@@ -24,8 +25,9 @@ EngineBuild
 | Scheduled | the build's pod has a node | it waits; the reason says for what | no pod yet |
 | InternalError | the operator failed at this object; the log has the id that the message names | - | it did not |
 
-Ready, Planned, KeysResolved, Prepared, Built, Serving and Scheduled are good when True; the others tell something and
-are absent otherwise. Messages are one line, hold no time, and stay as they are while the same thing recurs.
+Ready, AllTargets, Planned, KeysResolved, Prepared, Built, Serving and Scheduled are good when True; the others tell
+something and are absent otherwise. A target that is Refused or Failed keeps AllTargets False, and Ready only where no
+other target serves. Messages are one line, hold no time, and stay as they are while the same thing recurs.
 """
 
 from datetime import datetime
@@ -37,6 +39,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error
 
 __all__ = [
+    "ALL_TARGETS",
     "BUILT",
     "CONFLICT",
     "INTERNAL_ERROR",
@@ -57,6 +60,7 @@ __all__ = [
 ]
 
 READY: Final = "Ready"
+ALL_TARGETS: Final = "AllTargets"
 PLANNED: Final = "Planned"
 KEYS_RESOLVED: Final = "KeysResolved"
 PREPARED: Final = "Prepared"
