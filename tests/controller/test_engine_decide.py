@@ -7,8 +7,8 @@ import pytest
 from tests.controller.engine_world import EngineWorld, gpu_node
 
 from enginesmith_contract.failure import Failure
-from enginesmith_operator.api.conditions import ConditionStatus
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
+from enginesmith_operator.api.conditions import ConditionStatus
 from enginesmith_operator.api.engine_status import EngineStatus, TargetPhase
 from enginesmith_operator.controller.status_document import read_status, status_document
 

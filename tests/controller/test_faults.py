@@ -31,10 +31,9 @@ CATALOG = Address("ConfigMap", "operators", "toolchains")
 
 
 def _caught(text: str) -> Fault:
-    try:
+    with pytest.raises(ZeroDivisionError) as caught:
         raise ZeroDivisionError(text)
-    except ZeroDivisionError as error:
-        return fault_of(error)
+    return fault_of(caught.value)
 
 
 def test_one_fault_has_one_id_and_one_sentence_whatever_its_values_were() -> None:
