@@ -1,4 +1,4 @@
-"""What a person reads of an engine, and that a spec which the API server spells otherwise leaves the operator at rest."""
+"""What a person reads of an engine, and that what the API server spells otherwise leaves the operator at rest."""
 
 import pytest
 from tests.cluster.engines import Tenant

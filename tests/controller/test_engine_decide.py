@@ -48,6 +48,24 @@ def test_a_pass_over_an_engine_that_is_in_order_writes_nothing() -> None:
     assert status_document(decision.status) == world.engine["status"]
 
 
+def test_the_same_amounts_in_another_spelling_write_nothing() -> None:
+    first = {"requests": {"cpu": "0.1", "memory": "0.25Gi"}, "limits": {"memory": "1024Mi", "cpu": 2}}
+    second = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": 1 << 30, "cpu": "2000m"}}
+    scaled = [_scaled("1.5"), _scaled("1500m")]
+    world = EngineWorld(podTemplate={"resources": first}, build={"resources": first}, targets=[scaled[0]])
+    world.serve()
+
+    world.change_spec(podTemplate={"resources": second}, build={"resources": second}, targets=[scaled[1]])
+    decision = world.look()
+
+    assert (decision.creates, decision.applies, decision.deletes) == ((), (), ())
+
+
+def _scaled(amount: str) -> dict[str, Any]:
+    bounds = {"maxReplicas": 2, "podMetric": {"name": "queue", "averageValue": amount}}
+    return {"name": "l4", "gpu": {"product": "NVIDIA-L4"}, "autoscaling": bounds}
+
+
 @pytest.mark.parametrize("garbage", [None, {}, {"targets": "nonsense"}, {"serving": "9/9", "conditions": []}])
 def test_a_garbled_status_becomes_what_it_was_but_for_its_times(garbage: dict[str, Any] | None) -> None:
     world = EngineWorld()

@@ -4,8 +4,8 @@ InferenceEngine
 
 | type | True means | False means | Unknown or absent means |
 |---|---|---|---|
-| Ready | a target serves, and every other that can as well, as wanted | the reason says what is missing | not looked at |
-| AllTargets | every target that is to serve does, as wanted | the reason of the first that does not | not looked at |
+| Ready | a target serves, and every other that can does too | the reason says what is missing | not looked at yet |
+| AllTargets | every target that is to serve does, as wanted | the reason of the first that does not | no status yet |
 | Planned | every target has a plan | at least one has none; the reason of the first is shown | never planned |
 | KeysResolved | source digest and keys are known | pending: the model was not fetched yet | never planned |
 | Prepared | the model is prepared | the preparation runs, waits or failed | never planned |

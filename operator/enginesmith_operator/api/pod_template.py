@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error, raise_findings
 from enginesmith_operator.api.bounds import between_quantities
-from enginesmith_operator.api.quantities import ResourceQuantity, quantity_value
+from enginesmith_operator.api.quantities import ResourceQuantity, quantity_value, spell_quantity
 from enginesmith_operator.api.scalars import KubernetesName
 
 __all__ = [
@@ -51,6 +51,13 @@ class ResourceRequirements(ApiModel):
             if name in self.limits and quantity_value(str(value)) > quantity_value(str(self.limits[name]))
         )
         return self
+
+    def spelled(self) -> "ResourceRequirements":
+        """Return the same amounts in the API server's spelling: another spelling is no reason to change anything."""
+        return ResourceRequirements(
+            requests={name: spell_quantity(value) for name, value in self.requests.items()},
+            limits={name: spell_quantity(value) for name, value in self.limits.items()},
+        )
 
 
 class TolerationOperator(StrEnum):

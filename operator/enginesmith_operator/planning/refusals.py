@@ -2,9 +2,9 @@
 
 A refusal says which rule, what was found and what would make it a yes; with a node's name it is the whole sentence.
 Over a fleet refusals are counted by rule, with the three names that come first in natural order: the lines do not move
-when nodes come in another order, and change little when one comes or goes. Nodes with the hardware that is asked for come
-first, then nodes with another GPU, then those with none. Only the first of these groups has remedies: nothing is to be
-done about the others.
+when nodes come in another order, and change little when one comes or goes. Nodes with the hardware that is asked for
+come first, then nodes with another GPU, then those with none. Only the first of these groups has remedies: nothing is
+to be done about the others.
 """
 
 import re
