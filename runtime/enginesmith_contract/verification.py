@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
-from pydantic import Field
-
 from enginesmith_contract.record import Record
 
 __all__ = ["InputValues", "OutputDifference", "Verification", "VerificationPolicy", "VerificationStatus"]
@@ -34,7 +32,7 @@ class VerificationPolicy(Record):
     """
 
     metric: str = "maxRelative"
-    limit: float | None = Field(default=None, gt=0, le=1000)
+    limit: float | None = None
     inputs: Mapping[str, InputValues] = {}
 
 

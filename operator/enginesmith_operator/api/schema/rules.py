@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import BaseModel
 
 from enginesmith_contract.backends import Precision
+from enginesmith_contract.verification import VerificationPolicy
 from enginesmith_operator.api.engine_build import EngineBuildSpec, EngineBuildStatus
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
@@ -152,6 +153,8 @@ _PRECISION: Final[Mapping[str, Any]] = {
 
 OVERRIDES: Final[Mapping[tuple[type[BaseModel], str], Mapping[str, Any]]] = {
     (InferenceEngineSpec, "precision"): _PRECISION,
+    # As `spec.verification.limit` of an InferenceEngine.
+    (VerificationPolicy, "limit"): {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 1000},
     # No default: with one, a target that autoscales would have both.
     (TargetSpec, "replicas"): {"type": "integer", "format": "int64", "minimum": 0, "maximum": 10_000},
 }
