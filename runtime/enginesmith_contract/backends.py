@@ -2,8 +2,6 @@
 
 from enum import StrEnum
 
-from pydantic import Field
-
 from enginesmith_contract.record import Record
 
 __all__ = ["Backend", "Hardware", "Precision", "PrecisionPolicy", "Toolchain"]
@@ -61,8 +59,8 @@ class Hardware(Record):
     product: str | None = None
     mig_profile: str | None = None
     compute_capability: str | None = None
-    memory_mib: int | None = Field(default=None, ge=0, le=1 << 24)
-    multiprocessors: int | None = Field(default=None, ge=0, le=65_535)
+    memory_mib: int | None = None
+    multiprocessors: int | None = None
     driver: str | None = None
     arch: str = "amd64"
     os: str = "linux"

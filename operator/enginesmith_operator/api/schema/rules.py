@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
-from enginesmith_contract.backends import Precision
+from enginesmith_contract.backends import Hardware, Precision
 from enginesmith_contract.verification import VerificationPolicy
 from enginesmith_operator.api.engine_build import EngineBuildSpec, EngineBuildStatus
 from enginesmith_operator.api.engine_status import EngineStatus
@@ -151,8 +151,13 @@ _PRECISION: Final[Mapping[str, Any]] = {
     "maxProperties": 4,
 }
 
+_COUNT: Final[Mapping[str, Any]] = {"type": "integer", "format": "int64", "minimum": 0, "maximum": (1 << 31) - 1}
+
 OVERRIDES: Final[Mapping[tuple[type[BaseModel], str], Mapping[str, Any]]] = {
     (InferenceEngineSpec, "precision"): _PRECISION,
+    # A label of a node may say anything, and must not end a pass.
+    (Hardware, "memoryMib"): _COUNT,
+    (Hardware, "multiprocessors"): _COUNT,
     # As `spec.verification.limit` of an InferenceEngine.
     (VerificationPolicy, "limit"): {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 1000},
     # No default: with one, a target that autoscales would have both.
