@@ -34,14 +34,12 @@ class PrecisionPolicy(Record):
         keep: node names or operator types (shell patterns) that stay in FP32.
         auto_keep: whether the preparation itself keeps nodes whose values leave the precision's range.
         calibration: URI of calibration data (.npz); int8 and fp8 need it.
-        fallback: the precision to use where `default` fails the verification; None: fail.
     """
 
     default: Precision = Precision.FP32
     keep: tuple[str, ...] = ()
     auto_keep: bool = False
     calibration: str | None = None
-    fallback: Precision | None = None
 
 
 class Hardware(Record):

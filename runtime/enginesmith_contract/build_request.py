@@ -36,9 +36,9 @@ class BuildOptions(Record):
         plugins: plugin libraries in loading order; their digests are those of the key.
     """
 
-    workspace_bytes: int | None = None
+    workspace_bytes: int | None = Field(default=None, ge=1, le=1 << 40)
     optimization_level: int = Field(default=3, ge=0, le=5)
-    timeout_seconds: float = 1800.0
+    timeout_seconds: float = Field(default=1800.0, gt=0, le=604_800)
     hardware_compatibility: str = "none"
     version_compatible: bool = False
     weight_streaming: bool = False
@@ -60,7 +60,7 @@ class BuildRequest(Record):
         verification: the gate of the engine.
     """
 
-    schema_version: int = 1
+    schema_version: int = Field(default=1, ge=1, le=1000)
     engine_key: str
     key_inputs: EngineKeyInputs
     store: str

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
+from pydantic import Field
+
 from enginesmith_contract.backends import Backend, Precision, PrecisionPolicy
 from enginesmith_contract.profiles import Profile
 from enginesmith_contract.record import Record
@@ -73,7 +75,7 @@ class EngineCandidate(Record):
     provider: str | None = None
     flags: Mapping[str, str] = {}
     plugins: tuple[str, ...] = ()
-    epoch: int = 0
+    epoch: int = Field(default=0, ge=0, le=(1 << 31) - 1)
 
     def key_inputs(self, preparation_key: str) -> "EngineKeyInputs":
         """Return all that the engine of a prepared model depends on."""

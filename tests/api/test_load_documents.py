@@ -48,7 +48,7 @@ def test_the_whole_example_loads(design_example: str) -> None:
     assert ada.gpu is not None
     assert (ada.gpu.min_memory_bytes, ada.gpu.compute_capability) == (20 << 30, "8.9")
     assert (cpu.backend, cpu.provider_or_default, cpu.standby) == (Backend.ONNXRUNTIME, "cpu", True)
-    assert engine.spec.serving.batching.max_queue_delay_seconds == 0.0005
+    assert engine.spec.serving.drain_delay_seconds == 5
     assert warnings(engine.spec) == ()
 
 
@@ -124,7 +124,6 @@ def test_every_kind_of_value_reaches_the_contract(every_field: str) -> None:
         keep=("Softmax", "/head/*"),
         auto_keep=True,
         calibration="s3://models/calibration.npz",
-        fallback=Precision.FP16,
     )
     images = ShapeRange(min=(1, 3, 224, 224), opt=(8, 3, 224, 224), max=(32, 3, 224, 224))
     assert profiles(spec) == (Profile(name="default", inputs={"images": images}),)

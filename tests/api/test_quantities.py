@@ -10,8 +10,10 @@ from enginesmith_operator.api.quantities import (
     ResourceQuantity,
     parse_bytes,
     parse_duration,
+    quantity_value,
     spell_bytes,
     spell_duration,
+    spell_quantity,
 )
 
 BYTES = TypeAdapter(ByteQuantity)
@@ -158,3 +160,33 @@ def test_amounts_of_pod_resources_are_kept_as_written(amount: object) -> None:
 def test_what_is_no_amount_is_refused(amount: object) -> None:
     with pytest.raises(ValidationError):
         RESOURCE.validate_python(amount)
+
+
+@pytest.mark.parametrize(
+    ("spellings", "want"),
+    [
+        (["0.1", "100m", ".1", "0.100", "1e-1", "100000u", "100000000n"], "100m"),
+        (["1Gi", "1024Mi", "1048576Ki", "1073741824", 1 << 30, "1.0Gi"], "1Gi"),
+        (["0.25Gi", "256Mi", "262144Ki", "268435456"], "256Mi"),
+        (["1", 1, "1000m", "1.0", "1e0", "0.001k"], "1"),
+        (["2.5", "2500m"], "2500m"),
+        (["1G", "1000M", "1e9", "1000000000", "1E9"], "1G"),
+        (["1024000", "1000Ki", "1024k"], "1024k"),
+        (["1.5Gi", "1536Mi"], "1536Mi"),
+        (["1.1Gi", "1181116006400m", "1181116006.4"], "1181116006400m"),
+        (["0", 0, "0.0", "0Gi", "0m"], "0"),
+        (["0.1n", "1n", "0.000000001u", "1e-9", "1e-99"], "1n"),
+        (["1E", "1000P"], "1E"),
+        (["5Ei", "5120Pi"], "5Ei"),
+    ],
+)
+def test_one_amount_has_one_spelling_however_it_was_written(spellings: list[str | int], want: str) -> None:
+    assert {spell_quantity(RESOURCE.validate_python(one)) for one in spellings} == {want}
+    assert spell_quantity(want) == want
+    assert len({quantity_value(str(one)) for one in spellings}) == 1
+
+
+@pytest.mark.parametrize("text", ["", "1 Gi", "-1", "1GB", "NaN", "1e", "0x10", "1Gi\n"])
+def test_what_is_no_quantity_has_no_amount(text: str) -> None:
+    with pytest.raises(ValueError, match="not a Kubernetes quantity"):
+        quantity_value(text)

@@ -18,7 +18,7 @@ WRONG = [
     ('build: {optimizationLevel: "3"}', ['found "3"', "a whole number", "valid value is 3", "without quotes"]),
     ("build: {optimizationLevel: 3.4}", ["found 3.4", "a whole number", "the nearest valid value is 3"]),
     ("build: {workspace: 2GB}", ['spec.build.workspace: found "2GB"', "did you mean `2G`?"]),
-    ("serving: {maxMessageBytes: 2Gi}", ["spec.serving.maxMessageBytes", "less than 2Gi"]),
+    ("serving: {maxMessageBytes: 2Gi}", ["spec.serving.maxMessageBytes", "at most 2147483647"]),
     ("serving: {frontEnds: 33}", ["spec.serving.frontEnds: found 33", "valid value is 32"]),
     ("build: {timeout: 30}", ["spec.build.timeout: found 30", "did you mean `30s`?"]),
     ("build: {hardwareCompatibility: ampere-plus}", ["spec.build.hardwareCompatibility", "did you mean `amperePlus`?"]),
@@ -37,7 +37,11 @@ WRONG = [
     ("precision: FP16", ["spec.precision", "did you mean `fp16`?"]),
     ("precision: 16", ["spec.precision: found 16", "fp16", "or a mapping"]),
     ("precision: int8", ["spec.precision", "needs calibration data"]),
-    ("precision: {default: fp16, fallback: fp16}", ["spec.precision.fallback", "did you mean `fp32`?"]),
+    (
+        "precision: {default: fp16, fallback: fp32}",
+        ["spec.precision.fallback", "not implemented yet", "remove the field"],
+    ),
+    ("serving: {batching: {enabled: true}}", ["spec.serving.batching", "not implemented yet", "remove the field"]),
     ("precision: {keep: Softmax}", ["spec.precision.keep", "expected a list"]),
     ("profiles: [{inputs: {x: {min: [9], opt: [8], max: [4]}}}]", ["spec.profiles[0].inputs.x.min[0]: found 9"]),
     (

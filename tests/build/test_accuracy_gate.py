@@ -57,7 +57,6 @@ def test_a_difference_is_relative_to_the_output_s_own_scale(
         (PrecisionPolicy(default=Precision.FP16), 1e-2),
         (PrecisionPolicy(default=Precision.BF16), 8e-2),
         (PrecisionPolicy(default=Precision.INT8), 1e-1),
-        (PrecisionPolicy(default=Precision.INT8, fallback=Precision.FP16), 1e-1),
         (PrecisionPolicy(default=Precision.FP8), 2.5e-1),
     ],
 )

@@ -105,7 +105,8 @@ def test_a_target_that_no_node_has_the_gpu_for_is_refused_with_what_there_is_and
     assert "NVIDIA-Thor" in message
     assert "NVIDIA-L4" in message
     assert tenant.target(NAME, "thor")["phase"] == "Refused"
-    assert tenant.condition(NAME, "Ready")["status"] == "False"
+    assert tenant.condition(NAME, "AllTargets")["status"] == "False"
+    assert tenant.condition(NAME, "Ready")["status"] == "True"
     refusals = [one for one in tenant.events() if one["type"] == "Warning"]
     assert [one["message"].startswith("thor: ") for one in refusals] == [True]
 

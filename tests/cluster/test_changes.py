@@ -60,7 +60,7 @@ def test_a_model_that_changed_at_its_uri_is_built_in_the_background_and_takes_ov
 ) -> None:
     uri = f"s3://models/{tenant.namespace}/cls.onnx"
     cluster.upload(ocr_models / "cls.onnx", uri)
-    tenant.apply(NAME, [CPU], model=tenant.model | {"uri": uri, "refresh": "20s"})
+    tenant.apply(NAME, [CPU], model=tenant.model | {"uri": uri, "refresh": "1m"})
     tenant.until_ready(NAME)
     before = tenant.get("inferenceengine", NAME)
     changed = onnx.load(ocr_models / "cls.onnx")

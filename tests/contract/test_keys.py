@@ -89,7 +89,6 @@ def test_every_input_of_a_preparation_changes_its_key(field: str) -> None:
         PrecisionPolicy(default=Precision.BF16, keep=("Softmax_*",)),
         PrecisionPolicy(default=Precision.FP16, keep=("Softmax_*",), auto_keep=True),
         PrecisionPolicy(default=Precision.FP16, keep=("Softmax_*",), calibration="file:///c.npz"),
-        PrecisionPolicy(default=Precision.FP16, keep=("Softmax_*",), fallback=Precision.FP32),
     ],
 )
 def test_every_part_of_the_precision_policy_changes_the_preparation(precision: PrecisionPolicy) -> None:

@@ -3,6 +3,8 @@
 from copy import deepcopy
 from typing import Any
 
+import pytest
+
 from enginesmith_operator.controller.drift import must_apply, stamp
 
 _DESIRED: dict[str, Any] = {
@@ -67,3 +69,49 @@ def test_one_of_two_tolerations_with_one_key_is_told_from_the_other() -> None:
     live = _live()
     live["spec"]["template"]["spec"]["tolerations"].pop(0)
     assert must_apply(stamp(_DESIRED), live)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"requests": {"cpu": "0.1"}}, {"requests": {"cpu": "100m"}}),
+        ({"limits": {"memory": "1024Mi"}}, {"limits": {"memory": "1Gi"}}),
+        ({"limits": {"memory": "1073741824", "cpu": 2}}, {"limits": {"memory": "1Gi", "cpu": "2"}}),
+        ({"limits": {"memory": "1.1Gi"}}, {"limits": {"memory": "1181116006400m"}}),
+        ({"target": {"averageValue": "1000m"}}, {"target": {"averageValue": "1"}}),
+        ({"sizeLimit": "1024Gi"}, {"sizeLimit": "1Ti"}),
+    ],
+)
+def test_an_amount_that_is_spelled_otherwise_is_the_same(wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    desired = stamp({"metadata": {"name": "a"}, "spec": wanted})
+    assert not must_apply(desired, desired | {"spec": found})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "1G"}}),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {}}),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "none"}}),
+        ({"env": [{"name": "A", "value": "0.1"}]}, {"env": [{"name": "A", "value": "100m"}]}),
+        ({"env": [{"name": "A", "value": "x"}]}, {"env": [{"name": "A"}]}),
+        ({"nodeSelector": {"pool": ""}}, {"nodeSelector": {}}),
+        ({"tolerations": [{"key": "a", "tolerationSeconds": 0}]}, {"tolerations": [{"key": "a"}]}),
+    ],
+)
+def test_another_amount_or_another_text_is_written_back(wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    desired = stamp({"metadata": {"name": "a"}, "spec": wanted})
+    assert must_apply(desired, desired | {"spec": found})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"env": [{"name": "A", "value": ""}]}, {"env": [{"name": "A"}]}),
+        ({"tolerations": [{"key": "", "operator": "Exists"}]}, {"tolerations": [{"operator": "Exists"}]}),
+        ({"securityContext": {}, "volumes": [], "priority": None}, {}),
+    ],
+)
+def test_what_is_empty_may_be_left_out_by_the_server(wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    desired = stamp({"metadata": {"name": "a"}, "spec": wanted})
+    assert not must_apply(desired, desired | {"spec": found})

@@ -1,14 +1,16 @@
 """What becomes of an InferenceEngine, pass by pass: from nothing to serving, and what disturbs it."""
 
+import json
 from typing import Any
 
 import pytest
 from tests.controller.engine_world import EngineWorld, gpu_node
 
 from enginesmith_contract.failure import Failure
+from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 from enginesmith_operator.api.conditions import ConditionStatus
-from enginesmith_operator.api.engine_status import TargetPhase
-from enginesmith_operator.controller.status_document import status_document
+from enginesmith_operator.api.engine_status import EngineStatus, TargetPhase
+from enginesmith_operator.controller.status_document import read_status, status_document
 
 _REFUSAL = {
     "failure": {
@@ -44,6 +46,24 @@ def test_a_pass_over_an_engine_that_is_in_order_writes_nothing() -> None:
     decision = world.look()
     assert (decision.creates, decision.applies, decision.deletes, decision.events) == ((), (), (), ())
     assert status_document(decision.status) == world.engine["status"]
+
+
+def test_the_same_amounts_in_another_spelling_write_nothing() -> None:
+    first = {"requests": {"cpu": "0.1", "memory": "0.25Gi"}, "limits": {"memory": "1024Mi", "cpu": 2}}
+    second = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": 1 << 30, "cpu": "2000m"}}
+    scaled = [_scaled("1.5"), _scaled("1500m")]
+    world = EngineWorld(podTemplate={"resources": first}, build={"resources": first}, targets=[scaled[0]])
+    world.serve()
+
+    world.change_spec(podTemplate={"resources": second}, build={"resources": second}, targets=[scaled[1]])
+    decision = world.look()
+
+    assert (decision.creates, decision.applies, decision.deletes) == ((), (), ())
+
+
+def _scaled(amount: str) -> dict[str, Any]:
+    bounds = {"maxReplicas": 2, "podMetric": {"name": "queue", "averageValue": amount}}
+    return {"name": "l4", "gpu": {"product": "NVIDIA-L4"}, "autoscaling": bounds}
 
 
 @pytest.mark.parametrize("garbage", [None, {}, {"targets": "nonsense"}, {"serving": "9/9", "conditions": []}])
@@ -100,8 +120,88 @@ def test_a_target_that_no_node_fits_is_refused_by_name_and_takes_no_other_with_i
     assert world.target("h100").phase is TargetPhase.REFUSED
     assert "NVIDIA-L4" in world.target("h100").message
     assert world.target("l4").phase is TargetPhase.SERVING
-    assert world.condition("Ready").status is ConditionStatus.FALSE
+    ready, every = world.condition("Ready"), world.condition("AllTargets")
+    assert (ready.status, ready.reason) == (ConditionStatus.TRUE, "SomeTargets")
+    assert ready.message.startswith("on l4; without h100: ProductDiffers: ")
+    assert every.status is ConditionStatus.FALSE
+    assert every.message.startswith("h100: ProductDiffers: ")
     assert world.look().status.serving == "1/2"
+
+
+def test_an_engine_whose_only_target_is_impossible_is_not_ready() -> None:
+    world = EngineWorld(targets=[{"name": "h100", "gpu": {"product": "NVIDIA-H100-80GB-HBM3"}}])
+    world.step()
+    for kind in ("Ready", "AllTargets"):
+        assert world.condition(kind).status is ConditionStatus.FALSE
+    assert world.look().status.serving == "0/1"
+
+
+def test_an_engine_is_not_ready_while_a_target_that_can_serve_is_not_there_yet() -> None:
+    world = EngineWorld(
+        targets=[
+            {"name": "h100", "gpu": {"product": "NVIDIA-H100-80GB-HBM3"}},
+            {"name": "l4", "gpu": {"product": "NVIDIA-L4"}},
+        ]
+    )
+    world.step()
+    ready = world.condition("Ready")
+    assert ready.status is ConditionStatus.FALSE
+    assert ready.message.startswith("l4: ")
+    assert world.look().status.serving == "0/2"
+
+
+_L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
+_H100 = {"name": "h100", "gpu": {"product": "NVIDIA-H100-80GB-HBM3"}}
+_CPU = {"name": "cpu", "backend": "onnxruntime"}
+
+
+@pytest.mark.parametrize(
+    ("targets", "want_before", "want_after"),
+    [
+        ([_L4, _CPU | {"standby": True}], "0/1", "1/1"),
+        ([_H100, _CPU | {"standby": True}], "0/1", "1/1"),
+        ([_H100, _L4, _CPU | {"standby": True}], "0/2", "1/2"),
+        ([_CPU | {"standby": True}], "0/1", "1/1"),
+        ([_L4, _CPU], "0/2", "2/2"),
+        ([_L4, _CPU | {"replicas": 0}], "0/1", "1/1"),
+        ([_L4 | {"replicas": 0}], "0/0", "0/0"),
+    ],
+)
+def test_of_how_many_targets_is_told_by_the_spec_alone(
+    targets: list[dict[str, Any]], want_before: str, want_after: str
+) -> None:
+    world = EngineWorld(targets=targets)
+    assert world.look().status.serving == want_before
+    world.serve()
+    assert world.look().status.serving == want_after
+
+
+def test_an_engine_that_the_store_had_is_told_from_one_that_was_built() -> None:
+    first, second = EngineWorld(), EngineWorld()
+    first.serve()
+    assert first.condition("Built").message == "1 engine is stored"
+    key = first.target("l4").serving[0]
+
+    second.step()
+    second.end_preparation(stored_engines={key: "cd" * 32})
+    second.settle()
+
+    assert second.of_kind("EngineBuild") == []
+    assert second.condition("Built").message == "1 engine is stored; taken from the store, nothing had to be built"
+
+
+def test_a_status_holds_no_null_and_is_read_as_it_was() -> None:
+    world = EngineWorld()
+    tensor = TensorSpec(name="x", dtype=DType.FP32, shape=(-1, 4), symbols=("batch", None))
+    facts = ModelFacts(inputs=(tensor,), outputs=(tensor,), opset=17, size_bytes=1)
+    world.step()
+    world.end_preparation(facts=facts)
+    status = world.look().status
+    document = status_document(status)
+
+    assert "null" not in json.dumps(document)
+    assert document["preparation"]["facts"]["inputs"][0]["symbols"] == ["batch", ""]
+    assert read_status(EngineStatus, {"status": document}, EngineStatus()).preparation == status.preparation
 
 
 def test_an_event_is_made_once_for_what_happened_once() -> None:

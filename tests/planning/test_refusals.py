@@ -36,6 +36,34 @@ def test_a_node_counts_once_for_a_rule() -> None:
     assert count.count == 1
 
 
+def test_what_keeps_the_nodes_that_are_meant_comes_first_and_other_nodes_have_no_remedy() -> None:
+    refusals = [
+        *(_no(f"cpu-{n}", rule="NoGpu", found="no GPU", wanted="install the device plugin") for n in range(9)),
+        *(_no(f"l4-{n}", rule="ProductDiffers", found="its GPU is L4", wanted="A100 is asked for") for n in range(3)),
+        _no("a100-1"),
+    ]
+
+    for order in (refusals, refusals[::-1]):
+        assert [count.sentence() for count in count_refusals(order)] == [
+            "DriverFloor: 1 node (a100-1): driver 470; a driver >= 535",
+            "ProductDiffers: 3 nodes (l4-0, l4-1, l4-2): its GPU is L4",
+            "NoGpu: 9 nodes (cpu-0, cpu-1, cpu-2, ...): no GPU",
+        ]
+
+
+def test_where_no_node_is_meant_the_nearest_ones_keep_their_remedy() -> None:
+    cpu = _no("cpu", rule="NoGpu", found="no GPU", wanted="install the device plugin")
+    other = _no("l4", rule="ProductDiffers", found="its GPU is L4", wanted="A100 is asked for")
+
+    assert [count.sentence() for count in count_refusals([cpu, other])] == [
+        "ProductDiffers: 1 node (l4): its GPU is L4; A100 is asked for",
+        "NoGpu: 1 node (cpu): no GPU",
+    ]
+    assert [count.sentence() for count in count_refusals([cpu])] == [
+        "NoGpu: 1 node (cpu): no GPU; install the device plugin",
+    ]
+
+
 def test_the_most_frequent_rule_comes_first_whatever_the_order() -> None:
     refusals = [_no("a", rule="Z"), _no("b", rule="Z"), _no("a", rule="B"), _no("a", rule="A")]
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-__all__ = ["FINDING", "ApiModel", "Finding", "finding_error", "raise_findings"]
+__all__ = ["FINDING", "ApiModel", "Finding", "finding_error", "raise_findings", "refuse_unimplemented"]
 
 FINDING: Final = "enginesmith_finding"
 """Error type that marks an error whose context carries findings."""
@@ -63,3 +63,21 @@ def raise_findings(findings: Iterable[Finding]) -> None:
     found = tuple(findings)
     if found:
         raise finding_error(*found)
+
+
+def refuse_unimplemented(value: object, **fields: str) -> None:
+    """Refuse fields of a mapping that are planned and do nothing yet: a document must not rely on them.
+
+    Args:
+        value: as it came from the document, before it was read.
+        fields: names as in YAML, each with what is missing.
+
+    Raises:
+        pydantic_core.PydanticCustomError: one is set; only for use inside a validator.
+    """
+    if isinstance(value, dict):
+        raise_findings(
+            Finding(f"not implemented yet: {missing}", path=(name,), hint="remove the field")
+            for name, missing in fields.items()
+            if name in value
+        )

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from enginesmith_operator.api.base import ApiModel
+from enginesmith_operator.api.bounds import between_bytes, between_durations
 from enginesmith_operator.api.model import ModelUri
 from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.api.quantities import ByteQuantity, Duration, SpelledSeconds
@@ -67,9 +68,13 @@ class BuildSpec(ApiModel):
         queue_name: Kueue's LocalQueue that admits the build Job.
     """
 
-    workspace_bytes: ByteQuantity | None = Field(default=None, alias="workspace")
+    workspace_bytes: Annotated[ByteQuantity, between_bytes("1Mi", "1Ti")] | None = Field(
+        default=None, alias="workspace"
+    )
     optimization_level: Annotated[int, Field(ge=0, le=5)] = 3
-    timeout_seconds: Duration = Field(default=SpelledSeconds(1800.0, "30m"), alias="timeout")
+    timeout_seconds: Annotated[Duration, between_durations("1s", "168h")] = Field(
+        default=SpelledSeconds(1800.0, "30m"), alias="timeout"
+    )
     hardware_compatibility: HardwareCompatibility = HardwareCompatibility.NONE
     version_compatible: bool = False
     weight_streaming: bool = False

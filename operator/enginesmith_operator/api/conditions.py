@@ -4,7 +4,8 @@ InferenceEngine
 
 | type | True means | False means | Unknown or absent means |
 |---|---|---|---|
-| Ready | every target that is to serve does, as wanted | the reason says what is missing | not looked at yet |
+| Ready | a target serves, and every other that can does too | the reason says what is missing | not looked at yet |
+| AllTargets | every target that is to serve does, as wanted | the reason of the first that does not | no status yet |
 | Planned | every target has a plan | at least one has none; the reason of the first is shown | never planned |
 | KeysResolved | source digest and keys are known | pending: the model was not fetched yet | never planned |
 | Prepared | the model is prepared | the preparation runs, waits or failed | never planned |
@@ -14,6 +15,7 @@ InferenceEngine
 | NodesMissing | a target waits for nodes of a node class | - | nodes are there |
 | SpecInvalid | what admission let through is wrong | - | the spec can be read |
 | Conflict | an object with a name of ours belongs to somebody else | - | there is none |
+| InternalError | the operator failed at this object; the log has the id that the message names | - | it did not |
 
 EngineBuild
 
@@ -21,9 +23,11 @@ EngineBuild
 |---|---|---|---|
 | Ready | the engine is in the store and may serve | the build runs, waits or failed | not looked at yet |
 | Scheduled | the build's pod has a node | it waits; the reason says for what | no pod yet |
+| InternalError | the operator failed at this object; the log has the id that the message names | - | it did not |
 
-Ready, Planned, KeysResolved, Prepared, Built, Serving and Scheduled are good when True; the others tell something and
-are absent otherwise. Messages are one line, hold no time, and stay as they are while the same thing recurs.
+Ready, AllTargets, Planned, KeysResolved, Prepared, Built, Serving and Scheduled are good when True; the others tell
+something and are absent otherwise. A target that is Refused or Failed keeps AllTargets False, and Ready only where no
+other target serves. Messages are one line, hold no time, and stay as they are while the same thing recurs.
 """
 
 from datetime import datetime
@@ -35,8 +39,10 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error
 
 __all__ = [
+    "ALL_TARGETS",
     "BUILT",
     "CONFLICT",
+    "INTERNAL_ERROR",
     "KEYS_RESOLVED",
     "MAX_CONDITIONS",
     "MAX_MESSAGE",
@@ -54,6 +60,7 @@ __all__ = [
 ]
 
 READY: Final = "Ready"
+ALL_TARGETS: Final = "AllTargets"
 PLANNED: Final = "Planned"
 KEYS_RESOLVED: Final = "KeysResolved"
 PREPARED: Final = "Prepared"
@@ -63,6 +70,7 @@ UPDATE_AVAILABLE: Final = "UpdateAvailable"
 NODES_MISSING: Final = "NodesMissing"
 SPEC_INVALID: Final = "SpecInvalid"
 CONFLICT: Final = "Conflict"
+INTERNAL_ERROR: Final = "InternalError"
 SCHEDULED: Final = "Scheduled"
 
 MAX_CONDITIONS: Final = 32

@@ -14,7 +14,7 @@ and the nodes that refused.
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, field_serializer, field_validator
 
 from enginesmith_contract.backends import Toolchain
 from enginesmith_contract.failure import Failure
@@ -115,6 +115,35 @@ class PreparationStatus(ApiModel):
     warnings: Annotated[tuple[_Line, ...], Field(max_length=64)] = ()
     failure: Failure | None = None
     finished_at: Timestamp | None = None
+
+    @field_validator("facts", mode="before")
+    @classmethod
+    def _read_facts(cls, value: object) -> object:
+        """Take the empty names of dimensions for none."""
+        return _renamed(value, "", None)
+
+    @field_serializer("facts", when_used="json-unless-none")
+    def _write_facts(self, facts: ModelFacts) -> object:
+        """Write no null into a list: `kubectl describe` would show it as <nil>."""
+        return _renamed(facts.model_dump(mode="json", by_alias=True, exclude_none=True), None, "")
+
+
+def _renamed(facts: object, old: str | None, new: str | None) -> object:
+    """Return the document of a model's facts with `new` where a dimension is called `old`."""
+    if not isinstance(facts, dict):
+        return facts
+    changed = dict(facts)
+    for end in ("inputs", "outputs"):
+        tensors = facts.get(end)
+        if isinstance(tensors, list | tuple):
+            changed[end] = [_with_symbols(one, old, new) for one in tensors]
+    return changed
+
+
+def _with_symbols(tensor: object, old: str | None, new: str | None) -> object:
+    if not isinstance(tensor, dict) or not isinstance(tensor.get("symbols"), list | tuple):
+        return tensor
+    return tensor | {"symbols": [new if name == old else name for name in tensor["symbols"]]}
 
 
 class TargetPhase(StrEnum):
@@ -230,7 +259,7 @@ class EngineStatus(ApiModel):
 
     Attributes:
         observed_generation: of the spec that was looked at.
-        serving: how many targets serve of those that should, as `2/3`.
+        serving: how many targets serve of those that the spec asks to, as `2/3`; a standby stands in for the others.
         serving_on: which hardware serves, the targets in order.
         target_names: names of the targets.
         model: the source as it was found.

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error, raise_findings
+from enginesmith_operator.api.bounds import between_durations
 from enginesmith_operator.api.quantities import Duration
 from enginesmith_operator.api.scalars import KubernetesName, Sha256
 
@@ -76,7 +77,7 @@ class ModelSpec(ApiModel):
     options: Annotated[
         Mapping[Annotated[str, Field(max_length=63)], Annotated[str, Field(max_length=1024)]], Field(max_length=32)
     ] = {}
-    refresh_seconds: Duration | None = Field(default=None, alias="refresh")
+    refresh_seconds: Annotated[Duration, between_durations("1m", "8760h")] | None = Field(default=None, alias="refresh")
 
     @model_validator(mode="after")
     def _hold_no_credentials(self) -> "ModelSpec":

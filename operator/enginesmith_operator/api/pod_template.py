@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
-from enginesmith_operator.api.base import ApiModel, Finding, finding_error
-from enginesmith_operator.api.quantities import ResourceQuantity
+from enginesmith_operator.api.base import ApiModel, Finding, finding_error, raise_findings
+from enginesmith_operator.api.bounds import between_quantities
+from enginesmith_operator.api.quantities import ResourceQuantity, quantity_value, spell_quantity
 from enginesmith_operator.api.scalars import KubernetesName
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
 
 LabelName = Annotated[str, Field(max_length=316)]
 LabelValue = Annotated[str, Field(max_length=63)]
+_Amount = Annotated[ResourceQuantity, between_quantities("0", "1E")]
+_LONGEST_TOLERATION: Final = 315_360_000
 
 
 class ResourceRequirements(ApiModel):
@@ -37,8 +40,24 @@ class ResourceRequirements(ApiModel):
         limits: what the container may not exceed, by resource name.
     """
 
-    requests: Annotated[Mapping[LabelName, ResourceQuantity], Field(max_length=32)] = {}
-    limits: Annotated[Mapping[LabelName, ResourceQuantity], Field(max_length=32)] = {}
+    requests: Annotated[Mapping[LabelName, _Amount], Field(max_length=32)] = {}
+    limits: Annotated[Mapping[LabelName, _Amount], Field(max_length=32)] = {}
+
+    @model_validator(mode="after")
+    def _request_no_more_than_the_limit(self) -> "ResourceRequirements":
+        raise_findings(
+            Finding(f"the limit of {name} is {self.limits[name]}", str(self.limits[name]), ("requests", name))
+            for name, value in self.requests.items()
+            if name in self.limits and quantity_value(str(value)) > quantity_value(str(self.limits[name]))
+        )
+        return self
+
+    def spelled(self) -> "ResourceRequirements":
+        """Return the same amounts in the API server's spelling: another spelling is no reason to change anything."""
+        return ResourceRequirements(
+            requests={name: spell_quantity(value) for name, value in self.requests.items()},
+            limits={name: spell_quantity(value) for name, value in self.limits.items()},
+        )
 
 
 class TolerationOperator(StrEnum):
@@ -64,14 +83,27 @@ class Toleration(ApiModel):
         operator: whether `value` is compared.
         value: of the taint.
         effect: of the taint; omitted: every effect.
-        toleration_seconds: how long a NoExecute taint is put up with, in seconds; omitted: for ever.
+        toleration_seconds: how long a NoExecute taint is put up with, in seconds; omitted: for ever. Only with the
+            effect NoExecute.
     """
 
     key: Annotated[str, Field(max_length=316)] | None = None
     operator: TolerationOperator = TolerationOperator.EQUAL
     value: LabelValue | None = None
     effect: TaintEffect | None = None
-    toleration_seconds: int | None = None
+    toleration_seconds: Annotated[int, Field(ge=0, le=_LONGEST_TOLERATION)] | None = None
+
+    @model_validator(mode="after")
+    def _be_one_that_kubernetes_takes(self) -> "Toleration":
+        if self.toleration_seconds is not None and self.effect is not TaintEffect.NO_EXECUTE:
+            hint = "set effect to NoExecute, or remove tolerationSeconds"
+            raise finding_error(Finding("only a NoExecute taint has seconds", path=("tolerationSeconds",), hint=hint))
+        if self.operator is TolerationOperator.EXISTS and self.value:
+            hint = "remove value, or set operator to Equal"
+            raise finding_error(Finding("Exists compares no value", path=("value",), hint=hint))
+        if self.operator is TolerationOperator.EQUAL and not self.key:
+            raise finding_error(Finding("a toleration of every taint has no key to compare", "Exists", ("operator",)))
+        return self
 
 
 class LocalObjectReference(ApiModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from enginesmith_contract.backends import Precision
-from enginesmith_operator.api.base import ApiModel, Finding, finding_error, raise_findings
+from enginesmith_operator.api.base import ApiModel, Finding, finding_error, raise_findings, refuse_unimplemented
 from enginesmith_operator.api.model import ModelUri
 
 __all__ = ["PrecisionSpec"]
@@ -21,26 +21,25 @@ class PrecisionSpec(ApiModel):
         keep: node names or operator types (shell patterns) that stay in FP32.
         auto_keep: whether the preparation itself keeps nodes whose values leave the precision's range.
         calibration: URI of an .npz file with calibration inputs; int8 and fp8 need it.
-        fallback: the precision to use where `default` fails the verification; omitted: the build fails.
     """
 
     default: Precision = Precision.FP32
     keep: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=256)] = ()
     auto_keep: bool = False
     calibration: ModelUri | None = None
-    fallback: Precision | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _accept_a_word(cls, value: object) -> object:
         if isinstance(value, str):
             return {"default": value}
+        refuse_unimplemented(value, fallback="a build whose verification fails is not repeated in another precision")
         if isinstance(value, dict) and isinstance(value.get("keep"), list):
             # After a "before" validator strict validation wants Python's own sequence.
             return value | {"keep": tuple(value["keep"])}
         if isinstance(value, int | float | list):
             words = ", ".join(precision.value for precision in Precision)
-            raise finding_error(Finding(f"expected one of {words}, or a mapping with default, keep, fallback, ..."))
+            raise finding_error(Finding(f"expected one of {words}, or a mapping with default, keep, ..."))
         return value
 
     @model_validator(mode="after")
@@ -61,7 +60,4 @@ class PrecisionSpec(ApiModel):
                 f"{self.default} needs calibration data: {{default: {self.default}, calibration: <URI of an .npz>}}"
             )
             found.append(Finding(reason, "fp16", ("default",)))
-        if self.fallback is not None and self.fallback is self.default:
-            reason = "a fallback that equals the default cannot help"
-            found.append(Finding(reason, "fp32" if self.default is not Precision.FP32 else "", ("fallback",)))
         return found

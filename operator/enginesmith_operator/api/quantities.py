@@ -9,6 +9,8 @@ Grammar of byte quantities: Kubernetes API conventions, "Quantity". Grammar of d
 import re
 from decimal import Decimal
 from fractions import Fraction
+from math import ceil
+from operator import itemgetter
 from typing import Annotated, Final, Self
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
@@ -26,13 +28,16 @@ __all__ = [
     "SpelledSeconds",
     "parse_bytes",
     "parse_duration",
+    "quantity_value",
     "spell_bytes",
     "spell_duration",
+    "spell_quantity",
 ]
 
 _BINARY: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "Pi": 1 << 50, "Ei": 1 << 60}
 _DECIMAL: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
 _SCALES: Final = _BINARY | _DECIMAL
+_SMALL: Final = {"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000)}
 _MAX_BYTES: Final = (1 << 63) - 1
 
 BYTES_PATTERN: Final = r"^([0-9]{1,19}(\.[0-9]{0,9})?|\.[0-9]{1,9})([KMGTPE]i|[kMGTPE]|[eE][0-9]{1,2})?$"
@@ -152,6 +157,40 @@ def spell_duration(value: float) -> str:
         if nanoseconds and nanoseconds % scale == 0:
             return f"{nanoseconds // scale}{unit}"
     return f"{nanoseconds}ns" if nanoseconds else "0s"
+
+
+def quantity_value(text: str) -> Fraction:
+    """Return the amount of a Kubernetes quantity, rounded up to 1n as the API server does.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _BYTES.fullmatch(text) if _QUANTITY_WHOLE.fullmatch(text) else None
+    if match is None:
+        raise ValueError(f"{text!r} is not a Kubernetes quantity")
+    suffix = match["suffix"]
+    scale = _SMALL.get(suffix) or _SCALES.get(suffix)
+    amount = Fraction(Decimal(match["number"])) * (Fraction(10) ** int(suffix[1:]) if scale is None else scale)
+    return Fraction(ceil(amount / _SMALL["n"])) * _SMALL["n"]
+
+
+def spell_quantity(value: str | int) -> str:
+    """Return the one spelling of a Kubernetes quantity's amount: `0.1` and `100m` both become `100m`.
+
+    It is one that the API server leaves as it is, so that an object is not written again because of its spelling, and
+    pods are not replaced when a user spells the same amount in another way.
+
+    Raises:
+        ValueError: it is no quantity.
+    """
+    amount = quantity_value(str(value))
+    if amount.denominator > 1:
+        suffix = next(suffix for suffix in ("m", "u", "n") if (amount / _SMALL[suffix]).denominator == 1)
+        return f"{amount / _SMALL[suffix]}{suffix}"
+    whole = amount.numerator
+    scales = _BINARY if whole % 1024 == 0 and whole % 1000 else _DECIMAL
+    suffix, scale = max(((one, size) for one, size in scales.items() if whole % size == 0), key=itemgetter(1))
+    return f"{whole // scale}{suffix}" if whole else "0"
 
 
 def _parse_resource(value: object) -> str | int:

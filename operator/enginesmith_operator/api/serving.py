@@ -3,36 +3,22 @@
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from enginesmith_contract.serve_request import GRPC_MESSAGE_BYTES
-from enginesmith_operator.api.base import ApiModel
+from enginesmith_operator.api.base import ApiModel, refuse_unimplemented
+from enginesmith_operator.api.bounds import between_bytes, between_durations
 from enginesmith_operator.api.quantities import ByteQuantity, Duration, SpelledBytes, SpelledSeconds
 
-__all__ = ["BatchingSpec", "RetentionSpec", "RolloutSpec", "ServingSpec", "WhenFull"]
+__all__ = ["RetentionSpec", "RolloutSpec", "ServingSpec", "WhenFull"]
 
 _MAX_MESSAGE: Final = SpelledBytes(64 << 20, "64Mi")
-
-
-class BatchingSpec(ApiModel):
-    """Joining of requests. It happens only where the preparation proved that it changes no answer.
-
-    Attributes:
-        enabled: whether requests are joined at all.
-        max_queue_delay_seconds: how long a request may wait for others to join.
-        max_batch_size: the largest joined batch; omitted: what the profiles allow.
-    """
-
-    enabled: bool = True
-    max_queue_delay_seconds: Duration = Field(default=SpelledSeconds(0.0005, "500us"), alias="maxQueueDelay")
-    max_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
 
 
 class ServingSpec(ApiModel):
     """How one pod serves.
 
     Attributes:
-        batching: joining of requests.
         instances: inferences that run at the same time in one pod.
         drain_delay_seconds: how long a terminating server says NOT_SERVING and still accepts requests.
         grace_period_seconds: how long running requests may take after that.
@@ -41,18 +27,22 @@ class ServingSpec(ApiModel):
             processors where messages have a megabyte and more and the GPU waits for them. 0 to 32; 0: none.
     """
 
-    batching: BatchingSpec = BatchingSpec()
     instances: Annotated[int, Field(ge=1, le=64)] = 2
-    drain_delay_seconds: Duration = Field(default=SpelledSeconds(5.0, "5s"), alias="drainDelay")
-    grace_period_seconds: Duration = Field(default=SpelledSeconds(30.0, "30s"), alias="gracePeriod")
-    max_message_bytes: ByteQuantity = Field(default=_MAX_MESSAGE, alias="maxMessageBytes")
+    drain_delay_seconds: Annotated[Duration, between_durations("0s", "1h")] = Field(
+        default=SpelledSeconds(5.0, "5s"), alias="drainDelay"
+    )
+    grace_period_seconds: Annotated[Duration, between_durations("0s", "24h")] = Field(
+        default=SpelledSeconds(30.0, "30s"), alias="gracePeriod"
+    )
+    max_message_bytes: Annotated[ByteQuantity, between_bytes("1", str(GRPC_MESSAGE_BYTES - 1))] = Field(
+        default=_MAX_MESSAGE, alias="maxMessageBytes"
+    )
     front_ends: Annotated[int, Field(ge=0, le=32)] = 0
 
-    @field_validator("max_message_bytes")
+    @model_validator(mode="before")
     @classmethod
-    def _check_message(cls, value: int) -> int:
-        if not 1 <= value < GRPC_MESSAGE_BYTES:
-            raise ValueError("a gRPC message has at least one byte and less than 2Gi")
+    def _refuse_what_is_not_implemented(cls, value: object) -> object:
+        refuse_unimplemented(value, batching="requests are not joined yet")
         return value
 
 
@@ -82,4 +72,6 @@ class RetentionSpec(ApiModel):
     """
 
     keep_engines: Annotated[int, Field(ge=0, le=100)] = 2
-    keep_for_seconds: Duration | None = Field(default=None, alias="keepFor")
+    keep_for_seconds: Annotated[Duration, between_durations("0s", "87600h")] | None = Field(
+        default=None, alias="keepFor"
+    )

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Backend
 from enginesmith_operator.api.base import ApiModel, Finding, raise_findings
+from enginesmith_operator.api.bounds import between_bytes, between_quantities
 from enginesmith_operator.api.quantities import ByteQuantity, ResourceQuantity
 from enginesmith_operator.api.scalars import ComputeCapability, GpuProduct, Identifier, MigProfile, Name
 
@@ -43,7 +44,9 @@ class GpuSpec(ApiModel):
 
     product: GpuProduct | None = None
     compute_capability: ComputeCapability | None = None
-    min_memory_bytes: ByteQuantity | None = Field(default=None, alias="minMemory")
+    min_memory_bytes: Annotated[ByteQuantity, between_bytes("1Mi", "16Ti")] | None = Field(
+        default=None, alias="minMemory"
+    )
     mig_profile: MigProfile | None = None
     count: Annotated[int, Field(ge=1, le=16)] = 1
 
@@ -67,7 +70,7 @@ class PodMetric(ApiModel):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
-    average_value: ResourceQuantity
+    average_value: Annotated[ResourceQuantity, between_quantities("1n", "1E")]
 
 
 class AutoscalingSpec(ApiModel):

@@ -25,7 +25,6 @@ def precision_policy(spec: InferenceEngineSpec) -> PrecisionPolicy:
         keep=precision.keep,
         auto_keep=precision.auto_keep,
         calibration=precision.calibration,
-        fallback=precision.fallback,
     )
 
 

@@ -2,13 +2,16 @@
 
 The hash, an annotation of the object itself, tells that Enginesmith wants something else than before, fields that it
 wants no more included. The comparison tells that somebody else changed a field that is Enginesmith's. Only fields that
-are wanted are compared: defaults and other controllers' fields are none of our business.
+are wanted are compared: defaults and other controllers' fields are none of our business. Quantities are compared by
+their amount.
 """
 
 import json
 from hashlib import sha256
+from operator import eq
 from typing import Any, Final
 
+from enginesmith_operator.api.quantities import quantity_value
 from enginesmith_operator.cluster.transport import Json
 
 __all__ = ["APPLIED_HASH", "must_apply", "stamp"]
@@ -16,6 +19,12 @@ __all__ = ["APPLIED_HASH", "must_apply", "stamp"]
 APPLIED_HASH: Final = "enginesmith.io/applied-hash"
 _DIGITS: Final = 16
 _LIST_KEYS: Final = ("name", "containerPort", "port", "type", "key", "uid")
+_QUANTITIES: Final = frozenset({"requests", "limits"})
+"""Mappings whose values are quantities."""
+_QUANTITY: Final = frozenset({"averageValue", "sizeLimit"})
+"""Fields that are a quantity."""
+_TEXTS: Final = frozenset({"labels", "annotations", "matchLabels", "nodeSelector"})
+"""Mappings of a user's names, in which an empty text is a value like any other."""
 
 
 def stamp(desired: Json) -> Json:
@@ -35,12 +44,29 @@ def must_apply(desired: Json, live: Json | None) -> bool:
 def _covers(live: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
     """Whether everything in `wanted` is in `live` as well."""
     if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(
-            key in live and _covers(live[key], value) for key, value in wanted.items()
-        )
+        return isinstance(live, dict) and all(_covers_field(live, key, value) for key, value in wanted.items())
     if isinstance(wanted, list):
         return isinstance(live, list) and _covers_list(live, wanted)
     return type(live) is type(wanted) and bool(live == wanted)
+
+
+def _covers_field(live: Json, key: str, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
+    if key not in live:
+        # The API server leaves out what is empty: the value of a variable, of a toleration.
+        return wanted is None or wanted in ("", [], {})
+    found = live[key]
+    if key in _QUANTITIES | _TEXTS and isinstance(wanted, dict) and isinstance(found, dict):
+        same = _is_same_amount if key in _QUANTITIES else eq
+        return all(name in found and same(found[name], value) for name, value in wanted.items())
+    return _is_same_amount(found, wanted) if key in _QUANTITY else _covers(found, wanted)
+
+
+def _is_same_amount(live: object, wanted: object) -> bool:
+    """Whether two quantities are equal however they are spelled: `0.1` and `100m`, `1024Mi` and `1Gi`."""
+    try:
+        return quantity_value(str(live)) == quantity_value(str(wanted))
+    except ValueError:
+        return live == wanted
 
 
 def _covers_list(live: list[Any], wanted: list[Any]) -> bool:
@@ -55,4 +81,4 @@ def _key_of(wanted: list[Any]) -> str | None:
     """Return the field by which the list's items are told apart; None: by their order."""
     if not wanted or not all(isinstance(one, dict) for one in wanted):
         return None
-    return next((key for key in _LIST_KEYS if len({one.get(key) for one in wanted} - {None}) == len(wanted)), None)
+    return next((key for key in _LIST_KEYS if len({one.get(key) for one in wanted} - {None, ""}) == len(wanted)), None)

@@ -111,7 +111,7 @@ def rollout_state(view: TargetView) -> RolloutState:
 
 
 def refusal_text(planned: TargetPlan) -> str:
-    """Return why a target has no plan: the most frequent reason, and what helps."""
+    """Return why a target has no plan: first what keeps the nodes that are meant, and what helps."""
     lines = [count.sentence() for count in planned.refusals] + list(planned.hints)
     return one_line("; ".join(lines)) if lines else "no node was seen"
 

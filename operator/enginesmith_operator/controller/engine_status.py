@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from enginesmith_operator.api.conditions import (
+    ALL_TARGETS,
     BUILT,
     CONFLICT,
     READY,
@@ -18,6 +19,7 @@ from enginesmith_operator.api.engine_status import (
     TargetPhase,
     TargetStatus,
 )
+from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
 from enginesmith_operator.controller.decision import EventNote
 from enginesmith_operator.controller.engine_preparation import PreparationStep
@@ -33,6 +35,8 @@ _LINE: Final = 1024
 _NAMES: Final = 4096
 # Targets in these phases are not asked to serve.
 _RESTING: Final = frozenset({TargetPhase.STANDBY, TargetPhase.IDLE})
+# Targets in these phases cannot serve until somebody changes something; others need not wait for them.
+_HOPELESS: Final = frozenset({TargetPhase.REFUSED, TargetPhase.FAILED})
 _TOLD: Final = {
     TargetPhase.SERVING: False,
     TargetPhase.REFUSED: True,
@@ -61,7 +65,8 @@ def compose_status(
     serving = [one for one in asked if _serves(one)]
     generation = snapshot.engine.metadata.generation
     observations = (
-        _ready(asked, statuses),
+        _ready(asked),
+        _all_targets(asked),
         *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[:1]),
         *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[1:2]),
         step.condition,
@@ -71,7 +76,7 @@ def compose_status(
     )
     return EngineStatus(
         observed_generation=generation,
-        serving=f"{len(serving)}/{len(asked)}",
+        serving=_share(snapshot.engine.spec.targets, statuses),
         serving_on=one_line(", ".join(_hardware(one) for one in statuses if _serves(one)), _LINE),
         target_names=one_line(",".join(one.name for one in statuses), _NAMES),
         model=step.model,
@@ -145,15 +150,45 @@ def _is_news(old: TargetStatus | None, target: TargetStatus) -> bool:
     return target.phase in _TOLD and (old is None or old.phase is not target.phase)
 
 
-def _ready(asked: list[TargetStatus], statuses: tuple[TargetStatus, ...]) -> Observation:
+def _share(specs: tuple[TargetSpec, ...], statuses: tuple[TargetStatus, ...]) -> str:
+    """Return how many targets serve of those that the spec asks to, as `2/3`.
+
+    The second number follows from the spec alone. A standby, which stands in for all of them, counts as one where none
+    of them serves.
+    """
+    expected = [
+        status
+        for number, (spec, status) in enumerate(zip(specs, statuses, strict=True))
+        # No target stands before the first one, so it always serves.
+        if (number == 0 or not spec.standby) and (spec.replicas > 0 or spec.autoscaling is not None)
+    ]
+    serving = sum(map(_serves, expected)) or int(any(map(_serves, statuses)))
+    return f"{min(serving, len(expected))}/{len(expected)}"
+
+
+def _ready(asked: list[TargetStatus]) -> Observation:
     lacking = [one for one in asked if not _serves_what_is_wanted(one)]
     if not asked:
         return Observation.of(READY, True, "NothingToServe", "no target is asked to serve")
-    if not lacking:
-        return Observation.of(READY, True, "Serving", f"{len(asked)} of {len(statuses)} targets serve")
-    first = lacking[0]
-    rest = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-    return Observation.of(READY, False, first.reason or first.phase.value, f"{first.name}: {first.message}{rest}")
+    waited_for = [one for one in lacking if one.phase not in _HOPELESS]
+    if not lacking or (not waited_for and len(lacking) < len(asked)):
+        good = ", ".join(one.name for one in asked if one not in lacking)
+        without = f"; without {_first_of(lacking)}" if lacking else ""
+        return Observation.of(READY, True, "SomeTargets" if lacking else "Serving", f"on {good}{without}")
+    shown = waited_for or lacking
+    return Observation.of(READY, False, shown[0].reason or shown[0].phase.value, _first_of(shown))
+
+
+def _all_targets(asked: list[TargetStatus]) -> Observation:
+    lacking = [one for one in asked if not _serves_what_is_wanted(one)]
+    if lacking:
+        return Observation.of(ALL_TARGETS, False, lacking[0].reason or lacking[0].phase.value, _first_of(lacking))
+    return Observation.of(ALL_TARGETS, True, "Serving", "every target that is asked to serve does")
+
+
+def _first_of(targets: list[TargetStatus]) -> str:
+    rest = f" (and {len(targets) - 1} more)" if len(targets) > 1 else ""
+    return f"{targets[0].name}: {targets[0].message}{rest}"
 
 
 def _serves(target: TargetStatus) -> bool:
@@ -186,9 +221,7 @@ def _built(
         )
     lacking = sorted(wanted - set(digests))
     if not lacking:
-        return Observation.of(
-            BUILT, True, "Stored", "1 engine is stored" if len(wanted) == 1 else f"{len(wanted)} engines are stored"
-        )
+        return Observation.of(BUILT, True, "Stored", _stored(len(wanted), len(wanted - set(snapshot.builds))))
     failed = [build for key in lacking if (build := snapshot.builds.get(key)) and build.phase is BuildPhase.FAILED]
     if failed:
         first = failed[0]
@@ -199,6 +232,16 @@ def _built(
     if waiting:
         return Observation.of(BUILT, False, waiting[0].reason, f"{waiting[0].target}: {waiting[0].message}")
     return Observation.of(BUILT, False, "Building", f"{len(wanted) - len(lacking)} of {len(wanted)} engines are stored")
+
+
+def _stored(engines: int, found: int) -> str:
+    """Say that all engines are stored, and how many of them were there before: nothing had to be built for those."""
+    text = "1 engine is stored" if engines == 1 else f"{engines} engines are stored"
+    if not found:
+        return text
+    if found == engines:
+        return f"{text}; taken from the store, nothing had to be built"
+    return f"{text}; {found} of them taken from the store, the others built"
 
 
 def _failed(step: PreparationStep) -> bool:

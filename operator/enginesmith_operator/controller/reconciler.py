@@ -19,6 +19,7 @@ from enginesmith_operator.controller.build_reconcile import BuildReconciler
 from enginesmith_operator.controller.cache import Address, ObjectCache
 from enginesmith_operator.controller.engine_gather import Gatherer
 from enginesmith_operator.controller.engine_reconcile import EngineReconciler
+from enginesmith_operator.controller.faults import FaultReporter, fault_of
 from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.metrics import Metrics
 from enginesmith_operator.controller.nodes import NodeMemory
@@ -49,6 +50,7 @@ class Reconciler:
         self._metrics = metrics
         gatherer = Gatherer(cache, nodes, settings, catalog, _wall_clock)
         self._engines = EngineReconciler(api=api, cache=cache, intake=intake, gatherer=gatherer, wall_clock=_wall_clock)
+        self._faults = FaultReporter(api=api, cache=cache, intake=intake)
         self._builds = BuildReconciler(
             api=api,
             cache=cache,
@@ -88,9 +90,10 @@ class Reconciler:
             delay = self._queue.retry(key)
             _LOGGER.error("%s: %s; again in %.1f s", _text(key), error, delay)  # noqa: TRY400 - the sentence says all
             return "refused"
-        except Exception:
-            delay = self._queue.retry(key)
-            _LOGGER.exception("%s: a fault of the operator; again in %.1f s", _text(key), delay)
+        except Exception as error:
+            fault, delay = fault_of(error), self._queue.retry(key)
+            _LOGGER.exception("%s: fault %s of the operator; again in %.1f s", _text(key), fault.id, delay)
+            await self._faults.report(key, fault, _wall_clock())
             return "fault"
         self._queue.keys.succeed(key)
         if after is not None:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from enginesmith_contract.errors import SpecError
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error
+from enginesmith_operator.api.bounds import between_durations
 from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.api.quantities import Duration, SpelledSeconds
 from enginesmith_operator.api.scalars import KubernetesName, Name, Sha256
@@ -92,8 +93,12 @@ class JobSettings(ApiModel):
     """
 
     backoff_limit: Annotated[int, Field(ge=0, le=20)] = 2
-    ttl_seconds: Duration = Field(default=SpelledSeconds(3600.0, "1h"), alias="ttl")
-    timeout_seconds: Duration = Field(default=SpelledSeconds(3600.0, "1h"), alias="timeout")
+    ttl_seconds: Annotated[Duration, between_durations("0s", "8760h")] = Field(
+        default=SpelledSeconds(3600.0, "1h"), alias="ttl"
+    )
+    timeout_seconds: Annotated[Duration, between_durations("1s", "168h")] = Field(
+        default=SpelledSeconds(3600.0, "1h"), alias="timeout"
+    )
     resources: ResourceRequirements = ResourceRequirements()
 
 
@@ -147,14 +152,18 @@ class OperatorSettings(ApiModel):
     lease: LeaseSettings = LeaseSettings()
     labels: LabelSettings = LabelSettings()
     node_classes: Annotated[tuple[NodeClass, ...], Field(max_length=256)] = ()
-    node_grace_seconds: Duration = Field(default=SpelledSeconds(120.0, "2m"), alias="nodeGrace")
+    node_grace_seconds: Annotated[Duration, between_durations("0s", "24h")] = Field(
+        default=SpelledSeconds(120.0, "2m"), alias="nodeGrace"
+    )
     preparation: JobSettings = JobSettings()
     build: JobSettings = JobSettings()
     allowed_plugins: Annotated[tuple[Sha256, ...], Field(max_length=1024)] | None = None
     build_for_absent_gpus: bool = False
     workers: Annotated[int, Field(ge=1, le=64)] = 16
     health_port: _PortNumber = 8080
-    resync_seconds: Duration = Field(default=SpelledSeconds(600.0, "10m"), alias="resync")
+    resync_seconds: Annotated[Duration, between_durations("1s", "24h")] = Field(
+        default=SpelledSeconds(600.0, "10m"), alias="resync"
+    )
 
 
 _REMEDY: Final = "see docs/operator.md for the fields"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.api.quantities import spell_quantity
 from enginesmith_operator.api.targets import AutoscalingSpec, TargetSpec
 from enginesmith_operator.objects.labels import Component, object_labels
 from enginesmith_operator.objects.names import target_name
@@ -48,7 +49,7 @@ def _metrics(bounds: AutoscalingSpec) -> list[JsonObject]:
         target = {"type": "Utilization", "averageUtilization": bounds.cpu_utilization}
         metrics.append({"type": "Resource", "resource": {"name": "cpu", "target": target}})
     if bounds.pod_metric is not None:
-        average = {"type": "AverageValue", "averageValue": str(bounds.pod_metric.average_value)}
+        average = {"type": "AverageValue", "averageValue": spell_quantity(bounds.pod_metric.average_value)}
         metric = {"metric": {"name": bounds.pod_metric.name}, "target": average}
         metrics.append({"type": "Pods", "pods": metric})
     return metrics

@@ -90,5 +90,5 @@ def _placement(
         service_account_name=template.service_account_name,
         image_pull_secrets=template.image_pull_secrets,
         env=template.env,
-        resources=own if own != ResourceRequirements() else limits.resources,
+        resources=(own if own != ResourceRequirements() else limits.resources).spelled(),
     )

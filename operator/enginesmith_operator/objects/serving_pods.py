@@ -140,5 +140,7 @@ def serving_pods(  # noqa: PLR0913 - one value for each part of the pods, by key
         pins=tuple(pins[key] for key in sorted(pins)),
         avoid_nodes=tuple(sorted(set(avoid_nodes))),
         archs=tuple(sorted({one.engine.arch for one in ready})),
-        template=engine.spec.pod_template,
+        template=engine.spec.pod_template.model_copy(
+            update={"resources": engine.spec.pod_template.resources.spelled()}
+        ),
     )

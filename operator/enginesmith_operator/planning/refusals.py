@@ -2,7 +2,9 @@
 
 A refusal says which rule, what was found and what would make it a yes; with a node's name it is the whole sentence.
 Over a fleet refusals are counted by rule, with the three names that come first in natural order: the lines do not move
-when nodes come in another order, and change little when one comes or goes.
+when nodes come in another order, and change little when one comes or goes. Nodes with the hardware that is asked for
+come first, then nodes with another GPU, then those with none. Only the first of these groups has remedies: nothing is
+to be done about the others.
 """
 
 import re
@@ -16,6 +18,8 @@ __all__ = ["Cause", "NodeRefusal", "Refusal", "RefusalCount", "count_refusals", 
 
 _SHOWN: Final = 3
 _DIGITS: Final = re.compile(r"(\d+)")
+_DISTANCES: Final = {"ProductDiffers": 1, "ComputeCapability": 1, "NodeSelector": 1, "NotNvidia": 1, "NoGpu": 2}
+"""Rules that say that a node is not meant at all, and how far it is from being; every other rule: 0."""
 
 
 class Refusal(Record):
@@ -99,11 +103,17 @@ class RefusalCount(Record):
 
 
 def count_refusals(refusals: Iterable[NodeRefusal]) -> tuple[RefusalCount, ...]:
-    """Group refusals by rule; the most frequent rule first, then by its name."""
+    """Group refusals by rule: of the nodes that are meant first, then the most frequent, then by name."""
     rules: dict[str, list[NodeRefusal]] = defaultdict(list)
     for one in refusals:
         rules[one.refusal.rule].append(one)
-    return tuple(sorted((_count(rule, found) for rule, found in rules.items()), key=lambda one: (-one.count, one.rule)))
+    nearest = min((_distance(rule) for rule in rules), default=0)
+    counted = (_count(rule, found, has_remedy=_distance(rule) == nearest) for rule, found in rules.items())
+    return tuple(sorted(counted, key=lambda one: (_distance(one.rule), -one.count, one.rule)))
+
+
+def _distance(rule: str) -> int:
+    return _DISTANCES.get(rule, 0)
 
 
 def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -112,10 +122,10 @@ def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((1, int(part), "") if part.isdecimal() and part.isascii() else (0, 0, part) for part in parts)
 
 
-def _count(rule: str, refusals: list[NodeRefusal]) -> RefusalCount:
+def _count(rule: str, refusals: list[NodeRefusal], *, has_remedy: bool) -> RefusalCount:
     nodes: dict[str, dict[str, str]] = defaultdict(dict)
     for one in sorted(refusals, key=lambda one: natural_order(one.node)):
-        nodes[one.refusal.found].setdefault(one.node, one.refusal.wanted)
+        nodes[one.refusal.found].setdefault(one.node, one.refusal.wanted if has_remedy else "")
     causes = [Cause(found=found, wanted=next(iter(of.values())), count=len(of)) for found, of in nodes.items()]
     names = sorted({one.node for one in refusals}, key=natural_order)
     return RefusalCount(

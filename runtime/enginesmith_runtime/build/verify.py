@@ -81,9 +81,8 @@ class Measurement:
 
 
 def default_limit(precision: PrecisionPolicy) -> float:
-    """Return the limit of a policy that names none: the loosest of the precisions that the model may be in."""
-    used = {precision.default} | ({precision.fallback} if precision.fallback else set())
-    return max(_LIMITS[one] for one in used)
+    """Return the limit of a policy that names none: that of the model's precision."""
+    return _LIMITS[precision.default]
 
 
 def compare(actual: Array, reference: Array, dtype: DType) -> Comparison:

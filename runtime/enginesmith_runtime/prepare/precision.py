@@ -17,16 +17,10 @@ def refuse_unavailable(policy: PrecisionPolicy) -> None:
     Raises:
         enginesmith_contract.errors.ModelError: `PrecisionNotAvailable`.
     """
-    asked = [
-        (field, value)
-        for field, value in (("precision", policy.default), ("precision.fallback", policy.fallback))
-        if value is not None and value not in AVAILABLE
-    ]
-    if asked:
-        field, value = asked[0]
+    if policy.default not in AVAILABLE:
         raise ModelError(
-            f"{value.value} cannot be prepared yet",
-            where=field,
+            f"{policy.default.value} cannot be prepared yet",
+            where="precision",
             why=f"there are {', '.join(precision.value for precision in AVAILABLE)}",
             remedy="choose one of these",
             reason="PrecisionNotAvailable",

@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import annotated_types
 from pydantic import BaseModel, WithJsonSchema
 
 from enginesmith_operator.api import conditions
+from enginesmith_operator.api.bounds import Bounds
 from enginesmith_operator.api.introspect import FieldType, attribute_docs, field_type, fields_by_alias, summary
 from enginesmith_operator.api.quantities import BYTES_PATTERN, DURATION_PATTERN, QUANTITY_PATTERN
 from enginesmith_operator.api.schema.kinds import GROUP, KINDS, VERSION, Kind
@@ -140,7 +142,7 @@ def _words(kind: FieldType) -> str:
     for each in kind.metadata:
         if isinstance(each, WithJsonSchema):
             pattern = str((each.json_schema or {}).get("pattern", ""))
-            return _PATTERNS.get(pattern, "string")
+            return _PATTERNS.get(pattern, "string") + _range(kind)
     if kind.model is not None:
         return "object"
     if kind.enum is not None:
@@ -149,7 +151,27 @@ def _words(kind: FieldType) -> str:
         return f"list of {_words(kind.item)}"
     if kind.origin is Mapping and kind.item is not None:
         return f"map of {_words(kind.item)}"
-    return {str: "string", bool: "boolean", int: "integer", float: "number"}[kind.origin]
+    return {str: "string", bool: "boolean", int: "integer", float: "number"}[kind.origin] + _range(kind)
+
+
+def _range(kind: FieldType) -> str:
+    """Return the least and the largest value of an amount or a number, as `, 1m to 8760h`."""
+    least = most = ""
+    for each in kind.metadata:
+        match each:
+            case Bounds():
+                least, most = each.least, each.most
+            case annotated_types.Ge(ge=limit):
+                least = str(limit)
+            case annotated_types.Gt(gt=limit):
+                least = f"more than {limit}"
+            case annotated_types.Le(le=limit):
+                most = str(limit)
+            case _:
+                pass
+    if least and most:
+        return f", {least} to {most}"
+    return f", at least {least}" if least else ""
 
 
 def _introduction(section: str) -> str:

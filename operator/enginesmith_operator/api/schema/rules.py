@@ -9,13 +9,14 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
-from enginesmith_contract.backends import Precision
+from enginesmith_contract.backends import Hardware, Precision
+from enginesmith_contract.verification import VerificationPolicy
 from enginesmith_operator.api.engine_build import EngineBuildSpec, EngineBuildStatus
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.model import MODEL_SCHEMES, ModelSpec
-from enginesmith_operator.api.pod_template import EnvSource, EnvVar
-from enginesmith_operator.api.profiles import MAX_RANK, ShapeRangeSpec
+from enginesmith_operator.api.pod_template import EnvSource, EnvVar, ResourceRequirements, Toleration
+from enginesmith_operator.api.profiles import MAX_RANK, ProfileSpec, ShapeRangeSpec
 from enginesmith_operator.api.store import StoreSpec
 from enginesmith_operator.api.targets import AutoscalingSpec, TargetSpec
 from enginesmith_operator.api.verification import InputValuesSpec
@@ -32,11 +33,16 @@ class Rule(NamedTuple):
 
 _REMOTE: Final = tuple(scheme for scheme in MODEL_SCHEMES if scheme != "file")
 _INDEXES: Final = str(list(range(MAX_RANK)))
+_PROFILE_NAME: Final = ProfileSpec.model_fields["name"].default
 
 
 def _ordered(low: str, high: str) -> Rule:
     compared = f"{_INDEXES}.all(i, i >= size(self.{low}) || i >= size(self.{high}) || self.{low}[i] <= self.{high}[i])"
     return Rule(compared, f"every dimension of {low} must be at most that of {high}")
+
+
+def _named(profile: str) -> str:
+    return f"(has({profile}.name) ? {profile}.name : '{_PROFILE_NAME}')"
 
 
 def _exactly_one(*fields: str) -> Rule:
@@ -50,6 +56,11 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
             "!has(self.targets) || self.targets.all(t, self.targets.exists_one(other, other.name == t.name))",
             "the names of targets must be unique",
         ),
+        Rule(
+            "!has(self.profiles) || "
+            f"self.profiles.all(p, self.profiles.exists_one(other, {_named('other')} == {_named('p')}))",
+            f"the names of profiles must be unique; one without a name is called {_PROFILE_NAME}",
+        ),
     ),
     ShapeRangeSpec: (
         Rule(
@@ -59,10 +70,14 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
         _ordered("min", "opt"),
         _ordered("opt", "max"),
     ),
-    AutoscalingSpec: (Rule("self.minReplicas <= self.maxReplicas", "minReplicas must be at most maxReplicas"),),
+    AutoscalingSpec: (
+        Rule(
+            "!has(self.minReplicas) || self.minReplicas <= self.maxReplicas", "minReplicas must be at most maxReplicas"
+        ),
+    ),
     TargetSpec: (
         Rule(
-            "!has(self.provider) || self.backend == 'onnxruntime'",
+            "!has(self.provider) || (has(self.backend) && self.backend == 'onnxruntime')",
             "provider is only for the backend onnxruntime",
         ),
         Rule("!(has(self.replicas) && has(self.autoscaling))", "replicas and autoscaling exclude each other"),
@@ -76,6 +91,27 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
         Rule("!has(self.path)", "a folder of this machine cannot be reached from the cluster"),
     ),
     EngineBuildSpec: (Rule("self == oldSelf", "the spec never changes: another build is another EngineBuild"),),
+    ResourceRequirements: (
+        Rule(
+            "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || "
+            "quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
+            "no request may be larger than the limit of the same resource",
+        ),
+    ),
+    Toleration: (
+        Rule(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "tolerationSeconds is only for the effect NoExecute",
+        ),
+        Rule(
+            "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            "value is only for the operator Equal",
+        ),
+        Rule(
+            "(has(self.operator) && self.operator == 'Exists') || (has(self.key) && self.key != '')",
+            "a toleration without a key tolerates every taint: set operator to Exists",
+        ),
+    ),
     EnvSource: (_exactly_one("secretKeyRef", "configMapKeyRef", "fieldRef"),),
     EnvVar: (Rule("!(has(self.value) && has(self.valueFrom))", "value and valueFrom exclude each other"),),
     ModelSpec: (
@@ -101,7 +137,6 @@ BUILD_ROOT_RULES: Final = (
 
 MAP_LISTS: Final[Mapping[tuple[type[BaseModel], str], str]] = {
     (InferenceEngineSpec, "targets"): "name",
-    (InferenceEngineSpec, "profiles"): "name",
     (EngineStatus, "targets"): "name",
     (EngineStatus, "conditions"): "type",
     (EngineBuildStatus, "conditions"): "type",
@@ -113,11 +148,18 @@ _PRECISION: Final[Mapping[str, Any]] = {
     "x-kubernetes-preserve-unknown-fields": True,
     "pattern": f"^({'|'.join(precision.value for precision in Precision)})$",
     "maxLength": 16,
-    "maxProperties": 5,
+    "maxProperties": 4,
 }
+
+_COUNT: Final[Mapping[str, Any]] = {"type": "integer", "format": "int64", "minimum": 0, "maximum": (1 << 31) - 1}
 
 OVERRIDES: Final[Mapping[tuple[type[BaseModel], str], Mapping[str, Any]]] = {
     (InferenceEngineSpec, "precision"): _PRECISION,
+    # A label of a node may say anything, and must not end a pass.
+    (Hardware, "memoryMib"): _COUNT,
+    (Hardware, "multiprocessors"): _COUNT,
+    # As `spec.verification.limit` of an InferenceEngine.
+    (VerificationPolicy, "limit"): {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 1000},
     # No default: with one, a target that autoscales would have both.
     (TargetSpec, "replicas"): {"type": "integer", "format": "int64", "minimum": 0, "maximum": 10_000},
 }

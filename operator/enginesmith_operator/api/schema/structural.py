@@ -13,6 +13,7 @@ from pydantic import BaseModel, WithJsonSchema
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from enginesmith_operator.api.bounds import Bounds
 from enginesmith_operator.api.introspect import FieldType, attribute_docs, field_type, fields_by_alias
 from enginesmith_operator.api.schema.rules import MAP_LISTS, OVERRIDES, RULES
 
@@ -31,7 +32,7 @@ def schema_of_model(model: type[BaseModel], *, defaults: bool = True) -> Schema:
     Args:
         model: of the contract or of the kinds.
         defaults: whether the API server fills in what is left out; it must not in a status, which is then never what
-            the operator wrote.
+            the operator wrote, nor in entries of lists, which are then never what the user applied.
     """
     docs = attribute_docs(model)
     properties: dict[str, Schema] = {}
@@ -83,7 +84,8 @@ def _schema_of_field(
 def _schema_of_type(kind: FieldType, *, defaults: bool) -> Schema:
     for each in reversed(kind.metadata):
         if isinstance(each, WithJsonSchema):
-            return dict(each.json_schema or {})
+            rules = [bounds.rule() for bounds in kind.metadata if isinstance(bounds, Bounds)]
+            return dict(each.json_schema or {}) | ({"x-kubernetes-validations": rules} if rules else {})
     if kind.model is not None:
         return schema_of_model(kind.model, defaults=defaults)
     if kind.enum is not None:
@@ -94,8 +96,11 @@ def _schema_of_type(kind: FieldType, *, defaults: bool) -> Schema:
 
 
 def _schema_of_collection(kind: FieldType, item: FieldType, *, defaults: bool) -> Schema:
-    values = _schema_of_type(item, defaults=defaults) | ({"nullable": True} if item.optional else {})
-    if kind.origin is tuple:
+    is_list = kind.origin is tuple
+    # A client-side merge (`kubectl apply`) replaces lists as a whole. It would send an entry without its defaults again
+    # and again, and GitOps tools would show a difference for ever.
+    values = _schema_of_type(item, defaults=defaults and not is_list) | ({"nullable": True} if item.optional else {})
+    if is_list:
         items = {"type": "array", "items": values, "maxItems": _MAX_ITEMS}
         return items | _bounds(kind, "minItems", "maxItems")
     mapping = {"type": "object", "additionalProperties": values, "maxProperties": _MAX_PROPERTIES}
