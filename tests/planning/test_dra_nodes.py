@@ -1,4 +1,4 @@
-"""Nodes whose GPUs dynamic resource allocation hands out, alone or beside the device plugin."""
+"""Nodes whose GPUs dynamic resource allocation hands out, alone or together with the device plugin."""
 
 from collections.abc import Mapping
 from pathlib import Path
