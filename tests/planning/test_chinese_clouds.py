@@ -134,6 +134,24 @@ def test_a_pod_on_cgpu_is_placed_by_the_resource_alone(make_engine: MakeEngine, 
     assert (planned.deployment.resource, planned.deployment.pins) == (name, ())
 
 
+def test_shared_nodes_serve_what_an_unshared_node_built(make_engine: MakeEngine, make_observed: MakeObserved) -> None:
+    shared = _node({"baidu.com/l20_cgpu": "8"}, {"pool": "cgpu"})
+    whole = _node({"nvidia.com/gpu": "1"}, {"pool": "build", "nvidia.com/gpu.product": "NVIDIA-L20"})
+    target = {"name": "l20", "gpu": {"product": "NVIDIA-L20"}}
+    fleet = make_observed(shared, whole.model_copy(update={"name": "whole"}), source_digest=DIGEST)
+    (built,) = plan(make_engine(targets=[target]), fleet, NOW).targets
+    assert [engine.build_nodes for engine in built.engines] == [("whole",)]
+    key = built.engines[0].engine_key
+
+    stored = fleet.model_copy(update={"engine_keys": frozenset({key})})
+    chosen = make_engine(targets=[target], podTemplate={"nodeSelector": {"pool": "cgpu"}})
+    (served,) = plan(chosen, stored, NOW).targets
+
+    assert served.deployment is not None
+    assert (served.engines[0].engine_key, served.deployment.resource) == (key, "baidu.com/l20_cgpu")
+    assert "podTemplate.nodeSelector" in built.refusals[0].sentence()
+
+
 def test_a_node_class_of_a_shared_resource_serves_and_never_builds() -> None:
     pool = NodeClass(name="qgpu", selector={"pool": "q"}, product="NVIDIA-L20", resource=QGPU, gpus=2).as_node()
 

@@ -1,4 +1,4 @@
-"""Nodes whose GPUs dynamic resource allocation hands out, alone or beside the device plugin."""
+"""Nodes whose GPUs dynamic resource allocation hands out, alone or together with the device plugin."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +49,9 @@ def test_a_node_without_any_label_shows_its_gpus_by_dra(tmp_path: Path) -> None:
     facts = _facts(tmp_path, {}, {})
 
     assert facts.presence is Presence.NVIDIA
-    assert [one.rule for one in serve_eligibility(facts).reasons] == ["ProductUnknown", "NothingAllocatable"]
+    unknown, nothing = serve_eligibility(facts).reasons
+    assert (unknown.rule, nothing.rule) == ("ProductUnknown", "NothingAllocatable")
+    assert "its NVIDIA GPU (ResourceSlices of gpu.nvidia.com list 8 of its devices)" in unknown.found
 
 
 def test_a_node_with_dra_and_the_device_plugin_is_served_by_the_plugin(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 from tests.planning.conftest import DIGEST, NOW, MakeEngine, MakeObserved
 
 from enginesmith_contract.products import canonical_mig_profile, split_product
+from enginesmith_operator.planning.eligibility import serve_eligibility
 from enginesmith_operator.planning.hardware import NodeFacts, read_node
 from enginesmith_operator.planning.label_mapping import load_label_mapping
 from enginesmith_operator.planning.node_object import NodeObject
@@ -52,6 +53,12 @@ def test_a_resource_with_a_suffixed_profile_is_a_slice_with_its_labels(suffix: s
     facts = _node(labels, {f"nvidia.com/mig-{profile}": "4"})
 
     assert [(one.mig_profile, one.memory_mib, one.multiprocessors) for one in facts.offers] == [(profile, 24000, 46)]
+
+
+def test_slices_that_kubelet_hands_out_are_proof_of_a_strategy_before_their_labels_are_there() -> None:
+    labels = {"nvidia.com/gpu.product": PRODUCT, "nvidia.com/gpu.count": "1", "nvidia.com/gpu.replicas": "0"}
+
+    assert serve_eligibility(_node(labels, {"nvidia.com/mig-1g.24gb-me": "4", "nvidia.com/gpu": "0"})).eligible
 
 
 @pytest.mark.parametrize(

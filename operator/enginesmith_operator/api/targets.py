@@ -37,7 +37,8 @@ class GpuSpec(ApiModel):
     Attributes:
         product: the model as the node label nvidia.com/gpu.product spells it, without `-SHARED` and MIG suffix.
         compute_capability: "8.9", in quotes.
-        min_memory_bytes: the least memory of one GPU, or of one slice where `migProfile` is set.
+        min_memory_bytes: the least memory of one GPU, or of one slice where `migProfile` is set; of the machine where
+            CPU and GPU share it (GB10, Jetson).
         mig_profile: a slice ("1g.10gb"); omitted: whole GPUs only.
         count: GPUs for each pod; an engine uses one, so more only reserves them.
     """

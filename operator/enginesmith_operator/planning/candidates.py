@@ -97,7 +97,7 @@ def keep_one_resource(matches: Matches) -> Matches:
             name or "",
         ),
     )
-    wanted = "give such nodes a target of their own"
+    wanted = "serve such nodes by an InferenceEngine that chooses them with podTemplate.nodeSelector"
     left_out = tuple(
         NodeRefusal(
             node=one.node,

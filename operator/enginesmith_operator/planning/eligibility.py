@@ -109,9 +109,8 @@ def _unsettled_product(facts: NodeFacts) -> Iterator[Refusal]:
 
 def _unknown_product(facts: NodeFacts) -> Iterator[Refusal]:
     if facts.product is None and not facts.claims:
-        shown = facts.sign or (
-            "GPU Feature Discovery" if facts.discovered or facts.driver else ", ".join(facts.capacity)
-        )
+        discovery = "GPU Feature Discovery" if facts.discovered or facts.driver else ""
+        shown = facts.sign or discovery or ", ".join(facts.capacity) or facts.dra
         found = f"no label names the model of its NVIDIA GPU ({shown})"
         wanted = "install GPU Feature Discovery, or describe the pool as a node class"
         yield Refusal(rule="ProductUnknown", found=f"{found}; {facts.hint}" if facts.hint else found, wanted=wanted)

@@ -118,6 +118,8 @@ def read_node(node: NodeObject, mapping: LabelMapping) -> NodeFacts:
     cloud = read_cloud_labels(node, mapping)
     capacity = nvidia_resources(node, mapping)
     dra = _dra(node, mapping)
+    offers = read_offers(node, gfd, cloud, mapping)
+    is_sliced = bool(gfd.product and gfd.product.mig_profile) or any(offer.mig_profile for offer in offers)
     claims = _contradiction(gfd, cloud)
     product = None if claims else _product(gfd, cloud)
     vendor = _other_vendor(node, mapping)
@@ -148,8 +150,8 @@ def read_node(node: NodeObject, mapping: LabelMapping) -> NodeFacts:
         sharing_of_all=cloud.sharing,
         mig_invalid=gfd.product is not None and gfd.product.mig_profile == MIG_INVALID,
         # Under strategy mixed a node whose GPUs are all in MIG mode has no whole one to share either.
-        no_mig_strategy=gfd.replicas == 0 and not gfd.mig and not (gfd.product and gfd.product.mig_profile),
-        offers=read_offers(node, gfd, cloud, mapping),
+        no_mig_strategy=gfd.replicas == 0 and not gfd.mig and not is_sliced,
+        offers=offers,
         capacity=capacity,
         strangers=unknown_resources(node, mapping),
         dra=dra,
