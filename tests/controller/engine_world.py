@@ -220,6 +220,37 @@ class EngineWorld:
             deployment["status"] = {"readyReplicas": wanted if ready else 0, "observedGeneration": 1}
             self.put(deployment)
 
+    def crash_pods(  # noqa: PLR0913 - how they ended, by keyword
+        self,
+        target: str,
+        exit_code: int,
+        *,
+        container: str = "server",
+        reason: str = "Error",
+        message: dict[str, Any] | None = None,
+        restarts: int = 3,
+    ) -> None:
+        """Let a target's pods of the newest template fail again and again, as kubelet restarts them."""
+        (deployment,) = [
+            one for one in self.of_kind("Deployment") if one["metadata"]["labels"][TARGET] == target
+        ]
+        self._drop_pods(target)
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        ended = {"exitCode": exit_code, "reason": reason, "finishedAt": self._stamp()}
+        ended |= {"message": json.dumps(message)} if message is not None else {}
+        waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+        told = {"name": container, "restartCount": restarts, "state": waiting, "lastState": {"terminated": ended}}
+        kind = "initContainerStatuses" if container == "pull" else "containerStatuses"
+        for number in range(deployment["spec"].get("replicas", 1)):
+            name = f"{deployment['metadata']['name']}-{number}"
+            self._pod(name, labels, ready=False, exit_code=0, message=None, status={kind: [told]})
+        deployment["status"] = {"readyReplicas": 0, "observedGeneration": 1}
+        self.put(deployment)
+
+    def drop_pods(self, target: str) -> None:
+        """Delete a target's pods."""
+        self._drop_pods(target)
+
     def condition(self, kind: str) -> StatusCondition:
         """Return a condition of the status that a pass would write now."""
         found = find_condition(self.look().status.conditions, kind)
@@ -276,10 +307,17 @@ class EngineWorld:
             if one.labels.get(TARGET) == target and JOB_NAME not in one.labels:
                 self.cache.remove(one.address, one.uid)
 
-    def _pod(
-        self, name: str, labels: dict[str, str], *, ready: bool, exit_code: int, message: dict[str, Any] | None
+    def _pod(  # noqa: PLR0913 - the parts of a pod, by keyword
+        self,
+        name: str,
+        labels: dict[str, str],
+        *,
+        ready: bool,
+        exit_code: int,
+        message: dict[str, Any] | None,
+        status: dict[str, Any] | None = None,
     ) -> None:
-        status: dict[str, Any] = {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
+        status = {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}], **(status or {})}
         if exit_code:
             ended = {"exitCode": exit_code, "message": json.dumps(message or {}), "finishedAt": self._stamp()}
             status["initContainerStatuses"] = [{"name": "pull", "state": {"terminated": ended}}]

@@ -1,6 +1,7 @@
 """One target of an InferenceEngine: its builds, its rollout and its objects. Pure."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from enginesmith_operator.api.engine_status import TargetEngine, TargetPhase, TargetStatus
@@ -17,7 +18,7 @@ from enginesmith_operator.objects.services import target_service
 from enginesmith_operator.objects.serving_notes import ServingNotes
 from enginesmith_operator.objects.serving_pods import serving_pods
 from enginesmith_operator.planning.plan_records import EnginePlan, TargetState
-from enginesmith_operator.planning.rollout import decide_rollout
+from enginesmith_operator.planning.rollout import PATIENCE_SECONDS, decide_rollout
 from enginesmith_operator.planning.rollout_state import RolloutDecision
 from enginesmith_operator.planning.rollout_words import BUILDING_NEXT, GOES_ON
 
@@ -125,7 +126,18 @@ def _deployment(view: TargetView, decided: RolloutDecision, store: ChosenStore) 
         strategy=decided.strategy,
         allowed_plugins=view.snapshot.allowed_plugins,
     )
-    return keep_template(made, live.document, decided.must_avoid) if live is not None else made
+    if live is None or _needs_forgiven_nodes(view, live, pods.avoid_nodes):
+        return made
+    return keep_template(made, live.document, decided.must_avoid)
+
+
+def _needs_forgiven_nodes(view: TargetView, live: KnownDeployment, avoid_nodes: tuple[str, ...]) -> bool:
+    """Whether a pod has no place, or none runs, while the template keeps clear of nodes that would do now."""
+    if frozenset(live.notes.avoid_nodes) <= frozenset(avoid_nodes):
+        return False
+    waiting = (datetime.fromisoformat(pod.unschedulable_since) for pod in view.pods if pod.unschedulable_since)
+    waited = (view.snapshot.now - min(waiting, default=view.snapshot.now)).total_seconds()
+    return live.replicas == 0 or waited >= PATIENCE_SECONDS
 
 
 def _as_it_is(live: KnownDeployment, replicas: int | None) -> Json:
