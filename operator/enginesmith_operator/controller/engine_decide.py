@@ -6,7 +6,7 @@
 Between the two, whoever calls looks up whether others build the engines that the plan wants.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +19,7 @@ from enginesmith_operator.controller.conditions import Observation
 from enginesmith_operator.controller.decision import Deletion, EventNote
 from enginesmith_operator.controller.drift import must_apply, stamp
 from enginesmith_operator.controller.engine_builds import is_outdated, lost_engines
+from enginesmith_operator.controller.engine_leaving import decide_leaving
 from enginesmith_operator.controller.engine_preparation import PreparationStep, resolve_preparation
 from enginesmith_operator.controller.engine_retention import builds_to_forget
 from enginesmith_operator.controller.engine_rollout import TargetView
@@ -117,19 +118,20 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
         )
         for spec, planned in zip(snapshot.engine.spec.targets, resolution.plan.targets, strict=True)
     ]
-    desired = [
-        stamp(one) for one in (*_services(snapshot, targets), *(one for each in targets for one in each.objects))
-    ]
+    leaving = decide_leaving(snapshot, targets)
+    # What leaves comes first: it must know what it waits for before the status names that.
+    wanted = (*leaving.objects, *_services(snapshot, targets), *(one for each in targets for one in each.objects))
+    desired = [stamp(one) for one in wanted]
     creates = _new_builds(targets)
     again = list(dict.fromkeys(one for target in targets for one in target.deletes))
     shares = [one for target in targets for one in target.shares]
-    deletes = [*again, *_unwanted(snapshot, desired, targets, resolution)]
+    deletes = [*again, *_unwanted(snapshot, desired, targets, resolution, leaving.names)]
     if step.job_deleted:
         deletes.append(Deletion(address=_job_address(snapshot, step.job_deleted), uid=step.job_deleted))
     elif step.job_wanted and isinstance(store, ChosenStore) and resolution.plan.has_target:
         job = _preparation_job(snapshot, resolution, store)
         creates += [job] if job is not None else []
-    status = compose_status(snapshot, resolution.plan, step, targets, digests)
+    status = compose_status(snapshot, resolution.plan, step, targets, digests, leaving=leaving.names)
     waits = [step.requeue_seconds, *(target.requeue_seconds for target in targets)]
     return EngineDecision(
         status=status,
@@ -139,7 +141,7 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
             *shares,
             *(one for one in desired if must_apply(one, snapshot.objects.get((one["kind"], one["metadata"]["name"])))),
         ),
-        events=engine_events(snapshot.status, status),
+        events=(*leaving.events, *engine_events(snapshot.status, status)),
         requeue_seconds=min((seconds for seconds in waits if seconds is not None), default=None),
     )
 
@@ -198,7 +200,11 @@ def _services(snapshot: EngineSnapshot, targets: Iterable[TargetDecision]) -> tu
 
 
 def _unwanted(
-    snapshot: EngineSnapshot, desired: list[Json], targets: list[TargetDecision], resolution: Resolution
+    snapshot: EngineSnapshot,
+    desired: list[Json],
+    targets: list[TargetDecision],
+    resolution: Resolution,
+    leaving: frozenset[str],
 ) -> Iterable[Deletion]:
     """Give the children that nothing wants any more: of targets that are gone, builds of keys that nobody asks for."""
     namespace = snapshot.document["metadata"]["namespace"]
@@ -206,8 +212,9 @@ def _unwanted(
         # Nothing could be planned in full; what is there stays.
         return
     names = {(one["kind"], one["metadata"]["name"]) for one in desired}
+    asked = [*(target.status.name for target in targets), *leaving]
     for (kind, name), document in snapshot.objects.items():
-        if kind in _GENERATED and (kind, name) not in names and _may_go(kind, document, targets):
+        if kind in _GENERATED and (kind, name) not in names and _may_go(kind, document, asked, leaving):
             yield Deletion(address=Address(kind, namespace, name), uid=document["metadata"]["uid"])
     if resolution.plan.preparation_key is None:
         return
@@ -215,22 +222,22 @@ def _unwanted(
     for build in builds_to_forget(
         snapshot,
         wanted,
-        targets=[target.status.name for target in targets],
+        targets=asked,
         undecided={target.status.name for target in targets if not target.is_planned},
     ):
         yield Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid)
 
 
-def _may_go(kind: str, document: Json, targets: list[TargetDecision]) -> bool:
+def _may_go(kind: str, document: Json, asked: Collection[str], leaving: frozenset[str]) -> bool:
     """Whether an object that is not wanted now may be deleted.
 
     A Deployment and a Service go only with their target, and the engine's own Services with the engine: what clients
-    know stays through a moment in which a target has no plan.
+    know stays through a moment in which a target has no plan. Everything of a target that leaves goes when it does.
     """
-    if kind not in {DEPLOYMENT.kind, SERVICE.kind}:
-        return True
     target = (document["metadata"].get("labels") or {}).get(TARGET)
-    return target is not None and target not in {one.status.name for one in targets}
+    if kind not in {DEPLOYMENT.kind, SERVICE.kind}:
+        return target not in leaving
+    return target is not None and target not in asked
 
 
 def _job_address(snapshot: EngineSnapshot, uid: str) -> Address:

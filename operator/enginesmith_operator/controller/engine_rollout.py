@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.products import canonical_mig_profile, canonical_product
 from enginesmith_contract.pull_request import ServingReport
 from enginesmith_operator.api.engine_build import BuildPhase
 from enginesmith_operator.api.engine_status import TargetStatus
@@ -21,6 +22,7 @@ from enginesmith_operator.controller.waiting import serving_obstacle
 from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTAINER
 from enginesmith_operator.objects.labels import ENGINE_KEY, TEMPLATE
 from enginesmith_operator.objects.serving_pods import serving_pods
+from enginesmith_operator.planning.candidates import needs_gpu
 from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import NodeFacts
 from enginesmith_operator.planning.plan_records import EnginePlan, TargetPlan, TargetState
@@ -105,6 +107,7 @@ def rollout_state(view: TargetView) -> RolloutState:
         refusal=refusal_text(view.planned) if view.planned.state is TargetState.REFUSED else "",
         wanted=tuple(_wanted(view, one) for one in view.planned.engines),
         served=live.notes.served if live is not None else (),
+        ruled_out=_ruled_out(view),
         running=_running(live, view.pods, view.memory) if live is not None else None,
         rejected=view.memory.rejected if view.memory is not None else (),
         excluded=view.memory.excluded if view.memory is not None else (),
@@ -115,6 +118,24 @@ def rollout_state(view: TargetView) -> RolloutState:
         serves=deployment.serves if deployment is not None else True,
         when_full=view.snapshot.engine.spec.rollout.when_full,
     )
+
+
+def _ruled_out(view: TargetView) -> frozenset[str]:
+    """Return the keys of engines that served and are for a GPU, or for none, that the target's spec does not ask for.
+
+    What nodes are there now is no reason: a label that is gone for a moment moves no pod.
+    """
+    gpu, served = view.target.gpu, view.live.notes.served if view.live is not None else ()
+    asks = needs_gpu(view.target)
+    found: set[str] = set()
+    for one in served:
+        product, profile = one.engine.product, canonical_mig_profile(one.engine.mig_profile)
+        fits = (product is not None) == asks
+        if gpu is not None and product is not None:
+            named = gpu.product is None or canonical_product(gpu.product) == canonical_product(product)
+            fits = fits and named and canonical_mig_profile(gpu.mig_profile) == profile
+        found |= set() if fits else {one.key}
+    return frozenset(found)
 
 
 def refusal_text(planned: TargetPlan) -> str:

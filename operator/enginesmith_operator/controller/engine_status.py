@@ -53,8 +53,10 @@ def compose_status(
     step: PreparationStep,
     targets: Iterable[TargetDecision],
     digests: dict[str, str],
+    *,
+    leaving: Iterable[str] = (),
 ) -> EngineStatus:
-    """Return the status."""
+    """Return the status; `leaving`: targets that are not in the spec any more and serve until others do."""
     decided = tuple(targets)
     statuses = tuple(target.status for target in decided)
     asked = [one for one in statuses if one.phase not in _RESTING]
@@ -66,7 +68,7 @@ def compose_status(
         *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[1:2]),
         step.condition,
         _built(snapshot, statuses, digests, step),
-        _serving(serving, statuses),
+        _serving(serving, statuses, sorted(leaving)),
         *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[2:]),
     )
     return EngineStatus(
@@ -167,12 +169,11 @@ def _serves_what_is_wanted(target: TargetStatus) -> bool:
     return serves and is_known and set(target.serving) >= set(target.desired)
 
 
-def _serving(serving: list[TargetStatus], statuses: tuple[TargetStatus, ...]) -> Observation:
-    if serving:
-        return Observation.of(SERVING, True, "Serving", f"on {', '.join(one.name for one in serving)}")
-    resting = [one for one in statuses if _serves(one)]
-    if resting:
-        return Observation.of(SERVING, True, "Serving", f"on {', '.join(one.name for one in resting)}")
+def _serving(serving: list[TargetStatus], statuses: tuple[TargetStatus, ...], leaving: list[str]) -> Observation:
+    found = [one.name for one in serving or statuses if _serves(one)]
+    gone = [f"{name} (not in the spec any more; it goes when what came in its place serves)" for name in leaving]
+    if found or gone:
+        return Observation.of(SERVING, True, "Serving", f"on {', '.join((*found, *gone))}")
     return Observation.of(SERVING, False, "NoReplicaReady", "no target has a replica that is ready")
 
 

@@ -14,6 +14,7 @@ from enginesmith_operator.controller.engine_snapshot import ChosenStore, KnownDe
 from enginesmith_operator.objects.autoscaler import autoscaler, needs_autoscaler
 from enginesmith_operator.objects.deployment import deployment, keep_template
 from enginesmith_operator.objects.disruption_budget import disruption_budget, needs_budget
+from enginesmith_operator.objects.labels import INPUTS, NOTES, TEMPLATE
 from enginesmith_operator.objects.services import target_service
 from enginesmith_operator.objects.serving_notes import ServingNotes
 from enginesmith_operator.objects.serving_pods import serving_pods
@@ -22,7 +23,7 @@ from enginesmith_operator.planning.rollout import PATIENCE_SECONDS, decide_rollo
 from enginesmith_operator.planning.rollout_state import RolloutDecision
 from enginesmith_operator.planning.rollout_words import BUILDING_NEXT, GOES_ON
 
-__all__ = ["TargetDecision", "decide_target"]
+__all__ = ["TargetDecision", "decide_target", "deployment_as_it_is"]
 
 _MAX_ENGINES: Final = 16
 _MAX_NODES: Final = 32
@@ -106,7 +107,7 @@ def _deployment(view: TargetView, decided: RolloutDecision, store: ChosenStore) 
     """Return the Deployment that is to be there; None: none is, and none is wanted."""
     live, planned = view.live, view.planned.deployment
     if not decided.run:
-        return _as_it_is(live, decided.replicas) if live is not None else None
+        return deployment_as_it_is(live, decided.replicas) if live is not None else None
     # Without a plan nobody knows which nodes would do; what the template keeps clear of stays.
     avoided = planned.avoid_nodes if planned is not None else live.notes.avoid_nodes if live is not None else ()
     pods = serving_pods(
@@ -140,10 +141,13 @@ def _needs_forgiven_nodes(view: TargetView, live: KnownDeployment, avoid_nodes: 
     return live.replicas == 0 or waited >= PATIENCE_SECONDS
 
 
-def _as_it_is(live: KnownDeployment, replicas: int | None) -> Json:
+def deployment_as_it_is(live: KnownDeployment, replicas: int | None) -> Json:
     """Return a Deployment whose template nobody can make any more, with another number of replicas."""
     metadata, spec = live.document["metadata"], live.document["spec"]
-    kept = {key: metadata[key] for key in ("name", "namespace", "labels", "annotations", "ownerReferences")}
+    annotations = metadata.get("annotations") or {}
+    kept = {key: metadata[key] for key in ("name", "namespace", "labels", "ownerReferences")}
+    # What says how it was applied last, and others' annotations, are no part of what is wanted.
+    kept["annotations"] = {key: annotations[key] for key in (INPUTS, TEMPLATE, NOTES) if key in annotations}
     return {
         "apiVersion": live.document["apiVersion"],
         "kind": live.document["kind"],

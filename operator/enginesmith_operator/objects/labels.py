@@ -9,6 +9,7 @@ __all__ = [
     "ENGINE",
     "ENGINE_KEY",
     "INPUTS",
+    "LEAVES",
     "MANAGED_BY",
     "MANAGER",
     "NOTES",
@@ -31,6 +32,8 @@ ENGINE_KEY: Final = "enginesmith.io/key"
 """The first digits of an engine key; of several engines in a pod's template, of the hash over all."""
 INPUTS: Final = "enginesmith.io/inputs"
 """Annotation: hash of what a Deployment's pods were made of; see `deployment.keep_template`."""
+LEAVES: Final = "enginesmith.io/leaves"
+"""Annotation of a Deployment whose target is not in the spec any more: what it waits for before it goes."""
 TEMPLATE: Final = "enginesmith.io/template"
 """Annotation: hash of a Deployment's template as the operator wrote it, without the API server's defaults.
 

@@ -136,7 +136,8 @@ def _without_needless_change(state: RolloutState, chosen: Engines, served: Engin
     replaces = any(devices.get(one.device, one.key) != one.key for one in chosen)
     moves = chosen[0].toolchain != served[0].toolchain
     running = state.running
-    if replaces or moves or running is None or not _same(running.engines, served):
+    is_asked_for = state.ruled_out.isdisjoint(one.key for one in served)
+    if replaces or moves or not is_asked_for or running is None or not _same(running.engines, served):
         return chosen
     helps = any(one.device not in devices for one in chosen) or _same(chosen, served)
     return chosen if helps and _is_full(running.unschedulable_since, now) else served

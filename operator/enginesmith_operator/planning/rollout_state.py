@@ -217,6 +217,7 @@ class RolloutState(Record):
         refusal: why the target has no plan; empty: it has one.
         wanted: engines of the plan, one for each product.
         served: engines that served last, all of one toolchain; empty: none ever did.
+        ruled_out: keys among them that are for hardware which the target does not ask for any more.
         running: None: there is no Deployment.
         rejected: from the status.
         excluded: from the status.
@@ -231,6 +232,7 @@ class RolloutState(Record):
     refusal: str = ""
     wanted: tuple[WantedEngine, ...] = ()
     served: tuple[ServableEngine, ...] = ()
+    ruled_out: frozenset[str] = frozenset()
     running: RunningPods | None = None
     rejected: tuple[RejectedEngine, ...] = ()
     excluded: tuple[ExcludedNode, ...] = ()
