@@ -209,7 +209,7 @@ class EngineWorld:
             }
             self.put(build)
 
-    def start_pods(  # noqa: PLR0913 - how the pods are, by keyword
+    def start_pods(
         self,
         *,
         ready: bool = True,
@@ -218,7 +218,7 @@ class EngineWorld:
         target: str | None = None,
         only: int | None = None,
     ) -> None:
-        """Let every Deployment, or one target's, have its pods: ready (or `only` so many), or ended in the init step."""
+        """Let every Deployment, or one target's, have its pods, or `only` so many: ready, or ended in the init step."""
         for deployment in self.of_kind("Deployment"):
             if target not in {None, deployment["metadata"]["labels"][TARGET]}:
                 continue
@@ -235,7 +235,12 @@ class EngineWorld:
         """Let a target's pods find no node, but for so many that are there already."""
         deployment = self._deployment_of(target)
         labels = deployment["spec"]["template"]["metadata"]["labels"]
-        scheduled = {"type": "PodScheduled", "status": "False", "message": "0/2 nodes", "lastTransitionTime": self._stamp()}
+        scheduled = {
+            "type": "PodScheduled",
+            "status": "False",
+            "message": "0/2 nodes",
+            "lastTransitionTime": self._stamp(),
+        }
         for number in range(beside, deployment["spec"].get("replicas", 1)):
             name = f"{deployment['metadata']['name']}-{number}"
             told = {"conditions": [scheduled]}
@@ -246,7 +251,7 @@ class EngineWorld:
         found = self.of_kind("Deployment")
         return next(one for one in found if one["metadata"]["labels"][TARGET] == target)
 
-    def crash_pods(  # noqa: PLR0913 - how they ended, by keyword
+    def crash_pods(
         self,
         target: str,
         exit_code: int,
@@ -331,7 +336,7 @@ class EngineWorld:
             if one.labels.get(TARGET) == target and JOB_NAME not in one.labels:
                 self.cache.remove(one.address, one.uid)
 
-    def _pod(  # noqa: PLR0913 - the parts of a pod, by keyword
+    def _pod(
         self,
         name: str,
         labels: dict[str, str],

@@ -1,4 +1,4 @@
-"""Targets that are renamed, split, swapped or put in another order: what serves goes when what takes its place serves."""
+"""Targets that are renamed, split, swapped or put in another order: what serves goes when its successor serves."""
 
 from typing import Any
 
@@ -39,8 +39,6 @@ def _replicas(world: EngineWorld) -> dict[str, int]:
 def _targets(world: EngineWorld, kind: str) -> set[str]:
     labels = [one["metadata"]["labels"] for one in world.of_kind(kind)]
     return {one["enginesmith.io/target"] for one in labels if "enginesmith.io/target" in one}
-
-
 
 
 def test_a_target_that_gets_another_name_goes_when_the_new_one_serves_in_full() -> None:

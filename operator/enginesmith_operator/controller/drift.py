@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from enginesmith_operator.cluster.transport import Json
 
-__all__ = ["APPLIED_HASH", "must_apply", "stamp"]
+__all__ = ["APPLIED_HASH", "covers", "item_key", "must_apply", "stamp"]
 
 APPLIED_HASH: Final = "enginesmith.io/applied-hash"
 _DIGITS: Final = 16
@@ -29,29 +29,27 @@ def stamp(desired: Json) -> Json:
 
 def must_apply(desired: Json, live: Json | None) -> bool:
     """Whether the stamped `desired` has to be written over `live`; None: there is none."""
-    return live is None or not _covers(live, desired)
+    return live is None or not covers(live, desired)
 
 
-def _covers(live: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
+def covers(live: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
     """Whether everything in `wanted` is in `live` as well."""
     if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(
-            key in live and _covers(live[key], value) for key, value in wanted.items()
-        )
+        return isinstance(live, dict) and all(key in live and covers(live[key], value) for key, value in wanted.items())
     if isinstance(wanted, list):
         return isinstance(live, list) and _covers_list(live, wanted)
     return type(live) is type(wanted) and bool(live == wanted)
 
 
 def _covers_list(live: list[Any], wanted: list[Any]) -> bool:
-    key = _key_of(wanted)
+    key = item_key(wanted)
     if key is None:
-        return len(live) == len(wanted) and all(map(_covers, live, wanted))
+        return len(live) == len(wanted) and all(map(covers, live, wanted))
     by_key = {one.get(key): one for one in live if isinstance(one, dict)}
-    return all(one[key] in by_key and _covers(by_key[one[key]], one) for one in wanted)
+    return all(one[key] in by_key and covers(by_key[one[key]], one) for one in wanted)
 
 
-def _key_of(wanted: list[Any]) -> str | None:
+def item_key(wanted: list[Any]) -> str | None:
     """Return the field by which the list's items are told apart; None: by their order."""
     if not wanted or not all(isinstance(one, dict) for one in wanted):
         return None

@@ -19,6 +19,7 @@ from enginesmith_operator.controller.conditions import Observation
 from enginesmith_operator.controller.decision import Deletion, EventNote
 from enginesmith_operator.controller.drift import must_apply, stamp
 from enginesmith_operator.controller.engine_builds import is_outdated, lost_engines
+from enginesmith_operator.controller.engine_foreign import with_foreign_changes
 from enginesmith_operator.controller.engine_leaving import decide_leaving
 from enginesmith_operator.controller.engine_preparation import PreparationStep, resolve_preparation
 from enginesmith_operator.controller.engine_retention import builds_to_forget
@@ -26,6 +27,7 @@ from enginesmith_operator.controller.engine_rollout import TargetView
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot
 from enginesmith_operator.controller.engine_status import compose_status, engine_events
 from enginesmith_operator.controller.engine_target import TargetDecision, decide_target
+from enginesmith_operator.controller.foreign_writers import foreign_changes
 from enginesmith_operator.objects.labels import TARGET
 from enginesmith_operator.objects.preparation_job import preparation_job
 from enginesmith_operator.objects.services import engine_service, headless_service
@@ -132,7 +134,13 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
         job = _preparation_job(snapshot, resolution, store)
         creates += [job] if job is not None else []
     status = compose_status(snapshot, resolution.plan, step, targets, digests, leaving=leaving.names)
-    waits = [step.requeue_seconds, *(target.requeue_seconds for target in targets)]
+    changes = [
+        change
+        for one in desired
+        for change in foreign_changes(one, snapshot.objects.get((one["kind"], one["metadata"]["name"])))
+    ]
+    status, changed, until_told = with_foreign_changes(status, changes, snapshot)
+    waits = [step.requeue_seconds, until_told, *(target.requeue_seconds for target in targets)]
     return EngineDecision(
         status=status,
         deletes=tuple(deletes),
@@ -141,7 +149,7 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
             *shares,
             *(one for one in desired if must_apply(one, snapshot.objects.get((one["kind"], one["metadata"]["name"])))),
         ),
-        events=(*leaving.events, *engine_events(snapshot.status, status)),
+        events=(*leaving.events, *changed, *engine_events(snapshot.status, status)),
         requeue_seconds=min((seconds for seconds in waits if seconds is not None), default=None),
     )
 

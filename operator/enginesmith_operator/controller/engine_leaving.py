@@ -1,8 +1,8 @@
 """Deployments of targets that the spec does not name any more: each goes when those that came in its place serve. Pure.
 
-A target that gets another name is one that goes and one that comes, and so are the parts of one that is split. What goes
-notes which targets came with the same change, and how many replicas it had then; it stays until all of them serve in
-full. Where no GPU is free for them, `rollout.whenFull: replace` ends one of its replicas for each that is to come.
+A target that gets another name is one that goes and one that comes, and so are the parts of one that is split. What
+goes notes which targets came with the same change, and how many replicas it had then; it stays until all of them serve
+in full. Where no GPU is free for them, `rollout.whenFull: replace` ends one of its replicas for each that is to come.
 """
 
 import json

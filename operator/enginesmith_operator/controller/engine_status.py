@@ -47,7 +47,7 @@ _TOLD_REASONS: Final = frozenset({"MadeRoom", "Replacing"})
 """Reasons that are an event in whatever phase: the operator ends a replica by itself."""
 
 
-def compose_status(
+def compose_status(  # noqa: PLR0913 - what a status is made of; the last by keyword
     snapshot: EngineSnapshot,
     plan: Plan,
     step: PreparationStep,
@@ -105,7 +105,7 @@ def _not_ready(
     ready = Observation.of(READY, False, reason, message)
     generation = snapshot.engine.metadata.generation
     fresh = observed_conditions((ready, *also), snapshot.status.conditions, generation=generation, now=snapshot.now)
-    kept = [one for one in status.conditions if one.type != READY]
+    kept = [one for one in status.conditions if one.type not in {READY, *(each.type for each in also)}]
     return status.model_copy(update={"conditions": (fresh[0], *kept, *fresh[1:])})
 
 

@@ -11,6 +11,7 @@ from enginesmith_operator.controller.decision import Deletion
 from enginesmith_operator.controller.engine_builds import BuildSteps, decide_builds
 from enginesmith_operator.controller.engine_rollout import TargetView, rollout_state
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, KnownDeployment
+from enginesmith_operator.controller.foreign_writers import replicas_owner
 from enginesmith_operator.objects.autoscaler import autoscaler, needs_autoscaler
 from enginesmith_operator.objects.deployment import deployment, keep_template
 from enginesmith_operator.objects.disruption_budget import disruption_budget, needs_budget
@@ -123,13 +124,33 @@ def _deployment(view: TargetView, decided: RolloutDecision, store: ChosenStore) 
         view.snapshot.engine,
         pods,
         notes=notes,
-        replicas=decided.replicas,
+        replicas=_number(view, decided),
         strategy=decided.strategy,
         allowed_plugins=view.snapshot.allowed_plugins,
     )
     if live is None or _needs_forgiven_nodes(view, live, pods.avoid_nodes):
         return made
     return keep_template(made, live.document, decided.must_avoid)
+
+
+def _number(view: TargetView, decided: RolloutDecision) -> int | None:
+    """Return the replicas that the Deployment is to ask for; None: an autoscaler has set them and owns the number.
+
+    Until one has, the number stays ours: a field that its only owner leaves out falls back to 1.
+    """
+    bounds, live = view.target.autoscaling, view.live
+    if decided.replicas is not None or bounds is None:
+        return decided.replicas
+    least = max(bounds.min_replicas, 1)
+    if live is None:
+        return least
+    owner = replicas_owner(live.document)
+    if not owner:
+        return min(max(live.replicas, least), bounds.max_replicas)
+    # An autoscaler of ours wants no fewer either, and a person is no autoscaler; another one's number is its affair.
+    by_hand = owner.startswith("kubectl") and bounds.min_replicas > 0
+    is_short = live.replicas < least and (needs_autoscaler(view.target) or by_hand)
+    return least if is_short else None
 
 
 def _needs_forgiven_nodes(view: TargetView, live: KnownDeployment, avoid_nodes: tuple[str, ...]) -> bool:

@@ -6,9 +6,9 @@
     say so         ── phase, reason, message               (rollout_words.py)
 
 A set that refuses goes back to the set that served, or to no replicas, after its first exit. One that fails for a
-reason that may pass goes back too and is tried again later; without a way back it stays, and kubelet tries. Free GPUs are found by
-trying, since other teams' pods hold some too. A template changes for a reason only: products that come or go, labels
-that are spelled anew and nodes that join restart nothing until a pod needs the place.
+reason that may pass goes back too and is tried again later; without a way back it stays, and kubelet tries. Free GPUs
+are found by trying, since other teams' pods hold some too. A template changes for a reason only: products that come or
+go, labels that get another spelling and nodes that join restart nothing until a pod needs the place.
 """
 
 from datetime import datetime

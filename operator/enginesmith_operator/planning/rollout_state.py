@@ -250,7 +250,7 @@ class RolloutDecision(Record):
     Attributes:
         run: engines that its template lists, all of one toolchain; empty: no Deployment is made, and the template of
             one that is there stays.
-        replicas: None: not ours to set, or any more: what an autoscaler set stays, and 0 that we set becomes 1.
+        replicas: None: between the bounds of the target's autoscaling: what an autoscaler set stays.
         served: engines that serve now or served last: where a failed rollout goes back to.
         must_avoid: names of nodes that refused; pods keep away from them.
         reason: one CamelCase word.

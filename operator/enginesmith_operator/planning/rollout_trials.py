@@ -70,9 +70,7 @@ def judge_trials(state: RolloutState, now: datetime) -> Trials:
     wanted = {one.servable.key for one in state.wanted}
     served = {one.key for one in state.served}
     excluded = {(one.name, one.key or ""): one for one in state.excluded if _still_holds(one, state, now)}
-    rejected = {
-        one.key: one for one in state.rejected if one.key in wanted | served and _still_holds(one, state, now)
-    }
+    rejected = {one.key: one for one in state.rejected if one.key in wanted | served and _still_holds(one, state, now)}
     for pod in state.running.troubles if state.running is not None else ():
         avoided = frozenset(one.name for one in excluded.values() if not _is_due(one, now))
         if _is_of_node(pod, state, avoided):
@@ -90,12 +88,13 @@ def judge_trials(state: RolloutState, now: datetime) -> Trials:
     held = tuple(one for one in kept if not _is_due(one, now))
     closed = tuple(one for one in ordered if not _is_due(one, now))
     lapsed = (one for one in held if one.key in served - wanted)
+    closed_now: tuple[Entry, ...] = (*held, *closed)
     return Trials(
         rejected=kept,
         excluded=ordered,
         avoid=tuple(sorted({one.name for one in closed})),
         out=(*_out(state.wanted, held, closed), *lapsed),
-        waits_seconds=min((_seconds_left(one, now) for one in (*held, *closed) if one.retry_at), default=None),
+        waits_seconds=min((_seconds_left(one, now) for one in closed_now if one.retry_at), default=None),
     )
 
 
