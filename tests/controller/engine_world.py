@@ -231,8 +231,8 @@ class EngineWorld:
             deployment["status"] = {"readyReplicas": count if ready else 0, "observedGeneration": 1}
             self.put(deployment)
 
-    def pend_pods(self, target: str, *, beside: int = 0) -> None:
-        """Let a target's pods find no node, but for so many that are there already."""
+    def pend_pods(self, target: str, *, beside: int = 0, beside_old: bool = False) -> None:
+        """Let a target's pods find no node, but for so many that are there, or beside those of an older template."""
         deployment = self._deployment_of(target)
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         scheduled = {
@@ -242,10 +242,10 @@ class EngineWorld:
             "lastTransitionTime": self._stamp(),
         }
         for number in range(beside, deployment["spec"].get("replicas", 1)):
-            name = f"{deployment['metadata']['name']}-{number}"
+            name = f"{deployment['metadata']['name']}-{'new-' if beside_old else ''}{number}"
             told = {"conditions": [scheduled]}
             self._pod(name, labels, ready=False, exit_code=0, message=None, status=told, node="")
-        self.put(deployment | {"status": {"readyReplicas": beside, "observedGeneration": 1}})
+        self.put(deployment | {"status": {"readyReplicas": int(beside_old) or beside, "observedGeneration": 1}})
 
     def _deployment_of(self, target: str) -> Json:
         found = self.of_kind("Deployment")

@@ -152,6 +152,18 @@ def test_targets_that_swap_their_names_start_new_pods_beside_the_old_ones(first:
     }
 
 
+def test_targets_that_swap_the_last_gpus_make_room_one_after_the_other() -> None:
+    world = _serving(L4 | {"name": "a"}, T4 | {"name": "b"}, rollout={"whenFull": "replace"})
+    _change(world, T4 | {"name": "a"}, L4 | {"name": "b"})
+    for target in ("a", "b"):
+        world.pend_pods(target, beside_old=True)
+    world.wait(60)
+    world.step()
+    told = {one["metadata"]["labels"]["enginesmith.io/target"]: one for one in world.of_kind("Deployment")}
+    surges = {name: one["spec"]["strategy"]["rollingUpdate"]["maxSurge"] for name, one in told.items()}
+    assert surges == {"a": 0, "b": 1}
+
+
 def test_a_target_that_asks_for_another_gpu_moves_there() -> None:
     world = _serving(L4 | {"name": "gpu"})
     _change(world, T4 | {"name": "gpu"})

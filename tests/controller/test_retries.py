@@ -157,6 +157,23 @@ def test_a_change_of_the_spec_gives_a_new_engine_that_failed_another_try_at_once
     assert _key(world) == new
 
 
+def test_a_person_may_ask_for_another_try() -> None:
+    world = _rolled_out()
+    world.start_pods()
+    world.settle()
+    world.change_spec(build={"epoch": 1})
+    world.step()
+    world.end_builds()
+    world.step()
+    new = _key(world)
+    _crash(world, TRANSIENT["the account is wrong"])
+    assert _key(world) != new
+    world.start_pods()
+    world.engine["metadata"]["annotations"] = {"enginesmith.io/retry": "1"}
+    world.step()
+    assert _key(world) == new
+
+
 def test_a_change_of_the_node_gives_a_new_engine_that_failed_there_another_try_at_once() -> None:
     world = _rolled_out()
     world.start_pods()

@@ -35,6 +35,7 @@ from enginesmith_operator.planning.plan import plan
 from enginesmith_operator.planning.plan_records import Plan
 from enginesmith_operator.planning.preparation import preparation_job_request
 from enginesmith_operator.planning.refusals import Refusal
+from enginesmith_operator.planning.rollout_words import MAKING_ROOM
 
 __all__ = ["EngineDecision", "Resolution", "decide_engine", "resolve_engine", "wanted_keys"]
 
@@ -105,21 +106,7 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
     """Return what is to be done for an InferenceEngine."""
     step, store = resolution.preparation, resolution.store
     digests = _digests(snapshot, step)
-    memory = {one.name: one for one in snapshot.status.targets}
-    targets = [
-        decide_target(
-            TargetView(
-                snapshot=snapshot,
-                target=spec,
-                planned=planned,
-                store=store,
-                digests=digests,
-                memory=memory.get(spec.name),
-                obstacle=_obstacle(step),
-            )
-        )
-        for spec, planned in zip(snapshot.engine.spec.targets, resolution.plan.targets, strict=True)
-    ]
+    targets = _targets(snapshot, resolution, digests)
     leaving = decide_leaving(snapshot, targets)
     # What leaves comes first: it must know what it waits for before the status names that.
     wanted = (*leaving.objects, *_services(snapshot, targets), *(one for each in targets for one in each.objects))
@@ -152,6 +139,25 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
         events=(*leaving.events, *changed, *engine_events(snapshot.status, status)),
         requeue_seconds=min((seconds for seconds in waits if seconds is not None), default=None),
     )
+
+
+def _targets(snapshot: EngineSnapshot, resolution: Resolution, digests: dict[str, str]) -> list[TargetDecision]:
+    """Decide for each target; where one makes room, those after it wait, so that one of them serves."""
+    memory = {one.name: one for one in snapshot.status.targets}
+    targets: list[TargetDecision] = []
+    for spec, planned in zip(snapshot.engine.spec.targets, resolution.plan.targets, strict=True):
+        view = TargetView(
+            snapshot=snapshot,
+            target=spec,
+            planned=planned,
+            store=resolution.store,
+            digests=digests,
+            memory=memory.get(spec.name),
+            obstacle=_obstacle(resolution.preparation),
+            may_make_room=not any(one.status.reason in MAKING_ROOM for one in targets),
+        )
+        targets.append(decide_target(view))
+    return targets
 
 
 def _new_builds(targets: Iterable[TargetDecision]) -> list[Json]:

@@ -14,13 +14,15 @@ from enginesmith_contract.products import canonical_mig_profile, canonical_produ
 from enginesmith_contract.pull_request import ServingReport
 from enginesmith_operator.api.engine_build import BuildPhase
 from enginesmith_operator.api.engine_status import TargetStatus
+from enginesmith_operator.api.serving import WhenFull
 from enginesmith_operator.api.targets import TargetSpec
+from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.conditions import Observation, one_line
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
 from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, PodFacts
 from enginesmith_operator.controller.waiting import serving_obstacle
 from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTAINER
-from enginesmith_operator.objects.labels import ENGINE_KEY, TEMPLATE
+from enginesmith_operator.objects.labels import ENGINE_KEY, RETRY, TEMPLATE
 from enginesmith_operator.objects.serving_pods import serving_pods
 from enginesmith_operator.planning.candidates import needs_gpu
 from enginesmith_operator.planning.fleet_memo import remembered
@@ -75,6 +77,8 @@ class TargetView:
         digests: of the engines that the store has, by key.
         memory: of the status that is there.
         obstacle: what keeps the model from being prepared; None: nothing that a person could remove.
+        may_make_room: whether a replica may end before its successor is there, where the spec allows that: one target
+            at a time does so.
     """
 
     snapshot: EngineSnapshot
@@ -84,6 +88,7 @@ class TargetView:
     digests: Mapping[str, str]
     memory: TargetStatus | None
     obstacle: Observation | None = None
+    may_make_room: bool = True
 
     @property
     def live(self) -> KnownDeployment | None:
@@ -103,20 +108,25 @@ class TargetView:
 def rollout_state(view: TargetView) -> RolloutState:
     """Return the state of one target."""
     deployment, target, live = view.planned.deployment, view.target, view.live
+    running = _running(live, view.pods, view.memory) if live is not None else None
+    rejected = view.memory.rejected if view.memory is not None else ()
+    excluded = view.memory.excluded if view.memory is not None else ()
+    # Nearly always there is nothing that would be compared with it.
+    is_compared = bool(rejected or excluded or (running is not None and running.troubles))
     return RolloutState(
         refusal=refusal_text(view.planned) if view.planned.state is TargetState.REFUSED else "",
         wanted=tuple(_wanted(view, one) for one in view.planned.engines),
         served=live.notes.served if live is not None else (),
         ruled_out=_ruled_out(view),
-        running=_running(live, view.pods, view.memory) if live is not None else None,
-        rejected=view.memory.rejected if view.memory is not None else (),
-        excluded=view.memory.excluded if view.memory is not None else (),
+        running=running,
+        rejected=rejected,
+        excluded=excluded,
         nodes=_fingerprints(view),
-        made_of=_made_of(view),
-        generation=view.snapshot.engine.metadata.generation or 0,
+        made_of=_made_of(view) if is_compared else {},
+        occasion=_occasion(view.snapshot.document["metadata"]),
         replicas=None if target.autoscaling is not None else target.replicas,
         serves=deployment.serves if deployment is not None else True,
-        when_full=view.snapshot.engine.spec.rollout.when_full,
+        when_full=view.snapshot.engine.spec.rollout.when_full if view.may_make_room else WhenFull.WAIT,
     )
 
 
@@ -287,6 +297,12 @@ def _sentence(report: ServingReport | None, ending: Ending, pod: str, container:
         return f"{who} was killed for memory; {_MEMORY_REMEDY}"
     logs = f"kubectl logs {pod} -c {container} --previous"
     return f"{who} ended with exit code {ending.exit_code}; {logs} says more"
+
+
+def _occasion(metadata: Json) -> str:
+    """Return what a person changes to have things tried again: the spec, or an annotation where it is right."""
+    asked = (metadata.get("annotations") or {}).get(RETRY, "")
+    return f"{metadata.get('generation', 0)} {asked}".strip()
 
 
 def _made_of(view: TargetView) -> dict[str, str]:

@@ -14,6 +14,7 @@ __all__ = [
     "MANAGER",
     "NOTES",
     "OCCASION",
+    "RETRY",
     "TARGET",
     "TEMPLATE",
     "Component",
@@ -43,6 +44,10 @@ NOTES: Final = "enginesmith.io/notes"
 
 OCCASION: Final = "enginesmith.io/occasion"
 """Annotation of a preparation's Job: which look at the model's URI it is; the first has none."""
+
+RETRY: Final = "enginesmith.io/retry"
+"""Annotation of an InferenceEngine: with another value, what failed for a reason that may pass is tried again at once,
+where nothing changed that the operator can see (a Secret, a store)."""
 
 
 class Component(StrEnum):

@@ -224,7 +224,8 @@ class RolloutState(Record):
         nodes: fingerprint of every node that may serve a wanted engine, by name: changes when its GPU or driver do.
         made_of: hash of what an engine's pods are made of now, by key; under the empty key of all engines. A key that
             is missing is not known now.
-        generation: of the spec; another one gives what failed for a reason that may pass another try.
+        occasion: changes with the spec and whenever a person asks for another try; another one gives what failed for a
+            reason that may pass another try.
         replicas: wanted; None: an autoscaler owns the number.
         serves: False for a standby while a target before it serves.
     """
@@ -238,7 +239,7 @@ class RolloutState(Record):
     excluded: tuple[ExcludedNode, ...] = ()
     nodes: Mapping[str, str] = {}
     made_of: Mapping[str, str] = {}
-    generation: int = 0
+    occasion: str = ""
     replicas: int | None = None
     serves: bool = True
     when_full: WhenFull = WhenFull.WAIT

@@ -13,6 +13,7 @@ The pause before another try doubles, within bounds.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from enginesmith_operator.api.conditions import MAX_MESSAGE
@@ -31,6 +32,7 @@ __all__ = ["FIRST_RETRY_SECONDS", "LONGEST_RETRY_SECONDS", "Trials", "judge_tria
 
 FIRST_RETRY_SECONDS: Final = 60.0
 LONGEST_RETRY_SECONDS: Final = 1800.0
+_DIGITS: Final = 20
 _MOST_REFUSING_NODES: Final = 3
 """So many nodes refuse one engine, and it is the engine that is wrong."""
 
@@ -117,7 +119,7 @@ def _made_of(key: str | None, state: RolloutState, *, may_pass: bool) -> str:
     """Return what an engine's pods are made of now; empty: not known now."""
     found = state.made_of.get(key or "", "")
     # Whatever somebody changes may have been what was in the way.
-    return f"{found}.{state.generation}" if found and may_pass else found
+    return sha256(f"{found} {state.occasion}".encode()).hexdigest()[:_DIGITS] if found and may_pass else found
 
 
 def _is_due(one: Entry, now: datetime) -> bool:

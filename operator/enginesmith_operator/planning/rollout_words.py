@@ -20,6 +20,7 @@ __all__ = [
     "GOES_IDLE",
     "GOES_ON",
     "MAKES_ROOM",
+    "MAKING_ROOM",
     "REPLACES",
     "SLEEPS",
     "STANDS_BY",
@@ -67,6 +68,8 @@ REPLACES: Final = Words(
 CLEARS_AWAY: Final = Words(
     TargetPhase.ROLLING_OUT, "Replacing", "no GPU is free: a replica that serves nobody makes room for a new one"
 )
+MAKING_ROOM: Final = frozenset({MAKES_ROOM.reason, REPLACES.reason})
+"""Reasons of a target of which a replica ends, or has ended, before its successor is there."""
 GOES_ON: Final = "the engine that served goes on"
 BUILDING_NEXT: Final = "BuildingNext"
 """Reason of a target that serves while its next engine is not there yet."""
