@@ -157,6 +157,26 @@ def test_a_change_of_the_spec_gives_a_new_engine_that_failed_another_try_at_once
     assert _key(world) == new
 
 
+def test_a_rollout_that_failed_with_a_changed_pod_serves_once_the_pod_is_right() -> None:
+    world = _rolled_out()
+    world.start_pods()
+    world.settle()
+    world.change_spec(build={"epoch": 1}, podTemplate={"resources": {"limits": {"memory": "48Mi"}}})
+    world.step()
+    world.end_builds()
+    world.step()
+    new = _key(world)
+    _crash(world, TRANSIENT["the server is killed for memory"])
+    # The engine that served before cannot run with so little either.
+    _crash(world, TRANSIENT["the server is killed for memory"])
+    world.change_spec(podTemplate={"resources": {"limits": {"memory": "2Gi"}}})
+    world.step()
+    assert (_key(world), _replicas(world)) == (new, 1)
+    world.start_pods()
+    world.settle()
+    assert (world.target("l4").phase, world.target("l4").rejected) == (TargetPhase.SERVING, ())
+
+
 def test_a_person_may_ask_for_another_try() -> None:
     world = _rolled_out()
     world.start_pods()
@@ -218,7 +238,7 @@ def test_a_node_without_a_driver_or_memory_now_is_tried_again_after_a_pause(reas
     world.drop_pods("l4")
     assert _replicas(world) == 0
     assert "it is tried again at" in world.target("l4").message
-    world.wait(60)
+    world.wait(300)
     world.step()
     (deployment,) = world.of_kind("Deployment")
     assert deployment["spec"]["replicas"] == 1
@@ -228,7 +248,7 @@ def test_a_node_without_a_driver_or_memory_now_is_tried_again_after_a_pause(reas
     world.step()
     assert [one.tries for one in world.target("l4").excluded] == [2]
     world.drop_pods("l4")
-    world.wait(120)
+    world.wait(600)
     world.step()
     world.start_pods()
     world.settle()

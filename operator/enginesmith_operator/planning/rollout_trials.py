@@ -28,10 +28,11 @@ from enginesmith_operator.planning.rollout_state import (
     WantedEngine,
 )
 
-__all__ = ["FIRST_RETRY_SECONDS", "LONGEST_RETRY_SECONDS", "Trials", "judge_trials"]
+__all__ = ["Trials", "judge_trials"]
 
-FIRST_RETRY_SECONDS: Final = 60.0
-LONGEST_RETRY_SECONDS: Final = 1800.0
+_ENGINE_PAUSE_SECONDS: Final = 60.0
+_NODE_PAUSE_SECONDS: Final = 300.0
+_LONGEST_PAUSE_SECONDS: Final = 1800.0
 _DIGITS: Final = 20
 _MOST_REFUSING_NODES: Final = 3
 """So many nodes refuse one engine, and it is the engine that is wrong."""
@@ -151,7 +152,7 @@ def _exclusion(pod: PodTrouble, state: RolloutState, before: ExcludedNode | None
         fingerprint=state.nodes.get(pod.node, ""),
         key=pod.engine_key,
         made_of=_made_of(pod.engine_key, state, may_pass=may_pass),
-        retry_at=_after_pause(tries, now) if may_pass else None,
+        retry_at=_after_pause(tries, now, _NODE_PAUSE_SECONDS) if may_pass else None,
         tries=tries if may_pass else 0,
     )
 
@@ -170,15 +171,15 @@ def _rejection(
         node=pod.node,
         fingerprint=state.nodes.get(pod.node, "") if may_pass else "",
         made_of=_made_of(key, state, may_pass=may_pass),
-        retry_at=_after_pause(tries, now) if may_pass else None,
+        retry_at=_after_pause(tries, now, _ENGINE_PAUSE_SECONDS) if may_pass else None,
         tries=tries if may_pass else 0,
     )
 
 
-def _after_pause(tries: int, now: datetime) -> str:
+def _after_pause(tries: int, now: datetime, first_seconds: float) -> str:
     """Return when to try again after so many failures."""
     doublings = min(tries - 1, 16)
-    pause = min(FIRST_RETRY_SECONDS * 2**doublings, LONGEST_RETRY_SECONDS)
+    pause = min(first_seconds * 2**doublings, _LONGEST_PAUSE_SECONDS)
     moment = now.astimezone(UTC) + timedelta(seconds=pause)
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
