@@ -209,16 +209,76 @@ class EngineWorld:
             }
             self.put(build)
 
-    def start_pods(self, *, ready: bool = True, exit_code: int = 0, message: dict[str, Any] | None = None) -> None:
-        """Let every Deployment have its pods: ready, or ended in the init step."""
+    def start_pods(
+        self,
+        *,
+        ready: bool = True,
+        exit_code: int = 0,
+        message: dict[str, Any] | None = None,
+        target: str | None = None,
+        only: int | None = None,
+    ) -> None:
+        """Let every Deployment, or one target's, have its pods, or `only` so many: ready, or ended in the init step."""
         for deployment in self.of_kind("Deployment"):
+            if target not in {None, deployment["metadata"]["labels"][TARGET]}:
+                continue
             name, wanted = deployment["metadata"]["name"], deployment["spec"].get("replicas", 1)
             self._drop_pods(deployment["metadata"]["labels"][TARGET])
             labels = deployment["spec"]["template"]["metadata"]["labels"]
-            for number in range(wanted):
+            count = wanted if only is None else only
+            for number in range(count):
                 self._pod(f"{name}-{number}", labels, ready=ready, exit_code=exit_code, message=message)
-            deployment["status"] = {"readyReplicas": wanted if ready else 0, "observedGeneration": 1}
+            deployment["status"] = {"readyReplicas": count if ready else 0, "observedGeneration": 1}
             self.put(deployment)
+
+    def pend_pods(self, target: str, *, beside: int = 0, beside_old: bool = False) -> None:
+        """Let a target's pods find no node, but for so many that are there, or beside those of an older template."""
+        deployment = self._deployment_of(target)
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        scheduled = {
+            "type": "PodScheduled",
+            "status": "False",
+            "message": "0/2 nodes",
+            "lastTransitionTime": self._stamp(),
+        }
+        for number in range(beside, deployment["spec"].get("replicas", 1)):
+            name = f"{deployment['metadata']['name']}-{'new-' if beside_old else ''}{number}"
+            told = {"conditions": [scheduled]}
+            self._pod(name, labels, ready=False, exit_code=0, message=None, status=told, node="")
+        self.put(deployment | {"status": {"readyReplicas": int(beside_old) or beside, "observedGeneration": 1}})
+
+    def _deployment_of(self, target: str) -> Json:
+        found = self.of_kind("Deployment")
+        return next(one for one in found if one["metadata"]["labels"][TARGET] == target)
+
+    def crash_pods(
+        self,
+        target: str,
+        exit_code: int,
+        *,
+        container: str = "server",
+        reason: str = "Error",
+        message: dict[str, Any] | None = None,
+        restarts: int = 3,
+    ) -> None:
+        """Let a target's pods of the newest template fail again and again, as kubelet restarts them."""
+        deployment = self._deployment_of(target)
+        self._drop_pods(target)
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        ended = {"exitCode": exit_code, "reason": reason, "finishedAt": self._stamp()}
+        ended |= {"message": json.dumps(message)} if message is not None else {}
+        waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+        told = {"name": container, "restartCount": restarts, "state": waiting, "lastState": {"terminated": ended}}
+        kind = "initContainerStatuses" if container == "pull" else "containerStatuses"
+        for number in range(deployment["spec"].get("replicas", 1)):
+            name = f"{deployment['metadata']['name']}-{number}"
+            self._pod(name, labels, ready=False, exit_code=0, message=None, status={kind: [told]})
+        deployment["status"] = {"readyReplicas": 0, "observedGeneration": 1}
+        self.put(deployment)
+
+    def drop_pods(self, target: str) -> None:
+        """Delete a target's pods."""
+        self._drop_pods(target)
 
     def condition(self, kind: str) -> StatusCondition:
         """Return a condition of the status that a pass would write now."""
@@ -277,9 +337,17 @@ class EngineWorld:
                 self.cache.remove(one.address, one.uid)
 
     def _pod(
-        self, name: str, labels: dict[str, str], *, ready: bool, exit_code: int, message: dict[str, Any] | None
+        self,
+        name: str,
+        labels: dict[str, str],
+        *,
+        ready: bool,
+        exit_code: int,
+        message: dict[str, Any] | None,
+        status: dict[str, Any] | None = None,
+        node: str = "gpu-1",
     ) -> None:
-        status: dict[str, Any] = {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
+        status = {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}], **(status or {})}
         if exit_code:
             ended = {"exitCode": exit_code, "message": json.dumps(message or {}), "finishedAt": self._stamp()}
             status["initContainerStatuses"] = [{"name": "pull", "state": {"terminated": ended}}]
@@ -294,7 +362,7 @@ class EngineWorld:
                     "creationTimestamp": "2026-11-23T12:00:00Z",
                     "labels": dict(labels),
                 },
-                "spec": {"nodeName": "gpu-1"},
+                "spec": {"nodeName": node},
                 "status": status,
             }
         )

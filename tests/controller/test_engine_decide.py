@@ -15,10 +15,10 @@ from enginesmith_operator.controller.status_document import read_status, status_
 _REFUSAL = {
     "failure": {
         "exitCode": 30,
-        "what": "this pod sees no GPU",
-        "why": "no driver answers",
-        "remedy": "give the pod a GPU",
-        "reason": "NoGpu",
+        "what": "the engine does not fit this machine",
+        "why": "the driver is too old",
+        "remedy": "install a newer driver",
+        "reason": "DriverFloor",
     }
 }
 
@@ -223,7 +223,7 @@ def test_a_runtime_that_refuses_ends_after_its_first_exit_with_its_sentence_and_
     world.step()
     target = world.target("l4")
     assert target.phase is TargetPhase.FAILED
-    assert "no driver answers" in target.message
+    assert "the driver is too old" in target.message
     assert [one.name for one in target.excluded] == ["gpu-1"]
     (deployment,) = world.of_kind("Deployment")
     assert deployment["spec"]["replicas"] == 0

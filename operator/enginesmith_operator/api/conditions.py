@@ -14,7 +14,7 @@ InferenceEngine
 | UpdateAvailable | a newer toolchain is in range and not used | - | nothing newer |
 | NodesMissing | a target waits for nodes of a node class | - | nodes are there |
 | SpecInvalid | what admission let through is wrong | - | the spec can be read |
-| Conflict | an object with a name of ours belongs to somebody else | - | there is none |
+| Conflict | an object with a name of ours belongs to somebody else, or somebody else changes ours | - | there is none |
 | InternalError | the operator failed at this object; the log has the id that the message names | - | it did not |
 
 EngineBuild

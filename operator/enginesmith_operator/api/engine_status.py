@@ -48,6 +48,8 @@ _Line = Annotated[str, Field(max_length=1024)]
 _Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
 _Reason = Annotated[str, Field(max_length=128)]
 _Product = Annotated[str, Field(max_length=63)]
+_Hash = Annotated[str, Field(max_length=64)]
+_Tries = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class ModelStatus(ApiModel):
@@ -185,23 +187,31 @@ class TargetEngine(ApiModel):
 
 
 class RejectedEngine(ApiModel):
-    """An engine that was tried, and is not again while its key is wanted.
+    """An engine that was tried and failed; it is tried again once what its pods are made of changes.
 
     Attributes:
         key: of the engine.
         reason: one CamelCase word.
         message: the sentence of whoever rejected it.
         node: where that was.
+        fingerprint: of what was known of that node; the engine is tried again once that changes.
+        made_of: hash of what its pods were made of; the engine is tried again once that changes.
+        retry_at: when the engine is tried again although nothing changed; omitted: never, since the engine is wrong.
+        tries: how often it failed for a reason that may pass; the pause before the next try doubles with each.
     """
 
     key: Sha256
     reason: _Reason
     message: _Message = ""
     node: Annotated[str, Field(max_length=253)] = ""
+    fingerprint: _Hash = ""
+    made_of: _Hash = ""
+    retry_at: Timestamp | None = None
+    tries: _Tries = 0
 
 
 class ExcludedNode(ApiModel):
-    """A node that refused an engine; it is tried again once its GPU, partitions or driver change.
+    """A node that refused an engine; it is tried again once its GPU, partitions, driver or the engine's pods change.
 
     Attributes:
         name: of the node.
@@ -209,13 +219,19 @@ class ExcludedNode(ApiModel):
         message: the sentence of the pod that refused.
         fingerprint: of what was known of the node when it refused.
         key: of the engine; omitted: whichever.
+        made_of: hash of what the pod was made of.
+        retry_at: when the node is tried again although nothing changed; omitted: never, since the engine does not fit.
+        tries: how often the node failed for a reason that may pass; the pause before the next try doubles with each.
     """
 
     name: Annotated[str, Field(max_length=253)]
     reason: _Reason
     message: _Message = ""
-    fingerprint: Annotated[str, Field(max_length=64)] = ""
+    fingerprint: _Hash = ""
     key: Sha256 | None = None
+    made_of: _Hash = ""
+    retry_at: Timestamp | None = None
+    tries: _Tries = 0
 
 
 class TargetStatus(ApiModel):

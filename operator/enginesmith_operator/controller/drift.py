@@ -8,13 +8,12 @@ their amount.
 
 import json
 from hashlib import sha256
-from operator import eq
 from typing import Any, Final
 
 from enginesmith_operator.api.quantities import quantity_value
 from enginesmith_operator.cluster.transport import Json
 
-__all__ = ["APPLIED_HASH", "must_apply", "stamp"]
+__all__ = ["APPLIED_HASH", "covers", "covers_field", "item_key", "must_apply", "stamp"]
 
 APPLIED_HASH: Final = "enginesmith.io/applied-hash"
 _DIGITS: Final = 16
@@ -38,27 +37,31 @@ def stamp(desired: Json) -> Json:
 
 def must_apply(desired: Json, live: Json | None) -> bool:
     """Whether the stamped `desired` has to be written over `live`; None: there is none."""
-    return live is None or not _covers(live, desired)
+    return live is None or not covers(live, desired)
 
 
-def _covers(live: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
+def covers(live: Any, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
     """Whether everything in `wanted` is in `live` as well."""
     if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(_covers_field(live, key, value) for key, value in wanted.items())
+        return isinstance(live, dict) and all(covers_field(live, key, value) for key, value in wanted.items())
     if isinstance(wanted, list):
         return isinstance(live, list) and _covers_list(live, wanted)
     return type(live) is type(wanted) and bool(live == wanted)
 
 
-def _covers_field(live: Json, key: str, wanted: Any) -> bool:  # noqa: ANN401 - any JSON value
+def covers_field(live: Json, key: str, wanted: Any, parent: str = "") -> bool:  # noqa: ANN401 - any JSON value
+    """Whether the field `key` of the mapping `live`, which the field `parent` holds, has what is wanted."""
     if key not in live:
         # The API server leaves out what is empty: the value of a variable, of a toleration.
-        return wanted is None or wanted in ("", [], {})
+        return parent not in _QUANTITIES | _TEXTS and (wanted is None or wanted in ("", [], {}))
     found = live[key]
-    if key in _QUANTITIES | _TEXTS and isinstance(wanted, dict) and isinstance(found, dict):
-        same = _is_same_amount if key in _QUANTITIES else eq
-        return all(name in found and same(found[name], value) for name, value in wanted.items())
-    return _is_same_amount(found, wanted) if key in _QUANTITY else _covers(found, wanted)
+    if parent in _TEXTS:
+        return bool(found == wanted)
+    if parent in _QUANTITIES or key in _QUANTITY:
+        return _is_same_amount(found, wanted)
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(covers_field(found, name, value, key) for name, value in wanted.items())
+    return covers(found, wanted)
 
 
 def _is_same_amount(live: object, wanted: object) -> bool:
@@ -70,14 +73,14 @@ def _is_same_amount(live: object, wanted: object) -> bool:
 
 
 def _covers_list(live: list[Any], wanted: list[Any]) -> bool:
-    key = _key_of(wanted)
+    key = item_key(wanted)
     if key is None:
-        return len(live) == len(wanted) and all(map(_covers, live, wanted))
+        return len(live) == len(wanted) and all(map(covers, live, wanted))
     by_key = {one.get(key): one for one in live if isinstance(one, dict)}
-    return all(one[key] in by_key and _covers(by_key[one[key]], one) for one in wanted)
+    return all(one[key] in by_key and covers(by_key[one[key]], one) for one in wanted)
 
 
-def _key_of(wanted: list[Any]) -> str | None:
+def item_key(wanted: list[Any]) -> str | None:
     """Return the field by which the list's items are told apart; None: by their order."""
     if not wanted or not all(isinstance(one, dict) for one in wanted):
         return None

@@ -6,7 +6,7 @@
 Between the two, whoever calls looks up whether others build the engines that the plan wants.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,12 +19,15 @@ from enginesmith_operator.controller.conditions import Observation
 from enginesmith_operator.controller.decision import Deletion, EventNote
 from enginesmith_operator.controller.drift import must_apply, stamp
 from enginesmith_operator.controller.engine_builds import is_outdated, lost_engines
+from enginesmith_operator.controller.engine_foreign import with_foreign_changes
+from enginesmith_operator.controller.engine_leaving import decide_leaving
 from enginesmith_operator.controller.engine_preparation import PreparationStep, resolve_preparation
 from enginesmith_operator.controller.engine_retention import builds_to_forget
 from enginesmith_operator.controller.engine_rollout import TargetView
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot
 from enginesmith_operator.controller.engine_status import compose_status, engine_events
 from enginesmith_operator.controller.engine_target import TargetDecision, decide_target
+from enginesmith_operator.controller.foreign_writers import foreign_changes
 from enginesmith_operator.objects.labels import TARGET
 from enginesmith_operator.objects.preparation_job import preparation_job
 from enginesmith_operator.objects.services import engine_service, headless_service
@@ -32,6 +35,7 @@ from enginesmith_operator.planning.plan import plan
 from enginesmith_operator.planning.plan_records import Plan
 from enginesmith_operator.planning.preparation import preparation_job_request
 from enginesmith_operator.planning.refusals import Refusal
+from enginesmith_operator.planning.rollout_words import MAKING_ROOM
 
 __all__ = ["EngineDecision", "Resolution", "decide_engine", "resolve_engine", "wanted_keys"]
 
@@ -102,35 +106,28 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
     """Return what is to be done for an InferenceEngine."""
     step, store = resolution.preparation, resolution.store
     digests = _digests(snapshot, step)
-    memory = {one.name: one for one in snapshot.status.targets}
-    targets = [
-        decide_target(
-            TargetView(
-                snapshot=snapshot,
-                target=spec,
-                planned=planned,
-                store=store,
-                digests=digests,
-                memory=memory.get(spec.name),
-                obstacle=_obstacle(step),
-            )
-        )
-        for spec, planned in zip(snapshot.engine.spec.targets, resolution.plan.targets, strict=True)
-    ]
-    desired = [
-        stamp(one) for one in (*_services(snapshot, targets), *(one for each in targets for one in each.objects))
-    ]
+    targets = _targets(snapshot, resolution, digests)
+    leaving = decide_leaving(snapshot, targets)
+    # What leaves comes first: it must know what it waits for before the status names that.
+    wanted = (*leaving.objects, *_services(snapshot, targets), *(one for each in targets for one in each.objects))
+    desired = [stamp(one) for one in wanted]
     creates = _new_builds(targets)
     again = list(dict.fromkeys(one for target in targets for one in target.deletes))
     shares = [one for target in targets for one in target.shares]
-    deletes = [*again, *_unwanted(snapshot, desired, targets, resolution)]
+    deletes = [*again, *_unwanted(snapshot, desired, targets, resolution, leaving.names)]
     if step.job_deleted:
         deletes.append(Deletion(address=_job_address(snapshot, step.job_deleted), uid=step.job_deleted))
     elif step.job_wanted and isinstance(store, ChosenStore) and resolution.plan.has_target:
         job = _preparation_job(snapshot, resolution, store)
         creates += [job] if job is not None else []
-    status = compose_status(snapshot, resolution.plan, step, targets, digests)
-    waits = [step.requeue_seconds, *(target.requeue_seconds for target in targets)]
+    status = compose_status(snapshot, resolution.plan, step, targets, digests, leaving=leaving.names)
+    changes = [
+        change
+        for one in desired
+        for change in foreign_changes(one, snapshot.objects.get((one["kind"], one["metadata"]["name"])))
+    ]
+    status, changed, until_told = with_foreign_changes(status, changes, snapshot)
+    waits = [step.requeue_seconds, until_told, *(target.requeue_seconds for target in targets)]
     return EngineDecision(
         status=status,
         deletes=tuple(deletes),
@@ -139,9 +136,28 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
             *shares,
             *(one for one in desired if must_apply(one, snapshot.objects.get((one["kind"], one["metadata"]["name"])))),
         ),
-        events=engine_events(snapshot.status, status),
+        events=(*leaving.events, *changed, *engine_events(snapshot.status, status)),
         requeue_seconds=min((seconds for seconds in waits if seconds is not None), default=None),
     )
+
+
+def _targets(snapshot: EngineSnapshot, resolution: Resolution, digests: dict[str, str]) -> list[TargetDecision]:
+    """Decide for each target; where one makes room, those after it wait, so that one of them serves."""
+    memory = {one.name: one for one in snapshot.status.targets}
+    targets: list[TargetDecision] = []
+    for spec, planned in zip(snapshot.engine.spec.targets, resolution.plan.targets, strict=True):
+        view = TargetView(
+            snapshot=snapshot,
+            target=spec,
+            planned=planned,
+            store=resolution.store,
+            digests=digests,
+            memory=memory.get(spec.name),
+            obstacle=_obstacle(resolution.preparation),
+            may_make_room=not any(one.status.reason in MAKING_ROOM for one in targets),
+        )
+        targets.append(decide_target(view))
+    return targets
 
 
 def _new_builds(targets: Iterable[TargetDecision]) -> list[Json]:
@@ -198,7 +214,11 @@ def _services(snapshot: EngineSnapshot, targets: Iterable[TargetDecision]) -> tu
 
 
 def _unwanted(
-    snapshot: EngineSnapshot, desired: list[Json], targets: list[TargetDecision], resolution: Resolution
+    snapshot: EngineSnapshot,
+    desired: list[Json],
+    targets: list[TargetDecision],
+    resolution: Resolution,
+    leaving: frozenset[str],
 ) -> Iterable[Deletion]:
     """Give the children that nothing wants any more: of targets that are gone, builds of keys that nobody asks for."""
     namespace = snapshot.document["metadata"]["namespace"]
@@ -206,8 +226,9 @@ def _unwanted(
         # Nothing could be planned in full; what is there stays.
         return
     names = {(one["kind"], one["metadata"]["name"]) for one in desired}
+    asked = [*(target.status.name for target in targets), *leaving]
     for (kind, name), document in snapshot.objects.items():
-        if kind in _GENERATED and (kind, name) not in names and _may_go(kind, document, targets):
+        if kind in _GENERATED and (kind, name) not in names and _may_go(kind, document, asked, leaving):
             yield Deletion(address=Address(kind, namespace, name), uid=document["metadata"]["uid"])
     if resolution.plan.preparation_key is None:
         return
@@ -215,22 +236,22 @@ def _unwanted(
     for build in builds_to_forget(
         snapshot,
         wanted,
-        targets=[target.status.name for target in targets],
+        targets=asked,
         undecided={target.status.name for target in targets if not target.is_planned},
     ):
         yield Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid)
 
 
-def _may_go(kind: str, document: Json, targets: list[TargetDecision]) -> bool:
+def _may_go(kind: str, document: Json, asked: Collection[str], leaving: frozenset[str]) -> bool:
     """Whether an object that is not wanted now may be deleted.
 
     A Deployment and a Service go only with their target, and the engine's own Services with the engine: what clients
-    know stays through a moment in which a target has no plan.
+    know stays through a moment in which a target has no plan. Everything of a target that leaves goes when it does.
     """
-    if kind not in {DEPLOYMENT.kind, SERVICE.kind}:
-        return True
     target = (document["metadata"].get("labels") or {}).get(TARGET)
-    return target is not None and target not in {one.status.name for one in targets}
+    if kind not in {DEPLOYMENT.kind, SERVICE.kind}:
+        return target not in leaving
+    return target is not None and target not in asked
 
 
 def _job_address(snapshot: EngineSnapshot, uid: str) -> Address:

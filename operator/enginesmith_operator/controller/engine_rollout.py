@@ -1,7 +1,7 @@
 """From a target's plan, builds, Deployment and pods to the state that its rollout is decided by. Pure."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -10,16 +10,21 @@ from typing import Final
 from pydantic import ValidationError
 
 from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.products import canonical_mig_profile, canonical_product
 from enginesmith_contract.pull_request import ServingReport
 from enginesmith_operator.api.engine_build import BuildPhase
 from enginesmith_operator.api.engine_status import TargetStatus
+from enginesmith_operator.api.serving import WhenFull
 from enginesmith_operator.api.targets import TargetSpec
+from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.conditions import Observation, one_line
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
-from enginesmith_operator.controller.pod_facts import Ending, PodFacts
+from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, PodFacts
 from enginesmith_operator.controller.waiting import serving_obstacle
 from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTAINER
-from enginesmith_operator.objects.labels import ENGINE_KEY, TEMPLATE
+from enginesmith_operator.objects.labels import ENGINE_KEY, RETRY, TEMPLATE
+from enginesmith_operator.objects.serving_pods import serving_pods
+from enginesmith_operator.planning.candidates import needs_gpu
 from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import NodeFacts
 from enginesmith_operator.planning.plan_records import EnginePlan, TargetPlan, TargetState
@@ -29,6 +34,7 @@ from enginesmith_operator.planning.rollout_state import (
     PodTrouble,
     RolloutState,
     RunningPods,
+    ServableEngine,
     Strategy,
     Trouble,
     WantedEngine,
@@ -48,12 +54,15 @@ _ENGINE_IS_WRONG: Final = frozenset(
         "PluginNotAllowed",
     }
 )
+# Refusals for what a node's hardware is not to blame for: its driver restarts, another process has its memory.
+_MAY_PASS: Final = frozenset({"NoGpu", "NoDriver", "NoDevice", "OutOfMemory", "DevicesDisagree"})
 _CRASHES: Final = 3
 _REFUSALS: Final = frozenset({ExitCode.ENGINE_REFUSED, ExitCode.VERIFICATION_FAILED})
 """Exit codes that a rollout acts on at once."""
 _MEMORY_REMEDY: Final = (
     "raise spec.podTemplate.resources.limits.memory, or lower serving.maxMessageBytes, instances or frontEnds"
 )
+_HASH_DIGITS: Final = 20
 _UNDER_WAY: Final = frozenset({"", "JobCreated", "Starting", "ResultLost"})
 ENGINE_MISSING: Final = "EngineMissing"
 """The store has lost an engine: it is built again, and nobody is to blame."""
@@ -68,6 +77,8 @@ class TargetView:
         digests: of the engines that the store has, by key.
         memory: of the status that is there.
         obstacle: what keeps the model from being prepared; None: nothing that a person could remove.
+        may_make_room: whether a replica may end before its successor is there, where the spec allows that: one target
+            at a time does so.
     """
 
     snapshot: EngineSnapshot
@@ -77,6 +88,7 @@ class TargetView:
     digests: Mapping[str, str]
     memory: TargetStatus | None
     obstacle: Observation | None = None
+    may_make_room: bool = True
 
     @property
     def live(self) -> KnownDeployment | None:
@@ -96,18 +108,44 @@ class TargetView:
 def rollout_state(view: TargetView) -> RolloutState:
     """Return the state of one target."""
     deployment, target, live = view.planned.deployment, view.target, view.live
+    running = _running(live, view.pods, view.memory) if live is not None else None
+    rejected = view.memory.rejected if view.memory is not None else ()
+    excluded = view.memory.excluded if view.memory is not None else ()
+    # Nearly always there is nothing that would be compared with it.
+    is_compared = bool(rejected or excluded or (running is not None and running.troubles))
     return RolloutState(
         refusal=refusal_text(view.planned) if view.planned.state is TargetState.REFUSED else "",
         wanted=tuple(_wanted(view, one) for one in view.planned.engines),
         served=live.notes.served if live is not None else (),
-        running=_running(live, view.pods, view.memory) if live is not None else None,
-        rejected=view.memory.rejected if view.memory is not None else (),
-        excluded=view.memory.excluded if view.memory is not None else (),
+        ruled_out=_ruled_out(view),
+        running=running,
+        rejected=rejected,
+        excluded=excluded,
         nodes=_fingerprints(view),
+        made_of=_made_of(view) if is_compared else {},
+        occasion=_occasion(view.snapshot.document["metadata"]),
         replicas=None if target.autoscaling is not None else target.replicas,
         serves=deployment.serves if deployment is not None else True,
-        when_full=view.snapshot.engine.spec.rollout.when_full,
+        when_full=view.snapshot.engine.spec.rollout.when_full if view.may_make_room else WhenFull.WAIT,
     )
+
+
+def _ruled_out(view: TargetView) -> frozenset[str]:
+    """Return the keys of engines that served and are for a GPU, or for none, that the target's spec does not ask for.
+
+    What nodes are there now is no reason: a label that is gone for a moment moves no pod.
+    """
+    gpu, served = view.target.gpu, view.live.notes.served if view.live is not None else ()
+    asks = needs_gpu(view.target)
+    found: set[str] = set()
+    for one in served:
+        product, profile = one.engine.product, canonical_mig_profile(one.engine.mig_profile)
+        fits = (product is not None) == asks
+        if gpu is not None and product is not None:
+            named = gpu.product is None or canonical_product(gpu.product) == canonical_product(product)
+            fits = fits and named and canonical_mig_profile(gpu.mig_profile) == profile
+        found |= set() if fits else {one.key}
+    return frozenset(found)
 
 
 def refusal_text(planned: TargetPlan) -> str:
@@ -157,7 +195,7 @@ def _running(live: KnownDeployment, pods: tuple[PodFacts, ...], memory: TargetSt
     rolling = live.document["spec"].get("strategy", {}).get("rollingUpdate") or {}
     obstacle, message = serving_obstacle(newest, memory.reason if memory else "", memory.message if memory else "")
     if not obstacle:
-        obstacle, message = _server_ended(newest)
+        obstacle, message = _ended(newest)
     return RunningPods(
         engines=live.notes.engines,
         replicas=live.replicas,
@@ -178,49 +216,60 @@ def _template(labels: Mapping[str, str]) -> tuple[str | None, str | None]:
     return labels.get(ENGINE_KEY), labels.get(TEMPLATE)
 
 
-def _server_ended(pods: Iterable[PodFacts]) -> tuple[str, str]:
-    """Return reason and message of a server that ended and is started again; empty: there is none."""
+def _ended(pods: Iterable[PodFacts]) -> tuple[str, str]:
+    """Return reason and message of a container that ended and is started again; empty: there is none."""
     for pod in pods:
-        container = pod.container(SERVER_CONTAINER)
-        ending = container.latest_ending if container is not None else None
-        if pod.is_ready or pod.is_terminating or ending is None or ending.exit_code in {ExitCode.OK, *_REFUSALS}:
-            continue
-        report = _report(ending)
-        return _reason(report, ending), f"on node {pod.node}: {_sentence(report, ending, pod.name)}"
+        for container, ending, report in _endings(pod):
+            if ending.exit_code not in _REFUSALS:
+                said = _sentence(report, ending, pod.name, container.name)
+                return _reason(report, ending), f"on node {pod.node}: {said}"
     return "", ""
 
 
-def _trouble(pod: PodFacts) -> PodTrouble | None:
-    """Return what is wrong with a pod that does not serve; None: nothing that a rollout acts on."""
-    if pod.is_ready or not pod.node:
-        return None
+def _endings(pod: PodFacts) -> Iterator[tuple[ContainerFacts, Ending, ServingReport | None]]:
+    """Give the containers of a pod that failed and are started again, with how they ended last.
+
+    A pod that is on its way out or was evicted has nothing more to say: another one takes its place.
+    """
+    if pod.is_ready or pod.is_terminating or pod.is_finished or not pod.node:
+        return
     for name in (PULL_CONTAINER, SERVER_CONTAINER):
         container = pod.container(name)
         ending = container.latest_ending if container is not None else None
         if container is None or ending is None or ending.exit_code == ExitCode.OK:
             continue
         report = _report(ending)
-        if report is not None and report.failure is not None and report.failure.reason == ENGINE_MISSING:
+        if report is None or report.failure is None or report.failure.reason != ENGINE_MISSING:
+            yield container, ending, report
+
+
+def _trouble(pod: PodFacts) -> PodTrouble | None:
+    """Return what is wrong with a pod that does not serve; None: nothing that a rollout acts on."""
+    for container, ending, report in _endings(pod):
+        if ending.exit_code not in _REFUSALS and container.restarts < _CRASHES:
             continue
         reason = _reason(report, ending)
-        if ending.exit_code in _REFUSALS:
-            wrong = reason in _ENGINE_IS_WRONG or ending.exit_code == ExitCode.VERIFICATION_FAILED
-            return PodTrouble(
-                trouble=Trouble.REFUSED_ENGINE if wrong else Trouble.REFUSED_NODE,
-                node=pod.node,
-                engine_key=report.engine_key if report is not None else None,
-                reason=reason,
-                message=_sentence(report, ending, pod.name),
-            )
-        if container.restarts >= _CRASHES:
-            return PodTrouble(
-                trouble=Trouble.CRASHING,
-                node=pod.node,
-                engine_key=report.engine_key if report is not None else None,
-                reason=reason,
-                message=_sentence(report, ending, pod.name),
-            )
+        return PodTrouble(
+            trouble=_kind(ending, reason),
+            node=pod.node,
+            engine_key=report.engine_key if report is not None else None,
+            reason=reason,
+            message=_sentence(report, ending, pod.name, container.name),
+            may_pass=reason in _MAY_PASS or _says_retry(report),
+        )
     return None
+
+
+def _kind(ending: Ending, reason: str) -> Trouble:
+    if ending.exit_code == ExitCode.VERIFICATION_FAILED:
+        return Trouble.REFUSED_ENGINE
+    if ending.exit_code == ExitCode.ENGINE_REFUSED:
+        return Trouble.REFUSED_ENGINE if reason in _ENGINE_IS_WRONG else Trouble.REFUSED_NODE
+    return Trouble.FAILED_DEVICE if ending.exit_code == ExitCode.DEVICE_FAILED else Trouble.CRASHING
+
+
+def _says_retry(report: ServingReport | None) -> bool:
+    return report is not None and report.failure is not None and report.failure.retry
 
 
 def _report(ending: Ending) -> ServingReport | None:
@@ -235,15 +284,42 @@ def _reason(report: ServingReport | None, ending: Ending) -> str:
         return report.failure.reason
     if ending.exit_code in _REFUSALS:
         return "EngineRefused"
+    if ending.exit_code == ExitCode.DEVICE_FAILED:
+        return "DeviceFailed"
     return "OutOfMemory" if ending.out_of_memory else "Crashing"
 
 
-def _sentence(report: ServingReport | None, ending: Ending, pod: str) -> str:
+def _sentence(report: ServingReport | None, ending: Ending, pod: str, container: str) -> str:
     if report is not None and report.failure is not None:
         return one_line(report.failure.sentence())
+    who = "the server" if container == SERVER_CONTAINER else "the init step"
     if ending.out_of_memory:
-        return f"the server was killed for memory; {_MEMORY_REMEDY}"
-    return f"the server ended with exit code {ending.exit_code}; kubectl logs {pod} --previous says more"
+        return f"{who} was killed for memory; {_MEMORY_REMEDY}"
+    logs = f"kubectl logs {pod} -c {container} --previous"
+    return f"{who} ended with exit code {ending.exit_code}; {logs} says more"
+
+
+def _occasion(metadata: Json) -> str:
+    """Return what a person changes to have things tried again: the spec, or an annotation where it is right."""
+    asked = (metadata.get("annotations") or {}).get(RETRY, "")
+    return f"{metadata.get('generation', 0)} {asked}".strip()
+
+
+def _made_of(view: TargetView) -> dict[str, str]:
+    """Return the hash of what each engine's pods would be made of now, by key; of all of them under the empty key."""
+    if not isinstance(view.store, ChosenStore):
+        return {}
+    served = view.live.notes.served if view.live is not None else ()
+    planned = (WantedEngine.from_plan(one, EngineState.STORED).servable for one in view.planned.engines)
+    servable = {one.key: one for one in (*served, *planned) if one.key and one.toolchain.image is not None}
+    found = {key: f"{_inputs(view, view.store, one)}.{view.digests.get(key, '')}" for key, one in servable.items()}
+    found = {key: sha256(text.encode()).hexdigest()[:_HASH_DIGITS] for key, text in found.items()}
+    return found | {"": sha256(" ".join(found[key] for key in sorted(found)).encode()).hexdigest()[:_HASH_DIGITS]}
+
+
+def _inputs(view: TargetView, store: ChosenStore, servable: ServableEngine) -> str:
+    made = serving_pods(view.snapshot.engine, view.target, [servable], store=store.spec, store_uri=store.uri)
+    return made.inputs_hash()
 
 
 def _fingerprints(view: TargetView) -> dict[str, str]:

@@ -51,14 +51,16 @@ _TOLD_REASONS: Final = frozenset({"MadeRoom", "Replacing"})
 """Reasons that are an event in whatever phase: the operator ends a replica by itself."""
 
 
-def compose_status(
+def compose_status(  # noqa: PLR0913 - what a status is made of; the last by keyword
     snapshot: EngineSnapshot,
     plan: Plan,
     step: PreparationStep,
     targets: Iterable[TargetDecision],
     digests: dict[str, str],
+    *,
+    leaving: Iterable[str] = (),
 ) -> EngineStatus:
-    """Return the status."""
+    """Return the status; `leaving`: targets that are not in the spec any more and serve until others do."""
     decided = tuple(targets)
     statuses = tuple(target.status for target in decided)
     asked = [one for one in statuses if one.phase not in _RESTING]
@@ -71,7 +73,7 @@ def compose_status(
         *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[1:2]),
         step.condition,
         _built(snapshot, statuses, digests, step),
-        _serving(serving, statuses),
+        _serving(serving, statuses, sorted(leaving)),
         *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[2:]),
     )
     return EngineStatus(
@@ -108,7 +110,7 @@ def _not_ready(
     ready = Observation.of(READY, False, reason, message)
     generation = snapshot.engine.metadata.generation
     fresh = observed_conditions((ready, *also), snapshot.status.conditions, generation=generation, now=snapshot.now)
-    kept = [one for one in status.conditions if one.type != READY]
+    kept = [one for one in status.conditions if one.type not in {READY, *(each.type for each in also)}]
     return status.model_copy(update={"conditions": (fresh[0], *kept, *fresh[1:])})
 
 
@@ -202,12 +204,11 @@ def _serves_what_is_wanted(target: TargetStatus) -> bool:
     return serves and is_known and set(target.serving) >= set(target.desired)
 
 
-def _serving(serving: list[TargetStatus], statuses: tuple[TargetStatus, ...]) -> Observation:
-    if serving:
-        return Observation.of(SERVING, True, "Serving", f"on {', '.join(one.name for one in serving)}")
-    resting = [one for one in statuses if _serves(one)]
-    if resting:
-        return Observation.of(SERVING, True, "Serving", f"on {', '.join(one.name for one in resting)}")
+def _serving(serving: list[TargetStatus], statuses: tuple[TargetStatus, ...], leaving: list[str]) -> Observation:
+    found = [one.name for one in serving or statuses if _serves(one)]
+    gone = [f"{name} (not in the spec any more; it goes when what came in its place serves)" for name in leaving]
+    if found or gone:
+        return Observation.of(SERVING, True, "Serving", f"on {', '.join((*found, *gone))}")
     return Observation.of(SERVING, False, "NoReplicaReady", "no target has a replica that is ready")
 
 

@@ -1,6 +1,7 @@
 """One target of an InferenceEngine: its builds, its rollout and its objects. Pure."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from enginesmith_operator.api.engine_status import TargetEngine, TargetPhase, TargetStatus
@@ -10,18 +11,20 @@ from enginesmith_operator.controller.decision import Deletion
 from enginesmith_operator.controller.engine_builds import BuildSteps, decide_builds
 from enginesmith_operator.controller.engine_rollout import TargetView, rollout_state
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, KnownDeployment
+from enginesmith_operator.controller.foreign_writers import replicas_owner
 from enginesmith_operator.objects.autoscaler import autoscaler, needs_autoscaler
 from enginesmith_operator.objects.deployment import deployment, keep_template
 from enginesmith_operator.objects.disruption_budget import disruption_budget, needs_budget
+from enginesmith_operator.objects.labels import INPUTS, NOTES, TEMPLATE
 from enginesmith_operator.objects.services import target_service
 from enginesmith_operator.objects.serving_notes import ServingNotes
 from enginesmith_operator.objects.serving_pods import serving_pods
 from enginesmith_operator.planning.plan_records import EnginePlan, TargetState
-from enginesmith_operator.planning.rollout import decide_rollout
+from enginesmith_operator.planning.rollout import PATIENCE_SECONDS, decide_rollout
 from enginesmith_operator.planning.rollout_state import RolloutDecision
 from enginesmith_operator.planning.rollout_words import BUILDING_NEXT, GOES_ON
 
-__all__ = ["TargetDecision", "decide_target"]
+__all__ = ["TargetDecision", "decide_target", "deployment_as_it_is"]
 
 _MAX_ENGINES: Final = 16
 _MAX_NODES: Final = 32
@@ -105,7 +108,7 @@ def _deployment(view: TargetView, decided: RolloutDecision, store: ChosenStore) 
     """Return the Deployment that is to be there; None: none is, and none is wanted."""
     live, planned = view.live, view.planned.deployment
     if not decided.run:
-        return _as_it_is(live, decided.replicas) if live is not None else None
+        return deployment_as_it_is(live, decided.replicas) if live is not None else None
     # Without a plan nobody knows which nodes would do; what the template keeps clear of stays.
     avoided = planned.avoid_nodes if planned is not None else live.notes.avoid_nodes if live is not None else ()
     pods = serving_pods(
@@ -121,17 +124,51 @@ def _deployment(view: TargetView, decided: RolloutDecision, store: ChosenStore) 
         view.snapshot.engine,
         pods,
         notes=notes,
-        replicas=decided.replicas,
+        replicas=_number(view, decided),
         strategy=decided.strategy,
         allowed_plugins=view.snapshot.allowed_plugins,
     )
-    return keep_template(made, live.document, decided.must_avoid) if live is not None else made
+    if live is None or _needs_forgiven_nodes(view, live, pods.avoid_nodes):
+        return made
+    return keep_template(made, live.document, decided.must_avoid)
 
 
-def _as_it_is(live: KnownDeployment, replicas: int | None) -> Json:
+def _number(view: TargetView, decided: RolloutDecision) -> int | None:
+    """Return the replicas that the Deployment is to ask for; None: an autoscaler has set them and owns the number.
+
+    Until one has, the number stays ours: a field that its only owner leaves out falls back to 1.
+    """
+    bounds, live = view.target.autoscaling, view.live
+    if decided.replicas is not None or bounds is None:
+        return decided.replicas
+    least = max(bounds.min_replicas, 1)
+    if live is None:
+        return least
+    owner = replicas_owner(live.document)
+    if not owner:
+        return min(max(live.replicas, least), bounds.max_replicas)
+    # An autoscaler of ours wants no fewer either, and a person is no autoscaler; another one's number is its affair.
+    by_hand = owner.startswith("kubectl") and bounds.min_replicas > 0
+    is_short = live.replicas < least and (needs_autoscaler(view.target) or by_hand)
+    return least if is_short else None
+
+
+def _needs_forgiven_nodes(view: TargetView, live: KnownDeployment, avoid_nodes: tuple[str, ...]) -> bool:
+    """Whether a pod has no place, or none runs, while the template keeps clear of nodes that would do now."""
+    if frozenset(live.notes.avoid_nodes) <= frozenset(avoid_nodes):
+        return False
+    waiting = (datetime.fromisoformat(pod.unschedulable_since) for pod in view.pods if pod.unschedulable_since)
+    waited = (view.snapshot.now - min(waiting, default=view.snapshot.now)).total_seconds()
+    return live.replicas == 0 or waited >= PATIENCE_SECONDS
+
+
+def deployment_as_it_is(live: KnownDeployment, replicas: int | None) -> Json:
     """Return a Deployment whose template nobody can make any more, with another number of replicas."""
     metadata, spec = live.document["metadata"], live.document["spec"]
-    kept = {key: metadata[key] for key in ("name", "namespace", "labels", "annotations", "ownerReferences")}
+    annotations = metadata.get("annotations") or {}
+    kept = {key: metadata[key] for key in ("name", "namespace", "labels", "ownerReferences")}
+    # What says how it was applied last, and others' annotations, are no part of what is wanted.
+    kept["annotations"] = {key: annotations[key] for key in (INPUTS, TEMPLATE, NOTES) if key in annotations}
     return {
         "apiVersion": live.document["apiVersion"],
         "kind": live.document["kind"],

@@ -88,7 +88,7 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
         engine: that owns it, as the cluster has it.
         pods: what it runs.
         notes: what it remembers.
-        replicas: None: an autoscaler owns the number.
+        replicas: None: an autoscaler owns the number, and has set it.
         strategy: how new pods replace old ones; no reason to restart any.
         allowed_plugins: digests of the libraries that the administrator allows; None: any. A changed list is no reason
             to restart any either.

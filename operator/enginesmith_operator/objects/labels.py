@@ -9,10 +9,12 @@ __all__ = [
     "ENGINE",
     "ENGINE_KEY",
     "INPUTS",
+    "LEAVES",
     "MANAGED_BY",
     "MANAGER",
     "NOTES",
     "OCCASION",
+    "RETRY",
     "TARGET",
     "TEMPLATE",
     "Component",
@@ -31,6 +33,8 @@ ENGINE_KEY: Final = "enginesmith.io/key"
 """The first digits of an engine key; of several engines in a pod's template, of the hash over all."""
 INPUTS: Final = "enginesmith.io/inputs"
 """Annotation: hash of what a Deployment's pods were made of; see `deployment.keep_template`."""
+LEAVES: Final = "enginesmith.io/leaves"
+"""Annotation of a Deployment whose target is not in the spec any more: what it waits for before it goes."""
 TEMPLATE: Final = "enginesmith.io/template"
 """Annotation: hash of a Deployment's template as the operator wrote it, without the API server's defaults.
 
@@ -40,6 +44,10 @@ NOTES: Final = "enginesmith.io/notes"
 
 OCCASION: Final = "enginesmith.io/occasion"
 """Annotation of a preparation's Job: which look at the model's URI it is; the first has none."""
+
+RETRY: Final = "enginesmith.io/retry"
+"""Annotation of an InferenceEngine: with another value, what failed for a reason that may pass is tried again at once,
+where nothing changed that the operator can see (a Secret, a store)."""
 
 
 class Component(StrEnum):

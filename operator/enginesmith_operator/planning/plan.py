@@ -65,9 +65,10 @@ def plan(engine: InferenceEngine, observed: Observed, now: datetime) -> Plan:
     refusals = check_document(spec, observed)
     key = preparation_key_of(spec, observed)
     targets: list[TargetPlan] = []
+    names = frozenset(target.name for target in spec.targets)
     for target in spec.targets:
         planned = _refused(target, ()) if refusals else _plan_target(engine, target, observed, key)
-        targets.append(_with_standby(planned, target, targets, observed))
+        targets.append(_with_standby(planned, target, targets, observed, names))
     chosen = tuple(one.toolchain for target in targets for one in target.engines)
     facts = known_facts(observed)
     missing = any(refusal.rule == "ProfileMissing" for refusal in refusals)
@@ -270,12 +271,26 @@ def _deployment(
     )
 
 
-def _with_standby(planned: TargetPlan, target: TargetSpec, earlier: list[TargetPlan], observed: Observed) -> TargetPlan:
-    """Put a standby to sleep while a target before it serves; on one machine a target with a plan does."""
+def _with_standby(
+    planned: TargetPlan, target: TargetSpec, earlier: list[TargetPlan], observed: Observed, names: frozenset[str]
+) -> TargetPlan:
+    """Put a standby to sleep while a target before it serves; on one machine a target with a plan does.
+
+    Args:
+        planned: without regard to the others.
+        target: of the spec.
+        earlier: plans of the targets before it.
+        observed: with the Deployments that are there.
+        names: of all targets of the spec.
+    """
     if not target.standby or planned.deployment is None:
         return planned
     ready = {one.target for one in observed.deployments if one.ready_replicas > 0}
-    serving = [one for one in earlier if one.deployment is not None and (observed.local or one.name in ready)]
+    before = [one for one in earlier if one.deployment is not None]
+    serving = [one for one in before if observed.local or one.name in ready]
+    # What a target before this one takes the place of serves until that one does.
+    comes = any(one.deployment is not None and one.deployment.replicas != 0 for one in before)
+    serving += before if comes and ready - names else []
     deployment = planned.deployment.model_copy(update={"serves": not serving})
     return planned.model_copy(update={"deployment": deployment})
 

@@ -5,9 +5,10 @@
     make room      ── wait for a free GPU, or replace      (only where scheduling was tried and failed)
     say so         ── phase, reason, message               (rollout_words.py)
 
-A set that refuses goes back to the set that served, or to no replicas, after its first exit. Free GPUs are found by
-trying, since other teams' pods hold some too. A template changes for a reason only: products that come or go, labels
-that are spelled anew and nodes that join restart nothing until a pod needs the place.
+A set that refuses goes back to the set that served, or to no replicas, after its first exit. One that fails for a
+reason that may pass goes back too and is tried again later; without a way back it stays, and kubelet tries. Free GPUs
+are found by trying, since other teams' pods hold some too. A template changes for a reason only: products that come or
+go, labels that get another spelling and nodes that join restart nothing until a pod needs the place.
 """
 
 from datetime import datetime
@@ -31,6 +32,7 @@ from enginesmith_operator.planning.rollout_words import (
     SLEEPS,
     STANDS_BY,
     Words,
+    fails,
     list_engines,
     nothing_runs,
     rolled_back,
@@ -51,7 +53,7 @@ Engines = tuple[ServableEngine, ...]
 
 def decide_rollout(state: RolloutState, now: datetime) -> RolloutDecision:
     """Decide what the target's Deployment is to be."""
-    trials = judge_trials(state)
+    trials = judge_trials(state, now)
     served = _served(state, trials)
     run = _choose(state, trials, served, now)
     running = state.running
@@ -92,6 +94,8 @@ def _roll(state: RolloutState, trials: Trials, served: Engines, run: Engines, no
         strategy, words = Strategy.REPLACE if has_old else Strategy.SURGE, REPLACES
     elif served and _same(run, served) and running.ready and not (has_old or running.idle_old):
         words = serves_fewer(running, total, is_full=is_full)
+    elif running.crash is not None and not running.ready:
+        words = fails(running.crash)
     elif is_full and running.takes_gpus:
         words = waits_for_gpu(running)
     else:
@@ -132,7 +136,8 @@ def _without_needless_change(state: RolloutState, chosen: Engines, served: Engin
     replaces = any(devices.get(one.device, one.key) != one.key for one in chosen)
     moves = chosen[0].toolchain != served[0].toolchain
     running = state.running
-    if replaces or moves or running is None or not _same(running.engines, served):
+    is_asked_for = state.ruled_out.isdisjoint(one.key for one in served)
+    if replaces or moves or not is_asked_for or running is None or not _same(running.engines, served):
         return chosen
     helps = any(one.device not in devices for one in chosen) or _same(chosen, served)
     return chosen if helps and _is_full(running.unschedulable_since, now) else served
@@ -203,17 +208,19 @@ def _decision(  # noqa: PLR0913 - what is decided, by keyword
         served=served,
         rejected=trials.rejected,
         excluded=trials.excluded,
+        must_avoid=trials.avoid,
         phase=words.phase,
         reason=words.reason,
         message=words.message,
-        look_again_seconds=_look_again(state, now),
+        look_again_seconds=_look_again(state, trials, now),
     )
 
 
-def _look_again(state: RolloutState, now: datetime) -> float | None:
-    """Return when patience ends for whatever waits."""
+def _look_again(state: RolloutState, trials: Trials, now: datetime) -> float | None:
+    """Return when patience ends for whatever waits, or what failed is tried again."""
     starts = [one.waits_since for one in state.wanted] + [state.running.unschedulable_since if state.running else None]
     left = [PATIENCE_SECONDS - waited for start in starts if (waited := _waited(start, now)) is not None]
+    left += [trials.waits_seconds] if trials.waits_seconds is not None else []
     return min((seconds for seconds in left if seconds > 0), default=None)
 
 

@@ -147,11 +147,14 @@ class Trouble(StrEnum):
 
     `REFUSED_NODE`: the engine does not fit this node (another GPU than its label says, no GPU, an older driver).
     `REFUSED_ENGINE`: the engine itself is wrong (not what was built, wrong answers): it is wrong everywhere.
-    `CRASHING`: its server ended several times for another reason.
+    `FAILED_DEVICE`: its GPU failed several times.
+    `CRASHING`: a container ended several times for another reason, which may pass: a store that is away, an account
+    that is wrong, too little memory.
     """
 
     REFUSED_NODE = "refusedNode"
     REFUSED_ENGINE = "refusedEngine"
+    FAILED_DEVICE = "failedDevice"
     CRASHING = "crashing"
 
 
@@ -161,6 +164,8 @@ class PodTrouble(Record):
     Attributes:
         engine_key: that it took; None: none fits the GPU that it found.
         message: the pod's own sentence.
+        may_pass: whether a refusal is about the state of the node now (no driver answers, no memory is free), and not
+            about its hardware.
     """
 
     trouble: Trouble
@@ -168,6 +173,7 @@ class PodTrouble(Record):
     engine_key: str | None = None
     reason: str
     message: str
+    may_pass: bool = False
 
 
 class RunningPods(Record):
@@ -199,6 +205,12 @@ class RunningPods(Record):
     obstacle_message: str = ""
 
     @property
+    def crash(self) -> PodTrouble | None:
+        """Return the first pod that failed several times for a reason that may pass; None: none did."""
+        may_pass = {Trouble.CRASHING, Trouble.FAILED_DEVICE}
+        return next((one for one in self.troubles if one.trouble in may_pass), None)
+
+    @property
     def takes_gpus(self) -> bool:
         """Return whether its pods ask for a GPU."""
         return any(one.resource is not None for one in self.engines)
@@ -211,10 +223,15 @@ class RolloutState(Record):
         refusal: why the target has no plan; empty: it has one.
         wanted: engines of the plan, one for each product.
         served: engines that served last, all of one toolchain; empty: none ever did.
+        ruled_out: keys among them that are for hardware which the target does not ask for any more.
         running: None: there is no Deployment.
         rejected: from the status.
         excluded: from the status.
         nodes: fingerprint of every node that may serve a wanted engine, by name: changes when its GPU or driver do.
+        made_of: hash of what an engine's pods are made of now, by key; under the empty key of all engines. A key that
+            is missing is not known now.
+        occasion: changes with the spec and whenever a person asks for another try; another one gives what failed for a
+            reason that may pass another try.
         replicas: wanted; None: an autoscaler owns the number.
         serves: False for a standby while a target before it serves.
     """
@@ -222,10 +239,13 @@ class RolloutState(Record):
     refusal: str = ""
     wanted: tuple[WantedEngine, ...] = ()
     served: tuple[ServableEngine, ...] = ()
+    ruled_out: frozenset[str] = frozenset()
     running: RunningPods | None = None
     rejected: tuple[RejectedEngine, ...] = ()
     excluded: tuple[ExcludedNode, ...] = ()
     nodes: Mapping[str, str] = {}
+    made_of: Mapping[str, str] = {}
+    occasion: str = ""
     replicas: int | None = None
     serves: bool = True
     when_full: WhenFull = WhenFull.WAIT
@@ -237,9 +257,9 @@ class RolloutDecision(Record):
     Attributes:
         run: engines that its template lists, all of one toolchain; empty: no Deployment is made, and the template of
             one that is there stays.
-        replicas: None: not ours to set, or any more: what an autoscaler set stays, and 0 that we set becomes 1.
+        replicas: None: between the bounds of the target's autoscaling: what an autoscaler set stays.
         served: engines that serve now or served last: where a failed rollout goes back to.
-        must_avoid: nodes that refused; pods keep away from them.
+        must_avoid: names of nodes that refused; pods keep away from them.
         reason: one CamelCase word.
         message: one line.
         look_again_seconds: after which time alone may change the decision; None: never.
@@ -251,12 +271,8 @@ class RolloutDecision(Record):
     served: tuple[ServableEngine, ...] = ()
     rejected: tuple[RejectedEngine, ...] = ()
     excluded: tuple[ExcludedNode, ...] = ()
+    must_avoid: tuple[str, ...] = ()
     phase: TargetPhase
     reason: str
     message: str
     look_again_seconds: float | None = None
-
-    @property
-    def must_avoid(self) -> tuple[str, ...]:
-        """Return the names of nodes that refused."""
-        return tuple(sorted({one.name for one in self.excluded}))

@@ -1,6 +1,19 @@
-"""What was tried and refused: engines that are not tried again, nodes that are kept clear of."""
+"""What was tried and failed: engines and nodes that are not tried now, and when they are tried again.
+
+| a pod says | then |
+|---|---|
+| the engine is wrong wherever it goes | it is not tried again until what its pods are made of changes |
+| the engine does not fit this node | the node is avoided until the node changes, or what the pods are made of |
+| the node has no driver, no GPU or no memory now; its GPU failed several times | the same, and for a while only |
+| it failed several times for any other reason, and another engine served | back to that one, and another try later |
+| the same, and there is no way back | kubelet starts it again and again; nothing is remembered |
+
+The pause before another try doubles, within bounds.
+"""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from enginesmith_operator.api.conditions import MAX_MESSAGE
@@ -17,22 +30,32 @@ from enginesmith_operator.planning.rollout_state import (
 
 __all__ = ["Trials", "judge_trials"]
 
+_ENGINE_PAUSE_SECONDS: Final = 60.0
+_NODE_PAUSE_SECONDS: Final = 300.0
+_LONGEST_PAUSE_SECONDS: Final = 1800.0
+_DIGITS: Final = 20
 _MOST_REFUSING_NODES: Final = 3
 """So many nodes refuse one engine, and it is the engine that is wrong."""
+
+Entry = RejectedEngine | ExcludedNode
 
 
 class Trials(NamedTuple):
     """The outcome of every trial so far.
 
     Attributes:
-        rejected: engines that are wrong by themselves; remembered while their key is wanted.
-        excluded: nodes that refused; remembered until what is known of them changes.
+        rejected: engines that failed; remembered until what they depend on changes, or until they serve.
+        excluded: nodes that refused; remembered in the same way.
+        avoid: names of the nodes among them that are not tried now.
         out: wanted engines, then served ones, that are not tried now, with the first reason: rejected, or no node left.
+        waits_seconds: until the next of them is tried again; None: none is by time alone.
     """
 
     rejected: tuple[RejectedEngine, ...]
     excluded: tuple[ExcludedNode, ...]
+    avoid: tuple[str, ...]
     out: tuple[RejectedEngine, ...]
+    waits_seconds: float | None
 
     @property
     def keys_out(self) -> frozenset[str]:
@@ -45,42 +68,120 @@ class Trials(NamedTuple):
         return tuple(one for one in self.out if one.key not in keys)
 
 
-def judge_trials(state: RolloutState) -> Trials:
+def judge_trials(state: RolloutState, now: datetime) -> Trials:
     """Sort the pods' troubles into engines that are wrong and nodes that are; forget what no longer holds."""
     wanted = {one.servable.key for one in state.wanted}
     served = {one.key for one in state.served}
-    excluded = {(one.name, one.key or ""): one for one in state.excluded if _still_holds(one, state)}
-    rejected = {one.key: one for one in state.rejected if one.key in wanted | served}
-    running = state.running
-    for pod in running.troubles if running is not None else ():
-        if pod.trouble is Trouble.REFUSED_NODE:
-            excluded[pod.node, pod.engine_key or ""] = _exclusion(pod, state)
+    excluded = {(one.name, one.key or ""): one for one in state.excluded if _still_holds(one, state, now)}
+    rejected = {one.key: one for one in state.rejected if one.key in wanted | served and _still_holds(one, state, now)}
+    for pod in state.running.troubles if state.running is not None else ():
+        avoided = frozenset(one.name for one in excluded.values() if not _is_due(one, now))
+        if _is_of_node(pod, state, avoided):
+            place = (pod.node, pod.engine_key or "")
+            excluded[place] = _exclusion(pod, state, excluded.get(place), now)
             continue
-        keys = _keys_of(pod, running)
-        # Engines that served before and crash now: the node's affair or the kubelet's, and there is no way back.
-        if pod.trouble is Trouble.REFUSED_ENGINE or not served.issuperset(keys):
+        keys = _keys_of(pod, state.running)
+        # Without another engine to go back to, kubelet tries again as often as anybody could.
+        has_way_back = bool(served) and not served.issuperset(keys)
+        if pod.trouble is Trouble.REFUSED_ENGINE or has_way_back:
             for key in keys:
-                found = RejectedEngine(key=key, reason=pod.reason, message=pod.message[:MAX_MESSAGE], node=pod.node)
-                rejected.setdefault(key, found)
+                rejected[key] = _rejection(pod, key, state, rejected.get(key), now)
     ordered = tuple(excluded[key] for key in sorted(excluded, key=lambda key: (natural_order(key[0]), key[1])))
     kept = tuple(rejected.values())
-    lapsed = (one for one in kept if one.key in served - wanted)
-    return Trials(kept, ordered, (*_out(state.wanted, kept, ordered), *lapsed))
+    held = tuple(one for one in kept if not _is_due(one, now))
+    closed = tuple(one for one in ordered if not _is_due(one, now))
+    lapsed = (one for one in held if one.key in served - wanted)
+    closed_now: tuple[Entry, ...] = (*held, *closed)
+    return Trials(
+        rejected=kept,
+        excluded=ordered,
+        avoid=tuple(sorted({one.name for one in closed})),
+        out=(*_out(state.wanted, held, closed), *lapsed),
+        waits_seconds=min((_seconds_left(one, now) for one in closed_now if one.retry_at), default=None),
+    )
 
 
-def _still_holds(one: ExcludedNode, state: RolloutState) -> bool:
-    """Whether the node is as it was when it refused; one that is gone for a moment is not forgiven for it."""
-    return state.nodes.get(one.name, one.fingerprint) == one.fingerprint
+def _still_holds(one: Entry, state: RolloutState, now: datetime) -> bool:
+    """Whether nothing changed that an entry depends on; what is not known now has not changed."""
+    node = one.name if isinstance(one, ExcludedNode) else one.node
+    if one.fingerprint and state.nodes.get(node, one.fingerprint) != one.fingerprint:
+        return False
+    may_pass = one.retry_at is not None
+    if _made_of(one.key, state, may_pass=may_pass) not in {"", one.made_of}:
+        return False
+    running = state.running
+    # What was due for another try and serves is no trouble any more.
+    serves = running is not None and running.is_settled and running.updated_ready >= max(running.replicas, 1)
+    is_it = serves and running is not None and one.key in {None, *(each.key for each in running.engines)}
+    return not (is_it and _is_due(one, now))
 
 
-def _exclusion(pod: PodTrouble, state: RolloutState) -> ExcludedNode:
+def _made_of(key: str | None, state: RolloutState, *, may_pass: bool) -> str:
+    """Return what an engine's pods are made of now; empty: not known now."""
+    found = state.made_of.get(key or "", "")
+    # Whatever somebody changes may have been what was in the way.
+    return sha256(f"{found} {state.occasion}".encode()).hexdigest()[:_DIGITS] if found and may_pass else found
+
+
+def _is_due(one: Entry, now: datetime) -> bool:
+    return one.retry_at is not None and _seconds_left(one, now) <= 0
+
+
+def _seconds_left(one: Entry, now: datetime) -> float:
+    return (datetime.fromisoformat(one.retry_at) - now).total_seconds() if one.retry_at is not None else 0.0
+
+
+def _is_of_node(pod: PodTrouble, state: RolloutState, avoided: frozenset[str]) -> bool:
+    """Whether the node is to be avoided; one whose GPU failed only where there is another to go to."""
+    if pod.trouble is not Trouble.FAILED_DEVICE:
+        return pod.trouble is Trouble.REFUSED_NODE
+    return any(
+        pod.engine_key in {None, one.servable.key} and set(one.nodes) - avoided - {pod.node} for one in state.wanted
+    )
+
+
+def _exclusion(pod: PodTrouble, state: RolloutState, before: ExcludedNode | None, now: datetime) -> ExcludedNode:
+    if before is not None and not _is_due(before, now):
+        return before
+    may_pass = pod.may_pass or pod.trouble is Trouble.FAILED_DEVICE
+    tries = (before.tries if before is not None else 0) + 1
     return ExcludedNode(
         name=pod.node,
         reason=pod.reason,
         message=pod.message[:MAX_MESSAGE],
         fingerprint=state.nodes.get(pod.node, ""),
         key=pod.engine_key,
+        made_of=_made_of(pod.engine_key, state, may_pass=may_pass),
+        retry_at=_after_pause(tries, now, _NODE_PAUSE_SECONDS) if may_pass else None,
+        tries=tries if may_pass else 0,
     )
+
+
+def _rejection(
+    pod: PodTrouble, key: str, state: RolloutState, before: RejectedEngine | None, now: datetime
+) -> RejectedEngine:
+    if before is not None and not _is_due(before, now):
+        return before
+    may_pass = pod.trouble is not Trouble.REFUSED_ENGINE
+    tries = (before.tries if before is not None else 0) + 1
+    return RejectedEngine(
+        key=key,
+        reason=pod.reason,
+        message=pod.message[:MAX_MESSAGE],
+        node=pod.node,
+        fingerprint=state.nodes.get(pod.node, "") if may_pass else "",
+        made_of=_made_of(key, state, may_pass=may_pass),
+        retry_at=_after_pause(tries, now, _ENGINE_PAUSE_SECONDS) if may_pass else None,
+        tries=tries if may_pass else 0,
+    )
+
+
+def _after_pause(tries: int, now: datetime, first_seconds: float) -> str:
+    """Return when to try again after so many failures."""
+    doublings = min(tries - 1, 16)
+    pause = min(first_seconds * 2**doublings, _LONGEST_PAUSE_SECONDS)
+    moment = now.astimezone(UTC) + timedelta(seconds=pause)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _keys_of(pod: PodTrouble, running: RunningPods | None) -> tuple[str, ...]:
@@ -103,5 +204,9 @@ def _out(
             first = next(iter(refusing.values()))
             count = f"{len(refusing)} of its {len(set(one.nodes))} nodes refused it; " if len(refusing) > 1 else ""
             yield RejectedEngine(
-                key=key, reason=first.reason, message=f"{count}{first.message}"[:MAX_MESSAGE], node=first.name
+                key=key,
+                reason=first.reason,
+                message=f"{count}{first.message}"[:MAX_MESSAGE],
+                node=first.name,
+                retry_at=min((node.retry_at for node in refusing.values() if node.retry_at), default=None),
             )

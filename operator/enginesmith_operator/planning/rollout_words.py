@@ -3,9 +3,10 @@
 from typing import Final, NamedTuple
 
 from enginesmith_contract.keys import NAME_KEY_LENGTH
-from enginesmith_operator.api.engine_status import TargetPhase
+from enginesmith_operator.api.engine_status import RejectedEngine, TargetPhase
 from enginesmith_operator.planning.rollout_state import (
     EngineState,
+    PodTrouble,
     RolloutState,
     RunningPods,
     ServableEngine,
@@ -19,10 +20,12 @@ __all__ = [
     "GOES_IDLE",
     "GOES_ON",
     "MAKES_ROOM",
+    "MAKING_ROOM",
     "REPLACES",
     "SLEEPS",
     "STANDS_BY",
     "Words",
+    "fails",
     "list_engines",
     "nothing_runs",
     "rolled_back",
@@ -65,6 +68,8 @@ REPLACES: Final = Words(
 CLEARS_AWAY: Final = Words(
     TargetPhase.ROLLING_OUT, "Replacing", "no GPU is free: a replica that serves nobody makes room for a new one"
 )
+MAKING_ROOM: Final = frozenset({MAKES_ROOM.reason, REPLACES.reason})
+"""Reasons of a target of which a replica ends, or has ended, before its successor is there."""
 GOES_ON: Final = "the engine that served goes on"
 BUILDING_NEXT: Final = "BuildingNext"
 """Reason of a target that serves while its next engine is not there yet."""
@@ -87,10 +92,16 @@ def starts(running: RunningPods, total: int, run: Engines) -> Words:
     return rolls("Starting", f"{running.updated_ready} of {total} replicas are ready with {list_engines(run)}")
 
 
+def fails(crash: PodTrouble) -> Words:
+    """Say what ends every pod of a target that nothing else can serve; kubelet's pauses grow to five minutes."""
+    message = f"on node {crash.node}: {crash.message}; it is started again, at the latest after 5 minutes"
+    return Words(TargetPhase.FAILED, crash.reason, message)
+
+
 def rolled_back(trials: Trials, run: Engines) -> Words:
     """Say what was rejected, and that `run` serves, as before it."""
     first = trials.next_out(run)[0]
-    message = f"{GOES_ON}, since {first.key[:NAME_KEY_LENGTH]} was rejected on {first.node}: {first.message}"
+    message = f"{GOES_ON}, since {first.key[:NAME_KEY_LENGTH]} was rejected on {first.node}: {_with_retry(first)}"
     return Words(TargetPhase.SERVING, "RolledBack", message)
 
 
@@ -150,7 +161,7 @@ def nothing_runs(state: RolloutState, trials: Trials, *, full: bool) -> Words:
         return Words(TargetPhase.REFUSED, "NoPlan", state.refusal)
     if trials.out:
         first = trials.out[0]
-        return Words(TargetPhase.FAILED, first.reason, f"on node {first.node}: {first.message}")
+        return Words(TargetPhase.FAILED, first.reason, f"on node {first.node}: {_with_retry(first)}")
     failed = [one for one in state.wanted if one.state is EngineState.FAILED]
     if failed:
         return Words(TargetPhase.FAILED, "BuildFailed", failed[0].message)
@@ -160,6 +171,13 @@ def nothing_runs(state: RolloutState, trials: Trials, *, full: bool) -> Words:
         said = next((one.message for one in state.wanted if one.waits_since is not None and one.message), "")
         return Words(TargetPhase.WAITING_FOR_GPU, "NoFreeGPU", said or "no GPU is free for the build")
     return _builds_first(state)
+
+
+def _with_retry(rejected: RejectedEngine) -> str:
+    """Return why an engine is not tried now, and when it is again where time alone brings that about."""
+    if rejected.retry_at is None:
+        return rejected.message
+    return f"{rejected.message}; it is tried again at {rejected.retry_at}, or as soon as the spec or the node changes"
 
 
 def _builds_first(state: RolloutState) -> Words:
