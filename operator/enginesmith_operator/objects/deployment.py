@@ -16,7 +16,6 @@ from enginesmith_contract import environment
 from enginesmith_contract.backends import Backend
 from enginesmith_contract.pull_request import SERVE_REQUEST_FILE
 from enginesmith_operator.api.inference_engine import InferenceEngine
-from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.objects.labels import (
     INPUTS,
     NOTES,
@@ -32,6 +31,7 @@ from enginesmith_operator.objects.pods import (
     JsonObject,
     allowed_plugins_variable,
     container,
+    plain_resources,
     pod_spec,
     request_variable,
     resources_of,
@@ -46,7 +46,6 @@ from enginesmith_operator.objects.serving_pods import (
 )
 from enginesmith_operator.objects.stores import (
     store_environment,
-    store_environment_sources,
     store_mounts,
     store_volumes,
 )
@@ -58,7 +57,6 @@ PULL_CONTAINER: Final = "pull"
 SERVER_CONTAINER: Final = "server"
 _PULL_MODULE: Final = "enginesmith_runtime.pull"
 _SERVER_MODULE: Final = "enginesmith_runtime.server"
-_NOTHING: Final = ResourceRequirements()
 _REQUESTS: Final = {"cpu": "100m", "memory": "256Mi"}
 _ENGINES_VOLUME: Final = "engines"
 _ENGINES_LIMIT: Final = "32Gi"
@@ -178,9 +176,10 @@ def _pull(pods: ServingPods, allowed_plugins: Collection[str] | None) -> JsonObj
             *allowed_plugins_variable(allowed),
         ],
         added=pods.template.env,
-        sources=store_environment_sources(pods.store),
         mounts=[_engines_mount(), *store_mounts(pods.store, read_only=True)],
-        resources=resources_of(_NOTHING, _REQUESTS, gpu_resource=pods.resource, gpus=gpus),
+        resources=resources_of(
+            plain_resources(pods.template.resources), _REQUESTS, gpu_resource=pods.resource, gpus=gpus
+        ),
     )
 
 
@@ -194,7 +193,6 @@ def _server(pods: ServingPods) -> JsonObject:
         arguments=("--request", f"{ENGINES_MOUNT}/{SERVE_REQUEST_FILE}"),
         variables=_node_product(pods),
         added=pods.template.env,
-        sources=[],
         mounts=[_engines_mount()],
         resources=resources_of(pods.template.resources, _REQUESTS, gpu_resource=pods.resource, gpus=pods.gpus),
     )
