@@ -21,10 +21,12 @@ from enginesmith_operator.controller.build_decide import (
     decide_build,
     log_wish,
     refused_build,
+    unexplained,
 )
 from enginesmith_operator.controller.cache import Address, ObjectCache
 from enginesmith_operator.controller.conditions import Observation, observed_conditions, one_line
 from enginesmith_operator.controller.events import write_events
+from enginesmith_operator.controller.explanations import Explanations
 from enginesmith_operator.controller.intake import JOB_NAME, Intake
 from enginesmith_operator.controller.metrics import Metrics
 from enginesmith_operator.controller.pod_facts import JobFacts, PodFacts, read_job, read_pod
@@ -46,6 +48,7 @@ class BuildReconciler:
         cache: ObjectCache,
         intake: Intake,
         metrics: Metrics,
+        explanations: Explanations,
         wall_clock: Callable[[], datetime],
         allowed_plugins: Collection[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -54,6 +57,7 @@ class BuildReconciler:
         self._cache = cache
         self._intake = intake
         self._metrics = metrics
+        self._explanations = explanations
         self._wall_clock = wall_clock
         self._allowed_plugins = allowed_plugins
         self._clock = clock
@@ -76,6 +80,10 @@ class BuildReconciler:
         if isinstance(build, EngineBuildStatus):
             return await self._write(document, BuildDecision(status=build))
         snapshot = await self._with_log(self._gather(build))
+        waiting = unexplained(snapshot)
+        question = await self._explanations.learn(key.namespace, stored.uid, waiting)
+        if question is not None:
+            snapshot = self._explained(snapshot)
         decision = decide_build(snapshot)
         try:
             if decision.create_job and (found := await self._create_job(build)) is not None:
@@ -86,7 +94,17 @@ class BuildReconciler:
         if decision.delete_job:
             await self._api.delete(JOB, key.namespace, key.name, uid=decision.delete_job)
         self._count(build.status, decision.status, build)
-        return await self._write(document, decision)
+        waits = (await self._write(document, decision), question)
+        return min((seconds for seconds in waits if seconds is not None), default=None)
+
+    def _explained(self, snapshot: BuildSnapshot) -> BuildSnapshot:
+        """Add what events say of a Job without a pod, or of a pod that does not begin."""
+        owner, job = snapshot.build.metadata.uid or "", snapshot.job
+        return replace(
+            snapshot,
+            job=None if job is None else replace(job, refused=self._explanations.of(owner, job.uid)),
+            pods=tuple(replace(pod, mount_failure=self._explanations.of(owner, pod.uid)) for pod in snapshot.pods),
+        )
 
     def _gather(self, build: EngineBuild) -> BuildSnapshot:
         name, namespace = build.metadata.name, build.metadata.namespace or ""

@@ -17,7 +17,7 @@ from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.controller.conditions import Observation, one_line
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
 from enginesmith_operator.controller.pod_facts import Ending, PodFacts
-from enginesmith_operator.controller.waiting import serving_obstacle
+from enginesmith_operator.controller.waiting import refused_pods, serving_obstacle
 from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTAINER
 from enginesmith_operator.objects.labels import ENGINE_KEY, TEMPLATE
 from enginesmith_operator.planning.fleet_memo import remembered
@@ -158,6 +158,8 @@ def _running(live: KnownDeployment, pods: tuple[PodFacts, ...], memory: TargetSt
     obstacle, message = serving_obstacle(newest, memory.reason if memory else "", memory.message if memory else "")
     if not obstacle:
         obstacle, message = _server_ended(newest)
+    if live.refused and len([pod for pod in newest if not pod.is_terminating]) < live.replicas:
+        obstacle, message = refused_pods(live.refused)
     return RunningPods(
         engines=live.notes.engines,
         replicas=live.replicas,

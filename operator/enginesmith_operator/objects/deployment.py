@@ -6,7 +6,6 @@
 Startup and readiness ask for the model, so Ready means that an inference succeeded; liveness asks for the process.
 """
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from math import ceil
@@ -35,6 +34,7 @@ from enginesmith_operator.objects.pods import (
     pod_spec,
     request_variable,
     resources_of,
+    template_hash,
 )
 from enginesmith_operator.objects.serving_notes import ServingNotes, read_notes
 from enginesmith_operator.objects.serving_pods import (
@@ -88,7 +88,7 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
     key = _key_label(pods.engine_keys)
     labels = object_labels(pods.engine, Component.SERVER, target=pods.target, key=key)
     spec = _pod(pods, allowed_plugins)
-    template_hash = _template_hash({"metadata": {"labels": labels | {TEMPLATE: ""}}, "spec": spec})
+    digest = template_hash({"metadata": {"labels": labels | {TEMPLATE: ""}}, "spec": spec})
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -98,7 +98,7 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
             "labels": labels,
             "annotations": {
                 INPUTS: pods.inputs_hash(),
-                TEMPLATE: template_hash,
+                TEMPLATE: digest,
                 NOTES: notes.to_json().decode(),
             },
             "ownerReferences": [controller_reference(engine)],
@@ -110,7 +110,7 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
             # Loading and warming up may take long; the operator judges a rollout by its pods, not by this clock.
             "progressDeadlineSeconds": _STARTUP_SECONDS,
             "revisionHistoryLimit": _OLD_REVISIONS,
-            "template": {"metadata": {"labels": labels | {TEMPLATE: template_hash}}, "spec": spec},
+            "template": {"metadata": {"labels": labels | {TEMPLATE: digest}}, "spec": spec},
         },
     }
 
@@ -235,8 +235,3 @@ def _key_label(keys: tuple[str, ...]) -> str:
     if len(keys) == 1:
         return short_key(keys[0])
     return short_key(sha256(" ".join(sorted(keys)).encode()).hexdigest())
-
-
-def _template_hash(template: JsonObject) -> str:
-    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
-    return sha256(text.encode()).hexdigest()[:20]

@@ -32,7 +32,8 @@ ENGINE_KEY: Final = "enginesmith.io/key"
 INPUTS: Final = "enginesmith.io/inputs"
 """Annotation: hash of what a Deployment's pods were made of; see `deployment.keep_template`."""
 TEMPLATE: Final = "enginesmith.io/template"
-"""Annotation: hash of a Deployment's template as the operator wrote it, without the API server's defaults.
+"""Annotation: hash of a Deployment's template, or of a preparation's pod, as the operator wrote it, without the API
+server's defaults.
 
 A label of the pods as well, which tells those of the newest template from older ones."""
 NOTES: Final = "enginesmith.io/notes"

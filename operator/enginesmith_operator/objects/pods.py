@@ -4,7 +4,9 @@ pod_spec(...)     the restricted pod around containers
 container(...)    one step: a module of the runtime, told by variables, with its last word in a file
 """
 
+import json
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 from enginesmith_contract import environment
@@ -28,6 +30,7 @@ __all__ = [
     "source_environment",
     "source_mounts",
     "source_volumes",
+    "template_hash",
 ]
 
 # The images' own user; a volume's files belong to this group too.
@@ -204,6 +207,12 @@ def resources_of(
     # Kubernetes reads numbers and strings alike, and writes strings.
     found = {"requests": requests, "limits": limits}
     return {kind: {name: str(value) for name, value in of.items()} for kind, of in found.items() if of}
+
+
+def template_hash(template: JsonObject) -> str:
+    """Return a hash of a pod's template, to tell whether the operator would make another one now."""
+    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    return sha256(text.encode()).hexdigest()[:20]
 
 
 def claims_of(uris: Iterable[str | None]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.api.store import StoreSpec
 from enginesmith_operator.objects.jobs import JobLimits, job_spec
-from enginesmith_operator.objects.labels import OCCASION, Component, object_labels
+from enginesmith_operator.objects.labels import OCCASION, TEMPLATE, Component, object_labels
 from enginesmith_operator.objects.names import preparation_job_name
 from enginesmith_operator.objects.owners import controller_reference
 from enginesmith_operator.objects.placement import node_affinity, tolerations
@@ -24,6 +24,7 @@ from enginesmith_operator.objects.pods import (
     source_environment,
     source_mounts,
     source_volumes,
+    template_hash,
 )
 from enginesmith_operator.objects.stores import (
     store_environment,
@@ -93,7 +94,8 @@ def preparation_job(  # noqa: PLR0913 - one value for each part of the object, b
             "name": preparation_job_name(engine.metadata.name, request, occasion),
             "namespace": engine.metadata.namespace,
             "labels": labels,
-            **({"annotations": {OCCASION: occasion}} if occasion else {}),
+            "annotations": {TEMPLATE: template_hash(_without_request(pod))}
+            | ({OCCASION: occasion} if occasion else {}),
             "ownerReferences": [controller_reference(engine)],
         },
         "spec": job_spec(
@@ -104,6 +106,13 @@ def preparation_job(  # noqa: PLR0913 - one value for each part of the object, b
             ttl_seconds=limits.ttl_seconds,
         ),
     }
+
+
+def _without_request(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return the pod without what it is told: the engines that it looks up come and go with the nodes."""
+    (step,) = pod["containers"]
+    told = [one for one in step["env"] if one["name"] != environment.PREPARATION_REQUEST]
+    return pod | {"containers": [step | {"env": told}]}
 
 
 def _uris(request: PreparationJobRequest) -> tuple[str | None, ...]:
