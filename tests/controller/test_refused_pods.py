@@ -48,16 +48,16 @@ _QUOTA = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: requ
         ),
         (
             (
-                "Error creating: pods \"a-1\" is forbidden: ValidatingAdmissionPolicy 'team' with binding 'team' denied "
-                "request: pods need a team"
+                "Error creating: pods \"a-1\" is forbidden: ValidatingAdmissionPolicy 'team' with binding 'team' "
+                "denied request: pods need a team"
             ),
             "no pod can be created: ValidatingAdmissionPolicy 'team' with binding 'team' denied request: pods need",
             "change what it forbids",
         ),
         (
             (
-                'Error creating: Pod "a-1" is invalid: spec.containers[0].resources.requests: Invalid value: "512Mi": must '
-                "be less than or equal to memory limit of 64Mi"
+                'Error creating: Pod "a-1" is invalid: spec.containers[0].resources.requests: Invalid value: "512Mi": '
+                "must be less than or equal to memory limit of 64Mi"
             ),
             'no pod can be created: Pod "a-1" is invalid: ',
             "spec.build.resources",
@@ -121,9 +121,8 @@ def test_serving_pods_that_are_refused_are_told_where_none_serves_and_where_some
     message = f'pods "ocr-l4-1-abc" is forbidden: {_QUOTA}'
     deployment["status"] |= {"readyReplicas": 1, "conditions": [{**refused, "message": message}]}
     world.put(deployment)
-    gone = next(
-        one for one in world.cache.of_kind("Pod") if one.labels.get(TARGET) == "l4" and JOB_NAME not in one.labels
-    )
+    pods = world.cache.of_kind("Pod")
+    gone = next(one for one in pods if one.labels.get(TARGET) == "l4" and JOB_NAME not in one.labels)
     world.cache.remove(gone.address, gone.uid)
     target = world.target("l4")
     assert (target.phase, target.reason) == (TargetPhase.SERVING, "PodsRefused")

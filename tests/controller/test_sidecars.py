@@ -1,4 +1,4 @@
-"""A container that keeps a Job's pod alive, as a service mesh adds one: the work is over when its own container ends."""
+"""A container that keeps a Job's pod alive, as a service mesh adds one: the work ends with its own container."""
 
 from typing import Any
 

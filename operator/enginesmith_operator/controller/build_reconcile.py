@@ -14,6 +14,7 @@ from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ClusterError, LeaseLostError, ObjectExistsError, RefusedObjectError
 from enginesmith_operator.cluster.resources import JOB, POD
 from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.adoption import adopted, may_adopt
 from enginesmith_operator.controller.build_decide import (
     PROGRESS_SECONDS,
     BuildDecision,
@@ -147,12 +148,15 @@ class BuildReconciler:
     async def _create_job(self, build: EngineBuild) -> JobFacts | None:
         """Create the Job; return the one that has its name already and is not ours."""
         namespace, name = build.metadata.namespace or "", build.metadata.name
+        desired = build_job(build, self._allowed_plugins)
         try:
-            made: Json | None = await self._api.create(build_job(build, self._allowed_plugins))
+            made: Json | None = await self._api.create(desired)
         except ObjectExistsError:
             made = await self._api.get(JOB, namespace, name)
             if made is not None and read_job(made).controller_uid != build.metadata.uid:
-                return read_job(made)
+                if not may_adopt(made, desired):
+                    return read_job(made)
+                made = await self._api.apply(adopted(made, desired))
         if made is not None:
             self._intake.take(made, False)
         return None

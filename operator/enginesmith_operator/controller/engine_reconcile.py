@@ -16,6 +16,7 @@ from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ObjectExistsError, RefusedObjectError
 from enginesmith_operator.cluster.resources import ENGINE_BUILD, resource_of
 from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.adoption import adopted, may_adopt, orphan_names
 from enginesmith_operator.controller.cache import Address, ObjectCache
 from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
 from enginesmith_operator.controller.engine_decide import (
@@ -32,6 +33,7 @@ from enginesmith_operator.controller.explanations import Explanations
 from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.status_document import read_status, write_status
 from enginesmith_operator.controller.waiting import unexplained_job, unexplained_pod
+from enginesmith_operator.objects.labels import ENGINE
 
 __all__ = ["EngineReconciler", "read_engine"]
 
@@ -105,6 +107,10 @@ class EngineReconciler:
             raise
         await write_events(self._api, document, decision.events, snapshot.now)
         foreign = tuple(one.name for one in taken if not one.is_leftover)
+        if foreign:
+            # Those that are not needed yet too: what is in the way is named once, and not one after the other.
+            named = [one.document() for one in self._cache.labelled(key.namespace, ENGINE, key.name)]
+            foreign = tuple(dict.fromkeys((*foreign, *orphan_names(named, key.name))))
         status = with_conflict(decision.status, foreign, snapshot)
         await self._say(document, snapshot.status, status, snapshot.now)
         waits = (decision.requeue_seconds, question, _NAME_TAKEN_SECONDS if taken else None)
@@ -131,7 +137,9 @@ class EngineReconciler:
         except ObjectExistsError:
             made = await self._api.get(resource_of(desired["kind"]), metadata["namespace"], metadata["name"])
             if made is not None and not _is_owned(made, engine):
-                return _taken(made, engine)
+                if not may_adopt(made, desired):
+                    return _taken(made, engine)
+                made = await self._api.apply(adopted(made, desired))
         if made is not None:
             self._intake.take(made, False)
         return None
@@ -145,7 +153,8 @@ class EngineReconciler:
         if live is None:
             live = await self._api.get(resource_of(address.kind), address.namespace, address.name)
         if live is not None:
-            if not _is_owned(live, engine) and address.kind != ENGINE_BUILD.kind:
+            is_ours = address.kind == ENGINE_BUILD.kind or _is_owned(live, engine) or may_adopt(live, desired)
+            if not is_ours:
                 return _taken(live, engine)
             # An apply never falls upon an object that took the name a moment ago.
             desired = {**desired, "metadata": {**metadata, "uid": live["metadata"]["uid"]}}
