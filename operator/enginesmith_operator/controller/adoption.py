@@ -1,4 +1,4 @@
-"""Objects with the operator's labels and without an owner: left by `kubectl delete --cascade=orphan`, or restored. Pure.
+"""Objects with our labels and without an owner: left by `kubectl delete --cascade=orphan`, or restored. Pure.
 
 One that is exactly what would be made now is adopted. Any other is named: somebody may have changed it on purpose.
 """

@@ -100,7 +100,7 @@ def rollout_state(view: TargetView) -> RolloutState:
         refusal=refusal_text(view.planned) if view.planned.state is TargetState.REFUSED else "",
         wanted=tuple(_wanted(view, one) for one in view.planned.engines),
         served=live.notes.served if live is not None else (),
-        running=_running(live, view.pods, view.memory) if live is not None else None,
+        running=_running(view, live) if live is not None else None,
         rejected=view.memory.rejected if view.memory is not None else (),
         excluded=view.memory.excluded if view.memory is not None else (),
         nodes=_fingerprints(view),
@@ -150,7 +150,8 @@ def _state(
     return EngineState.BUILDING, None
 
 
-def _running(live: KnownDeployment, pods: tuple[PodFacts, ...], memory: TargetStatus | None) -> RunningPods:
+def _running(view: TargetView, live: KnownDeployment) -> RunningPods:
+    pods, memory = view.pods, view.memory
     newest = [pod for pod in pods if _template(pod.labels) == _template(live.template_labels)]
     older = [pod for pod in pods if pod not in newest and not pod.is_finished]
     waiting = [pod.unschedulable_since for pod in newest if pod.unschedulable and pod.unschedulable_since]
@@ -172,6 +173,11 @@ def _running(live: KnownDeployment, pods: tuple[PodFacts, ...], memory: TargetSt
         troubles=tuple(trouble for pod in newest if (trouble := _trouble(pod)) is not None),
         obstacle=obstacle,
         obstacle_message=message,
+        cordoned=tuple(
+            one.name
+            for one in view.snapshot.observed.nodes
+            if one.is_cordoned and any(pin.fits(one.labels) for engine in live.notes.engines for pin in engine.pins)
+        ),
     )
 
 

@@ -18,6 +18,8 @@ __all__ = [
 
 _MISSING_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _MISSING_IN_VOLUME: Final = re.compile(r'((?:secret|configmap) "[^"]+") not found')
+_CORDONED: Final = "were unschedulable"
+"""The scheduler's words for nodes that are cordoned."""
 _PULL_ERROR: Final = "ErrImagePull: "
 _NOT_FOUND: Final = " not found"
 _IMAGE_REMEDY: Final = (
@@ -132,6 +134,12 @@ def _unschedulable(words: str, resource: str | None) -> tuple[str, str]:
     claim = _MISSING_CLAIM.search(words)
     if claim is not None:
         return "ClaimMissing", f"the PersistentVolumeClaim {claim[1]} is not there; create it, and the pod goes on"
+    cordoned = _CORDONED in words
+    if cordoned and (resource is None or f"Insufficient {resource}" not in words):
+        return (
+            "NodeCordoned",
+            f"no node takes the pod, and at least one is cordoned (kubectl uncordon): {words}",
+        )
     if resource is None:
         return "Unschedulable", words
     return "WaitingForGPU", f"no node has a free {resource}: {words}"

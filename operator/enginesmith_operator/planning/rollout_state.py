@@ -178,6 +178,7 @@ class RunningPods(Record):
         troubles: of pods of the newest template.
         obstacle: one CamelCase word for what keeps a pod of the newest template from starting; empty: nothing does.
         obstacle_message: the same as a sentence.
+        cordoned: nodes that would do and are cordoned, by name.
     """
 
     engines: tuple[ServableEngine, ...]
@@ -191,6 +192,7 @@ class RunningPods(Record):
     troubles: tuple[PodTrouble, ...] = ()
     obstacle: str = ""
     obstacle_message: str = ""
+    cordoned: tuple[str, ...] = ()
 
     @property
     def takes_gpus(self) -> bool:
