@@ -347,7 +347,7 @@ def _last_failure(pods: tuple[PodFacts, ...]) -> Failure | None:
 
 
 def _out_of_memory(exit_code: int) -> Failure:
-    remedy = "have an administrator raise preparation.resources"
+    remedy = "set or raise spec.build.resources.limits.memory"
     return Failure(exit_code=exit_code, what=_WHAT, why="it was killed for memory", remedy=remedy, reason="OutOfMemory")
 
 
