@@ -12,8 +12,10 @@ __all__ = [
     "PREPARATION_REQUEST",
     "PULL_REQUEST",
     "SERVE_REQUEST",
+    "SOURCE_CREDENTIALS",
     "SOURCE_TOKEN",
     "STATE_DIR",
+    "STORE_CREDENTIALS",
     "STORE_DOCKER_CONFIG",
     "STORE_ENDPOINT",
     "STORE_PLAIN_HTTP",
@@ -48,6 +50,10 @@ TERMINATION_LOG = "ENGINESMITH_TERMINATION_LOG"
 """Path that receives the last word of a Job's pod, at most 4,096 bytes of valid JSON."""
 SOURCE_TOKEN = "ENGINESMITH_SOURCE_TOKEN"  # noqa: S105 - the variable's name, not a token
 """Bearer token for models over http(s). Other sources read the variables of their own clients."""
+SOURCE_CREDENTIALS = "ENGINESMITH_SOURCE_CREDENTIALS"
+"""Folder with one file for each variable that the model source's client reads (AWS_ACCESS_KEY_ID, HF_TOKEN, ...)."""
+STORE_CREDENTIALS = "ENGINESMITH_STORE_CREDENTIALS"
+"""Folder with one file for each of the store's variables, under their plain names; only its process reads them."""
 STORE_ENDPOINT = "ENGINESMITH_STORE_ENDPOINT"
 """URL of the service behind an s3:// store; unset: Amazon's."""
 STORE_REGION = "ENGINESMITH_STORE_REGION"

@@ -112,6 +112,14 @@ WRONG = [
     ("rollout: {whenFull: Replace}", ["spec.rollout.whenFull", "did you mean `replace`?"]),
     ("podTemplate: {env: [{name: A, value: true}]}", ["spec.podTemplate.env[0].value", 'did you mean `"true"`?']),
     ("podTemplate: {env: [{name: A, value: 08}]}", ["spec.podTemplate.env[0].value: found 8"]),
+    (
+        "podTemplate: {env: [{name: PYTHONPATH, value: /models/weights}]}",
+        ["spec.podTemplate.env[0].name", "PYTHONPATH changes what the pods' processes load", "leave it out"],
+    ),
+    (
+        "podTemplate: {env: [{name: ld_preload, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}",
+        ["spec.podTemplate.env[0].name", "so no user may set it"],
+    ),
     ("podTemplate: {tolerations: [{operator: exists}]}", ["tolerations[0].operator", "did you mean `Exists`?"]),
     ("podTemplate: {resources: {limits: {memory: 4GB}}}", ["spec.podTemplate.resources.limits.memory", "quantity"]),
     ("build: {epoch: 1, epoch: 2}", ["spec.build.epoch", "written twice, first on line 5"]),

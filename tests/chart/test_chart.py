@@ -111,7 +111,7 @@ def test_the_operator_may_do_what_its_client_does_and_nothing_else(helm: str) ->
         (each.group, each.plural, verb, names.get(each, "")) for each in WATCHED for verb in ("get", "list", "watch")
     }
     want |= {(each.group, each.plural, verb, "") for each in written for verb in ("create", "patch", "delete")}
-    want |= {("", "pods/log", "get", ""), ("", "events", "create", "")}
+    want |= {("", "pods/log", "get", ""), ("", "events", "create", ""), ("", "events", "list", "")}
     want |= {(resources.RESOURCE_SLICE.group, "resourceslices", "list", "")}
     want |= {
         (each.group, f"{each.plural}/{part}", "update", "")

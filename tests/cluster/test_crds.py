@@ -131,6 +131,8 @@ def test_every_field_that_a_user_may_set_is_taken(cluster: Cluster, namespace: s
         ({"precision": "fp12"}, "spec.precision"),
         ({"build": {"timeout": "30"}}, "spec.build.timeout"),
         ({"verification": {"inputs": {"x": {"range": [2, 1]}}}}, "the smaller value comes first"),
+        ({"podTemplate": {"env": [{"name": "PYTHONPATH", "value": "/models"}]}}, "so no user may set it"),
+        ({"podTemplate": {"env": [{"name": "ld_Preload", "value": "/models/a.so"}]}}, "so no user may set it"),
         (
             {"podTemplate": {"env": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]}},
             "value and",

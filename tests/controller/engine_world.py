@@ -22,6 +22,7 @@ from enginesmith_operator.controller.conditions import find_condition
 from enginesmith_operator.controller.engine_decide import EngineDecision, decide_engine, resolve_engine, wanted_keys
 from enginesmith_operator.controller.engine_gather import Gatherer
 from enginesmith_operator.controller.engine_reconcile import read_engine
+from enginesmith_operator.controller.engine_snapshot import EngineSnapshot
 from enginesmith_operator.controller.intake import JOB_NAME
 from enginesmith_operator.controller.nodes import NodeMemory
 from enginesmith_operator.controller.settings import OperatorSettings
@@ -79,7 +80,15 @@ class EngineWorld:
         self.settings = OperatorSettings.model_validate(_SETTINGS if settings is None else settings)
         self.cache = ObjectCache(indexed_labels=(ENGINE, ENGINE_KEY, JOB_NAME))
         self.nodes = NodeMemory(self.settings.labels.merged(), grace_seconds=120.0, clock=self._seconds)
-        self._gatherer = Gatherer(self.cache, self.nodes, self.settings, _CATALOG, lambda: self.now)
+        self.explained: dict[str, str] = {}
+        self._gatherer = Gatherer(
+            self.cache,
+            self.nodes,
+            self.settings,
+            _CATALOG,
+            lambda: self.now,
+            explain=lambda _owner, uid: self.explained.get(uid, ""),
+        )
         self._versions = count(1)
         self.catalog(_TOOLCHAINS)
         self.nodes.observe(gpu_node("gpu-1"))
@@ -141,6 +150,12 @@ class EngineWorld:
         resolution = resolve_engine(snapshot)
         snapshot = self._gatherer.with_shared_builds(snapshot, wanted_keys(resolution))
         return decide_engine(snapshot, resolution)
+
+    def snapshot(self) -> EngineSnapshot:
+        """Return what a pass would look at."""
+        engine = read_engine(self.engine)
+        assert not isinstance(engine, Exception)
+        return self._gatherer.gather(self.engine, engine)
 
     def step(self) -> EngineDecision:
         """Make a pass, and show the store what came of it."""
@@ -299,6 +314,22 @@ class EngineWorld:
         self.step()
         self.start_pods()
         self.settle()
+
+    def job_pod(self, job: Json, statuses: list[Json], **fields: object) -> Json:
+        """Show a pod of a Job with these statuses of its containers; `fields` are of its status."""
+        name = job["metadata"]["name"]
+        owner = {"kind": "Job", "name": name, "uid": job["metadata"]["uid"], "controller": True}
+        metadata = {
+            "name": f"{name}-1",
+            "namespace": "vision",
+            "uid": f"pod-{name}",
+            "creationTimestamp": self._stamp(),
+            "labels": {**job["metadata"]["labels"], JOB_NAME: name},
+            "ownerReferences": [owner],
+        }
+        status = {"phase": "Running", "containerStatuses": statuses} | fields
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"nodeName": "cpu-1"}}
+        return self.put({**pod, "status": status})
 
     def _end_job(self, job: Json, container: str, message: str, *, failed: bool, job_ends: bool) -> None:
         condition = {"type": "Failed" if failed else "Complete", "status": "True", "reason": "PodFailurePolicy"}

@@ -346,3 +346,58 @@ def test_a_pod_s_own_document_is_read_as_the_decision_expects_it() -> None:
     assert container.stuck == ""
     assert container.latest_ending is not None
     assert container.latest_ending.exit_code == 30
+
+
+_PROXY = ContainerFacts(name="proxy", running_since=_STARTED)
+_SUCCESS = {"outcome": "succeeded", "exitCode": 0, "engineDigest": _DIGEST}
+
+
+def _beside(container: ContainerFacts, *others: ContainerFacts) -> PodFacts:
+    return replace(_pod(container, phase="Running"), containers=(*others, container))
+
+
+def test_a_build_that_has_reported_is_finished_and_a_sidecar_does_not_keep_its_gpu() -> None:
+    pod = _beside(_ended(0, _SUCCESS, "Completed"), _PROXY)
+    reported = _decide(_job(), pod)
+    assert (reported.status.phase, reported.delete_job) == (BuildPhase.SUCCEEDED, "")
+    again = decide_build(BuildSnapshot(build=_build(reported.status), job=_job(), pods=(pod,), now=_NOW))
+    assert (again.status, again.delete_job) == (reported.status, "j1")
+
+
+def test_a_sidecar_has_a_moment_to_end_by_itself() -> None:
+    pod = _beside(_ended(0, _SUCCESS, "Completed"), _PROXY)
+    done = _decide(_job(), pod).status
+    soon = datetime(2026, 11, 23, 12, 0, 21, tzinfo=UTC)
+    again = decide_build(BuildSnapshot(build=_build(done), job=_job(), pods=(pod,), now=soon))
+    assert (again.delete_job, again.requeue_seconds) == ("", 9.0)
+
+
+def test_a_build_that_failed_beside_a_sidecar_has_failed() -> None:
+    pod = _beside(_ended(14, _failed_word("BuildFailed", "no kernel fits")), _PROXY)
+    decision = _decide(_job(), pod)
+    assert decision.status.phase is BuildPhase.FAILED
+    assert decision.status.failure is not None
+    assert (decision.status.failure.reason, decision.status.failure.retry) == ("BuildFailed", False)
+    again = decide_build(BuildSnapshot(build=_build(decision.status), job=_job(), pods=(pod,), now=_NOW))
+    assert again.delete_job == "j1"
+
+
+def test_what_a_job_would_try_again_is_tried_again_beside_a_sidecar_too() -> None:
+    failure = _decide(_job(), _beside(_ended(1), _PROXY)).status.failure
+    assert failure is not None
+    assert failure.retry
+
+
+def test_a_native_sidecar_and_a_finished_job_are_left_to_kubernetes() -> None:
+    pod = _beside(_ended(0, _SUCCESS, "Completed"), replace(_PROXY, is_init=True))
+    done = _decide(_job(), pod).status
+    for job in (_job(), _job(succeeded=True)):
+        again = decide_build(BuildSnapshot(build=_build(done), job=job, pods=(pod,), now=_LATER))
+        assert (again.delete_job, again.requeue_seconds) == ("", None)
+
+
+def test_a_build_whose_pods_are_refused_says_why() -> None:
+    words = 'Error creating: pods "ocr-l4-0123-abcde" is forbidden: exceeded quota: gpus, requested: 1, limited: 0'
+    ready = _ready(_decide(_job(refused=words)))
+    assert ready.reason == "PodsRefused"
+    assert ready.message.startswith("no pod can be created: exceeded quota: gpus, requested: 1, limited: 0; ")

@@ -116,3 +116,15 @@ def test_looks_at_a_model_that_take_longer_than_its_refresh_do_not_pile_up() -> 
     assert [one["metadata"]["name"] for one in world.step().creates if one["kind"] == "Job"] != [
         job["metadata"]["name"]
     ]
+
+
+def test_a_preparation_that_failed_is_made_again_at_once_when_the_spec_makes_another_pod_of_it() -> None:
+    world = EngineWorld()
+    world.step()
+    (job,) = world.of_kind("Job")
+    world.end_preparation(failure=_MISSING)
+    assert world.step().deletes == ()
+    world.change_spec(build={"resources": {"limits": {"memory": "4Gi"}}})
+    decision = world.step()
+    assert [one.uid for one in decision.deletes] == [job["metadata"]["uid"]]
+    assert [one["metadata"]["name"] for one in decision.creates] == [job["metadata"]["name"]]

@@ -1,8 +1,10 @@
 """The election on a real Lease: one leads, a killed leader is followed, a stopped one hands over."""
 
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -10,10 +12,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from kubernetes.aio.client import Configuration
 
 from enginesmith_operator.cluster.resources import LEASE
 from enginesmith_operator.cluster.transport import Json, Transport
-from enginesmith_operator.controller.leader import Sighting, may_take
+from enginesmith_operator.controller.leader import Elector, LeaseTimes, Sighting, may_take
 
 WithTransport = Callable[[Callable[[Transport], Awaitable[Any]]], Any]
 _PROGRAM = Path(__file__).with_name("elector_process.py")
@@ -121,3 +124,36 @@ def _lease_holder(with_transport: WithTransport, namespace: str) -> str:
 
     holder: str = with_transport(read)
     return holder
+
+
+def test_a_leader_that_gets_no_answer_says_why_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connection = Configuration(host=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        lost = threading.Event()
+
+        async def open_transport() -> Transport:
+            return Transport(connection)
+
+        elector = Elector(
+            open_transport=open_transport,
+            namespace="none",
+            name="test",
+            identity="me",
+            on_lead=lambda: None,
+            on_lost=lost.set,
+            times=LeaseTimes(duration=0.3, deadline=0.2, retry=0.05),
+        )
+        elector.start()
+        assert _until(lambda: "no answer within" in caplog.text)
+        elector.stop()
+    line = next(one for one in caplog.messages if "cannot be renewed" in one)
+    assert line.startswith("the lease cannot be renewed: no answer within 0.")
+    assert not lost.is_set()
+
+
+def _until(holds: Callable[[], bool]) -> bool:
+    for _ in range(500):
+        if holds():
+            return True
+        time.sleep(0.02)
+    return False

@@ -116,10 +116,8 @@ def test_a_builder_is_told_which_of_its_plugin_libraries_the_administrator_allow
     make_engine: MakeEngine, plugins: tuple[str, ...], allowed: tuple[str, ...] | None, want: str | None
 ) -> None:
     wanted = [{"uri": f"s3://plugins/{letter}.so", "sha256": letter * 64} for letter in plugins]
-    # Whoever writes an EngineBuild by hand cannot say otherwise.
-    pods = {"env": [{"name": PLUGINS_ALLOWED, "value": "s3://"}]} if want is not None else {}
     target = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
-    objects = object_set(make_engine(targets=[target], build={"plugins": wanted}, podTemplate=pods))
+    objects = object_set(make_engine(targets=[target], build={"plugins": wanted}))
     (build,) = [as_build(one) for one in objects if one["kind"] == "EngineBuild"]
 
     job = build_job(build, None if allowed is None else [letter * 64 for letter in allowed])
@@ -128,19 +126,68 @@ def test_a_builder_is_told_which_of_its_plugin_libraries_the_administrator_allow
 
 
 def test_a_user_s_variables_come_once_and_replace_nothing_that_a_process_is_told_by(make_engine: MakeEngine) -> None:
-    mine = {"HOME": "/elsewhere", "ENGINESMITH_BUILD_REQUEST": "{}", "ENGINESMITH_CLAIMS": "/etc", "PROXY": "second"}
+    mine = {"ENGINESMITH_LOG_FORMAT": "text", "PROXY": "second"}
     added = [{"name": "PROXY", "value": "first"}, *({"name": name, "value": value} for name, value in mine.items())]
     objects = object_set(
         make_engine(targets=[{"name": "l4", "gpu": {"product": "NVIDIA-L4"}}], podTemplate={"env": added})
     )
 
     for one in objects:
-        for name in ("HOME", "ENGINESMITH_CLAIMS", "PROXY") if "template" in one["spec"] else ():
-            want = "/models" if name == "ENGINESMITH_CLAIMS" else mine[name]
-            assert set(_values(one, name)) == {want}
+        for name in mine if "template" in one["spec"] else ():
+            assert set(_values(one, name)) == {mine[name]}
             assert all(names.count(name) == 1 for names in _names(one))
-    (job,) = [one for one in objects if one["kind"] == "Job" and "-prep-" not in one["metadata"]["name"]]
-    assert "{}" not in _values(job, "ENGINESMITH_BUILD_REQUEST")
+
+
+def test_every_process_starts_isolated_by_its_whole_path(make_engine: MakeEngine) -> None:
+    objects = object_set(make_engine(targets=[{"name": "l4", "gpu": {"product": "NVIDIA-L4"}}]))
+
+    commands = [of["command"] for one in objects if "template" in one["spec"] for of in _containers(one)]
+
+    assert len(commands) == 4
+    assert {tuple(one[:4]) for one in commands} == {("/opt/enginesmith/bin/python", "-I", "-u", "-m")}
+
+
+def test_accounts_are_files_of_the_step_that_needs_them_and_no_variables(make_engine: MakeEngine) -> None:
+    store = {"s3": {"bucket": "engines", "secretRef": {"name": "store-account"}}}
+    model = {"uri": "s3://models/resnet50.onnx", "secretRef": {"name": "source-account"}}
+    target = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
+    plugins = [{"uri": "s3://plugins/a.so", "sha256": "a" * 64}]
+    objects = object_set(make_engine(model=model, store=store, targets=[target], build={"plugins": plugins}))
+
+    mounted = {
+        of["name"]: {mount["name"] for mount in of["volumeMounts"]} & {"store-credentials", "source-credentials"}
+        for one in objects
+        if "template" in one["spec"]
+        for of in _containers(one)
+    }
+
+    assert mounted == {
+        "prepare": {"store-credentials", "source-credentials"},
+        "build": {"store-credentials", "source-credentials"},
+        "pull": {"store-credentials"},
+        "server": set(),
+    }
+    assert all("envFrom" not in of for one in objects if "template" in one["spec"] for of in _containers(one))
+
+
+def test_every_container_takes_resources_from_the_spec(make_engine: MakeEngine) -> None:
+    serving = {"limits": {"cpu": "1", "memory": "1Gi", "example.com/nic": "1"}}
+    building = {"limits": {"cpu": "2", "memory": "2Gi", "example.com/nic": "1"}}
+    target = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
+    objects = object_set(
+        make_engine(targets=[target], podTemplate={"resources": serving}, build={"resources": building})
+    )
+
+    found = {
+        of["name"]: of["resources"]["limits"] for one in objects if "template" in one["spec"] for of in _containers(one)
+    }
+
+    assert found == {
+        "prepare": {"cpu": "2", "memory": "2Gi"},
+        "build": {"cpu": "2", "memory": "2Gi", "example.com/nic": "1", "nvidia.com/gpu": "1"},
+        "pull": {"cpu": "1", "memory": "1Gi", "nvidia.com/gpu": "1"},
+        "server": {"cpu": "1", "memory": "1Gi", "example.com/nic": "1", "nvidia.com/gpu": "1"},
+    }
 
 
 def _containers(one: Object) -> list[Object]:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from enginesmith_contract.reserved_variables import is_reserved
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error, raise_findings
 from enginesmith_operator.api.bounds import between_quantities
 from enginesmith_operator.api.quantities import ResourceQuantity, quantity_value, spell_quantity
@@ -166,7 +167,8 @@ class EnvVar(ApiModel):
     """An environment variable of the pods.
 
     Attributes:
-        name: of the variable.
+        name: of the variable. Variables that change what the processes load are refused: PYTHON*, LD_*, PATH, HOME,
+            ENGINESMITH_* and others (docs/operator.md).
         value: as a string.
         value_from: another place to take the value from.
     """
@@ -174,6 +176,18 @@ class EnvVar(ApiModel):
     name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")]
     value: Annotated[str, Field(max_length=8192)] | None = None
     value_from: EnvSource | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _be_harmless(cls, name: str) -> str:
+        if is_reserved(name):
+            raise finding_error(
+                Finding(
+                    f"{name} changes what the pods' processes load, so no user may set it",
+                    hint="leave it out; docs/operator.md lists the variables that are refused",
+                )
+            )
+        return name
 
     @model_validator(mode="after")
     def _have_one_value(self) -> "EnvVar":
@@ -192,7 +206,8 @@ class PodTemplate(ApiModel):
         image_pull_secrets: Secrets for the images' registry.
         service_account_name: ServiceAccount of the pods; Enginesmith's pods call no API.
         env: environment variables.
-        resources: of the serving container; the GPU itself is added.
+        resources: CPU, memory and other resources of the serving container; the GPU itself is added. The step that
+            fetches the engine takes the same CPU and memory.
         priority_class_name: PriorityClass of the serving pods.
     """
 

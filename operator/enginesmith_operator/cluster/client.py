@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from enginesmith_operator.cluster.errors import LeaseLostError, MissingObjectError
-from enginesmith_operator.cluster.resources import POD, Resource, resource_of
+from enginesmith_operator.cluster.resources import EVENT, POD, Resource, resource_of
 from enginesmith_operator.cluster.transport import APPLY, JSON, Json, Transport
 
 __all__ = ["FIELD_MANAGER", "Api", "Write", "WriteGate", "WriteObserver", "always_open"]
@@ -119,6 +119,18 @@ class Api:
         where = f"log of {namespace}/{pod}"
         data = await self._transport.request("GET", POD.path(namespace, pod, "log"), where=where, query=query)
         return tuple(data.decode(errors="replace").splitlines()[-lines:])
+
+    async def read_warnings(self, namespace: str, uid: str) -> tuple[Json, ...]:
+        """Return the warning events about one object, by its uid.
+
+        Raises:
+            enginesmith_operator.cluster.errors.ClusterError: the server cannot say.
+        """
+        query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning", "limit": str(_PAGE)}
+        found = await self._transport.request_object(
+            "GET", EVENT.path(namespace), where=f"list {EVENT.kind} {namespace}", query=query
+        )
+        return tuple(found.get("items") or ())
 
     async def apply(self, desired: Json) -> Json:
         """Make an object be as `desired` says, fields that it does not name left alone; return the object.

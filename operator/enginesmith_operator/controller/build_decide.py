@@ -6,15 +6,11 @@ its pod ended ──> last word     Succeeded, or once more where the Job is com
 failed ──> why, last lines      Failed; final until the object is deleted
 """
 
-import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from pydantic import ValidationError
-
 from enginesmith_contract.exit_codes import ExitCode
-from enginesmith_contract.termination import BuildOutcome, TerminationMessage
 from enginesmith_operator.api.conditions import READY, SCHEDULED
 from enginesmith_operator.api.engine_build import (
     BuildFailure,
@@ -23,21 +19,34 @@ from enginesmith_operator.api.engine_build import (
     EngineBuild,
     EngineBuildStatus,
 )
-from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
+from enginesmith_operator.controller.build_results import (
+    DEADLINE,
+    KEPT_ALIVE,
+    LONGEST_REASON,
+    last_failure,
+    read_failure,
+    read_progress,
+    read_result,
+    success_text,
+)
+from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions
 from enginesmith_operator.controller.decision import EventNote
-from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, JobFacts, PodFacts
-from enginesmith_operator.controller.waiting import waiting_reason
+from enginesmith_operator.controller.pod_facts import ContainerFacts, JobFacts, PodFacts, seconds_kept_alive
+from enginesmith_operator.controller.waiting import unexplained_job, unexplained_pod, waiting_reason
 from enginesmith_operator.objects.build_job import BUILD_CONTAINER
 
-__all__ = ["BuildDecision", "BuildSnapshot", "LogWish", "decide_build", "log_wish", "refused_build"]
+__all__ = [
+    "BuildDecision",
+    "BuildSnapshot",
+    "LogWish",
+    "decide_build",
+    "log_wish",
+    "refused_build",
+    "unexplained",
+]
 
 PROGRESS_SECONDS: Final = 10.0
 _FOREIGN_JOB_SECONDS: Final = 60.0
-_LONGEST_LOG: Final = 8192
-_LONGEST_PROGRESS: Final = 256
-_LONGEST_REASON: Final = 128
-_DEADLINE: Final = "DeadlineExceeded"
-_OUT_OF_MEMORY: Final = ("OutOfMemory", "the builder was killed for memory; raise spec.build.resources.limits.memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,16 +122,24 @@ def log_wish(snapshot: BuildSnapshot) -> LogWish | None:
         return None
     if container.running_since:
         return LogWish(pod=pod.name, lines=1, is_final=False)
-    if snapshot.job.failure and container.latest_ending is not None:
+    is_over = snapshot.job.failure or pod.kept_alive_since(BUILD_CONTAINER)
+    if is_over and container.latest_ending is not None:
         return LogWish(pod=pod.name, lines=20, is_final=True)
     return None
+
+
+def unexplained(snapshot: BuildSnapshot) -> tuple[str, ...]:
+    """Return the uids of what waits without a word in its status: a Job without a pod, a pod that does not begin."""
+    if _has_ended(snapshot.build.status) or snapshot.job is None or not snapshot.is_job_ours:
+        return ()
+    return unexplained_job(snapshot.job, snapshot.pods), unexplained_pod(snapshot.pods)
 
 
 def decide_build(snapshot: BuildSnapshot) -> BuildDecision:
     """Return what becomes of an EngineBuild."""
     if _has_ended(snapshot.build.status):
         # The object is the memory: its Job goes after a while, and is not made again.
-        return BuildDecision(status=snapshot.build.status)
+        return _let_go(snapshot)
     job = snapshot.job
     if job is None:
         waiting = _Findings(phase=BuildPhase.PENDING, ready=_not_ready("JobCreated", "the Job was created"))
@@ -130,10 +147,38 @@ def decide_build(snapshot: BuildSnapshot) -> BuildDecision:
     if not snapshot.is_job_ours:
         found = _Findings(phase=BuildPhase.PENDING, ready=_name_taken(snapshot.build, job))
         return _decision(replace(snapshot, job=None, pods=()), found, requeue_seconds=_FOREIGN_JOB_SECONDS)
-    if job.succeeded or (not job.failure and _read_result(snapshot.pods) is not None):
+    if job.succeeded or (not job.failure and read_result(snapshot.pods) is not None):
         # A Job is complete some two seconds after its pod has said its last word.
         return _decide_complete(snapshot, job)
-    return _decide_failed(snapshot, job) if job.failure else _decide_running(snapshot)
+    return _decide_failed(snapshot, job) if job.failure else _decide_unfinished(snapshot, job)
+
+
+def _decide_unfinished(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
+    left = seconds_kept_alive(snapshot.pods, BUILD_CONTAINER, snapshot.now)
+    if left is not None and left <= 0:
+        return _decide_kept_alive(snapshot, job)
+    decision = _decide_running(snapshot)
+    return decision if left is None else replace(decision, requeue_seconds=left)
+
+
+def _let_go(snapshot: BuildSnapshot) -> BuildDecision:
+    """Delete the Job of a build that has ended, where another container keeps its pod, and with it the GPU."""
+    job, status = snapshot.job, snapshot.build.status
+    if job is None or not snapshot.is_job_ours or job.is_finished or job.is_terminating:
+        return BuildDecision(status=status)
+    left = seconds_kept_alive(snapshot.pods, BUILD_CONTAINER, snapshot.now)
+    if left is None or left > 0:
+        return BuildDecision(status=status, requeue_seconds=left)
+    return BuildDecision(status=status, delete_job=job.uid)
+
+
+def _decide_kept_alive(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
+    """Decide for a pod whose builder ended and did not say that it succeeded: the Job itself would never notice."""
+    container = _container(snapshot.pods)
+    ending = container.ending if container is not None else None
+    if ending is None or ending.exit_code == ExitCode.OK:
+        return _decide_complete(snapshot, job)
+    return _decide_failed(snapshot, replace(job, failure=KEPT_ALIVE))
 
 
 def _name_taken(build: EngineBuild, job: JobFacts) -> Observation:
@@ -160,23 +205,23 @@ def _has_ended(status: EngineBuildStatus) -> bool:
 
 
 def _decide_complete(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
-    result = _read_result(snapshot.pods)
+    result = read_result(snapshot.pods)
     if result is None:
         # Another Job finds the engine in the store and says so again.
         lost = _not_ready("ResultLost", "the result is read once more")
         return _decision(snapshot, _Findings(phase=snapshot.build.status.phase, ready=lost), delete_job=job.uid)
-    ready = Observation.of(READY, True, "Stored", _success_text(result))
+    ready = Observation.of(READY, True, "Stored", success_text(result))
     done = _Findings(phase=BuildPhase.SUCCEEDED, ready=ready, scheduled=_scheduled(snapshot), result=result)
     return _decision(snapshot, done)
 
 
 def _decide_failed(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
     scheduled = _scheduled(snapshot)
-    if job.failure == _DEADLINE and snapshot.build.status.started_at is None and _first_start(snapshot.pods) is None:
+    if job.failure == DEADLINE and snapshot.build.status.started_at is None and _first_start(snapshot.pods) is None:
         # A Job's clock runs while its pod waits; a build that never began is waited for anew.
         still = _Findings(phase=BuildPhase.PENDING, ready=_waiting(snapshot), scheduled=scheduled)
         return _decision(snapshot, still, delete_job=job.uid)
-    failure = _read_failure(snapshot, job)
+    failure = read_failure(snapshot.pods, job, snapshot.log)
     ready = Observation.of(READY, False, failure.reason, failure.message)
     failed = _Findings(phase=BuildPhase.FAILED, ready=ready, scheduled=scheduled, failure=failure)
     return _decision(snapshot, failed)
@@ -187,7 +232,7 @@ def _decide_running(snapshot: BuildSnapshot) -> BuildDecision:
     if container is None or not container.running_since:
         pending = _Findings(phase=BuildPhase.PENDING, ready=_waiting(snapshot), scheduled=_scheduled(snapshot))
         return _decision(snapshot, pending)
-    progress = _progress(snapshot.log) or snapshot.build.status.progress
+    progress = read_progress(snapshot.log) or snapshot.build.status.progress
     node = snapshot.pods[-1].node
     ready = Observation.of(READY, False, "Building", f"builds on {node}" + (f": {progress}" if progress else ""))
     building = _Findings(phase=BuildPhase.BUILDING, ready=ready, scheduled=_scheduled(snapshot), progress=progress)
@@ -256,12 +301,14 @@ def _waiting(snapshot: BuildSnapshot) -> Observation:
     if job is not None and job.suspended:
         queue = snapshot.build.spec.placement.queue_name or "whoever suspended it"
         return _not_ready("Queued", f"the Job is suspended and waits for {queue}")
-    failed = _last_failure(pods)
+    failed = last_failure(pods)
     if failed is not None:
-        return _not_ready(failed[0][:_LONGEST_REASON], f"an attempt failed: {failed[1]}")
+        return _not_ready(failed[0][:LONGEST_REASON], f"an attempt failed: {failed[1]}")
     before = find_condition(snapshot.build.status.conditions, READY)
     resource = snapshot.build.spec.placement.gpu_resource
-    reason, message = waiting_reason(pods, BUILD_CONTAINER, before, resource=resource) or ("Starting", "it starts")
+    refused = job.refused if job is not None else ""
+    found = waiting_reason(pods, BUILD_CONTAINER, before, resource=resource, refused=refused)
+    reason, message = found or ("Starting", "it starts")
     return _not_ready(reason, message)
 
 
@@ -297,104 +344,3 @@ def _duration(started_at: str | None, finished_at: str | None) -> float | None:
     if started_at is None or finished_at is None:
         return None
     return max((datetime.fromisoformat(finished_at) - datetime.fromisoformat(started_at)).total_seconds(), 0.0)
-
-
-def _progress(log: tuple[str, ...]) -> str:
-    """Return a stage in words from the builder's last JSON line."""
-    for line in reversed(log):
-        try:
-            fields = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(fields, dict) and fields.get("stage"):
-            detail = fields.get("detail")
-            words = str(fields["stage"]) + (f" ({detail})" if detail else "")
-            return one_line(words, _LONGEST_PROGRESS)
-    return ""
-
-
-def _read_result(pods: tuple[PodFacts, ...]) -> BuildResult | None:
-    for pod in reversed(pods):
-        container = pod.container(BUILD_CONTAINER)
-        message = _last_word(container.ending if container else None)
-        if message is not None and message.outcome is BuildOutcome.SUCCEEDED and message.engine_digest:
-            return BuildResult(
-                engine_digest=message.engine_digest,
-                size_bytes=message.size_bytes,
-                verification=message.verification,
-                difference=message.difference,
-                latency_seconds=dict(message.latency_seconds),
-                build_seconds=message.build_seconds,
-            )
-    return None
-
-
-def _last_failure(pods: tuple[PodFacts, ...]) -> tuple[str, str] | None:
-    """Return reason and sentence of the newest attempt that ended; None: none did, or it did not fail."""
-    for pod in reversed(pods):
-        container = pod.container(BUILD_CONTAINER)
-        ending = container.latest_ending if container else None
-        if ending is None:
-            continue
-        word = _last_word(ending)
-        if ending.out_of_memory:
-            return _OUT_OF_MEMORY
-        if word is not None:
-            return (word.reason, word.message) if word.reason else None
-        if ending.exit_code != ExitCode.OK:
-            return "BuildFailed", _exit_text(ending.exit_code)
-    return None
-
-
-def _last_word(ending: Ending | None) -> TerminationMessage | None:
-    if ending is None or not ending.message:
-        return None
-    try:
-        return TerminationMessage.from_json(ending.message)
-    except ValidationError:
-        # Written by another release, or by whatever killed the process.
-        return None
-
-
-def _success_text(result: BuildResult) -> str:
-    parts = [f"engine {result.engine_digest[:12]} is stored"]
-    if result.build_seconds is not None:
-        parts.append(f"built in {result.build_seconds:.0f} s")
-    if result.difference is not None:
-        parts.append(f"largest difference {result.difference:.2g}")
-    return ", ".join(parts)
-
-
-def _read_failure(snapshot: BuildSnapshot, job: JobFacts) -> BuildFailure:
-    container = _container(snapshot.pods)
-    ending = container.latest_ending if container else None
-    log_tail = "\n".join(snapshot.log)[-_LONGEST_LOG:]
-    word = _last_word(ending)
-    if ending is not None and ending.out_of_memory:
-        reason, message = _OUT_OF_MEMORY
-        return BuildFailure(reason=reason, message=message, exit_code=ending.exit_code, retry=False, log_tail=log_tail)
-    if word is not None and word.reason:
-        return BuildFailure(
-            reason=word.reason[:_LONGEST_REASON],
-            message=one_line(word.message),
-            exit_code=word.exit_code,
-            retry=word.retry,
-            log_tail=log_tail,
-        )
-    if job.failure == _DEADLINE:
-        message = "the build ran longer than its Job may; raise spec.build.timeout"
-        return BuildFailure(reason="TimedOut", message=message, log_tail=log_tail)
-    if ending is not None:
-        last = snapshot.log[-1] if snapshot.log else "it left no word"
-        message = one_line(f"{_exit_text(ending.exit_code)}: {last}")
-        return BuildFailure(reason="BuildFailed", message=message, exit_code=ending.exit_code, log_tail=log_tail)
-    why = job.failure_message or job.failure
-    return BuildFailure(reason="BuildFailed", message=one_line(f"the Job failed: {why}"), retry=True)
-
-
-def _exit_text(code: int) -> str:
-    try:
-        name = ExitCode(code).name
-    except ValueError:
-        name = "killed" if code > 128 else "unknown"  # noqa: PLR2004 - 128 + the signal's number, as shells say it
-    return f"the builder ended with exit code {code} ({name})"

@@ -14,6 +14,7 @@ from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ClusterError, LeaseLostError, ObjectExistsError, RefusedObjectError
 from enginesmith_operator.cluster.resources import JOB, POD
 from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.adoption import adopted, may_adopt
 from enginesmith_operator.controller.build_decide import (
     PROGRESS_SECONDS,
     BuildDecision,
@@ -21,10 +22,12 @@ from enginesmith_operator.controller.build_decide import (
     decide_build,
     log_wish,
     refused_build,
+    unexplained,
 )
 from enginesmith_operator.controller.cache import Address, ObjectCache
 from enginesmith_operator.controller.conditions import Observation, observed_conditions, one_line
 from enginesmith_operator.controller.events import write_events
+from enginesmith_operator.controller.explanations import Explanations
 from enginesmith_operator.controller.intake import JOB_NAME, Intake
 from enginesmith_operator.controller.metrics import Metrics
 from enginesmith_operator.controller.pod_facts import JobFacts, PodFacts, read_job, read_pod
@@ -46,6 +49,7 @@ class BuildReconciler:
         cache: ObjectCache,
         intake: Intake,
         metrics: Metrics,
+        explanations: Explanations,
         wall_clock: Callable[[], datetime],
         allowed_plugins: Collection[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -54,6 +58,7 @@ class BuildReconciler:
         self._cache = cache
         self._intake = intake
         self._metrics = metrics
+        self._explanations = explanations
         self._wall_clock = wall_clock
         self._allowed_plugins = allowed_plugins
         self._clock = clock
@@ -76,6 +81,10 @@ class BuildReconciler:
         if isinstance(build, EngineBuildStatus):
             return await self._write(document, BuildDecision(status=build))
         snapshot = await self._with_log(self._gather(build))
+        waiting = unexplained(snapshot)
+        question = await self._explanations.learn(key.namespace, stored.uid, waiting)
+        if question is not None:
+            snapshot = self._explained(snapshot)
         decision = decide_build(snapshot)
         try:
             if decision.create_job and (found := await self._create_job(build)) is not None:
@@ -86,7 +95,17 @@ class BuildReconciler:
         if decision.delete_job:
             await self._api.delete(JOB, key.namespace, key.name, uid=decision.delete_job)
         self._count(build.status, decision.status, build)
-        return await self._write(document, decision)
+        waits = (await self._write(document, decision), question)
+        return min((seconds for seconds in waits if seconds is not None), default=None)
+
+    def _explained(self, snapshot: BuildSnapshot) -> BuildSnapshot:
+        """Add what events say of a Job without a pod, or of a pod that does not begin."""
+        owner, job = snapshot.build.metadata.uid or "", snapshot.job
+        return replace(
+            snapshot,
+            job=None if job is None else replace(job, refused=self._explanations.of(owner, job.uid)),
+            pods=tuple(replace(pod, mount_failure=self._explanations.of(owner, pod.uid)) for pod in snapshot.pods),
+        )
 
     def _gather(self, build: EngineBuild) -> BuildSnapshot:
         name, namespace = build.metadata.name, build.metadata.namespace or ""
@@ -129,12 +148,15 @@ class BuildReconciler:
     async def _create_job(self, build: EngineBuild) -> JobFacts | None:
         """Create the Job; return the one that has its name already and is not ours."""
         namespace, name = build.metadata.namespace or "", build.metadata.name
+        desired = build_job(build, self._allowed_plugins)
         try:
-            made: Json | None = await self._api.create(build_job(build, self._allowed_plugins))
+            made: Json | None = await self._api.create(desired)
         except ObjectExistsError:
             made = await self._api.get(JOB, namespace, name)
             if made is not None and read_job(made).controller_uid != build.metadata.uid:
-                return read_job(made)
+                if not may_adopt(made, desired):
+                    return read_job(made)
+                made = await self._api.apply(adopted(made, desired))
         if made is not None:
             self._intake.take(made, False)
         return None

@@ -28,7 +28,8 @@ from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineS
 from enginesmith_operator.controller.engine_status import compose_status, engine_events
 from enginesmith_operator.controller.engine_target import TargetDecision, decide_target
 from enginesmith_operator.controller.foreign_writers import foreign_changes
-from enginesmith_operator.objects.labels import TARGET
+from enginesmith_operator.controller.preparation_jobs import job_to_replace, jobs_to_end, seconds_to_end
+from enginesmith_operator.objects.labels import TARGET, TEMPLATE
 from enginesmith_operator.objects.preparation_job import preparation_job
 from enginesmith_operator.objects.services import engine_service, headless_service
 from enginesmith_operator.planning.plan import plan
@@ -115,11 +116,12 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
     again = list(dict.fromkeys(one for target in targets for one in target.deletes))
     shares = [one for target in targets for one in target.shares]
     deletes = [*again, *_unwanted(snapshot, desired, targets, resolution, leaving.names)]
-    if step.job_deleted:
-        deletes.append(Deletion(address=_job_address(snapshot, step.job_deleted), uid=step.job_deleted))
-    elif step.job_wanted and isinstance(store, ChosenStore) and resolution.plan.has_target:
-        job = _preparation_job(snapshot, resolution, store)
-        creates += [job] if job is not None else []
+    job = _preparation_job(snapshot, resolution, store) if isinstance(store, ChosenStore) else None
+    another = _preparation_to_replace(snapshot, step, job)
+    ended = _preparations_to_end(snapshot, step, another)
+    deletes += [Deletion(address=_job_address(snapshot, uid), uid=uid) for uid in ended]
+    if job is not None and resolution.plan.has_target and (another or (step.job_wanted and not step.job_deleted)):
+        creates.append(job)
     status = compose_status(snapshot, resolution.plan, step, targets, digests, leaving=leaving.names)
     changes = [
         change
@@ -127,7 +129,12 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
         for change in foreign_changes(one, snapshot.objects.get((one["kind"], one["metadata"]["name"])))
     ]
     status, changed, until_told = with_foreign_changes(status, changes, snapshot)
-    waits = [step.requeue_seconds, until_told, *(target.requeue_seconds for target in targets)]
+    waits = [
+        step.requeue_seconds,
+        until_told,
+        seconds_to_end(snapshot),
+        *(target.requeue_seconds for target in targets),
+    ]
     return EngineDecision(
         status=status,
         deletes=tuple(deletes),
@@ -252,6 +259,23 @@ def _may_go(kind: str, document: Json, asked: Collection[str], leaving: frozense
     if kind not in {DEPLOYMENT.kind, SERVICE.kind}:
         return target not in leaving
     return target is not None and target not in asked
+
+
+def _preparation_to_replace(snapshot: EngineSnapshot, step: PreparationStep, job: Json | None) -> str:
+    """Return the uid of the preparation's Job where a changed spec makes another one of it; empty: it stays."""
+    if job is None or not step.job_name or step.condition.status is ConditionStatus.TRUE:
+        return ""
+    found = job_to_replace(snapshot, step.job_name, job["metadata"]["annotations"][TEMPLATE])
+    return found.uid if found is not None else ""
+
+
+def _preparations_to_end(snapshot: EngineSnapshot, step: PreparationStep, another: str) -> tuple[str, ...]:
+    """Return the uids of preparation Jobs that are to go; `another`: of one that is made again at once."""
+    if not step.job_name:
+        return ()
+    over = jobs_to_end(snapshot, step.job_name, is_known=step.condition.status is ConditionStatus.TRUE)
+    uids = (another, step.job_deleted, *(one.uid for one in over))
+    return tuple(dict.fromkeys(uid for uid in uids if uid))
 
 
 def _job_address(snapshot: EngineSnapshot, uid: str) -> Address:

@@ -29,7 +29,7 @@ from enginesmith_operator.controller.conditions import find_condition
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
 from enginesmith_operator.controller.intake import JOB_NAME
 from enginesmith_operator.controller.nodes import NodeMemory
-from enginesmith_operator.controller.pod_facts import PodFacts, read_job, read_pod
+from enginesmith_operator.controller.pod_facts import JobFacts, PodFacts, read_job, read_pod
 from enginesmith_operator.controller.settings import JobSettings, OperatorSettings
 from enginesmith_operator.controller.status_document import read_status
 from enginesmith_operator.objects.jobs import JobLimits
@@ -44,20 +44,25 @@ from enginesmith_operator.planning.snapshot import Observed, ObservedDeployment
 __all__ = ["Gatherer"]
 
 _LOGGER: Final = logging.getLogger(__name__)
+Explain = Callable[[str, str], str]
+"""Returns what events say of an object (second uid) that the reconciled one (first uid) waits for; empty: nothing."""
 _APPLIED: Final = frozenset({DEPLOYMENT.kind, SERVICE.kind, DISRUPTION_BUDGET.kind, AUTOSCALER.kind})
 
 
 class Gatherer:
     """Makes snapshots."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of the process
         self,
         cache: ObjectCache,
         nodes: NodeMemory,
         settings: OperatorSettings,
         catalog: Address,
         wall_clock: Callable[[], datetime],
+        *,
+        explain: Explain = lambda _owner, _uid: "",
     ) -> None:
+        self._explain = explain
         self._cache = cache
         self._nodes = nodes
         self._settings = settings
@@ -88,11 +93,11 @@ class Gatherer:
             store=store,
             catalog=catalog,
             observed=self._observed(status, store, deployments, catalog),
-            preparation_jobs={key: read_job(one.document()) for key, one in jobs.items()},
-            preparation_pods={key: self._pods_of_job(one) for key, one in jobs.items()},
+            preparation_jobs={key: self._job(uid, one) for key, one in jobs.items()},
+            preparation_pods={key: self._pods_of_job(uid, one) for key, one in jobs.items()},
             builds=_by_key(children, uid),
             deployments={one.target: one for one in deployments},
-            pods=_serving_pods(children, document["metadata"]["creationTimestamp"]),
+            pods=self._serving_pods(children, document["metadata"]),
             objects={
                 (one.address.kind, one.address.name): one.document() for one in children if one.address.kind in _APPLIED
             },
@@ -177,10 +182,30 @@ class Gatherer:
         modes = tuple((claim.document().get("spec") or {}).get("accessModes") or ())
         return ChosenStore(spec=spec, uri=uri, access_modes=modes)
 
-    def _pods_of_job(self, job: StoredObject) -> tuple[PodFacts, ...]:
+    def _job(self, owner: str, job: StoredObject) -> JobFacts:
+        return replace(read_job(job.document()), refused=self._explain(owner, job.uid))
+
+    def _pod(self, owner: str, pod: StoredObject) -> PodFacts:
+        return replace(read_pod(pod.document()), mount_failure=self._explain(owner, pod.uid))
+
+    def _pods_of_job(self, owner: str, job: StoredObject) -> tuple[PodFacts, ...]:
         labelled = self._cache.labelled(job.address.namespace, JOB_NAME, job.address.name)
-        pods = [read_pod(one.document()) for one in labelled if one.controller and one.controller.uid == job.uid]
+        pods = [self._pod(owner, one) for one in labelled if one.controller and one.controller.uid == job.uid]
         return tuple(sorted(pods, key=lambda pod: (pod.created_at, pod.name)))
+
+    def _serving_pods(self, children: list[StoredObject], engine: Json) -> dict[str, tuple[PodFacts, ...]]:
+        """Return the pods by target; those from before the engine are of an earlier one of the same name."""
+        pods: dict[str, list[PodFacts]] = defaultdict(list)
+        for one in children:
+            target = one.labels.get(TARGET)
+            if one.address.kind != POD.kind or not target or JOB_NAME in one.labels:
+                continue
+            pod = self._pod(engine["uid"], one)
+            if pod.created_at >= engine["creationTimestamp"]:
+                pods[target].append(pod)
+        return {
+            target: tuple(sorted(found, key=lambda pod: (pod.created_at, pod.name))) for target, found in pods.items()
+        }
 
     def with_shared_builds(self, snapshot: EngineSnapshot, keys: Iterable[str]) -> EngineSnapshot:
         """Add builds of these keys that another engine of the namespace has begun: one build is enough for both."""
@@ -267,18 +292,13 @@ def _deployment(stored: StoredObject) -> KnownDeployment:
         replicas=int(replicas),
         ready_replicas=int(status.get("readyReplicas") or 0),
         template_labels=spec["template"]["metadata"].get("labels") or {},
+        refused=next(
+            (
+                str(one.get("message") or "")
+                for one in status.get("conditions") or ()
+                if (one.get("type"), one.get("status")) == ("ReplicaFailure", "True")
+            ),
+            "",
+        ),
         is_observed=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
     )
-
-
-def _serving_pods(children: list[StoredObject], since: str) -> dict[str, tuple[PodFacts, ...]]:
-    """Return the pods by target; those from before `since` are an earlier engine's of the same name."""
-    pods: dict[str, list[PodFacts]] = defaultdict(list)
-    for one in children:
-        target = one.labels.get(TARGET)
-        if one.address.kind != POD.kind or not target or JOB_NAME in one.labels:
-            continue
-        pod = read_pod(one.document())
-        if pod.created_at >= since:
-            pods[target].append(pod)
-    return {target: tuple(sorted(found, key=lambda pod: (pod.created_at, pod.name))) for target, found in pods.items()}

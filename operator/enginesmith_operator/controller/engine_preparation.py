@@ -5,7 +5,7 @@ its pod reported, or its Job ended ──> the report, or why it failed; tried a
 no Job ──> make one
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import floor
 from typing import Final
@@ -24,7 +24,7 @@ from enginesmith_operator.api.engine_status import (
 )
 from enginesmith_operator.controller.conditions import Observation, find_condition
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot
-from enginesmith_operator.controller.pod_facts import JobFacts, PodFacts
+from enginesmith_operator.controller.pod_facts import JobFacts, PodFacts, seconds_kept_alive
 from enginesmith_operator.controller.waiting import waiting_reason
 from enginesmith_operator.objects.names import preparation_hash, preparation_job_name
 from enginesmith_operator.objects.preparation_job import PREPARATION_CONTAINER
@@ -35,6 +35,7 @@ __all__ = ["PreparationStep", "resolve_preparation"]
 
 _FIRST_RETRY_SECONDS: Final = 30.0
 _LONGEST_RETRY_SECONDS: Final = 1800.0
+_KEPT_ALIVE: Final = "KeptAlive"
 _WHAT: Final = "the preparation failed"
 
 
@@ -50,6 +51,7 @@ class PreparationStep:
         occasion: of the Job.
         job_wanted: whether the Job is to be made, provided that the plan has a target.
         job_deleted: uid of a Job that is to go first; empty: none.
+        job_name: of the Job of this very request, whether it is there or not; empty: nothing can be prepared.
         requeue_seconds: when to look again; None: never.
     """
 
@@ -60,17 +62,23 @@ class PreparationStep:
     occasion: str = ""
     job_wanted: bool = False
     job_deleted: str = ""
+    job_name: str = ""
     requeue_seconds: float | None = None
 
 
 def resolve_preparation(snapshot: EngineSnapshot, store: ChosenStore) -> PreparationStep:
     """Return what is known of the model, and what is to be done to know it."""
-    spec = snapshot.engine.spec
     occasion, next_look = _occasion(snapshot)
-    request = PreparationJobRequest(preparation=preparation_request(spec, ()), store=store.uri)
+    request = PreparationJobRequest(preparation=preparation_request(snapshot.engine.spec, ()), store=store.uri)
     occasion = _unheard_occasion(snapshot, request, occasion)
     digest = preparation_hash(request, occasion)
     name = preparation_job_name(snapshot.engine.metadata.name, request, occasion)
+    return replace(_resolve(snapshot, digest, occasion, name, next_look), job_name=name)
+
+
+def _resolve(
+    snapshot: EngineSnapshot, digest: str, occasion: str, name: str, next_look: float | None
+) -> PreparationStep:
     memory = snapshot.status.preparation
     if memory is not None and memory.request == digest and _is_whole(memory):
         return _known(snapshot, memory, occasion, next_look)
@@ -79,11 +87,22 @@ def resolve_preparation(snapshot: EngineSnapshot, store: ChosenStore) -> Prepara
     # A Job is complete some two seconds after its pod has reported.
     if job is not None and (job.succeeded or job.failure or _is_success(_report(pods))):
         return _ended(snapshot, digest, occasion, job, next_look)
+    left = seconds_kept_alive(pods, PREPARATION_CONTAINER, snapshot.now)
+    if job is not None and left is not None and left <= 0:
+        # The Job never ends by itself: another container keeps its pod.
+        return _ended(snapshot, digest, occasion, _as_failed(job, pods), next_look)
     before = _still_valid(snapshot, memory)
     if before is not None:
         # A second look at the same URI: until it ends, what is known stays.
         return _known(snapshot, before, occasion, None, job_wanted=job is None)
-    return _running(snapshot, digest, occasion, job, pods)
+    step = _running(snapshot, digest, occasion, job, pods)
+    return step if left is None else replace(step, requeue_seconds=left)
+
+
+def _as_failed(job: JobFacts, pods: tuple[PodFacts, ...]) -> JobFacts:
+    """Return a Job whose pod has nothing to do any more as one that failed when that began."""
+    since = min(at for pod in pods if (at := pod.kept_alive_since(PREPARATION_CONTAINER)))
+    return replace(job, failure=_KEPT_ALIVE, failure_message="it ended without a report", finished_at=since)
 
 
 def _ended(
@@ -107,7 +126,16 @@ def _running(
     if memory is not None and memory.request == digest and memory.failure is not None:
         # Another attempt is no news until it ends.
         condition = _failure_condition(memory.failure)
-        return _unknown(snapshot, digest, occasion, condition, failure=memory, job_wanted=job is None)
+        left = _retry_seconds(snapshot, memory.finished_at) if job is None else None
+        return _unknown(
+            snapshot,
+            digest,
+            occasion,
+            condition,
+            failure=memory,
+            job_wanted=left is not None and left <= 0,
+            requeue_seconds=left,
+        )
     if job is None:
         condition = Observation.of(PREPARED, False, "Preparing", "the preparation begins")
         return _unknown(snapshot, digest, occasion, condition, job_wanted=True)
@@ -118,7 +146,7 @@ def _running(
         return _unknown(snapshot, digest, occasion, condition, phase=PreparationPhase.RUNNING)
     before = find_condition(snapshot.status.conditions, PREPARED)
     under_way = ("Preparing", "the model is being prepared")
-    reason, message = waiting_reason(pods, PREPARATION_CONTAINER, before) or under_way
+    reason, message = waiting_reason(pods, PREPARATION_CONTAINER, before, refused=job.refused) or under_way
     phase = PreparationPhase.RUNNING if reason == "Preparing" else PreparationPhase.PENDING
     return _unknown(snapshot, digest, occasion, Observation.of(PREPARED, False, reason, message), phase=phase)
 
@@ -132,14 +160,14 @@ def _failed(
     memory = PreparationStatus(
         request=digest, phase=PreparationPhase.FAILED, failure=failure, finished_at=job.finished_at or None
     )
-    wait = _retry_seconds(snapshot, job)
+    wait = _retry_seconds(snapshot, job.finished_at)
     return _unknown(
         snapshot,
         digest,
         occasion,
         _failure_condition(failure),
         failure=memory,
-        job_deleted=job.uid if wait <= 0 else "",
+        job_deleted=job.uid if wait <= 0 or job.failure == _KEPT_ALIVE else "",
         requeue_seconds=max(wait, 0.0),
     )
 
@@ -152,9 +180,9 @@ def _remembered_failure(snapshot: EngineSnapshot, digest: str, job: JobFacts) ->
     return memory.failure
 
 
-def _retry_seconds(snapshot: EngineSnapshot, job: JobFacts) -> float:
+def _retry_seconds(snapshot: EngineSnapshot, finished_at: str | None) -> float:
     """Return the seconds until another attempt: as long again as the preparation has been failing, within bounds."""
-    finished = datetime.fromisoformat(job.finished_at) if job.finished_at else snapshot.now
+    finished = datetime.fromisoformat(finished_at) if finished_at else snapshot.now
     before = find_condition(snapshot.status.conditions, PREPARED)
     since = finished
     if before is not None and before.status is ConditionStatus.FALSE:
@@ -319,7 +347,7 @@ def _last_failure(pods: tuple[PodFacts, ...]) -> Failure | None:
 
 
 def _out_of_memory(exit_code: int) -> Failure:
-    remedy = "have an administrator raise preparation.resources"
+    remedy = "set or raise spec.build.resources.limits.memory"
     return Failure(exit_code=exit_code, what=_WHAT, why="it was killed for memory", remedy=remedy, reason="OutOfMemory")
 
 

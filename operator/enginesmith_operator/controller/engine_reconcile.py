@@ -16,6 +16,7 @@ from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ObjectExistsError, RefusedObjectError
 from enginesmith_operator.cluster.resources import ENGINE_BUILD, resource_of
 from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.adoption import adopted, may_adopt, orphan_names
 from enginesmith_operator.controller.cache import Address, ObjectCache
 from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
 from enginesmith_operator.controller.engine_decide import (
@@ -25,10 +26,14 @@ from enginesmith_operator.controller.engine_decide import (
     wanted_keys,
 )
 from enginesmith_operator.controller.engine_gather import Gatherer
+from enginesmith_operator.controller.engine_snapshot import EngineSnapshot
 from enginesmith_operator.controller.engine_status import obstacle_events, with_conflict, with_refusal
 from enginesmith_operator.controller.events import write_events
+from enginesmith_operator.controller.explanations import Explanations
 from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.status_document import read_status, write_status
+from enginesmith_operator.controller.waiting import unexplained_job, unexplained_pod
+from enginesmith_operator.objects.labels import ENGINE
 
 __all__ = ["EngineReconciler", "read_engine"]
 
@@ -47,19 +52,21 @@ class _Taken:
 class EngineReconciler:
     """Makes what an InferenceEngine asks for, and its status of what came of it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of the process; all by keyword
         self,
         *,
         api: Api,
         cache: ObjectCache,
         intake: Intake,
         gatherer: Gatherer,
+        explanations: Explanations,
         wall_clock: Callable[[], datetime],
     ) -> None:
         self._api = api
         self._cache = cache
         self._intake = intake
         self._gatherer = gatherer
+        self._explanations = explanations
         self._wall_clock = wall_clock
         self._ready: dict[Address, str] = {}
 
@@ -84,6 +91,11 @@ class EngineReconciler:
             await self._say(document, before, _invalid_status(before, document, engine, now), now)
             return None
         snapshot = self._gatherer.gather(document, engine)
+        uid, waiting = document["metadata"]["uid"], unexplained(snapshot)
+        question = await self._explanations.learn(key.namespace, uid, waiting)
+        if question is not None:
+            # An answer is in the facts of the Job or pod that it is about.
+            snapshot = self._gatherer.gather(document, engine)
         resolution = resolve_engine(snapshot)
         snapshot = self._gatherer.with_shared_builds(snapshot, wanted_keys(resolution))
         decision = decide_engine(snapshot, resolution)
@@ -95,9 +107,13 @@ class EngineReconciler:
             raise
         await write_events(self._api, document, decision.events, snapshot.now)
         foreign = tuple(one.name for one in taken if not one.is_leftover)
+        if foreign:
+            # Those that are not needed yet too: what is in the way is named once, and not one after the other.
+            named = [one.document() for one in self._cache.labelled(key.namespace, ENGINE, key.name)]
+            foreign = tuple(dict.fromkeys((*foreign, *orphan_names(named, key.name))))
         status = with_conflict(decision.status, foreign, snapshot)
         await self._say(document, snapshot.status, status, snapshot.now)
-        waits = (decision.requeue_seconds, _NAME_TAKEN_SECONDS if taken else None)
+        waits = (decision.requeue_seconds, question, _NAME_TAKEN_SECONDS if taken else None)
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
     def ready_counts(self) -> Counter[str]:
@@ -121,7 +137,9 @@ class EngineReconciler:
         except ObjectExistsError:
             made = await self._api.get(resource_of(desired["kind"]), metadata["namespace"], metadata["name"])
             if made is not None and not _is_owned(made, engine):
-                return _taken(made, engine)
+                if not may_adopt(made, desired):
+                    return _taken(made, engine)
+                made = await self._api.apply(adopted(made, desired))
         if made is not None:
             self._intake.take(made, False)
         return None
@@ -135,7 +153,8 @@ class EngineReconciler:
         if live is None:
             live = await self._api.get(resource_of(address.kind), address.namespace, address.name)
         if live is not None:
-            if not _is_owned(live, engine) and address.kind != ENGINE_BUILD.kind:
+            is_ours = address.kind == ENGINE_BUILD.kind or _is_owned(live, engine) or may_adopt(live, desired)
+            if not is_ours:
                 return _taken(live, engine)
             # An apply never falls upon an object that took the name a moment ago.
             desired = {**desired, "metadata": {**metadata, "uid": live["metadata"]["uid"]}}
@@ -179,6 +198,17 @@ def _invalid_status(before: EngineStatus, document: Json, error: SpecError, now:
     fresh = observed_conditions(wrong, before.conditions, generation=generation, now=now)
     kept = [one for one in before.conditions if one.type not in {READY, SPEC_INVALID}]
     return before.model_copy(update={"observed_generation": generation, "conditions": (fresh[0], *kept, fresh[1])})
+
+
+def unexplained(snapshot: EngineSnapshot) -> tuple[str, ...]:
+    """Return the uids of what waits without a word in its status: Jobs without a pod, pods that do not begin."""
+    prepared = [
+        uid
+        for name, job in snapshot.preparation_jobs.items()
+        for pods in (snapshot.preparation_pods.get(name, ()),)
+        for uid in (unexplained_job(job, pods), unexplained_pod(pods))
+    ]
+    return (*prepared, *(unexplained_pod(pods) for pods in snapshot.pods.values()))
 
 
 def _is_owned(document: Json, engine: Json) -> bool:

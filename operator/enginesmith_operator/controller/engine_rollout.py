@@ -20,7 +20,7 @@ from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.conditions import Observation, one_line
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
 from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, PodFacts
-from enginesmith_operator.controller.waiting import serving_obstacle
+from enginesmith_operator.controller.waiting import refused_pods, serving_obstacle
 from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTAINER
 from enginesmith_operator.objects.labels import ENGINE_KEY, RETRY, TEMPLATE
 from enginesmith_operator.objects.serving_pods import serving_pods
@@ -108,7 +108,7 @@ class TargetView:
 def rollout_state(view: TargetView) -> RolloutState:
     """Return the state of one target."""
     deployment, target, live = view.planned.deployment, view.target, view.live
-    running = _running(live, view.pods, view.memory) if live is not None else None
+    running = _running(view, live) if live is not None else None
     rejected = view.memory.rejected if view.memory is not None else ()
     excluded = view.memory.excluded if view.memory is not None else ()
     # Nearly always there is nothing that would be compared with it.
@@ -188,7 +188,8 @@ def _state(
     return EngineState.BUILDING, None
 
 
-def _running(live: KnownDeployment, pods: tuple[PodFacts, ...], memory: TargetStatus | None) -> RunningPods:
+def _running(view: TargetView, live: KnownDeployment) -> RunningPods:
+    pods, memory = view.pods, view.memory
     newest = [pod for pod in pods if _template(pod.labels) == _template(live.template_labels)]
     older = [pod for pod in pods if pod not in newest and not pod.is_finished]
     waiting = [pod.unschedulable_since for pod in newest if pod.unschedulable and pod.unschedulable_since]
@@ -196,6 +197,8 @@ def _running(live: KnownDeployment, pods: tuple[PodFacts, ...], memory: TargetSt
     obstacle, message = serving_obstacle(newest, memory.reason if memory else "", memory.message if memory else "")
     if not obstacle:
         obstacle, message = _ended(newest)
+    if live.refused and len([pod for pod in newest if not pod.is_terminating]) < live.replicas:
+        obstacle, message = refused_pods(live.refused)
     return RunningPods(
         engines=live.notes.engines,
         replicas=live.replicas,
@@ -208,6 +211,11 @@ def _running(live: KnownDeployment, pods: tuple[PodFacts, ...], memory: TargetSt
         troubles=tuple(trouble for pod in newest if (trouble := _trouble(pod)) is not None),
         obstacle=obstacle,
         obstacle_message=message,
+        cordoned=tuple(
+            one.name
+            for one in view.snapshot.observed.nodes
+            if one.is_cordoned and any(pin.fits(one.labels) for engine in live.notes.engines for pin in engine.pins)
+        ),
     )
 
 

@@ -76,6 +76,7 @@ class KnownDeployment:
         replicas: that it asks for.
         template_labels: of its pods' template.
         is_observed: whether its controller has seen the newest spec.
+        refused: why a pod of it cannot be created, in the API server's words; empty: nothing of that kind is known.
     """
 
     target: str
@@ -86,6 +87,7 @@ class KnownDeployment:
     ready_replicas: int
     template_labels: Mapping[str, str]
     is_observed: bool
+    refused: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

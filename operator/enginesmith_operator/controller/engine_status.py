@@ -26,6 +26,7 @@ from enginesmith_operator.controller.engine_preparation import PreparationStep
 from enginesmith_operator.controller.engine_rollout import build_obstacle
 from enginesmith_operator.controller.engine_snapshot import EngineSnapshot
 from enginesmith_operator.controller.engine_target import TargetDecision
+from enginesmith_operator.controller.waiting import PODS_REFUSED
 from enginesmith_operator.planning.plan_records import Plan
 
 __all__ = ["compose_status", "engine_events", "obstacle_events", "with_conflict", "with_refusal"]
@@ -200,7 +201,7 @@ def _serves(target: TargetStatus) -> bool:
 def _serves_what_is_wanted(target: TargetStatus) -> bool:
     # Until the model is known, nobody knows what is wanted.
     is_known = all(one.key is not None for one in target.engines)
-    serves = target.phase is TargetPhase.SERVING and bool(target.serving)
+    serves = target.phase is TargetPhase.SERVING and bool(target.serving) and target.reason != PODS_REFUSED
     return serves and is_known and set(target.serving) >= set(target.desired)
 
 

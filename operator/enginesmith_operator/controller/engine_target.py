@@ -9,6 +9,7 @@ from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.conditions import one_line, timestamp
 from enginesmith_operator.controller.decision import Deletion
 from enginesmith_operator.controller.engine_builds import BuildSteps, decide_builds
+from enginesmith_operator.controller.engine_drain import Drain, find_drain
 from enginesmith_operator.controller.engine_rollout import TargetView, rollout_state
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, KnownDeployment
 from enginesmith_operator.controller.foreign_writers import replicas_owner
@@ -22,7 +23,7 @@ from enginesmith_operator.objects.serving_pods import serving_pods
 from enginesmith_operator.planning.plan_records import EnginePlan, TargetState
 from enginesmith_operator.planning.rollout import PATIENCE_SECONDS, decide_rollout
 from enginesmith_operator.planning.rollout_state import RolloutDecision
-from enginesmith_operator.planning.rollout_words import BUILDING_NEXT, GOES_ON
+from enginesmith_operator.planning.rollout_words import BUILDING_NEXT, GOES_ON, NODE_CORDONED
 
 __all__ = ["TargetDecision", "decide_target", "deployment_as_it_is"]
 
@@ -61,13 +62,16 @@ def decide_target(view: TargetView) -> TargetDecision:
         serves = "" if decided.phase is TargetPhase.PREPARING else f"{GOES_ON}; "
         told = {"reason": view.obstacle.reason, "message": f"{serves}{view.obstacle.message}"}
         decided = decided.model_copy(update=told)
+    drain = find_drain(view)
+    if drain is not None and drain.message and decided.phase is TargetPhase.SERVING:
+        decided = decided.model_copy(update={"reason": NODE_CORDONED, "message": drain.message})
     keyed = [one for one in planned.engines if one.engine_key is not None]
     lacking = [one for one in keyed if one.engine_key not in view.digests]
     builds = BuildSteps()
     objects: list[Json] = []
     if isinstance(store, ChosenStore):
         builds = decide_builds(view, lacking, store)
-        objects = _objects(view, decided, store)
+        objects = _objects(view, decided, store, drain)
     return TargetDecision(
         status=_status(view, decided),
         wants=frozenset(one.engine_key for one in keyed if one.engine_key is not None),
@@ -77,7 +81,16 @@ def decide_target(view: TargetView) -> TargetDecision:
         shares=builds.shares,
         is_planned=planned.state is not TargetState.REFUSED,
         requeue_seconds=min(
-            (wait for wait in (decided.look_again_seconds, builds.requeue_seconds) if wait is not None), default=None
+            (
+                wait
+                for wait in (
+                    decided.look_again_seconds,
+                    builds.requeue_seconds,
+                    drain.look_again_seconds if drain is not None else None,
+                )
+                if wait is not None
+            ),
+            default=None,
         ),
     )
 
@@ -88,7 +101,7 @@ def _waits_for_model(view: TargetView, decided: RolloutDecision) -> bool:
     return decided.phase is TargetPhase.PREPARING or (is_pending and decided.reason == BUILDING_NEXT)
 
 
-def _objects(view: TargetView, decided: RolloutDecision, store: ChosenStore) -> list[Json]:
+def _objects(view: TargetView, decided: RolloutDecision, store: ChosenStore, drain: Drain | None) -> list[Json]:
     engine, target = view.snapshot.engine, view.target
     found: list[Json] = []
     if view.planned.state is TargetState.PLANNED or view.live is not None:
@@ -98,7 +111,8 @@ def _objects(view: TargetView, decided: RolloutDecision, store: ChosenStore) -> 
         return found
     found.append(serving)
     if needs_budget(target) and decided.replicas != 0:
-        found.append(disruption_budget(engine, target.name))
+        unavailable = drain.unavailable if drain is not None else None
+        found.append(disruption_budget(engine, target.name, unavailable=unavailable or 1))
     if needs_autoscaler(target) and decided.replicas is None:
         found.append(autoscaler(engine, target))
     return found

@@ -96,6 +96,7 @@ class Elector:
         self._times = times or LeaseTimes()
         self._clock = clock
         self._renewed_at: float | None = None
+        self._why = ""
         self._seen: Sighting | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -146,12 +147,15 @@ class Elector:
     async def _attempt(self, transport: Transport) -> None:
         was_leading = self._renewed_at is not None
         sent_at = self._clock()
+        self._why = ""
         try:
             # A request that hangs must not outlive the right to write.
             async with asyncio.timeout(self._patience()):
                 held = await self._take_or_renew(transport)
         except (ClusterError, TimeoutError) as error:
-            _LOGGER.warning("the lease cannot be renewed: %s", error)
+            words = str(error) or f"no answer within {self._clock() - sent_at:.1f} s"
+            self._why = words
+            _LOGGER.warning("the lease cannot be renewed: %s", words)
             held = False
         if held:
             self._renewed_at = sent_at
@@ -159,7 +163,7 @@ class Elector:
                 _LOGGER.info("this replica leads")
                 self._on_lead()
         elif was_leading and not self.is_leading() and not self._stop.is_set():
-            _LOGGER.error("the lease is lost: this process ends")
+            _LOGGER.error("the lease is lost, and this process ends: %s", self._why)
             self._renewed_at = None
             self._on_lost()
 
@@ -179,6 +183,7 @@ class Elector:
         if self._renewed_at is not None and seen.holder != self.identity:
             # Somebody else took it; no deadline is to be waited for.
             self._renewed_at = self._clock() - self._times.deadline
+            self._why = f"{seen.holder or 'nobody'} holds it, and not {self.identity}"
             return False
         if not may_take(seen, self.identity, self._clock()):
             return False
@@ -204,6 +209,7 @@ class Elector:
         try:
             self._look(await transport.request_object(method, path, where=where, body=document))
         except (ConflictError, ObjectExistsError):
+            self._why = "another process wrote it at the same time"
             return False
         return True
 

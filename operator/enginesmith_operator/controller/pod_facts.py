@@ -4,14 +4,15 @@ PodFacts ── containers (init first): waiting for what, ended how, with which
 JobFacts ── finished, and why it failed
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.objects.labels import OCCASION
+from enginesmith_operator.objects.labels import OCCASION, TEMPLATE
 
-__all__ = ["ContainerFacts", "Ending", "JobFacts", "PodFacts", "read_job", "read_pod"]
+__all__ = ["ContainerFacts", "Ending", "JobFacts", "PodFacts", "read_job", "read_pod", "seconds_kept_alive"]
 
 _STUCK: Final = frozenset(
     {
@@ -24,6 +25,8 @@ _STUCK: Final = frozenset(
         "RunContainerError",
     }
 )
+KEPT_ALIVE_SECONDS: Final = 10.0
+"""How long the other containers of a pod may take to end after the one that has its work."""
 _OUT_OF_MEMORY: Final = "OOMKilled"
 
 
@@ -58,6 +61,7 @@ class ContainerFacts:
         running_since: RFC 3339; empty where it does not run.
         ending: of this container; None: it has not ended.
         last_ending: of the one before a restart.
+        is_init: whether it is an init container, or a native sidecar, which kubelet ends after the pod's containers.
     """
 
     name: str
@@ -67,6 +71,7 @@ class ContainerFacts:
     ending: Ending | None = None
     last_ending: Ending | None = None
     restarts: int = 0
+    is_init: bool = False
 
     @property
     def latest_ending(self) -> Ending | None:
@@ -84,6 +89,7 @@ class PodFacts:
         unschedulable_since: RFC 3339.
         reason: of its end as a whole (`Evicted`).
         containers: init containers first.
+        mount_failure: why a volume cannot be mounted, in kubelet's words; empty: nothing of that kind is known.
     """
 
     name: str
@@ -99,6 +105,7 @@ class PodFacts:
     reason: str = ""
     message: str = ""
     containers: tuple[ContainerFacts, ...] = ()
+    mount_failure: str = ""
 
     def container(self, name: str) -> ContainerFacts | None:
         """Return a container by its name."""
@@ -107,7 +114,24 @@ class PodFacts:
     @property
     def stuck(self) -> str:
         """Why its first container that cannot start cannot; empty: none is stuck."""
-        return next((one.stuck for one in self.containers if one.stuck), "")
+        return next((one.stuck for one in self.containers if one.stuck), self.mount_failure)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether one of its containers runs or has run."""
+        return any(one.running_since or one.latest_ending is not None for one in self.containers)
+
+    def kept_alive_since(self, name: str) -> str:
+        """Return since when (RFC 3339) only other containers keep it running; empty: they do not.
+
+        Args:
+            name: of the container that has the pod's work. A sidecar that does not end keeps a Job's pod for ever.
+        """
+        container = self.container(name)
+        if container is None or container.ending is None or self.is_finished or self.is_terminating:
+            return ""
+        others = any(one.running_since and not one.is_init for one in self.containers if one.name != name)
+        return container.ending.finished_at if others else ""
 
     @property
     def is_finished(self) -> bool:
@@ -126,6 +150,9 @@ class JobFacts:
         finished_at: RFC 3339; empty while it runs.
         started: pods that were started so far.
         occasion: which look at the model's URI it is, of a preparation; empty: the first.
+        template: hash of its pod, of a preparation; empty: another release made it.
+        is_terminating: whether it is being deleted.
+        refused: why no pod of it can be created, in the API server's words; empty: nothing of that kind is known.
     """
 
     name: str
@@ -139,6 +166,28 @@ class JobFacts:
     finished_at: str = ""
     started: int = 0
     occasion: str = ""
+    template: str = ""
+    is_terminating: bool = False
+    refused: str = ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it makes no pod any more."""
+        return self.succeeded or bool(self.failure)
+
+
+def seconds_kept_alive(pods: Iterable[PodFacts], container: str, now: datetime) -> float | None:
+    """Return the seconds until a pod goes that only a sidecar keeps alive; 0 or less: it is time; None: there is none.
+
+    Args:
+        pods: of a Job.
+        container: that has their work.
+        now: the time.
+    """
+    since = [at for pod in pods if (at := pod.kept_alive_since(container))]
+    if not since:
+        return None
+    return KEPT_ALIVE_SECONDS - (now - datetime.fromisoformat(min(since))).total_seconds()
 
 
 def read_pod(document: Json) -> PodFacts:
@@ -147,7 +196,7 @@ def read_pod(document: Json) -> PodFacts:
     conditions = {one["type"]: one for one in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled", {})
     waits = scheduled.get("status") == "False"
-    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    init = [_container(one, is_init=True) for one in status.get("initContainerStatuses") or ()]
     return PodFacts(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -161,7 +210,7 @@ def read_pod(document: Json) -> PodFacts:
         unschedulable_since=str(scheduled.get("lastTransitionTime") or "") if waits else "",
         reason=status.get("reason") or "",
         message=status.get("message") or "",
-        containers=tuple(_container(one) for one in statuses),
+        containers=(*init, *(_container(one) for one in status.get("containerStatuses") or ())),
     )
 
 
@@ -186,10 +235,12 @@ def read_job(document: Json) -> JobFacts:
         finished_at=str(ended.get("lastTransitionTime") or ""),
         started=sum(int(status.get(key) or 0) for key in ("active", "succeeded", "failed")),
         occasion=str((metadata.get("annotations") or {}).get(OCCASION) or ""),
+        template=str((metadata.get("annotations") or {}).get(TEMPLATE) or ""),
+        is_terminating="deletionTimestamp" in metadata,
     )
 
 
-def _container(status: Mapping[str, Any]) -> ContainerFacts:
+def _container(status: Mapping[str, Any], *, is_init: bool = False) -> ContainerFacts:
     state, last = status.get("state") or {}, status.get("lastState") or {}
     waiting = state.get("waiting") or {}
     reason = str(waiting.get("reason") or "")
@@ -202,6 +253,7 @@ def _container(status: Mapping[str, Any]) -> ContainerFacts:
         ending=_ending(state.get("terminated")),
         last_ending=_ending(last.get("terminated")),
         restarts=int(status.get("restartCount") or 0),
+        is_init=is_init,
     )
 
 

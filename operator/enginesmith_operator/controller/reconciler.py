@@ -19,6 +19,7 @@ from enginesmith_operator.controller.build_reconcile import BuildReconciler
 from enginesmith_operator.controller.cache import Address, ObjectCache
 from enginesmith_operator.controller.engine_gather import Gatherer
 from enginesmith_operator.controller.engine_reconcile import EngineReconciler
+from enginesmith_operator.controller.explanations import Explanations
 from enginesmith_operator.controller.faults import FaultReporter, fault_of
 from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.metrics import Metrics
@@ -48,14 +49,23 @@ class Reconciler:
     ) -> None:
         self._queue = queue
         self._metrics = metrics
-        gatherer = Gatherer(cache, nodes, settings, catalog, _wall_clock)
-        self._engines = EngineReconciler(api=api, cache=cache, intake=intake, gatherer=gatherer, wall_clock=_wall_clock)
+        explanations = Explanations(api)
+        gatherer = Gatherer(cache, nodes, settings, catalog, _wall_clock, explain=explanations.of)
+        self._engines = EngineReconciler(
+            api=api,
+            cache=cache,
+            intake=intake,
+            gatherer=gatherer,
+            explanations=explanations,
+            wall_clock=_wall_clock,
+        )
         self._faults = FaultReporter(api=api, cache=cache, intake=intake)
         self._builds = BuildReconciler(
             api=api,
             cache=cache,
             intake=intake,
             metrics=metrics,
+            explanations=explanations,
             wall_clock=_wall_clock,
             allowed_plugins=settings.allowed_plugins,
         )

@@ -19,11 +19,12 @@ from enginesmith_operator.objects.pods import (
     pod_spec,
     request_variable,
     resources_of,
-    secret_environment,
+    source_environment,
+    source_mounts,
+    source_volumes,
 )
 from enginesmith_operator.objects.stores import (
     store_environment,
-    store_environment_sources,
     store_mounts,
     store_volumes,
 )
@@ -60,12 +61,12 @@ def build_job(build: EngineBuild, allowed_plugins: Collection[str] | None = None
         module=_MODULE,
         variables=[
             request_variable(environment.BUILD_REQUEST, request),
+            *source_environment(spec.source_secret),
             *store_environment(spec.store),
             *allowed_plugins_variable(_allowed(request.options.plugins, allowed_plugins)),
         ],
         added=placement.env,
-        sources=[*secret_environment(spec.source_secret), *store_environment_sources(spec.store)],
-        mounts=[*store_mounts(spec.store), *claim_mounts(claims)],
+        mounts=[*source_mounts(spec.source_secret), *store_mounts(spec.store), *claim_mounts(claims)],
         resources=resources_of(placement.resources, _REQUESTS, gpu_resource=placement.gpu_resource, gpus=gpus),
     )
     pins = [
@@ -79,7 +80,7 @@ def build_job(build: EngineBuild, allowed_plugins: Collection[str] | None = None
     annotations = pin_annotations(pins)
     pod = pod_spec(
         containers=[step],
-        volumes=[*store_volumes(spec.store), *claim_volumes(claims)],
+        volumes=[*source_volumes(spec.source_secret), *store_volumes(spec.store), *claim_volumes(claims)],
         affinity=node_affinity(pins, (placement.arch,), placement.avoid_nodes),
         tolerations=tolerations(placement.tolerations, gpu=bool(gpus), archs=(placement.arch,)),
         node_selector=placement.node_selector,

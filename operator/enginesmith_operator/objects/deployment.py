@@ -6,7 +6,6 @@
 Startup and readiness ask for the model, so Ready means that an inference succeeded; liveness asks for the process.
 """
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from math import ceil
@@ -16,7 +15,6 @@ from enginesmith_contract import environment
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.pull_request import SERVE_REQUEST_FILE
 from enginesmith_operator.api.inference_engine import InferenceEngine
-from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.objects.labels import (
     INPUTS,
     NOTES,
@@ -38,9 +36,11 @@ from enginesmith_operator.objects.pods import (
     JsonObject,
     allowed_plugins_variable,
     container,
+    plain_resources,
     pod_spec,
     request_variable,
     resources_of,
+    template_hash,
 )
 from enginesmith_operator.objects.serving_notes import ServingNotes, read_notes
 from enginesmith_operator.objects.serving_pods import (
@@ -52,7 +52,6 @@ from enginesmith_operator.objects.serving_pods import (
 )
 from enginesmith_operator.objects.stores import (
     store_environment,
-    store_environment_sources,
     store_mounts,
     store_volumes,
 )
@@ -64,7 +63,6 @@ PULL_CONTAINER: Final = "pull"
 SERVER_CONTAINER: Final = "server"
 _PULL_MODULE: Final = "enginesmith_runtime.pull"
 _SERVER_MODULE: Final = "enginesmith_runtime.server"
-_NOTHING: Final = ResourceRequirements()
 _REQUESTS: Final = {"cpu": "100m", "memory": "256Mi"}
 _ENGINES_VOLUME: Final = "engines"
 _ENGINES_LIMIT: Final = "32Gi"
@@ -98,7 +96,7 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
     spec = _pod(pods, allowed_plugins)
     annotations = pin_annotations(pods.pins)
     described = {"annotations": annotations} if annotations else {}
-    template_hash = _template_hash({"metadata": {"labels": labels | {TEMPLATE: ""}, **described}, "spec": spec})
+    digest = template_hash({"metadata": {"labels": labels | {TEMPLATE: ""}, **described}, "spec": spec})
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -108,7 +106,7 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
             "labels": labels,
             "annotations": {
                 INPUTS: pods.inputs_hash(),
-                TEMPLATE: template_hash,
+                TEMPLATE: digest,
                 NOTES: notes.to_json().decode(),
             },
             "ownerReferences": [controller_reference(engine)],
@@ -120,7 +118,7 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
             # Loading and warming up may take long; the operator judges a rollout by its pods, not by this clock.
             "progressDeadlineSeconds": _STARTUP_SECONDS,
             "revisionHistoryLimit": _OLD_REVISIONS,
-            "template": {"metadata": {"labels": labels | {TEMPLATE: template_hash}, **described}, "spec": spec},
+            "template": {"metadata": {"labels": labels | {TEMPLATE: digest}, **described}, "spec": spec},
         },
     }
 
@@ -186,9 +184,10 @@ def _pull(pods: ServingPods, allowed_plugins: Collection[str] | None) -> JsonObj
             *allowed_plugins_variable(allowed),
         ],
         added=pods.template.env,
-        sources=store_environment_sources(pods.store),
         mounts=[_engines_mount(), *store_mounts(pods.store, read_only=True)],
-        resources=resources_of(_NOTHING, _REQUESTS, gpu_resource=pods.resource, gpus=gpus),
+        resources=resources_of(
+            plain_resources(pods.template.resources), _REQUESTS, gpu_resource=pods.resource, gpus=gpus
+        ),
     )
 
 
@@ -202,7 +201,6 @@ def _server(pods: ServingPods) -> JsonObject:
         arguments=("--request", f"{ENGINES_MOUNT}/{SERVE_REQUEST_FILE}"),
         variables=_node_product(pods),
         added=pods.template.env,
-        sources=[],
         mounts=[_engines_mount()],
         resources=resources_of(pods.template.resources, _REQUESTS, gpu_resource=pods.resource, gpus=pods.gpus),
     )
@@ -245,8 +243,3 @@ def _key_label(keys: tuple[str, ...]) -> str:
     if len(keys) == 1:
         return short_key(keys[0])
     return short_key(sha256(" ".join(sorted(keys)).encode()).hexdigest())
-
-
-def _template_hash(template: JsonObject) -> str:
-    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
-    return sha256(text.encode()).hexdigest()[:20]

@@ -1,4 +1,4 @@
-"""The PodDisruptionBudget of one target: a drained node takes one replica at a time."""
+"""The PodDisruptionBudget of one target: a drained node takes one replica at a time, where others can replace it."""
 
 from typing import Any, Final
 
@@ -19,8 +19,14 @@ def needs_budget(target: TargetSpec) -> bool:
     return fewest >= _SEVERAL
 
 
-def disruption_budget(engine: InferenceEngine, target: str) -> dict[str, Any]:
-    """Return the object to apply."""
+def disruption_budget(engine: InferenceEngine, target: str, *, unavailable: int = 1) -> dict[str, Any]:
+    """Return the object to apply.
+
+    Args:
+        engine: that owns it, as the cluster has it.
+        target: of it.
+        unavailable: how many replicas may be missing; more than one where a drain would wait for ever.
+    """
     name = engine.metadata.name
     return {
         "apiVersion": "policy/v1",
@@ -32,9 +38,9 @@ def disruption_budget(engine: InferenceEngine, target: str) -> dict[str, Any]:
             "ownerReferences": [controller_reference(engine)],
         },
         "spec": {
-            "maxUnavailable": 1,
+            "maxUnavailable": unavailable,
             "selector": {"matchLabels": target_selector(name, target)},
-            # A pod that serves nobody must not keep its node from being drained.
+            # A pod that does not serve must not keep its node from being drained.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }

@@ -36,7 +36,8 @@ INPUTS: Final = "enginesmith.io/inputs"
 LEAVES: Final = "enginesmith.io/leaves"
 """Annotation of a Deployment whose target is not in the spec any more: what it waits for before it goes."""
 TEMPLATE: Final = "enginesmith.io/template"
-"""Annotation: hash of a Deployment's template as the operator wrote it, without the API server's defaults.
+"""Annotation: hash of a Deployment's template, or of a preparation's pod, as the operator wrote it, without the API
+server's defaults.
 
 A label of the pods as well, which tells those of the newest template from older ones."""
 NOTES: Final = "enginesmith.io/notes"

@@ -4,7 +4,9 @@ pod_spec(...)     the restricted pod around containers
 container(...)    one step: a module of the runtime, told by variables, with its last word in a file
 """
 
+import json
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 from enginesmith_contract import environment
@@ -15,16 +17,21 @@ from enginesmith_operator.api.pod_template import EnvVar, LocalObjectReference, 
 from enginesmith_operator.api.quantities import spell_quantity
 
 __all__ = [
+    "CREDENTIALS_MODE",
     "JsonObject",
     "allowed_plugins_variable",
     "claim_mounts",
     "claim_volumes",
     "claims_of",
     "container",
+    "plain_resources",
     "pod_spec",
     "request_variable",
     "resources_of",
-    "secret_environment",
+    "source_environment",
+    "source_mounts",
+    "source_volumes",
+    "template_hash",
 ]
 
 # The images' own user; a volume's files belong to this group too.
@@ -33,7 +40,14 @@ _TERMINATION_LOG: Final = "/dev/termination-log"
 _SCRATCH: Final = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - an emptyDir of the pod's own
 _CLAIMS_FOLDER: Final = "/models"
 _CLAIM_SCHEME: Final = "pvc://"
-_USERS_TO_CHANGE: Final = frozenset({"HOME", environment.LOG_FORMAT})
+_USERS_TO_CHANGE: Final = frozenset({environment.LOG_FORMAT})
+# By its whole path, and isolated: no variable, no working folder and no user's folder adds to what is imported.
+_PYTHON: Final = ("/opt/enginesmith/bin/python", "-I", "-u")
+_PLAIN_RESOURCES: Final = frozenset({"cpu", "memory", "ephemeral-storage"})
+_CREDENTIALS_FOLDER: Final = "/etc/enginesmith/source-credentials"
+_CREDENTIALS_VOLUME: Final = "source-credentials"
+CREDENTIALS_MODE: Final = 0o440
+"""Files of a Secret: the pod's own group reads them."""
 
 JsonObject = dict[str, Any]
 
@@ -86,7 +100,6 @@ def container(  # noqa: PLR0913 - the parts of a container, by keyword
     arguments: Iterable[str] = (),
     variables: list[JsonObject],
     added: Iterable[EnvVar],
-    sources: list[JsonObject],
     mounts: Iterable[JsonObject],
     resources: JsonObject,
 ) -> JsonObject:
@@ -99,7 +112,6 @@ def container(  # noqa: PLR0913 - the parts of a container, by keyword
         arguments: of the module.
         variables: that the module is told by.
         added: by the user.
-        sources: Secrets whose keys become variables.
         mounts: beside the scratch folder.
         resources: as Kubernetes spells them.
     """
@@ -110,12 +122,11 @@ def container(  # noqa: PLR0913 - the parts of a container, by keyword
         # The root file system is read-only, and some library always wants a home.
         "HOME": _SCRATCH["mountPath"],
     }
-    made: JsonObject = {
+    return {
         "name": name,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        # -P: nothing is imported from the working folder.
-        "command": ["python", "-P", "-m", module, *arguments],
+        "command": [*_PYTHON, "-m", module, *arguments],
         "env": _environment([*({"name": key, "value": value} for key, value in fixed.items()), *variables], added),
         "volumeMounts": [dict(_SCRATCH), *mounts],
         "resources": resources,
@@ -127,7 +138,6 @@ def container(  # noqa: PLR0913 - the parts of a container, by keyword
         "terminationMessagePath": _TERMINATION_LOG,
         "terminationMessagePolicy": "File",
     }
-    return made | ({"envFrom": sources} if sources else {})
 
 
 def allowed_plugins_variable(digests: Iterable[str] | None) -> list[JsonObject]:
@@ -154,9 +164,32 @@ def request_variable(name: str, request: Record) -> JsonObject:
     return {"name": name, "value": request.to_json().decode().replace("$", "$$")}
 
 
-def secret_environment(secret: SecretReference | None) -> list[JsonObject]:
-    """Return a Secret whose keys become variables under their own names."""
-    return [{"secretRef": {"name": secret.name}}] if secret is not None else []
+def source_environment(secret: SecretReference | None) -> list[JsonObject]:
+    """Return the variable that says where the model source's Secret is mounted."""
+    return [{"name": environment.SOURCE_CREDENTIALS, "value": _CREDENTIALS_FOLDER}] if secret is not None else []
+
+
+def source_volumes(secret: SecretReference | None) -> list[JsonObject]:
+    """Return the volume of the model source's Secret: one file for each key."""
+    if secret is None:
+        return []
+    return [{"name": _CREDENTIALS_VOLUME, "secret": {"secretName": secret.name, "defaultMode": CREDENTIALS_MODE}}]
+
+
+def source_mounts(secret: SecretReference | None) -> list[JsonObject]:
+    """Return where that volume is mounted."""
+    if secret is None:
+        return []
+    return [{"name": _CREDENTIALS_VOLUME, "mountPath": _CREDENTIALS_FOLDER, "readOnly": True}]
+
+
+def plain_resources(wanted: ResourceRequirements) -> ResourceRequirements:
+    """Return the CPU, memory and local storage of `wanted`: what a step beside the one that it is for takes too."""
+    kept = {
+        kind: {name: value for name, value in of.items() if name in _PLAIN_RESOURCES}
+        for kind, of in (("requests", wanted.requests), ("limits", wanted.limits))
+    }
+    return ResourceRequirements(**kept)
 
 
 def resources_of(
@@ -174,6 +207,12 @@ def resources_of(
     limits = dict(wanted.limits) | ({gpu_resource: gpus} if gpu_resource and gpus else {})
     found = {"requests": requests, "limits": limits}
     return {kind: {name: spell_quantity(value) for name, value in of.items()} for kind, of in found.items() if of}
+
+
+def template_hash(template: JsonObject) -> str:
+    """Return a hash of a pod's template, to tell whether the operator would make another one now."""
+    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    return sha256(text.encode()).hexdigest()[:20]
 
 
 def claims_of(uris: Iterable[str | None]) -> tuple[str, ...]:

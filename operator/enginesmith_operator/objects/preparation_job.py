@@ -5,9 +5,10 @@ from typing import Any, Final
 from enginesmith_contract import environment
 from enginesmith_contract.preparation_job import PreparationJobRequest
 from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.api.store import StoreSpec
 from enginesmith_operator.objects.jobs import JobLimits, job_spec
-from enginesmith_operator.objects.labels import OCCASION, Component, object_labels
+from enginesmith_operator.objects.labels import OCCASION, TEMPLATE, Component, object_labels
 from enginesmith_operator.objects.names import preparation_job_name
 from enginesmith_operator.objects.owners import controller_reference
 from enginesmith_operator.objects.placement import node_affinity, tolerations
@@ -16,14 +17,17 @@ from enginesmith_operator.objects.pods import (
     claim_volumes,
     claims_of,
     container,
+    plain_resources,
     pod_spec,
     request_variable,
     resources_of,
-    secret_environment,
+    source_environment,
+    source_mounts,
+    source_volumes,
+    template_hash,
 )
 from enginesmith_operator.objects.stores import (
     store_environment,
-    store_environment_sources,
     store_mounts,
     store_volumes,
 )
@@ -53,10 +57,11 @@ def preparation_job(  # noqa: PLR0913 - one value for each part of the object, b
         image: that prepares, by digest.
         archs: that the image is for, as Kubernetes spells them.
         store: how the pod reaches `request.store`.
-        limits: of the operator's configuration.
+        limits: of the operator's configuration; its resources hold where `spec.build.resources` names none.
         occasion: tells a repeated look at the same URI from the first.
     """
-    template = engine.spec.pod_template
+    template, secret = engine.spec.pod_template, engine.spec.model.secret_ref
+    own = plain_resources(engine.spec.build.resources)
     labels = object_labels(engine.metadata.name, Component.PREPARATION)
     claims = claims_of(_uris(request))
     step = container(
@@ -65,19 +70,16 @@ def preparation_job(  # noqa: PLR0913 - one value for each part of the object, b
         module=_MODULE,
         variables=[
             request_variable(environment.PREPARATION_REQUEST, request),
+            *source_environment(secret),
             *store_environment(store),
         ],
         added=template.env,
-        sources=[
-            *secret_environment(engine.spec.model.secret_ref),
-            *store_environment_sources(store),
-        ],
-        mounts=[*store_mounts(store), *claim_mounts(claims)],
-        resources=resources_of(limits.resources, _REQUESTS),
+        mounts=[*source_mounts(secret), *store_mounts(store), *claim_mounts(claims)],
+        resources=resources_of(own if own != ResourceRequirements() else limits.resources, _REQUESTS),
     )
     pod = pod_spec(
         containers=[step],
-        volumes=[*store_volumes(store), *claim_volumes(claims)],
+        volumes=[*source_volumes(secret), *store_volumes(store), *claim_volumes(claims)],
         affinity=node_affinity((), archs, ()),
         # A preparation needs no GPU, so it keeps away from the nodes that have one.
         tolerations=tolerations(template.tolerations, gpu=False, archs=archs),
@@ -92,7 +94,8 @@ def preparation_job(  # noqa: PLR0913 - one value for each part of the object, b
             "name": preparation_job_name(engine.metadata.name, request, occasion),
             "namespace": engine.metadata.namespace,
             "labels": labels,
-            **({"annotations": {OCCASION: occasion}} if occasion else {}),
+            "annotations": {TEMPLATE: template_hash(_without_request(pod))}
+            | ({OCCASION: occasion} if occasion else {}),
             "ownerReferences": [controller_reference(engine)],
         },
         "spec": job_spec(
@@ -103,6 +106,13 @@ def preparation_job(  # noqa: PLR0913 - one value for each part of the object, b
             ttl_seconds=limits.ttl_seconds,
         ),
     }
+
+
+def _without_request(pod: dict[str, Any]) -> dict[str, Any]:
+    """Return the pod without what it is told: the engines that it looks up come and go with the nodes."""
+    (step,) = pod["containers"]
+    told = [one for one in step["env"] if one["name"] != environment.PREPARATION_REQUEST]
+    return pod | {"containers": [step | {"env": told}]}
 
 
 def _uris(request: PreparationJobRequest) -> tuple[str | None, ...]:

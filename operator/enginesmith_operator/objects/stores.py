@@ -3,7 +3,7 @@
 | store | URI | beside it |
 |---|---|---|
 | pvc | file:///engines-store | the claim, mounted there |
-| s3 | s3://bucket/prefix/namespace | endpoint and region in variables, the Secret's keys with a prefix |
+| s3 | s3://bucket/prefix/namespace | endpoint and region in variables, the Secret's keys as files |
 | oci | oci://registry/repository/namespace | the Secret's `.dockerconfigjson` as a file |
 
 Where an administrator shares a bucket or a registry between namespaces, the namespace is left out.
@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from enginesmith_contract import environment
 from enginesmith_operator.api.store import OciStore, S3Store, StoreSpec
+from enginesmith_operator.objects.pods import CREDENTIALS_MODE
 
 __all__ = [
     "STORE_MOUNT",
     "store_environment",
-    "store_environment_sources",
     "store_mounts",
     "store_uri",
     "store_volumes",
@@ -27,6 +27,8 @@ STORE_MOUNT: Final = "/engines-store"
 _REGISTRY_MOUNT: Final = "/etc/enginesmith/store-registry"
 _VOLUME: Final = "store"
 _REGISTRY_VOLUME: Final = "store-registry"
+_CREDENTIALS_MOUNT: Final = "/etc/enginesmith/store-credentials"
+_CREDENTIALS_VOLUME: Final = "store-credentials"
 
 JsonObject = dict[str, Any]
 
@@ -55,7 +57,11 @@ def store_environment(store: StoreSpec) -> list[JsonObject]:
     """Return the variables that complete the URI."""
     found: dict[str, str | None] = {}
     if store.s3 is not None:
-        found = {environment.STORE_ENDPOINT: store.s3.endpoint, environment.STORE_REGION: store.s3.region}
+        found = {
+            environment.STORE_ENDPOINT: store.s3.endpoint,
+            environment.STORE_REGION: store.s3.region,
+            environment.STORE_CREDENTIALS: _CREDENTIALS_MOUNT if store.s3.secret_ref is not None else None,
+        }
     if store.oci is not None:
         found = {
             environment.STORE_PLAIN_HTTP: "true" if store.oci.plain_http else None,
@@ -64,20 +70,15 @@ def store_environment(store: StoreSpec) -> list[JsonObject]:
     return [{"name": name, "value": value} for name, value in found.items() if value is not None]
 
 
-def store_environment_sources(store: StoreSpec) -> list[JsonObject]:
-    """Return the Secret whose keys become variables; the prefix keeps them apart from the model source's."""
-    if store.s3 is None or store.s3.secret_ref is None:
-        return []
-    return [{"prefix": environment.STORE_SECRET_PREFIX, "secretRef": {"name": store.s3.secret_ref.name}}]
-
-
 def store_volumes(store: StoreSpec) -> list[JsonObject]:
     """Return the volumes of the pod."""
     if store.pvc is not None:
         return [{"name": _VOLUME, "persistentVolumeClaim": {"claimName": store.pvc.claim_name}}]
     if store.oci is not None and store.oci.secret_ref is not None:
         items = [{"key": ".dockerconfigjson", "path": "config.json"}]
-        return [{"name": _REGISTRY_VOLUME, "secret": {"secretName": store.oci.secret_ref.name, "items": items}}]
+        return [{"name": _REGISTRY_VOLUME, "secret": _files_of(store.oci.secret_ref.name) | {"items": items}}]
+    if store.s3 is not None and store.s3.secret_ref is not None:
+        return [{"name": _CREDENTIALS_VOLUME, "secret": _files_of(store.s3.secret_ref.name)}]
     return []
 
 
@@ -89,4 +90,10 @@ def store_mounts(store: StoreSpec, *, read_only: bool = False) -> list[JsonObjec
         return [mount | ({"readOnly": True} if read_only else {})]
     if store.oci is not None and store.oci.secret_ref is not None:
         return [{"name": _REGISTRY_VOLUME, "mountPath": _REGISTRY_MOUNT, "readOnly": True}]
+    if store.s3 is not None and store.s3.secret_ref is not None:
+        return [{"name": _CREDENTIALS_VOLUME, "mountPath": _CREDENTIALS_MOUNT, "readOnly": True}]
     return []
+
+
+def _files_of(secret: str) -> JsonObject:
+    return {"secretName": secret, "defaultMode": CREDENTIALS_MODE}

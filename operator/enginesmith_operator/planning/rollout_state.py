@@ -190,6 +190,7 @@ class RunningPods(Record):
         troubles: of pods of the newest template.
         obstacle: one CamelCase word for what keeps a pod of the newest template from starting; empty: nothing does.
         obstacle_message: the same as a sentence.
+        cordoned: nodes that would do and are cordoned, by name.
     """
 
     engines: tuple[ServableEngine, ...]
@@ -203,6 +204,7 @@ class RunningPods(Record):
     troubles: tuple[PodTrouble, ...] = ()
     obstacle: str = ""
     obstacle_message: str = ""
+    cordoned: tuple[str, ...] = ()
 
     @property
     def crash(self) -> PodTrouble | None:

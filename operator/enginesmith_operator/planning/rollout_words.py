@@ -21,6 +21,7 @@ __all__ = [
     "GOES_ON",
     "MAKES_ROOM",
     "MAKING_ROOM",
+    "NODE_CORDONED",
     "REPLACES",
     "SLEEPS",
     "STANDS_BY",
@@ -71,6 +72,9 @@ CLEARS_AWAY: Final = Words(
 MAKING_ROOM: Final = frozenset({MAKES_ROOM.reason, REPLACES.reason})
 """Reasons of a target of which a replica ends, or has ended, before its successor is there."""
 GOES_ON: Final = "the engine that served goes on"
+NODE_CORDONED: Final = "NodeCordoned"
+"""Reason of a target whose pods fit no node because one that would do is cordoned."""
+_SHOWN: Final = 3
 BUILDING_NEXT: Final = "BuildingNext"
 """Reason of a target that serves while its next engine is not there yet."""
 
@@ -107,17 +111,27 @@ def rolled_back(trials: Trials, run: Engines) -> Words:
 
 def waits_for_gpu(running: RunningPods) -> Words:
     """Say that a pod fits no node."""
-    message = "no GPU is free for a new pod"
+    reason, message = _no_place(running, "a new pod")
     if running.ready:
         message += "; the old ones go on (rollout.whenFull: replace would end one first)"
-    return Words(TargetPhase.WAITING_FOR_GPU, "NoFreeGPU", message)
+    return Words(TargetPhase.WAITING_FOR_GPU, reason, message)
+
+
+def _no_place(running: RunningPods, what: str) -> tuple[str, str]:
+    """Return reason and sentence of a pod that fits no node."""
+    if not running.cordoned:
+        return "NoFreeGPU", f"no GPU is free for {what}"
+    named = ", ".join(running.cordoned[:_SHOWN]) + (", ..." if len(running.cordoned) > _SHOWN else "")
+    nodes = f"node {named} is cordoned" if len(running.cordoned) == 1 else f"nodes {named} are cordoned"
+    return NODE_CORDONED, f"{nodes} (kubectl uncordon), and no other node takes {what}"
 
 
 def serves_fewer(running: RunningPods, total: int, *, is_full: bool) -> Words:
     """Say that fewer replicas serve than should."""
     message = f"{running.ready} of {total} replicas are ready"
     if is_full and running.takes_gpus:
-        return Words(TargetPhase.SERVING, "NoFreeGPU", f"{message}; no GPU is free for another")
+        reason, why = _no_place(running, "another")
+        return Words(TargetPhase.SERVING, reason, f"{message}; {why}")
     if running.obstacle:
         return Words(TargetPhase.SERVING, running.obstacle, running.obstacle_message)
     if running.ready >= total:
@@ -137,8 +151,7 @@ def serves_well(state: RolloutState, trials: Trials, run: Engines, *, full: bool
     if failed:
         return Words(TargetPhase.SERVING, "BuildFailed", f"{GOES_ON}; {failed[0].message}")
     if full:
-        message = f"{GOES_ON}; no GPU is free for the next one's build (rollout.whenFull: replace would end a replica)"
-        return Words(TargetPhase.WAITING_FOR_GPU, "NoFreeGPU", message)
+        return _build_waits(outdated)
     if any(one.state is not EngineState.STORED for one in outdated):
         return _builds_next(outdated, run)
     message = list_engines(run)
@@ -146,6 +159,14 @@ def serves_well(state: RolloutState, trials: Trials, run: Engines, *, full: bool
         more = ", ".join(_device(one.servable) for one in outdated)
         message += f"; the engine for {more} is ready for when a pod needs the place"
     return Words(TargetPhase.SERVING, "Serving", message)
+
+
+def _build_waits(outdated: list[WantedEngine]) -> Words:
+    held = next((one for one in outdated if one.obstacle == NODE_CORDONED), None)
+    if held is not None:
+        return Words(TargetPhase.WAITING_FOR_GPU, NODE_CORDONED, f"{GOES_ON}; {held.message}")
+    message = f"{GOES_ON}; no GPU is free for the next one's build (rollout.whenFull: replace would end a replica)"
+    return Words(TargetPhase.WAITING_FOR_GPU, "NoFreeGPU", message)
 
 
 def _builds_next(outdated: list[WantedEngine], run: Engines) -> Words:

@@ -18,6 +18,7 @@ from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_runtime.build.outcome import encode_outcome, failure_message, success_message
 from enginesmith_runtime.build.pipeline import build
 from enginesmith_runtime.build.plugin_libraries import PluginPlaces
+from enginesmith_runtime.credential_files import take_source_credentials
 from enginesmith_runtime.pod.requests import read_request
 from enginesmith_runtime.pod.signals import signals_cancel
 from enginesmith_runtime.pod.termination import termination_path, write_termination
@@ -66,4 +67,5 @@ def _fail(error: EnginesmithError, request: BuildRequest | None, termination: Pa
 
 
 if __name__ == "__main__":
+    take_source_credentials(os.environ)
     sys.exit(main(sys.argv[1:], os.environ))

@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,9 @@ from pydantic import ValidationError
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, BuildTimedOutError
 from enginesmith_runtime.build.wire import ChildAnswer, ChildJob, ChildResult, replay
+from enginesmith_runtime.credential_files import without_credentials
 from enginesmith_runtime.progress import Reporter
+from enginesmith_runtime.python_command import python_command
 
 __all__ = ["run_child"]
 
@@ -87,13 +88,13 @@ _ENVIRONMENT: Final = {
 
 def _start(job_file: Path, descriptor: int, output: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(  # noqa: S603 - our own module, our own file
-        [sys.executable, "-m", "enginesmith_runtime.build.child", str(job_file), str(descriptor)],
+        python_command("enginesmith_runtime.build.child", str(job_file), str(descriptor)),
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
         pass_fds=(descriptor,),
         start_new_session=True,
-        env=_ENVIRONMENT | os.environ,
+        env=_ENVIRONMENT | without_credentials(os.environ),
     )
 
 

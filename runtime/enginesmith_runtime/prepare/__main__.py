@@ -17,6 +17,7 @@ from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.preparation_job import PreparationJobRequest, PreparationReport
 from enginesmith_contract.store_layout import preparation_pointer
+from enginesmith_runtime.credential_files import take_source_credentials
 from enginesmith_runtime.pod.requests import read_request
 from enginesmith_runtime.pod.signals import signals_cancel
 from enginesmith_runtime.pod.termination import termination_path, write_termination
@@ -78,4 +79,5 @@ def _fail(error: EnginesmithError, source_digest: str | None, variables: Mapping
 
 
 if __name__ == "__main__":
+    take_source_credentials(os.environ)
     sys.exit(main(sys.argv[1:], os.environ))

@@ -6,7 +6,6 @@ shares its code with TensorRT's, runs on any CPU, and lacks the plugins. It can 
 
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import resources
@@ -20,6 +19,7 @@ import yaml
 from enginesmith_contract.preparation import Advice
 from enginesmith_contract.record import Record
 from enginesmith_runtime.prepare.child import Limits, Outcome, run_child
+from enginesmith_runtime.python_command import python_command
 
 __all__ = ["advice_for", "parser_advice", "ranked_operators", "table_advice"]
 
@@ -101,7 +101,7 @@ def parser_advice(
     if find_spec("tensorrt_rtx") is None:
         return (), ""
     lines: list[bytes] = []
-    command = [sys.executable, "-m", _PARSER, str(model)]
+    command = python_command(_PARSER, str(model))
     end = run_child(command, log=folder / "parser.log", limits=limits, tick=tick, on_line=lines.append)
     if end.outcome is not Outcome.FINISHED or not lines:
         words = f"{end.outcome.value} {end.detail}".strip()

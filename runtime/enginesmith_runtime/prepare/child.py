@@ -10,7 +10,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from enginesmith_contract import errors
+from enginesmith_runtime.credential_files import without_credentials
 from enginesmith_runtime.prepare.jobs import AnyJob, Event, EventKind
+from enginesmith_runtime.python_command import python_command
 
 __all__ = ["ChildEnd", "Limits", "Outcome", "run_child", "run_worker"]
 
@@ -84,7 +85,7 @@ def run_worker(
             raise _error(event)
         on_event(event)
 
-    command = [sys.executable, "-m", "enginesmith_runtime.prepare.worker", str(document)]
+    command = python_command("enginesmith_runtime.prepare.worker", str(document))
     return run_child(command, log=folder / f"{job.job}.log", limits=limits, tick=tick, on_line=receive)
 
 
@@ -103,7 +104,12 @@ def run_child(
     deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
     with log.open("wb") as stderr:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules, no shell
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+            env=without_credentials(os.environ),
         )
     try:
         outcome = _follow(process, limits.memory_bytes, deadline, tick, on_line)

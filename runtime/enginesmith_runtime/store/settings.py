@@ -1,7 +1,7 @@
 """How a remote store is reached, from the environment: endpoint, region, TLS, credentials.
 
 A model and the store may lie in two services of one kind, each with an account of its own: a variable with the prefix
-`STORE_SECRET_PREFIX` is the store's, the plain one is anybody's.
+`STORE_SECRET_PREFIX`, or a file in the folder STORE_CREDENTIALS, is the store's; the plain variable is anybody's.
 """
 
 import os
@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Self
 
 from enginesmith_contract.environment import (
+    STORE_CREDENTIALS,
     STORE_DOCKER_CONFIG,
     STORE_ENDPOINT,
     STORE_PLAIN_HTTP,
     STORE_REGION,
     STORE_SECRET_PREFIX,
 )
+from enginesmith_runtime.credential_files import read_credentials
 
 __all__ = ["StoreSettings"]
 
@@ -26,7 +28,7 @@ class StoreSettings:
     """The variables that a store's client is made with.
 
     Attributes:
-        variables: the environment.
+        variables: the environment, with the files of STORE_CREDENTIALS as variables of the store.
     """
 
     variables: Mapping[str, str]
@@ -34,7 +36,8 @@ class StoreSettings:
     @classmethod
     def of_process(cls) -> Self:
         """Return this process's settings."""
-        return cls(variables=dict(os.environ))
+        files = read_credentials(os.environ.get(STORE_CREDENTIALS))
+        return cls(variables=dict(os.environ) | {f"{STORE_SECRET_PREFIX}{name}": text for name, text in files.items()})
 
     @property
     def endpoint(self) -> str | None:

@@ -4,11 +4,13 @@ The rules repeat checks that the types make, so that `kubectl apply` refuses at 
 later. They index with a literal list instead of two-variable comprehensions, which API servers before 1.33 lack.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
+from enginesmith_contract import reserved_variables
 from enginesmith_contract.backends import Hardware, Precision
 from enginesmith_contract.verification import VerificationPolicy
 from enginesmith_operator.api.engine_build import EngineBuildSpec, EngineBuildStatus
@@ -32,6 +34,7 @@ class Rule(NamedTuple):
 
 
 _REMOTE: Final = tuple(scheme for scheme in MODEL_SCHEMES if scheme != "file")
+_FREE_VARIABLES: Final = json.dumps(sorted(reserved_variables.ALLOWED))
 _INDEXES: Final = str(list(range(MAX_RANK)))
 _PROFILE_NAME: Final = ProfileSpec.model_fields["name"].default
 
@@ -113,7 +116,13 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
         ),
     ),
     EnvSource: (_exactly_one("secretKeyRef", "configMapKeyRef", "fieldRef"),),
-    EnvVar: (Rule("!(has(self.value) && has(self.valueFrom))", "value and valueFrom exclude each other"),),
+    EnvVar: (
+        Rule("!(has(self.value) && has(self.valueFrom))", "value and valueFrom exclude each other"),
+        Rule(
+            f"self.name in {_FREE_VARIABLES} || !self.name.upperAscii().matches('{reserved_variables.PATTERN}')",
+            "name: this variable changes what the pods' processes load, so no user may set it",
+        ),
+    ),
     ModelSpec: (
         Rule(
             f"self.uri.matches('^({'|'.join(_REMOTE)})://.')",

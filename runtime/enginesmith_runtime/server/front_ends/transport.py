@@ -5,7 +5,6 @@ import logging
 import resource
 import socket
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from enginesmith_contract.errors import ServeError
+from enginesmith_runtime.python_command import python_command
 from enginesmith_runtime.server.front_ends.calls import Calls
 from enginesmith_runtime.server.front_ends.link import Link, listen
 from enginesmith_runtime.server.front_ends.settings import LISTENING, Settings
@@ -158,8 +158,8 @@ class _FrontEnd:
             self._process.kill()
 
     def _start(self) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "enginesmith_runtime.server.front_ends"],
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            python_command("enginesmith_runtime.server.front_ends"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

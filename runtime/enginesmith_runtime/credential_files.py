@@ -1,0 +1,48 @@
+"""Accounts that a pod has as files: read by the one process that needs them, and in no child's environment."""
+
+import logging
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Final
+
+from enginesmith_contract import environment
+from enginesmith_contract.reserved_variables import is_reserved
+
+__all__ = ["read_credentials", "take_source_credentials", "without_credentials"]
+
+_LOGGER: Final = logging.getLogger(__name__)
+
+
+def read_credentials(folder: str | None) -> dict[str, str]:
+    """Return the contents of a Secret's files by the key of each, without the end of the line.
+
+    Args:
+        folder: where the Secret is mounted; None or empty: nowhere.
+    """
+    if not folder:
+        return {}
+    # kubelet keeps versions of a Secret in folders whose names begin with two dots.
+    files = [path for path in sorted(Path(folder).glob("*")) if not path.name.startswith("..") and path.is_file()]
+    return {path.name: path.read_text(encoding="utf-8", errors="replace").rstrip("\r\n") for path in files}
+
+
+def take_source_credentials(variables: MutableMapping[str, str]) -> None:
+    """Add the model source's account to the variables that its client reads; one that is set already stays.
+
+    A key that would change what this process loads is left out, with a warning.
+
+    Args:
+        variables: of this process; names the folder.
+    """
+    for name, value in read_credentials(variables.get(environment.SOURCE_CREDENTIALS)).items():
+        if is_reserved(name) or "\0" in value or "=" in name:
+            _LOGGER.warning("the key %s of the model source's Secret is ignored: no user may set this variable", name)
+            continue
+        variables.setdefault(name, value)
+
+
+def without_credentials(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a child that reads neither source nor store."""
+    ours = {environment.SOURCE_CREDENTIALS, environment.STORE_CREDENTIALS}
+    ours |= set(read_credentials(variables.get(environment.SOURCE_CREDENTIALS)))
+    return {name: value for name, value in variables.items() if name not in ours}
