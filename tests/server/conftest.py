@@ -18,7 +18,7 @@ import onnx
 import pytest
 from google.protobuf.message import Message
 from tests.server.engine_store import EngineStore, Publication
-from tests.server.onnx_models import adder_model, doubler_model, echo_model, slow_model
+from tests.server.onnx_models import adder_model, doubler_model, echo_model, integers_model, slow_model
 
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.preparation import Batching
@@ -92,11 +92,12 @@ def engine_store(tmp_path_factory: pytest.TempPathFactory) -> EngineStore:
 
 @pytest.fixture(scope="session")
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """adder, echo (every datatype), slow (as many steps as its input says) and doubler (what the fake GPU runs)."""
+    """adder, echo (every datatype), integers (typed contents), slow (as many steps as its input says) and doubler (what the fake GPU runs)."""
     folder = tmp_path_factory.mktemp("models")
     for name, model in (
         ("adder", adder_model()),
         ("echo", echo_model()),
+        ("integers", integers_model()),
         ("slow", slow_model()),
         ("doubler", doubler_model()),
     ):
@@ -131,6 +132,13 @@ def echo_key(engine_store: EngineStore, models_folder: Path) -> str:
     names = [value.name for value in onnx.load(models_folder / "echo.onnx").graph.input]
     profile = Profile(inputs=dict.fromkeys(names, shape))
     return engine_store.publish(Publication(model=models_folder / "echo.onnx", profiles=(profile,)))
+
+
+@pytest.fixture(scope="session")
+def integers_key(engine_store: EngineStore, models_folder: Path) -> str:
+    names = [value.name for value in onnx.load(models_folder / "integers.onnx").graph.input]
+    profile = Profile(inputs=dict.fromkeys(names, ShapeRange(min=(0,), opt=(1,), max=(16,))))
+    return engine_store.publish(Publication(model=models_folder / "integers.onnx", profiles=(profile,)))
 
 
 @pytest.fixture(scope="session")
