@@ -197,7 +197,7 @@ def front_ends() -> int:
 
 @pytest.fixture
 def start_server(tmp_path: Path, engine_store: EngineStore, front_ends: int) -> Iterator[StartServer]:
-    """Start a server for models by name and key; options are those of ServeRequest, `instances` and `fake_gpu`."""
+    """Start a server for models by name and key; options are those of ServeRequest, `instances`, `queues`, `fake_gpu`."""
     with contextlib.ExitStack() as stack:
         yield partial(_start_server, stack, tmp_path, engine_store, front_ends=front_ends)
 
@@ -225,10 +225,18 @@ def _start_server(
     return stack.enter_context(running_server(folder, request, program))
 
 
+_NO_QUEUES: Mapping[str, int] = {}
+
+
 def serve_request(
-    store: EngineStore, keys: Mapping[str, str], *, instances: int = 1, **options: object
+    store: EngineStore,
+    keys: Mapping[str, str],
+    *,
+    instances: int = 1,
+    queues: Mapping[str, int] = _NO_QUEUES,
+    **options: object,
 ) -> ServeRequest:
-    """Return a request for models by name and key, on free ports."""
+    """Return a request for models by name and key, on free ports; `queues`: sizes by the model's name."""
     return ServeRequest(
         models=tuple(
             ServedModel(
@@ -238,6 +246,7 @@ def serve_request(
                 store=store.uri,
                 instances=instances,
                 backend_options={"intraOpThreads": "1"},
+                max_queued=queues.get(name),
             )
             for name, key in keys.items()
         ),

@@ -33,7 +33,7 @@ class Loading:
 
     Attributes:
         folder: scratch space for the engine's files while the server lives.
-        queue_limit: requests of this model that may wait for an instance.
+        queue_limit: requests that may wait for an instance of a model which says no other number.
     """
 
     folder: Path
@@ -68,6 +68,7 @@ def _open_model(served: ServedModel, engine: Engine, folder: Path, loading: Load
     loading.reporter.begin("warmUp", served.name)
     instances = [engine.open_instance() for _ in range(served.instances)]
     warm_up(manifest, instances, folder)
+    queue_limit = loading.queue_limit if served.max_queued is None else served.max_queued
     loading.reporter.end(model=served.name, profiles=max(len(manifest.profiles), 1), instances=served.instances)
     return LoadedModel(
         name=served.name,
@@ -78,7 +79,7 @@ def _open_model(served: ServedModel, engine: Engine, folder: Path, loading: Load
         profiles=ProfileTable(manifest.inputs, manifest.profiles),
         inputs={spec.name: spec for spec in manifest.inputs},
         outputs={spec.name: spec for spec in manifest.outputs},
-        pool=InstancePool(instances, queue_limit=loading.queue_limit, name=served.name),
+        pool=InstancePool(instances, queue_limit=queue_limit, name=served.name),
     )
 
 

@@ -70,6 +70,7 @@ class Inference:
         Raises:
             ProtocolError: the request was refused before it was queued.
         """
+        self._check_size(data)
         head, raw = split_raw_inputs(data)
         plan = self._plans.find(head)
         if plan is None:
@@ -94,6 +95,7 @@ class Inference:
             reply(Answer(failure.SerializeToString()))
 
         try:
+            self._check_size(data)
             head, raw = split_raw_inputs(data)
             request = parse(ModelInferRequest, head)
             request_id = request.id
@@ -101,6 +103,16 @@ class Inference:
             self._submit(plan, raw, context, reply_in_stream)
         except ProtocolError as error:
             reply_in_stream(error)
+
+    def _check_size(self, data: Body) -> None:
+        most = self._limits.max_message_bytes
+        if len(data) > most:
+            raise ProtocolError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the request has {len(data)} bytes, more than serving.maxMessageBytes allows here: {most}; send a "
+                "smaller batch or raise the field",
+                reason="RequestTooLarge",
+            )
 
     def _plan(self, request: ModelInferRequest, *, raw: bool, streamed: bool) -> RequestPlan:
         began_ns = time.perf_counter_ns()
@@ -226,8 +238,8 @@ class _InferJob(Job):
         if len(body) > self._limits.max_message_bytes:
             raise ProtocolError(
                 Code.RESOURCE_EXHAUSTED,
-                f"the answer has {len(body)} bytes, more than this server's limit of {self._limits.max_message_bytes}; "
-                "ask for fewer outputs or send a smaller batch",
+                f"the answer has {len(body)} bytes, more than serving.maxMessageBytes allows here: {self._limits.max_message_bytes}; "
+                "ask for fewer outputs, send a smaller batch or raise the field",
                 reason="AnswerTooLarge",
             )
         times = RunTimes(
