@@ -37,6 +37,7 @@ __all__ = ["DeviceLost", "Inference", "InferenceLimits"]
 
 DeviceLost = Callable[[DeviceFailedError], None]
 _NOTHING: Final[Mapping[str, int]] = {}
+_NS_PER_US: Final = 1000
 _FIELD_INFER_RESPONSE = ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
 
@@ -234,7 +235,8 @@ class _InferJob(Job):
             outputs = instance.infer(inputs, profile=plan.profile, outputs=plan.output_names, into=places)
             inferred_ns = time.perf_counter_ns()
             left = shared.write_outputs(outputs)
-        body = plan.encode(outputs, left)
+        timings = self._timings(started_ns, inferred_ns - read_ns) if plan.wants_timings else _NOTHING
+        body = plan.encode(outputs, left, timings)
         if len(body) > self._limits.max_message_bytes:
             raise ProtocolError(
                 Code.RESOURCE_EXHAUSTED,
@@ -250,6 +252,10 @@ class _InferJob(Job):
         )
         plan.model.statistics.record_success(times, plan.batch)
         return Answer(body, plan.model.metadata)
+
+    def _timings(self, started_ns: int, run_ns: int) -> dict[str, int]:
+        """Return how long the request waited for an instance, and how long the engine ran; in microseconds."""
+        return {"queue_us": (started_ns - self.queued_ns) // _NS_PER_US, "compute_us": run_ns // _NS_PER_US}
 
 
 def _aligned(array: Array, name: str, instance: Instance) -> Array:
