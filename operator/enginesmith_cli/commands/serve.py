@@ -55,12 +55,14 @@ def _request_of_keys(arguments: argparse.Namespace) -> "ServeRequest":
                 engine_key=manifest.engine_key,
                 store=store,
                 instances=arguments.instances or 1,
+                max_queued=arguments.max_queued,
             )
         )
     return ServeRequest(
         models=tuple(models),
         address=arguments.address,
         metrics_address=metrics_address(arguments),
+        max_streams=arguments.max_streams,
         shared_memory=arguments.shared_memory,
         front_ends=arguments.front_ends,
     )

@@ -3,6 +3,7 @@
 Nothing here decides whether; `plan` does. Keys are None ("pending") until the model's digest is known.
 """
 
+from enginesmith_contract.backend_options import PROVIDER_PREFIX
 from enginesmith_contract.backends import Backend, Hardware, Toolchain
 from enginesmith_contract.build_request import BuildOptions, BuildRequest
 from enginesmith_contract.keys import (
@@ -92,10 +93,13 @@ def preparation_request(spec: InferenceEngineSpec, toolchains: tuple[Toolchain, 
     )
 
 
-def engine_candidate(spec: InferenceEngineSpec, toolchain: Toolchain, hardware: Hardware) -> EngineCandidate:
+def engine_candidate(
+    spec: InferenceEngineSpec, target: TargetSpec, toolchain: Toolchain, hardware: Hardware
+) -> EngineCandidate:
     """Return all that one engine depends on beside the prepared model.
 
-    `hardware` counts by platform, product and slice: the driver and the memory are checked, not hashed. A target that
+    Of `backendOptions` only a provider's own count: it compiles the model with them, and is verified with them. The
+    others say how an engine runs. `hardware` counts by platform, product and slice: the driver and the memory are checked, not hashed. A target that
     asks for a GPU has the product in its key whatever the backend, so that an engine names the hardware it serves on.
     """
     is_onnxruntime = toolchain.backend is Backend.ONNXRUNTIME
@@ -108,7 +112,7 @@ def engine_candidate(spec: InferenceEngineSpec, toolchain: Toolchain, hardware: 
         gpu_product=hardware.product,
         mig_profile=hardware.mig_profile,
         provider=(toolchain.provider or "cpu") if is_onnxruntime else None,
-        flags={} if is_onnxruntime else _flags(build_options(spec)),
+        flags=_provider_flags(target) if is_onnxruntime else _flags(build_options(spec)),
         plugins=() if is_onnxruntime else tuple(plugin.sha256 for plugin in spec.build.plugins),
         epoch=spec.build.epoch,
     )
@@ -138,7 +142,13 @@ def served_model(engine: InferenceEngine, target: TargetSpec, key: str, observed
         engine_key=key,
         store=observed.store,
         instances=engine.spec.serving.instances,
+        backend_options=target.backend_options,
+        max_queued=engine.spec.serving.max_queued,
     )
+
+
+def _provider_flags(target: TargetSpec) -> dict[str, str]:
+    return {name: value for name, value in sorted(target.backend_options.items()) if name.startswith(PROVIDER_PREFIX)}
 
 
 def _flags(options: BuildOptions) -> dict[str, str]:
