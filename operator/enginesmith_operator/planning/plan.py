@@ -51,6 +51,7 @@ from enginesmith_operator.planning.desired import (
 from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import LabelPin, Presence
 from enginesmith_operator.planning.plan_records import EnginePlan, Plan, TargetPlan, TargetState
+from enginesmith_operator.planning.message_sizes import warn_of_messages
 from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, RefusalCount, count_refusals, natural_order
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_operator.planning.toolchains import Choice, choose_toolchain, toolchain_text, usable_toolchains
@@ -81,7 +82,7 @@ def plan(engine: InferenceEngine, observed: Observed, now: datetime) -> Plan:
         refusals=refusals,
         suggestion=suggest_profile(facts) if facts is not None and missing else "",
         conditions=_conditions(key, targets, refusals),
-        warnings=warnings(spec),
+        warnings=(*warnings(spec), *(() if refusals else warn_of_messages(spec, facts, observed))),
     )
 
 
