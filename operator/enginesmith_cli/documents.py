@@ -11,6 +11,7 @@ from enginesmith_runtime.progress import Fact, Reporter
 
 __all__ = ["DocumentReporter", "Failures", "name_of"]
 
+
 def name_of(engine: InferenceEngine) -> str:
     """Return what messages call a document: its name, with its namespace where it has one."""
     metadata = engine.metadata

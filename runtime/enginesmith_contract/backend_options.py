@@ -33,10 +33,7 @@ class BackendOption(NamedTuple):
 
     Attributes:
         values: the values that it may have, in words.
-        read: returns the value of a text.
-
-            Raises:
-                ValueError: the option cannot have it.
+        read: returns the value of a text; raises ValueError where the option cannot have it.
     """
 
     values: str

@@ -61,8 +61,10 @@ def test_a_builder_that_cannot_write_its_engine_says_that_the_disk_is_full(
     # The prepared model is linked from the store where it can be, so that only the engine needs the room.
     mount = f'mount -t tmpfs -o size={mebibytes}m tmpfs "$1" && exec "$0" -c "$2" "$3" "$1"'
     run = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "sh", "-c", mount]
-        + [sys.executable, str(disk), _PROGRAM, str(tmp_path / "request.json")],
+        [
+            *("unshare", "--map-root-user", "--mount", "sh", "-c", mount),
+            *(sys.executable, str(disk), _PROGRAM, str(tmp_path / "request.json")),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -62,7 +62,14 @@ SPECS: dict[str, dict[str, Any]] = {
             "priorityClassName": "low",
             "resources": {"requests": {"cpu": 2}, "limits": {"memory": "16Gi"}},
         },
-        "serving": {"drainDelay": "2s", "frontEnds": 4, "gracePeriod": "20s", "instances": 4, "maxQueued": 8, "maxStreams": 16},
+        "serving": {
+            "drainDelay": "2s",
+            "frontEnds": 4,
+            "gracePeriod": "20s",
+            "instances": 4,
+            "maxQueued": 8,
+            "maxStreams": 16,
+        },
         "store": {"oci": {"repository": "registry.example/engines", "plainHttp": True, "secretRef": {"name": "push"}}},
         "podTemplate": {
             "tolerations": [{"key": "dedicated", "value": "inference", "effect": "NoSchedule"}],

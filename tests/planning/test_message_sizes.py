@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.planning.conftest import CPU, DIGEST, NOW
 
 from enginesmith_contract.preparation import Batching, Exercise, ExerciseStatus, Preparation
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 from enginesmith_operator.planning.plan import plan
 from enginesmith_operator.planning.plan_records import Plan
-from tests.planning.conftest import CPU, DIGEST, NOW
 
 Make = Callable[..., Any]
 
@@ -31,15 +31,11 @@ def _output(*shape: int | str, dtype: DType = DType.FP32, name: str = "y") -> Te
 def planned(make_engine: Make, make_observed: Make) -> Callable[..., Plan]:
     """Plan a document with one profile from `low` to `high` rows, for a model with these facts."""
 
-    def make(
-        facts: ModelFacts, low: int = 1, high: int = 1, *, limit: str = "64Mi", **observed: object
-    ) -> Plan:
+    def make(facts: ModelFacts, low: int = 1, high: int = 1, *, limit: str = "64Mi", **observed: object) -> Plan:
         rank = len(facts.inputs[0].shape)
         rows = [[size, *facts.inputs[0].shape[1:]][:rank] for size in (low, low, high)]
         shapes = dict(zip(("min", "opt", "max"), rows, strict=True))
-        engine = make_engine(
-            targets=[CPU], profiles=[{"inputs": {"x": shapes}}], serving={"maxMessageBytes": limit}
-        )
+        engine = make_engine(targets=[CPU], profiles=[{"inputs": {"x": shapes}}], serving={"maxMessageBytes": limit})
         snapshot = make_observed(source_digest=DIGEST, model_facts=facts, local=True, **observed)
         return plan(engine, snapshot, NOW)
 

@@ -92,7 +92,7 @@ def engine_store(tmp_path_factory: pytest.TempPathFactory) -> EngineStore:
 
 @pytest.fixture(scope="session")
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """adder, echo (every datatype), integers (typed contents), slow (as many steps as its input says) and doubler (what the fake GPU runs)."""
+    """adder, echo (every datatype), integers, slow (as many steps as its input says) and doubler (of the fake GPU)."""
     folder = tmp_path_factory.mktemp("models")
     for name, model in (
         ("adder", adder_model()),
@@ -197,7 +197,7 @@ def front_ends() -> int:
 
 @pytest.fixture
 def start_server(tmp_path: Path, engine_store: EngineStore, front_ends: int) -> Iterator[StartServer]:
-    """Start a server for models by name and key; options are those of ServeRequest, `instances`, `queues`, `fake_gpu`."""
+    """Start a server for models by name and key; options: those of ServeRequest, `instances`, `queues`, `fake_gpu`."""
     with contextlib.ExitStack() as stack:
         yield partial(_start_server, stack, tmp_path, engine_store, front_ends=front_ends)
 

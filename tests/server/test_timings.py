@@ -12,6 +12,7 @@ from enginesmith_contract.protos import inference_pb2 as pb
 pytestmark = pytest.mark.slow
 
 Client = Any
+Server = Any  # the fixtures' own types; a test module imports no other
 Connect = Callable[[str], Client]
 MakeRequest = Callable[..., pb.ModelInferRequest]
 
@@ -21,7 +22,9 @@ _NO = {"timings": pb.InferParameter(bool_param=False)}
 
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["one process", "front ends"])
-def server(request: pytest.FixtureRequest, start_module_server: Callable[..., Any], adder_key: str, slow_key: str) -> Any:
+def server(
+    request: pytest.FixtureRequest, start_module_server: Callable[..., Any], adder_key: str, slow_key: str
+) -> Server:
     return start_module_server({"adder": adder_key, "slow": slow_key}, front_ends=request.param)
 
 
@@ -46,7 +49,7 @@ def _times(response: pb.ModelInferResponse) -> dict[str, int]:
 
 
 def test_times_come_in_the_answer_only_where_they_are_asked_for(
-    server: Any, connect: Connect, adder_request: MakeRequest
+    server: Server, connect: Connect, adder_request: MakeRequest
 ) -> None:
     client = connect(server.address)
     for _ in range(3):  # the first request's plan is kept for the others
@@ -58,14 +61,14 @@ def test_times_come_in_the_answer_only_where_they_are_asked_for(
         assert not _NAMES & client.infer(adder_request(parameters=parameters)).parameters.keys()
 
 
-def test_a_typed_answer_has_them_too(server: Any, connect: Connect) -> None:
+def test_a_typed_answer_has_them_too(server: Server, connect: Connect) -> None:
     answer = connect(server.address).infer(_typed(parameters=_YES))
     assert _times(answer)["compute_us"] > 0
     assert list(answer.outputs[0].contents.fp32_contents) == [2, 4, 6, 8]
 
 
 def test_each_answer_of_a_stream_has_those_of_its_request(
-    server: Any, connect: Connect, adder_request: MakeRequest
+    server: Server, connect: Connect, adder_request: MakeRequest
 ) -> None:
     asked, not_asked, typed = _stream(
         connect(server.address), adder_request(parameters=_YES), adder_request(), _typed(parameters=_YES)
@@ -76,9 +79,7 @@ def test_each_answer_of_a_stream_has_those_of_its_request(
     assert asked.parameters["triton_final_response"].bool_param
 
 
-def test_the_wait_and_the_run_are_told_apart(
-    server: Any, connect: Connect, slow_request: MakeRequest
-) -> None:
+def test_the_wait_and_the_run_are_told_apart(server: Server, connect: Connect, slow_request: MakeRequest) -> None:
     client = connect(server.address)
     running = client.begin("ModelInfer", slow_request(1500, parameters=_YES))
     _wait_until_one_runs(server)
@@ -88,14 +89,14 @@ def test_the_wait_and_the_run_are_told_apart(
     assert ran["compute_us"] > ran["queue_us"]
 
 
-def test_a_value_that_is_no_bool_is_refused(server: Any, connect: Connect, adder_request: MakeRequest) -> None:
+def test_a_value_that_is_no_bool_is_refused(server: Server, connect: Connect, adder_request: MakeRequest) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         connect(server.address).infer(adder_request(parameters={"timings": pb.InferParameter(string_param="yes")}))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "'timings'" in refused.value.details()
 
 
-def _wait_until_one_runs(server: Any) -> None:
+def _wait_until_one_runs(server: Server) -> None:
     for _ in range(500):
         with urllib.request.urlopen(f"http://{server.ready['metrics']}/metrics") as answer:
             lines = answer.read().decode().splitlines()

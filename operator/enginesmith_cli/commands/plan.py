@@ -24,8 +24,8 @@ _EXAMPLES = """examples:
   enginesmith plan engine.yaml
   kubectl get nodes -o yaml > nodes.yaml && enginesmith plan engine.yaml --nodes nodes.yaml
 
-The exit code is 0 where every document has a plan for at least one target, 11 otherwise. A target that is only built here, for
-a GPU that is elsewhere, has a plan.
+The exit code is 0 where every document has a plan for at least one target, 11 otherwise. A target that is
+only built here, for a GPU that is elsewhere, has a plan.
 """
 
 

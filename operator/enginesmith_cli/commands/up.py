@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from enginesmith_cli.options import add_home_options, add_server_options, require_free_address
 
@@ -18,8 +18,8 @@ _EXAMPLES = """examples:
   enginesmith up engine.yaml
   enginesmith up engine.yaml --address 0.0.0.0:8001 --metrics-address none
 
-Each document is served by its first target that this machine can serve, under metadata.name, version "1". A document that
-fails is named, and the others are served.
+Each document is served by its first target that this machine can serve, under metadata.name, version "1". A document
+that fails is named, and the others are served.
 """
 
 
@@ -35,15 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Build what is missing, and become the server; returns only where there is nothing to serve."""
     from enginesmith_cli.documents import Failures  # noqa: PLC0415 - kept out of `--help`
-    from enginesmith_cli.server_process import become_server, serve_request  # noqa: PLC0415 - the same
     from enginesmith_operator.api.load import read_file  # noqa: PLC0415 - the same
 
     engines = read_file(arguments.file)
     require_free_address(arguments)
     failures = Failures(raise_at_once=arguments.debug)
     built = _build_all(engines, arguments, failures)
-    if not built:
-        return failures.exit_code
+    if built:
+        _serve(built, arguments)
+    return failures.exit_code
+
+
+def _serve(built: "tuple[BuiltEngine, ...]", arguments: argparse.Namespace) -> NoReturn:
+    from enginesmith_cli.server_process import become_server, serve_request  # noqa: PLC0415 - loaded by now
+
     for one in built:
         print("\n".join(_choice(one)), file=sys.stderr)
     print("\n".join(_client_program(built[0], arguments.address)), file=sys.stderr)

@@ -61,7 +61,7 @@ class ServingSpec(ApiModel):
 
     @property
     def changed_max_streams(self) -> int | None:
-        """Return the number of streams where it is not the server's own default: an older server knows no such field."""
+        """Return the number of streams; None where it is the server's own default, which an older server has too."""
         return None if self.max_streams == DEFAULT_MAX_STREAMS else self.max_streams
 
     @field_validator("max_message_bytes")

@@ -99,8 +99,9 @@ def engine_candidate(
     """Return all that one engine depends on beside the prepared model.
 
     Of `backendOptions` only a provider's own count: it compiles the model with them, and is verified with them. The
-    others say how an engine runs. `hardware` counts by platform, product and slice: the driver and the memory are checked, not hashed. A target that
-    asks for a GPU has the product in its key whatever the backend, so that an engine names the hardware it serves on.
+    others say how an engine runs. `hardware` counts by platform, product and slice: the driver and the memory are
+    checked, not hashed. A target that asks for a GPU has the product in its key whatever the backend, so that an engine
+    names the hardware it serves on.
     """
     is_onnxruntime = toolchain.backend is Backend.ONNXRUNTIME
     return EngineCandidate(

@@ -65,8 +65,8 @@ def warn_of_messages(spec: InferenceEngineSpec, facts: ModelFacts | None, observ
         for rule, what, size in _too_large(sizes, limit):
             if rule not in refused:
                 yield (
-                    f"spec.serving.maxMessageBytes: {what} of profile {sizes.profile!r} at max has {size:,} bytes, more "
-                    f"than {limit:,}: the server refuses it; {_remedy(size)}, or lower the profile's max."
+                    f"spec.serving.maxMessageBytes: {what} of profile {sizes.profile!r} at max has {size:,} bytes, "
+                    f"more than {limit:,}: the server refuses it; {_remedy(size)}, or lower the profile's max."
                 )
 
 

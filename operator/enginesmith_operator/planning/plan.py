@@ -50,8 +50,8 @@ from enginesmith_operator.planning.desired import (
 )
 from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import LabelPin, Presence
-from enginesmith_operator.planning.plan_records import EnginePlan, Plan, TargetPlan, TargetState
 from enginesmith_operator.planning.message_sizes import warn_of_messages
+from enginesmith_operator.planning.plan_records import EnginePlan, Plan, TargetPlan, TargetState
 from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, RefusalCount, count_refusals, natural_order
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_operator.planning.toolchains import Choice, choose_toolchain, toolchain_text, usable_toolchains

@@ -12,7 +12,6 @@ from enginesmith_runtime.engines.option_errors import option_refused
 __all__ = ["provider_options", "session_options"]
 
 
-
 def session_options(runtime: Any, options: Mapping[str, str]) -> Any:  # noqa: ANN401 - the library has no types
     """Return SessionOptions for serving.
 
@@ -43,9 +42,7 @@ def session_options(runtime: Any, options: Mapping[str, str]) -> Any:  # noqa: A
 def provider_options(provider: Provider, options: Mapping[str, str]) -> dict[str, str]:
     """Return the provider's own options: its defaults, overridden by `provider.<name>`."""
     chosen = {
-        name.removeprefix(PROVIDER_PREFIX): value
-        for name, value in options.items()
-        if name.startswith(PROVIDER_PREFIX)
+        name.removeprefix(PROVIDER_PREFIX): value for name, value in options.items() if name.startswith(PROVIDER_PREFIX)
     }
     return {**provider.options, **chosen}
 

@@ -39,7 +39,7 @@ def scratch_full(what_writes: str) -> StoreError:
         "the disk is full",
         where="scratch folder",
         why=f"{what_writes} could not write its files",
-        remedy="free some space there, name another folder (--home, TMPDIR), or raise the pod's limit of ephemeral-storage",
+        remedy="free some there, name another folder (--home, TMPDIR), or raise the pod's ephemeral-storage limit",
         reason="DiskFull",
         retry=True,
     )

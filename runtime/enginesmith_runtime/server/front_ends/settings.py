@@ -54,4 +54,3 @@ class Settings:
         """Return what `to_line` made."""
         fields = json.loads(line)
         return cls(**{**fields, "limits": GrpcLimits(**fields["limits"])})
-

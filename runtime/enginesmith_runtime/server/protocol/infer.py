@@ -237,11 +237,12 @@ class _InferJob(Job):
             left = shared.write_outputs(outputs)
         timings = self._timings(started_ns, inferred_ns - read_ns) if plan.wants_timings else _NOTHING
         body = plan.encode(outputs, left, timings)
-        if len(body) > self._limits.max_message_bytes:
+        most = self._limits.max_message_bytes
+        if len(body) > most:
             raise ProtocolError(
                 Code.RESOURCE_EXHAUSTED,
-                f"the answer has {len(body)} bytes, more than serving.maxMessageBytes allows here: {self._limits.max_message_bytes}; "
-                "ask for fewer outputs, send a smaller batch or raise the field",
+                f"the answer has {len(body)} bytes, more than serving.maxMessageBytes allows here: {most}; ask for "
+                "fewer outputs, send a smaller batch or raise the field",
                 reason="AnswerTooLarge",
             )
         times = RunTimes(

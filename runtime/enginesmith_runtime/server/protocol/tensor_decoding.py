@@ -240,9 +240,9 @@ def _from_typed(contents: InferTensorContents, spec: TensorSpec, shape: tuple[in
     return array.astype(spec.dtype.numpy, copy=False).reshape(shape)
 
 
-def _check_range(values: Array, spec: TensorSpec, field: str) -> None:
+def _check_range(array: Array, spec: TensorSpec, field: str) -> None:
     """Refuse a value that the datatype cannot hold: numpy would wrap it around."""
-    bounds = np.iinfo(spec.dtype.numpy)
+    bounds, values = np.iinfo(spec.dtype.numpy.name), array.astype(np.int64)
     outside = (values < bounds.min) | (values > bounds.max)
     if outside.any():
         index = int(outside.argmax())
