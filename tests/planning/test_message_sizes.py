@@ -88,6 +88,14 @@ def test_beyond_grpc_s_own_limit_no_field_helps(planned: Callable[..., Plan]) ->
     assert "raise" not in refusal.wanted
 
 
+def test_outputs_that_can_be_asked_for_one_by_one_are_a_warning_where_no_field_helps(
+    planned: Callable[..., Plan],
+) -> None:
+    result = planned(_facts(_output("N", 600_000_000), _output("N", name="z")))
+    assert result.refusals == ()
+    assert any("2,400,000,004" in line and "less than 2Gi" in line for line in result.warnings)
+
+
 def test_shapes_that_do_not_fit_are_a_warning_where_smaller_ones_do(planned: Callable[..., Plan]) -> None:
     result = planned(_facts(_output("N", 1_000_000)), 1, 32)
     assert result.refusals == ()

@@ -31,12 +31,24 @@ _REAL_NAME: Final = re.compile(r"[A-Za-z_]\w*")
 
 
 class _Sizes(NamedTuple):
-    """The least bytes of a request and of an answer with all outputs, at one point of a profile."""
+    """The least bytes of messages at one point of a profile.
+
+    Attributes:
+        request: with all inputs.
+        answer: with all outputs.
+        one_output: an answer with the smallest output alone, which a client may ask for.
+    """
 
     profile: str
     point: str
     request: int
     answer: int
+    one_output: int
+
+    @property
+    def refused(self) -> "_Sizes":
+        """Return the sizes to refuse by: of an answer that no field can make room for, what a client can still have."""
+        return self._replace(answer=self.one_output) if self.answer >= GRPC_MESSAGE_BYTES else self
 
 
 def check_messages(spec: InferenceEngineSpec, facts: ModelFacts, observed: Observed) -> Iterator[Refusal]:
@@ -45,7 +57,7 @@ def check_messages(spec: InferenceEngineSpec, facts: ModelFacts, observed: Obser
         return
     limit = int(spec.serving.max_message_bytes)
     for sizes in _sizes(spec, facts, "min"):
-        for rule, what, size in _too_large(sizes, limit):
+        for rule, what, size in _too_large(sizes.refused, limit):
             yield Refusal(
                 rule=rule,
                 found=f"profile {sizes.profile!r}: {what} has at least {size:,} bytes, at its smallest shapes too, and "
@@ -61,7 +73,7 @@ def warn_of_messages(spec: InferenceEngineSpec, facts: ModelFacts | None, observ
     limit = int(spec.serving.max_message_bytes)
     smallest = {sizes.profile: sizes for sizes in _sizes(spec, facts, "min")}
     for sizes in _with_seen(_sizes(spec, facts, "max"), observed):
-        refused = {rule for rule, _, _ in _too_large(smallest[sizes.profile], limit)}
+        refused = {rule for rule, _, _ in _too_large(smallest[sizes.profile].refused, limit)}
         for rule, what, size in _too_large(sizes, limit):
             if rule not in refused:
                 yield (
@@ -95,11 +107,13 @@ def _sizes(spec: InferenceEngineSpec, facts: ModelFacts, point: str) -> Iterator
     for profile in profiles(spec) or (Profile(),):
         shapes = {tensor.name: _shape(tensor, profile, point) for tensor in facts.inputs}
         symbols = _symbols(facts, shapes)
+        outputs = [_bytes(tensor, _resolved(tensor, symbols)) for tensor in facts.outputs]
         yield _Sizes(
             profile.name,
             point,
             request=sum(_bytes(tensor, shapes[tensor.name]) for tensor in facts.inputs),
-            answer=sum(_bytes(tensor, _resolved(tensor, symbols)) for tensor in facts.outputs),
+            answer=sum(outputs),
+            one_output=min(outputs, default=0),
         )
 
 
