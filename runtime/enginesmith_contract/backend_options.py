@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from enginesmith_contract.backends import Backend
 
-__all__ = ["PROVIDER_PREFIX", "BackendOption", "OptionProblem", "check_option", "known_options"]
+__all__ = ["PROVIDER_PREFIX", "BackendOption", "OptionProblem", "check_option", "known_options", "options_in_key"]
 
 PROVIDER_PREFIX: Final = "provider."
 """Of options of ONNX Runtime's execution provider itself; they have names and values of its own."""
@@ -66,6 +66,15 @@ def check_option(backend: Backend, name: str, value: str) -> OptionProblem | Non
     except ValueError:
         return OptionProblem(f"expected {options[name].values}")
     return None
+
+
+def options_in_key(options: Mapping[str, str]) -> dict[str, str]:
+    """Return the options that change what an engine answers: those of the execution provider, which compiles it.
+
+    Args:
+        options: `backendOptions`, or the flags of an engine's key, which have them too.
+    """
+    return {name: value for name, value in sorted(options.items()) if name.startswith(PROVIDER_PREFIX)}
 
 
 def _switch(text: str) -> bool:

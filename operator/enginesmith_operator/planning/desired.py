@@ -3,7 +3,7 @@
 Nothing here decides whether; `plan` does. Keys are None ("pending") until the model's digest is known.
 """
 
-from enginesmith_contract.backend_options import PROVIDER_PREFIX
+from enginesmith_contract.backend_options import options_in_key
 from enginesmith_contract.backends import Backend, Hardware, Toolchain
 from enginesmith_contract.build_request import BuildOptions, BuildRequest
 from enginesmith_contract.keys import (
@@ -113,7 +113,7 @@ def engine_candidate(
         gpu_product=hardware.product,
         mig_profile=hardware.mig_profile,
         provider=(toolchain.provider or "cpu") if is_onnxruntime else None,
-        flags=_provider_flags(target) if is_onnxruntime else _flags(build_options(spec)),
+        flags=options_in_key(target.backend_options) if is_onnxruntime else _flags(build_options(spec)),
         plugins=() if is_onnxruntime else tuple(plugin.sha256 for plugin in spec.build.plugins),
         epoch=spec.build.epoch,
     )
@@ -146,10 +146,6 @@ def served_model(engine: InferenceEngine, target: TargetSpec, key: str, observed
         backend_options=target.backend_options,
         max_queued=engine.spec.serving.max_queued,
     )
-
-
-def _provider_flags(target: TargetSpec) -> dict[str, str]:
-    return {name: value for name, value in sorted(target.backend_options.items()) if name.startswith(PROVIDER_PREFIX)}
 
 
 def _flags(options: BuildOptions) -> dict[str, str]:

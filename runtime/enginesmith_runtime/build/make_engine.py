@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginesmith_contract.backend_options import PROVIDER_PREFIX
+from enginesmith_contract.backend_options import options_in_key
 from enginesmith_contract.backends import Backend, Hardware
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import (
@@ -215,7 +215,9 @@ def _verify(
         return not_run(policy, precision, "the preparation kept no references"), None
     manifest = _local_manifest(job, draft)
     try:
-        engine = loader(build_with.backend).load(manifest, Path(job.output), _provider_options(job.request))
+        engine = loader(build_with.backend).load(
+            manifest, Path(job.output), options_in_key(job.request.key_inputs.flags)
+        )
     except DeviceFailedError:
         raise
     except EngineRefusedError as error:
@@ -234,12 +236,6 @@ def _verify(
     finally:
         engine.close()
     return judge_differences(measurement.differences, policy, precision), measurement
-
-
-def _provider_options(request: BuildRequest) -> dict[str, str]:
-    """Return the options that the answers depend on; they are in the key, for the engine is verified with them."""
-    flags = request.key_inputs.flags
-    return {name: value for name, value in flags.items() if name.startswith(PROVIDER_PREFIX)}
 
 
 def _measure(engine: Engine, references: tuple[ReferenceSet, ...], folder: Path, reporter: Reporter) -> Measurement:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from enginesmith_contract.backend_options import options_in_key
 from enginesmith_contract.backends import Backend, Hardware
 from enginesmith_contract.errors import EngineRefusedError, StoreError
 from enginesmith_contract.keys import engine_key
@@ -57,7 +58,9 @@ def load_model(served: ServedModel, loading: Loading) -> LoadedModel:
     _refuse_unless_loadable(manifest, loads)
     folder = loading.folder / served.name
     _get_files(store, manifest, folder)
-    engine = loads.load(manifest, folder, served.backend_options)
+    # An engine that is served by its key alone runs as it was verified, too.
+    options = {**options_in_key(manifest.key_inputs.flags), **served.backend_options}
+    engine = loads.load(manifest, folder, options)
     reporter.end(model=served.name, engine=manifest.engine_key)
     verify_if_not_run(engine, folder, reporter)
     return _open_model(served, engine, folder, loading)
