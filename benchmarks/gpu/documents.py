@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from benchmarks.gpu.resnet50 import write_resnet50
 
+from enginesmith_cli.documents import Failures
 from enginesmith_cli.local import LocalMachine, PreparedDocument
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.store_layout import engine_pointer
@@ -182,13 +183,13 @@ class Workplace:
 
     def prepare(self, engine: InferenceEngine) -> PreparedDocument:
         """Plan and prepare one document."""
-        (document,) = self.machine().prepare_documents([engine])
+        (document,) = self.machine().prepare_documents([engine], Failures(raise_at_once=True))
         return document
 
     def build(self, engine: InferenceEngine) -> Manifest:
         """Plan, prepare, build, verify and store one document."""
         machine = self.machine()
-        (document,) = machine.prepare_documents([engine])
+        (document,) = machine.prepare_documents([engine], Failures(raise_at_once=True))
         (built,) = machine.build_target(document, document.plan.targets[0])
         return built.manifest
 

@@ -27,7 +27,11 @@ def main() -> None:
         reply(answer)
 
     limits = GrpcLimits(
-        max_message_bytes=256 << 20, max_connection_age_seconds=None, grace_seconds=1, max_concurrent_calls=64
+        max_message_bytes=256 << 20,
+        max_connection_age_seconds=None,
+        grace_seconds=1,
+        max_waiting_calls=64,
+        max_streams=64,
     )
     methods = {METHOD: UnaryMethod(echo)}
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,8 +22,9 @@ from enginesmith_cli.protocol_client import Array, TensorDescription
 from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.tensors import DType
+from enginesmith_operator.api.regular_files import what_it_is
 
-__all__ = ["InputError", "arrays_from_words", "shapes_from_words"]
+__all__ = ["InputError", "Inputs", "arrays_from_words", "shapes_from_words"]
 
 _SEED: Final = 0
 # What numpy and Pillow raise on an empty, cut or foreign file.
@@ -57,13 +58,21 @@ def shapes_from_words(words: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+class Inputs(NamedTuple):
+    """One array for each input of a model, and the numpy dtype of those that were converted, by name."""
+
+    arrays: dict[str, Array]
+    converted_from: dict[str, str]
+
+
 def arrays_from_words(
     words: Sequence[str], shapes: Mapping[str, tuple[int, ...]], inputs: Sequence[TensorDescription]
-) -> dict[str, Array]:
+) -> Inputs:
     """Return one array for each input of a model.
 
     Raises:
-        InputError: a name that the model has not, a file that cannot be read, an open dimension that nothing fills.
+        InputError: a name that the model has not, a file that cannot be read, an open dimension that nothing fills, a
+            value that the input's datatype cannot hold.
     """
     given: dict[str, str] = {}
     arrays: dict[str, Array] = {}
@@ -86,7 +95,14 @@ def arrays_from_words(
     for tensor in inputs:
         if tensor.name not in arrays:
             arrays[tensor.name] = _array(given.get(tensor.name, "random"), tensor, shapes.get(tensor.name))
-    return {tensor.name: _cast(arrays[tensor.name], tensor) for tensor in inputs}
+    return Inputs(
+        arrays={tensor.name: _cast(arrays[tensor.name], tensor) for tensor in inputs},
+        converted_from={
+            tensor.name: str(arrays[tensor.name].dtype)
+            for tensor in inputs
+            if not _is_of_dtype(arrays[tensor.name], tensor)
+        },
+    )
 
 
 def _array(value: str, tensor: TensorDescription, shape: tuple[int, ...] | None) -> Array:
@@ -103,6 +119,7 @@ def _array(value: str, tensor: TensorDescription, shape: tuple[int, ...] | None)
         return _random(tensor, wanted)
     path = Path(value)
     try:
+        _refuse_special(path, f"{tensor.name}={value}")
         if path.suffix.lower() in _PICTURE_SUFFIXES:
             return _picture(path, tensor, shape)
         return _array_of_file(path, tensor)
@@ -135,10 +152,17 @@ def _array_of_file(path: Path, tensor: TensorDescription) -> Array:
 
 def _arrays_of_npz(word: str) -> dict[str, Array]:
     try:
+        _refuse_special(Path(word), word)
         with np.load(word, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
     except _UNREADABLE as error:
         raise InputError("the file cannot be read", where=f"--input {word}", why=str(error)) from error
+
+
+def _refuse_special(path: Path, word: str) -> None:
+    special = what_it_is(path)
+    if special:
+        raise InputError("not a file", where=f"--input {word}", why=f"it is {special}")
 
 
 def _own_shape(tensor: TensorDescription) -> tuple[int, ...]:
@@ -210,6 +234,10 @@ def _picture(path: Path, tensor: TensorDescription, shape: tuple[int, ...] | Non
     return np.broadcast_to(values.transpose(2, 0, 1) if channels_first else values, wanted)
 
 
+def _is_of_dtype(array: Array, tensor: TensorDescription) -> bool:
+    return array.dtype.kind in "OSU" if tensor.dtype is DType.BYTES else array.dtype == tensor.dtype.numpy
+
+
 def _cast(array: Array, tensor: TensorDescription) -> Array:
     """Return the array in the input's dtype where numpy calls that the same kind; BYTES from any text."""
     if tensor.dtype is DType.BYTES:
@@ -225,7 +253,20 @@ def _cast(array: Array, tensor: TensorDescription) -> Array:
             remedy=f"save the array as {wanted}",
             reason="DTypeMismatch",
         )
-    return array.astype(wanted)
+    with np.errstate(over="ignore"):
+        converted = array.astype(wanted)
+    # A value that wraps around or becomes an infinity is another value.
+    lost = np.isinf(converted) & np.isfinite(array) if wanted.kind == "f" else converted != array
+    if lost.any():
+        index = np.unravel_index(int(lost.argmax()), lost.shape)
+        raise InputError(
+            f"a value is none of {tensor.dtype}",
+            where=f"input {tensor.name}{[int(axis) for axis in index]}",
+            why=f"{array[index]} of the {array.dtype} array would become {converted[index]}",
+            remedy=f"send values that {tensor.dtype} can hold",
+            reason="ValueOutOfRange",
+        )
+    return converted
 
 
 def _refuse_unknown(names: set[str], inputs: Sequence[TensorDescription]) -> None:

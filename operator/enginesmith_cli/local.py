@@ -10,12 +10,13 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from enginesmith_cli.documents import DocumentReporter, Failures, name_of
 from enginesmith_cli.home import default_store_uri, scratch_folder, state_folder
 from enginesmith_cli.observe import observe_this_machine, with_preparation
 from enginesmith_cli.source_memo import SourceMemo
@@ -66,6 +67,7 @@ class LocalMachine:
         store: URI of the engine store.
         base: folder that relative paths of models and plugin libraries start from.
         build_for_absent_gpus: let a backend that can build for hardware that is elsewhere.
+        shared_memory: clients of the server to come can share memory with it.
     """
 
     home: Path
@@ -73,6 +75,7 @@ class LocalMachine:
     base: Path
     reporter: Reporter
     build_for_absent_gpus: bool = False
+    shared_memory: bool = False
 
     def observe(self) -> Observed:
         """Return what this machine has.
@@ -80,28 +83,34 @@ class LocalMachine:
         Raises:
             enginesmith_contract.errors.StoreError: the store cannot be read.
         """
-        return observe_this_machine(self.store, build_for_absent_gpus=self.build_for_absent_gpus)
+        observed = observe_this_machine(self.store, build_for_absent_gpus=self.build_for_absent_gpus)
+        return observed.model_copy(update={"shared_memory": self.shared_memory})
 
-    def plan_documents(self, engines: Iterable[InferenceEngine], observed: Observed) -> tuple[Plan, ...]:
-        """Plan every document before any work is done for one.
+    def prepare_documents(self, engines: Sequence[InferenceEngine], failures: Failures) -> Iterator[PreparedDocument]:
+        """Plan all documents before any work is done for one, then prepare one after another as the caller asks for it.
 
-        Raises:
-            enginesmith_contract.errors.PlanRefusedError: a document has no target for this machine.
-        """
-        plans = tuple(plan(engine, observed, datetime.now(UTC)) for engine in engines)
-        for refused in plans:
-            _require_target(refused)
-        return plans
-
-    def prepare_documents(self, engines: Sequence[InferenceEngine]) -> Iterator[PreparedDocument]:
-        """Plan all documents, then prepare one after another as the caller asks for it.
+        Args:
+            engines: the documents.
+            failures: takes what goes wrong with one; the others go on.
 
         Raises:
-            enginesmith_contract.errors.EnginesmithError: see `plan_documents` and `prepare_document`.
+            enginesmith_contract.errors.StoreError: the store cannot be read.
         """
         observed = self.observe()
-        for engine, planned in zip(engines, self.plan_documents(engines, observed), strict=True):
-            yield self.prepare_document(engine, planned, observed)
+        planned: list[tuple[InferenceEngine, Plan]] = []
+        for engine in engines:
+            with failures.of(name_of(engine)):
+                planned.append((engine, self._plan_document(engine, observed)))
+        for engine, first in planned:
+            prepared: list[PreparedDocument] = []
+            with failures.of(name_of(engine)):
+                prepared.append(self.prepare_document(engine, first, observed))
+            yield from prepared
+
+    def _plan_document(self, engine: InferenceEngine, observed: Observed) -> Plan:
+        planned = plan(engine, observed, datetime.now(UTC))
+        _require_target(planned)
+        return planned
 
     def prepare_document(self, engine: InferenceEngine, planned: Plan, observed: Observed) -> PreparedDocument:
         """Fetch and prepare the model, unless the store has its preparation, and plan with what is known then.
@@ -136,7 +145,7 @@ class LocalMachine:
                 planned.preparation,
                 open_store(self.store),
                 work,
-                self.reporter,
+                DocumentReporter(self.reporter, name_of(engine)),
                 base=self.base,
                 downloads=self.home / "downloads",
             )
@@ -172,7 +181,8 @@ class LocalMachine:
             )
         with scratch_folder(self.home) as work:
             places = PluginPlaces.from_environment(os.environ, base=self.base)
-            manifest = build(planned.build, work, self.reporter, plugins_from=places)
+            reporter = DocumentReporter(self.reporter, f"{name_of(document.engine)}/{target.name}")
+            manifest = build(planned.build, work, reporter, plugins_from=places)
         return BuiltEngine(document=document, target=target, manifest=manifest, was_stored=planned.stored)
 
 
@@ -187,6 +197,7 @@ def open_machine(arguments: argparse.Namespace, *, build_for_absent_gpus: bool =
             base=arguments.file.absolute().parent,
             reporter=reporter,
             build_for_absent_gpus=build_for_absent_gpus,
+            shared_memory=getattr(arguments, "shared_memory", False),
         )
 
 

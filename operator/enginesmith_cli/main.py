@@ -60,11 +60,12 @@ def _run(parsed: argparse.Namespace) -> int:
     from enginesmith_cli.signals import stop_signals_raise  # noqa: PLC0415 - kept out of `--help`
     from enginesmith_contract.errors import EnginesmithError  # noqa: PLC0415 - the same
 
+    parsed.debug = _wants_traceback(parsed)
     with stop_signals_raise() as stop:
         try:
             return int(import_module(f"enginesmith_cli.commands.{parsed.command}").run(parsed))
         except EnginesmithError as error:
-            if _wants_traceback(parsed):
+            if parsed.debug:
                 raise
             print(f"enginesmith: {error}", file=sys.stderr)
             return int(error.exit_code)
@@ -76,9 +77,9 @@ def _run(parsed: argparse.Namespace) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ExitCode.OK
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _FULL and not _wants_traceback(parsed):
+            if isinstance(error, OSError) and error.errno in _FULL and not parsed.debug:
                 return _report_full_disk(error)
-            if _wants_traceback(parsed):
+            if parsed.debug:
                 raise
             return _report_fault(error)
 

@@ -22,6 +22,7 @@ from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.products import canonical_product
 from enginesmith_contract.store_layout import preparation_pointer
 from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.api.regular_files import what_it_is
 from enginesmith_operator.api.translate import model_source
 from enginesmith_operator.planning.desired import preparation_key_of
 from enginesmith_operator.planning.hardware import NodeFacts, Offer, Presence, read_node
@@ -145,6 +146,9 @@ def read_nodes_file(path: Path) -> tuple[NodeObject, ...]:
     """
     remedy = "save one with: kubectl get nodes -o yaml"
     try:
+        special = "" if str(path) == "-" else what_it_is(path)
+        if special:
+            raise SpecError("the nodes cannot be read", where=str(path), why=f"it is {special}", remedy=remedy)
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
         documents = list(yaml.safe_load_all(text))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

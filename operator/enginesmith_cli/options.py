@@ -27,6 +27,18 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         "--instances", type=_instances, metavar="N", help="inferences at once per model (default: the file's)"
     )
     parser.add_argument(
+        "--max-queued",
+        type=_max_queued,
+        metavar="N",
+        help="requests of each model that may wait, 0 to 4096 (default: the file's)",
+    )
+    parser.add_argument(
+        "--max-streams",
+        type=_max_streams,
+        metavar="N",
+        help="streams of requests that may be open, 1 to 4096 (default: the file's)",
+    )
+    parser.add_argument(
         "--shared-memory", action="store_true", help="let clients on this machine register memory that they share"
     )
     parser.add_argument(
@@ -40,6 +52,14 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
 
 def _instances(text: str) -> int:
     return _number(text, 1, 64)  # the bounds of ServedModel
+
+
+def _max_queued(text: str) -> int:
+    return _number(text, 0, 4096)  # the bounds of ServedModel
+
+
+def _max_streams(text: str) -> int:
+    return _number(text, 1, 4096)  # the bounds of ServeRequest
 
 
 def _front_ends(text: str) -> int:

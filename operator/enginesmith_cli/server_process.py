@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,6 +38,8 @@ def serve_request(chosen: Sequence[tuple[InferenceEngine, str, str]], arguments:
                 engine_key=key,
                 store=store,
                 instances=arguments.instances or engine.spec.serving.instances,
+                backend_options=_backend_options(engine, target),
+                max_queued=engine.spec.serving.max_queued if arguments.max_queued is None else arguments.max_queued,
             )
             for engine, target, key in chosen
         ),
@@ -46,9 +48,14 @@ def serve_request(chosen: Sequence[tuple[InferenceEngine, str, str]], arguments:
         drain_delay_seconds=max(one.drain_delay_seconds for one in serving),
         grace_seconds=max(one.grace_period_seconds for one in serving),
         max_message_bytes=max(one.max_message_bytes for one in serving),
+        max_streams=arguments.max_streams or max(one.max_streams for one in serving),
         shared_memory=arguments.shared_memory,
         front_ends=arguments.front_ends or max(one.front_ends for one in serving),
     )
+
+
+def _backend_options(engine: InferenceEngine, target: str) -> Mapping[str, str]:
+    return next(one.backend_options for one in engine.spec.targets if one.name == target)
 
 
 def become_server(request: ServeRequest) -> NoReturn:

@@ -62,13 +62,18 @@ class ExerciseStatus(StrEnum):
 
 
 class Exercise(Record):
-    """One run of the model in ONNX Runtime at one point of a profile ("min", "opt" or "max")."""
+    """One run of the model in ONNX Runtime at one point of a profile ("min", "opt" or "max").
+
+    Attributes:
+        answer_bytes: of all outputs as they travel. None: it did not run, or an older release ran it.
+    """
 
     profile: str
     point: str
     status: ExerciseStatus
     seconds: float | None = None
     reason: str = ""
+    answer_bytes: int | None = None
 
 
 class ReferenceSet(Record):

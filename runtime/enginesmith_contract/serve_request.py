@@ -7,10 +7,27 @@ from pydantic import Field
 
 from enginesmith_contract.record import Record
 
-__all__ = ["GRPC_MESSAGE_BYTES", "ModelOptions", "ServeRequest", "ServedModel", "ServerOptions"]
+__all__ = [
+    "DEFAULT_MAX_QUEUED",
+    "DEFAULT_MAX_STREAMS",
+    "GRPC_MESSAGE_BYTES",
+    "MAX_QUEUED",
+    "MAX_STREAMS",
+    "ModelOptions",
+    "ServeRequest",
+    "ServedModel",
+    "ServerOptions",
+]
 
 GRPC_MESSAGE_BYTES: Final = 2 << 30
 """A message of gRPC has less."""
+
+DEFAULT_MAX_QUEUED: Final = 256
+DEFAULT_MAX_STREAMS: Final = 512
+
+MAX_QUEUED: Final = 4096
+MAX_STREAMS: Final = 4096
+"""Each request that waits and each open stream has a thread."""
 
 
 class ModelOptions(Record):
@@ -21,6 +38,7 @@ class ModelOptions(Record):
         target: the target's name; every response carries it.
         instances: inferences that run at once.
         backend_options: session options of the backend ("intraOpThreads": "2").
+        max_queued: requests that may wait for an instance of this model; None: as many as the server says.
     """
 
     name: str
@@ -28,6 +46,7 @@ class ModelOptions(Record):
     target: str
     instances: int = Field(default=1, ge=1, le=64)
     backend_options: Mapping[str, str] = {}
+    max_queued: int | None = Field(default=None, ge=0, le=MAX_QUEUED)
 
 
 class ServedModel(ModelOptions):
@@ -47,7 +66,9 @@ class ServerOptions(Record):
         drain_delay_seconds: how long a terminating server says NOT_SERVING and still accepts.
         grace_seconds: how long running requests may take after that.
         max_message_bytes: of one request or response; gRPC carries less than 2 GiB.
-        max_queued: requests that may wait for an instance, over all models; the next one gets RESOURCE_EXHAUSTED.
+        max_queued: requests of each model that may wait for an instance; the next one gets RESOURCE_EXHAUSTED.
+        max_streams: streams of requests that may be open, in each front end where there are some; None: 512. The next
+            one gets RESOURCE_EXHAUSTED.
         max_connection_age_seconds: so that clients spread over new replicas; None: no limit.
         shared_memory: whether clients may register memory that they share with the server. Whoever reaches the server
             can then read and write what it can of /dev/shm; off where clients and server are not one machine's.
@@ -61,7 +82,8 @@ class ServerOptions(Record):
     drain_delay_seconds: float = 5.0
     grace_seconds: float = 30.0
     max_message_bytes: int = Field(default=64 << 20, ge=1, lt=GRPC_MESSAGE_BYTES)
-    max_queued: int = 256
+    max_queued: int = Field(default=DEFAULT_MAX_QUEUED, ge=0, le=MAX_QUEUED)
+    max_streams: int | None = Field(default=None, ge=1, le=MAX_STREAMS)
     max_connection_age_seconds: float | None = None
     shared_memory: bool = False
     front_ends: int = Field(default=0, ge=0, le=32)

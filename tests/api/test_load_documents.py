@@ -1,6 +1,7 @@
 """Right documents load, and are written again as they were."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,3 +212,19 @@ def test_a_spec_error_is_the_error_of_every_wrong_file(tmp_path: Path) -> None:
             read_file(tmp_path / name)
         assert caught.value.reason == "SpecInvalid"
         assert want in str(caught.value)
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "engine.yaml")
+    with pytest.raises(SpecError, match="a named pipe"):
+        read_file(tmp_path / "engine.yaml")
+
+
+def test_a_pipe_that_a_shell_opened_is_read(design_example: str) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
+        stream.write(design_example)
+    try:
+        assert read_file(f"/dev/fd/{reading}") == load_documents(design_example, where="x")
+    finally:
+        os.close(reading)

@@ -20,6 +20,22 @@ WRONG = [
     ("build: {workspace: 2GB}", ['spec.build.workspace: found "2GB"', "did you mean `2G`?"]),
     ("serving: {maxMessageBytes: 2Gi}", ["spec.serving.maxMessageBytes", "at most 2147483647"]),
     ("serving: {frontEnds: 33}", ["spec.serving.frontEnds: found 33", "valid value is 32"]),
+    ("serving: {maxQueued: -1}", ["spec.serving.maxQueued: found -1", "valid value is 0"]),
+    ("serving: {maxStreams: 0}", ["spec.serving.maxStreams: found 0", "valid value is 1"]),
+    ("serving: {maxStreams: 4097}", ["spec.serving.maxStreams: found 4097", "valid value is 4096"]),
+    (
+        'targets: [{name: a, backendOptions: {spinn: "false"}}]',
+        ["spec.targets[0].backendOptions.spinn", "tensorrt has no such option", "did you mean spin?", "cudaGraphs"],
+    ),
+    (
+        'targets: [{name: a, backend: onnxruntime, backendOptions: {cudaGraphs: "1"}}]',
+        ["backendOptions.cudaGraphs", "onnxruntime has no such option", "intraOpThreads", "provider.<name>"],
+    ),
+    (
+        "targets: [{name: a, backendOptions: {pinnedMemoryLimit: 1GB}}]",
+        ["backendOptions.pinnedMemoryLimit", 'found "1GB"', "512Mi"],
+    ),
+    ("targets: [{name: a, backendOptions: {cudaGraphs: 4}}]", ["backendOptions.cudaGraphs: found 4", "string"]),
     ("build: {timeout: 30}", ["spec.build.timeout: found 30", "did you mean `30s`?"]),
     ("build: {hardwareCompatibility: ampere-plus}", ["spec.build.hardwareCompatibility", "did you mean `amperePlus`?"]),
     (

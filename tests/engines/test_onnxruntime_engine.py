@@ -179,10 +179,10 @@ def test_every_known_option_is_taken(options: dict[str, str], load_product: Load
     ("options", "want"),
     [
         ({"threads": "2"}, "known are intraOpThreads"),
-        ({"intraOpThreads": "many"}, "'many' is no value"),
-        ({"intraOpThreads": "0"}, "'0' is no value"),
-        ({"spinning": "yes"}, "'yes' is no value"),
-        ({"executionMode": "fast"}, "'fast' is no value"),
+        ({"intraOpThreads": "many"}, "'many'"),
+        ({"intraOpThreads": "0"}, "'0'"),
+        ({"spinning": "yes"}, "'yes'"),
+        ({"executionMode": "fast"}, "'fast'"),
     ],
 )
 def test_an_option_that_is_wrong_is_refused_by_name(

@@ -48,14 +48,28 @@ SPECS: dict[str, dict[str, Any]] = {
     # TensorRT for RTX in a registry, everything that a pod template and a build can have.
     "everything-set": {
         "precision": {"default": "int8", "calibration": "pvc://calibration/set.npz"},
-        "targets": [{"name": "rtx", "backend": "tensorrt-rtx", "gpu": {"product": "NVIDIA-L40S", "count": 1}}],
+        "targets": [
+            {
+                "name": "rtx",
+                "backend": "tensorrt-rtx",
+                "gpu": {"product": "NVIDIA-L40S", "count": 1},
+                "backendOptions": {"cudaGraphs": "4", "pinnedMemoryLimit": "2Gi"},
+            }
+        ],
         "build": {
             "timeout": "10m",
             "queueName": "builds",
             "priorityClassName": "low",
             "resources": {"requests": {"cpu": 2}, "limits": {"memory": "16Gi"}},
         },
-        "serving": {"drainDelay": "2s", "frontEnds": 4, "gracePeriod": "20s", "instances": 4},
+        "serving": {
+            "drainDelay": "2s",
+            "frontEnds": 4,
+            "gracePeriod": "20s",
+            "instances": 4,
+            "maxQueued": 8,
+            "maxStreams": 16,
+        },
         "store": {"oci": {"repository": "registry.example/engines", "plainHttp": True, "secretRef": {"name": "push"}}},
         "podTemplate": {
             "tolerations": [{"key": "dedicated", "value": "inference", "effect": "NoSchedule"}],

@@ -11,6 +11,7 @@ from enginesmith_contract.preparation import Batching
 from enginesmith_contract.verdicts import Verdict
 from enginesmith_contract.verification import Verification, VerificationStatus
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
+from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.planning.desired import engine_candidate
 
 _TOOLCHAIN = Toolchain(name="trt", backend=Backend.TENSORRT, version="10.13.3.9", cuda="12.9")
@@ -21,7 +22,7 @@ _L40S = Hardware(product="NVIDIA-L40S", compute_capability="8.9", multiprocessor
 def _manifest(build: dict[str, Any]) -> Manifest:
     """Return what would be stored of an engine that was built on an L4 from such a document."""
     spec = InferenceEngineSpec.model_validate({"model": {"uri": "model.onnx"}, "build": build})
-    inputs = engine_candidate(spec, _TOOLCHAIN, _L4).key_inputs("0" * 64)
+    inputs = engine_candidate(spec, TargetSpec(name="l4"), _TOOLCHAIN, _L4).key_inputs("0" * 64)
     return Manifest(
         engine_key="0" * 64,
         key_inputs=inputs,
@@ -54,6 +55,23 @@ def _manifest(build: dict[str, Any]) -> Manifest:
 )
 def test_an_option_is_in_the_key_where_it_differs_from_its_default(build: dict[str, Any], want: dict[str, str]) -> None:
     assert _manifest(build).key_inputs.flags == want
+
+
+@pytest.mark.parametrize(
+    ("options", "want"),
+    [
+        ({}, {}),
+        ({"intraOpThreads": "2", "spinning": "false"}, {}),
+        ({"provider.precision": "FP16", "intraOpThreads": "2"}, {"provider.precision": "FP16"}),
+    ],
+)
+def test_of_backend_options_only_those_that_change_the_answers_are_in_the_key(
+    options: dict[str, str], want: dict[str, str]
+) -> None:
+    spec = InferenceEngineSpec.model_validate({"model": {"uri": "model.onnx"}})
+    target = TargetSpec(name="cpu", backend=Backend.ONNXRUNTIME, backend_options=options)
+    toolchain = Toolchain(name="ort", backend=Backend.ONNXRUNTIME, version="1.32.0", provider="cpu")
+    assert engine_candidate(spec, target, toolchain, Hardware()).flags == want
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import onnx
 import pytest
 from google.protobuf.message import Message
 from tests.server.engine_store import EngineStore, Publication
-from tests.server.onnx_models import adder_model, doubler_model, echo_model, slow_model
+from tests.server.onnx_models import adder_model, doubler_model, echo_model, integers_model, slow_model
 
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.preparation import Batching
@@ -92,11 +92,12 @@ def engine_store(tmp_path_factory: pytest.TempPathFactory) -> EngineStore:
 
 @pytest.fixture(scope="session")
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """adder, echo (every datatype), slow (as many steps as its input says) and doubler (what the fake GPU runs)."""
+    """adder, echo (every datatype), integers, slow (as many steps as its input says) and doubler (of the fake GPU)."""
     folder = tmp_path_factory.mktemp("models")
     for name, model in (
         ("adder", adder_model()),
         ("echo", echo_model()),
+        ("integers", integers_model()),
         ("slow", slow_model()),
         ("doubler", doubler_model()),
     ):
@@ -131,6 +132,13 @@ def echo_key(engine_store: EngineStore, models_folder: Path) -> str:
     names = [value.name for value in onnx.load(models_folder / "echo.onnx").graph.input]
     profile = Profile(inputs=dict.fromkeys(names, shape))
     return engine_store.publish(Publication(model=models_folder / "echo.onnx", profiles=(profile,)))
+
+
+@pytest.fixture(scope="session")
+def integers_key(engine_store: EngineStore, models_folder: Path) -> str:
+    names = [value.name for value in onnx.load(models_folder / "integers.onnx").graph.input]
+    profile = Profile(inputs=dict.fromkeys(names, ShapeRange(min=(0,), opt=(1,), max=(16,))))
+    return engine_store.publish(Publication(model=models_folder / "integers.onnx", profiles=(profile,)))
 
 
 @pytest.fixture(scope="session")
@@ -189,7 +197,7 @@ def front_ends() -> int:
 
 @pytest.fixture
 def start_server(tmp_path: Path, engine_store: EngineStore, front_ends: int) -> Iterator[StartServer]:
-    """Start a server for models by name and key; options are those of ServeRequest, `instances` and `fake_gpu`."""
+    """Start a server for models by name and key; options: those of ServeRequest, `instances`, `queues`, `fake_gpu`."""
     with contextlib.ExitStack() as stack:
         yield partial(_start_server, stack, tmp_path, engine_store, front_ends=front_ends)
 
@@ -217,10 +225,18 @@ def _start_server(
     return stack.enter_context(running_server(folder, request, program))
 
 
+_NO_QUEUES: Mapping[str, int] = {}
+
+
 def serve_request(
-    store: EngineStore, keys: Mapping[str, str], *, instances: int = 1, **options: object
+    store: EngineStore,
+    keys: Mapping[str, str],
+    *,
+    instances: int = 1,
+    queues: Mapping[str, int] = _NO_QUEUES,
+    **options: object,
 ) -> ServeRequest:
-    """Return a request for models by name and key, on free ports."""
+    """Return a request for models by name and key, on free ports; `queues`: sizes by the model's name."""
     return ServeRequest(
         models=tuple(
             ServedModel(
@@ -230,6 +246,7 @@ def serve_request(
                 store=store.uri,
                 instances=instances,
                 backend_options={"intraOpThreads": "1"},
+                max_queued=queues.get(name),
             )
             for name, key in keys.items()
         ),

@@ -34,6 +34,17 @@ def echo_model() -> onnx.ModelProto:
     return _model(helper.make_graph(nodes, "echo", inputs, outputs))
 
 
+def integers_model() -> onnx.ModelProto:
+    """Every datatype that travels in a wider field of typed contents, and BOOL."""
+    nodes, inputs, outputs = [], [], []
+    for name in ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "BOOL"):
+        values = (name.lower(), getattr(TensorProto, name), [f"n_{name}"])
+        inputs.append(helper.make_tensor_value_info(*values))
+        outputs.append(helper.make_tensor_value_info(f"out_{values[0]}", *values[1:]))
+        nodes.append(helper.make_node("Identity", [values[0]], [outputs[-1].name]))
+    return _model(helper.make_graph(nodes, "integers", inputs, outputs))
+
+
 def slow_model() -> onnx.ModelProto:
     size = 256
     matrix = helper.make_tensor_value_info("matrix", TensorProto.FLOAT, [size, size])

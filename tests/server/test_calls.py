@@ -119,11 +119,30 @@ def test_every_answer_names_its_engine_in_the_initial_metadata(
     assert (metadata["enginesmith-engine"], metadata["enginesmith-target"]) == (adder_key, "cpu")
 
 
-def test_a_message_beyond_the_limit_is_refused_with_both_numbers(client: Client) -> None:
+def test_a_message_beyond_the_limit_is_refused_with_both_numbers_and_the_field(client: Client) -> None:
+    request = pb.ModelInferRequest(raw_input_contents=[b"x" * (1 << 20)])
     with pytest.raises(grpc.RpcError) as caught:
-        client.infer(pb.ModelInferRequest(raw_input_contents=[b"x" * (1 << 20)]))
+        client.infer(request)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert str(1 << 20) in caught.value.details()
+    for fragment in (str(1 << 20), str(request.ByteSize()), "serving.maxMessageBytes"):
+        assert fragment in caught.value.details()
+
+
+def test_a_message_far_beyond_the_limit_is_not_even_taken(client: Client) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        client.infer(pb.ModelInferRequest(raw_input_contents=[b"x" * (3 << 20)]))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_stream_goes_on_after_a_message_beyond_the_limit(client: Client, adder_request: MakeRequest) -> None:
+    stream = client.channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        response_deserializer=pb.ModelStreamInferResponse.FromString,
+    )
+    requests = [pb.ModelInferRequest(raw_input_contents=[b"x" * (1 << 20)]), adder_request()]
+    refused, answered = stream(request.SerializeToString() for request in requests)
+    assert "serving.maxMessageBytes" in refused.error_message
+    assert not answered.error_message
 
 
 def test_an_unknown_method_is_unimplemented(client: Client) -> None:

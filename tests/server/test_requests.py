@@ -284,3 +284,4 @@ def test_an_answer_beyond_the_message_limit_is_refused_with_both_numbers(local_i
     assert isinstance(answer, ProtocolError)
     assert answer.code is Code.RESOURCE_EXHAUSTED
     assert str(1 << 20) in answer.message
+    assert "serving.maxMessageBytes" in answer.message

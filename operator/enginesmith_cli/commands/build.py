@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from enginesmith_cli.options import add_home_options
 from enginesmith_contract.errors import SpecError
-from enginesmith_contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from enginesmith_cli.local import BuiltEngine, PreparedDocument
@@ -20,7 +19,8 @@ _EXAMPLES = """examples:
   enginesmith build engine.yaml
   enginesmith build engine.yaml --target rtx --output json
 
-Every target that this machine can build for is built, TensorRT for RTX also for a GPU that is elsewhere.
+Every target that this machine can build for is built, TensorRT for RTX also for a GPU that is elsewhere. One that fails
+ends no other's build; the exit code is that of the first failure.
 """
 
 
@@ -36,18 +36,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build every engine, print what is in the store then."""
-    from enginesmith_cli.local import open_machine  # noqa: PLC0415 - kept out of `--help`
+    from enginesmith_cli.documents import Failures, name_of  # noqa: PLC0415 - kept out of `--help`
+    from enginesmith_cli.local import open_machine  # noqa: PLC0415 - the same
     from enginesmith_operator.api.load import read_file  # noqa: PLC0415 - the same
 
     engines = read_file(arguments.file)
+    failures = Failures(raise_at_once=arguments.debug)
     built: list[BuiltEngine] = []
     with open_machine(arguments, build_for_absent_gpus=True) as machine:
-        for document in machine.prepare_documents(engines):
-            for target in _wanted(document, arguments.target):
-                built += machine.build_target(document, target)
+        for document in machine.prepare_documents(engines, failures):
+            name = name_of(document.engine)
+            targets: list[TargetPlan] = []
+            with failures.of(name):
+                targets += _wanted(document, arguments.target)
+            for target in targets:
+                with failures.of(f"{name}/{target.name}"):
+                    built += machine.build_target(document, target)
     if arguments.output == "json":
         print(json.dumps([_facts(one) for one in built], indent=2, ensure_ascii=False))
-    else:
+    elif built:
         print("\n".join(_line(one) for one in built))
     for name, warning in dict.fromkeys(
         (one.document.plan.name, warning)
@@ -55,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         for warning in (*one.document.plan.warnings, *one.document.preparation.warnings)
     ):
         print(f"{name}: {warning}", file=sys.stderr)
-    return ExitCode.OK
+    return failures.exit_code
 
 
 def _wanted(document: "PreparedDocument", name: str | None) -> "tuple[TargetPlan, ...]":

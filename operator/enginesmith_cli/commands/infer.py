@@ -10,6 +10,7 @@ from enginesmith_contract.errors import StoreError
 from enginesmith_contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from enginesmith_cli.infer_inputs import Inputs
     from enginesmith_cli.protocol_client import Answer, Array, ModelDescription
 
 __all__ = ["add_arguments", "run"]
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         seconds = []
         for _ in range(arguments.repeat):
             start = time.perf_counter()
-            answer = client.infer(model.name, inputs, dtypes)
+            answer = client.infer(model.name, inputs.arrays, dtypes)
             seconds.append(time.perf_counter() - start)
     _print_answer(model, inputs, answer)
     if arguments.repeat > 1:
@@ -67,13 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _print_answer(model: "ModelDescription", inputs: "dict[str, Array]", answer: "Answer") -> None:
+def _print_answer(model: "ModelDescription", inputs: "Inputs", answer: "Answer") -> None:
     dtypes = {tensor.name: tensor.dtype for tensor in (*model.inputs, *model.outputs)}
     print(f"model    {model.name}  ({model.platform})")
     for name, value in sorted({**model.parameters, **answer.parameters}.items()):
         print(f"         {name}: {value}")
-    for name, array in inputs.items():
-        print(f"input    {name}  {dtypes[name]} {list(array.shape)}")
+    for name, array in inputs.arrays.items():
+        source = inputs.converted_from.get(name)
+        print(f"input    {name}  {dtypes[name]} {list(array.shape)}{f'  converted from {source}' if source else ''}")
     for name, array in answer.outputs.items():
         print(f"output   {name}  {dtypes.get(name, array.dtype)} {list(array.shape)}  {_summary(array)}")
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from enginesmith_contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from enginesmith_cli.documents import Failures
     from enginesmith_contract.errors import EnginesmithError
     from enginesmith_operator.api.inference_engine import InferenceEngine
     from enginesmith_operator.planning.plan_records import Plan
@@ -21,7 +24,8 @@ _EXAMPLES = """examples:
   enginesmith plan engine.yaml
   kubectl get nodes -o yaml > nodes.yaml && enginesmith plan engine.yaml --nodes nodes.yaml
 
-The exit code is 0 where every document has a plan for at least one target, 11 otherwise.
+The exit code is 0 where every document has a plan for at least one target, 11 otherwise. A target that is
+only built here, for a GPU that is elsewhere, has a plan.
 """
 
 
@@ -43,34 +47,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan every document and print the plans."""
-    from enginesmith_operator.api.load import load_documents, read_file  # noqa: PLC0415 - loads pydantic
+    from enginesmith_cli.documents import Failures  # noqa: PLC0415 - loads pydantic
+    from enginesmith_operator.api.load import load_documents, read_file  # noqa: PLC0415 - the same
 
     if arguments.file == "-":
         engines, base = load_documents(sys.stdin.read(), where="standard input"), Path()
     else:
         engines, base = read_file(arguments.file), Path(arguments.file).parent
-    plans = _plan_all(engines, base, arguments)
-    print(_render(plans, arguments.output), end="")
-    return ExitCode.OK if all(plan.has_target for plan in plans) else ExitCode.PLAN_REFUSED
+    failures = Failures(raise_at_once=arguments.debug)
+    plans = _plan_all(engines, base, arguments, failures)
+    if plans:
+        print(_render(plans, arguments.output), end="")
+    refused = not all(plan.has_target for plan in plans)
+    return failures.exit_code or (ExitCode.PLAN_REFUSED if refused else ExitCode.OK)
 
 
-def _plan_all(engines: "tuple[InferenceEngine, ...]", base: Path, arguments: argparse.Namespace) -> "tuple[Plan, ...]":
-    from enginesmith_cli.home import default_store_uri, state_folder  # noqa: PLC0415 - after the document was read
+def _plan_all(
+    engines: "tuple[InferenceEngine, ...]", base: Path, arguments: argparse.Namespace, failures: "Failures"
+) -> "tuple[Plan, ...]":
+    from enginesmith_cli.documents import name_of  # noqa: PLC0415 - after the document was read
+    from enginesmith_cli.home import default_store_uri, state_folder  # noqa: PLC0415 - the same
     from enginesmith_cli.observe import observe_model, observe_nodes, observe_this_machine  # noqa: PLC0415 - the same
     from enginesmith_operator.planning.plan import plan  # noqa: PLC0415 - the same
 
     store = arguments.store or default_store_uri(state_folder(arguments.home))
-    observed = observe_nodes(arguments.nodes, store) if arguments.nodes else observe_this_machine(store)
+    if arguments.nodes:
+        observed = observe_nodes(arguments.nodes, store)
+    else:
+        # As `build` does.
+        observed = observe_this_machine(store, build_for_absent_gpus=True)
     now = datetime.now(UTC)
+    plans: list[Plan] = []
     with tempfile.TemporaryDirectory() as scratch:
-        return tuple(
-            plan(engine, observe_model(observed, engine, base=base, scratch=Path(scratch), warn=_warn), now)
-            for engine in engines
-        )
+        for engine in engines:
+            name = name_of(engine)
+            with failures.of(name):
+                known = observe_model(observed, engine, base=base, scratch=Path(scratch), warn=_warner(name))
+                plans.append(plan(engine, known, now))
+    return tuple(plans)
 
 
-def _warn(error: "EnginesmithError") -> None:
-    print(f"enginesmith: {error.sentence()}", file=sys.stderr)
+def _warner(name: str) -> "Callable[[EnginesmithError], None]":
+    def warn(error: "EnginesmithError") -> None:
+        print(f"enginesmith: {name}: {error.sentence()}", file=sys.stderr)
+
+    return warn
 
 
 def _render(plans: "tuple[Plan, ...]", output: str) -> str:

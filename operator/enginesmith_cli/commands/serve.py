@@ -2,13 +2,16 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from enginesmith_cli.options import add_home_options, add_server_options, metrics_address, require_free_address
 from enginesmith_contract.errors import PlanRefusedError
 
 if TYPE_CHECKING:
+    from enginesmith_cli.documents import Failures
+    from enginesmith_cli.local import PreparedDocument
     from enginesmith_contract.serve_request import ServeRequest
+    from enginesmith_operator.api.inference_engine import InferenceEngine
 
 __all__ = ["add_arguments", "run"]
 
@@ -29,13 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_home_options(parser)
 
 
-def run(arguments: argparse.Namespace) -> NoReturn:
-    """Find the engines and become the server."""
-    from enginesmith_cli.server_process import become_server  # noqa: PLC0415 - kept out of `--help`
+def run(arguments: argparse.Namespace) -> int:
+    """Find the engines and become the server; returns only where there is nothing to serve."""
+    from enginesmith_cli.documents import Failures  # noqa: PLC0415 - kept out of `--help`
+    from enginesmith_cli.server_process import become_server, serve_request  # noqa: PLC0415 - the same
 
     require_free_address(arguments)
-    by_key = all("=" in word for word in arguments.what)
-    become_server(_request_of_keys(arguments) if by_key else _request_of_file(arguments))
+    if all("=" in word for word in arguments.what):
+        become_server(_request_of_keys(arguments))
+    failures = Failures(raise_at_once=arguments.debug)
+    chosen = _choose(arguments, failures)
+    if chosen:
+        become_server(serve_request(chosen, arguments))
+    return failures.exit_code
 
 
 def _request_of_keys(arguments: argparse.Namespace) -> "ServeRequest":
@@ -55,37 +64,49 @@ def _request_of_keys(arguments: argparse.Namespace) -> "ServeRequest":
                 engine_key=manifest.engine_key,
                 store=store,
                 instances=arguments.instances or 1,
+                max_queued=arguments.max_queued,
             )
         )
     return ServeRequest(
         models=tuple(models),
         address=arguments.address,
         metrics_address=metrics_address(arguments),
+        max_streams=arguments.max_streams,
         shared_memory=arguments.shared_memory,
         front_ends=arguments.front_ends,
     )
 
 
-def _request_of_file(arguments: argparse.Namespace) -> "ServeRequest":
-    from enginesmith_cli.local import open_machine, servable_target  # noqa: PLC0415 - kept out of `--help`
-    from enginesmith_cli.server_process import serve_request  # noqa: PLC0415 - the same
+def _choose(arguments: argparse.Namespace, failures: "Failures") -> "list[tuple[InferenceEngine, str, str]]":
+    """Return each document with its target and the key of its engine."""
+    from enginesmith_cli.documents import name_of  # noqa: PLC0415 - kept out of `--help`
+    from enginesmith_cli.local import open_machine  # noqa: PLC0415 - the same
     from enginesmith_operator.api.load import read_file  # noqa: PLC0415 - the same
 
-    chosen = []
+    chosen: list[tuple[InferenceEngine, str, str]] = []
     for word in arguments.what:
         arguments.file = Path(word)
         engines = read_file(arguments.file)
         with open_machine(arguments) as machine:
-            for document in machine.prepare_documents(engines):
-                target = servable_target(document.plan)
-                for one in target.engines:
-                    if not one.stored or one.engine_key is None:
-                        raise PlanRefusedError(
-                            "the store has no engine for it",
-                            where=f"{document.plan.name}/{target.name}",
-                            why=f"no engine with key {(one.engine_key or 'pending')[:20]} is in {machine.store}",
-                            remedy=f"build it: enginesmith build {word}",
-                            reason="EngineMissing",
-                        )
-                    chosen.append((document.engine, target.name, one.engine_key))
-    return serve_request(chosen, arguments)
+            for document in machine.prepare_documents(engines, failures):
+                with failures.of(name_of(document.engine)):
+                    chosen += _stored_engines(document, machine.store, word)
+    return chosen
+
+
+def _stored_engines(document: "PreparedDocument", store: str, word: str) -> "list[tuple[InferenceEngine, str, str]]":
+    from enginesmith_cli.local import servable_target  # noqa: PLC0415 - loaded by now
+
+    target = servable_target(document.plan)
+    found = []
+    for one in target.engines:
+        if not one.stored or one.engine_key is None:
+            raise PlanRefusedError(
+                "the store has no engine for it",
+                where=f"{document.plan.name}/{target.name}",
+                why=f"no engine with key {(one.engine_key or 'pending')[:20]} is in {store}",
+                remedy=f"build it: enginesmith build {word}",
+                reason="EngineMissing",
+            )
+        found.append((document.engine, target.name, one.engine_key))
+    return found

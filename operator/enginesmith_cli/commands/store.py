@@ -151,12 +151,17 @@ def _claims(arguments: argparse.Namespace, *, is_local: bool) -> "Claims":
 def _text(path: str) -> str:
     if path == "-":
         return sys.stdin.read()
+    from enginesmith_operator.api.regular_files import what_it_is  # noqa: PLC0415 - kept out of `--help`
+
     try:
-        return Path(path).read_text(encoding="utf-8")
+        special = what_it_is(Path(path))
+        text = "" if special else Path(path).read_text(encoding="utf-8")
+        why = f"it is {special}" if special else ""
     except OSError as error:
-        raise SpecError(
-            "the cluster's objects cannot be read", where=path, why=error.strerror or "", reason="ObjectsUnreadable"
-        ) from error
+        text, why = "", error.strerror or str(error)
+    if why:
+        raise SpecError("the cluster's objects cannot be read", where=path, why=why, reason="ObjectsUnreadable")
+    return text
 
 
 def _retention(arguments: argparse.Namespace) -> "Retention":

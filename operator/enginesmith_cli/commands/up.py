@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from enginesmith_cli.options import add_home_options, add_server_options, require_free_address
 
 if TYPE_CHECKING:
+    from enginesmith_cli.documents import Failures
     from enginesmith_cli.local import BuiltEngine
     from enginesmith_operator.api.inference_engine import InferenceEngine
 
@@ -17,7 +18,8 @@ _EXAMPLES = """examples:
   enginesmith up engine.yaml
   enginesmith up engine.yaml --address 0.0.0.0:8001 --metrics-address none
 
-Each document is served by its first target that this machine can serve, under metadata.name, version "1".
+Each document is served by its first target that this machine can serve, under metadata.name, version "1". A document
+that fails is named, and the others are served.
 """
 
 
@@ -30,14 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_home_options(parser)
 
 
-def run(arguments: argparse.Namespace) -> NoReturn:
-    """Build what is missing, and become the server."""
-    from enginesmith_cli.server_process import become_server, serve_request  # noqa: PLC0415 - kept out of `--help`
+def run(arguments: argparse.Namespace) -> int:
+    """Build what is missing, and become the server; returns only where there is nothing to serve."""
+    from enginesmith_cli.documents import Failures  # noqa: PLC0415 - kept out of `--help`
     from enginesmith_operator.api.load import read_file  # noqa: PLC0415 - the same
 
     engines = read_file(arguments.file)
     require_free_address(arguments)
-    built = _build_all(engines, arguments)
+    failures = Failures(raise_at_once=arguments.debug)
+    built = _build_all(engines, arguments, failures)
+    if built:
+        _serve(built, arguments)
+    return failures.exit_code
+
+
+def _serve(built: "tuple[BuiltEngine, ...]", arguments: argparse.Namespace) -> NoReturn:
+    from enginesmith_cli.server_process import become_server, serve_request  # noqa: PLC0415 - loaded by now
+
     for one in built:
         print("\n".join(_choice(one)), file=sys.stderr)
     print("\n".join(_client_program(built[0], arguments.address)), file=sys.stderr)
@@ -46,13 +57,17 @@ def run(arguments: argparse.Namespace) -> NoReturn:
     )
 
 
-def _build_all(engines: "tuple[InferenceEngine, ...]", arguments: argparse.Namespace) -> "tuple[BuiltEngine, ...]":
-    from enginesmith_cli.local import open_machine, servable_target  # noqa: PLC0415 - after the file was read
+def _build_all(
+    engines: "tuple[InferenceEngine, ...]", arguments: argparse.Namespace, failures: "Failures"
+) -> "tuple[BuiltEngine, ...]":
+    from enginesmith_cli.documents import name_of  # noqa: PLC0415 - after the file was read
+    from enginesmith_cli.local import open_machine, servable_target  # noqa: PLC0415 - the same
 
     built: list[BuiltEngine] = []
     with open_machine(arguments) as machine:
-        for document in machine.prepare_documents(engines):
-            built += machine.build_target(document, servable_target(document.plan))
+        for document in machine.prepare_documents(engines, failures):
+            with failures.of(name_of(document.engine)):
+                built += machine.build_target(document, servable_target(document.plan))
     return tuple(built)
 
 

@@ -18,6 +18,7 @@ from enginesmith_operator.api.documents import MAX_BYTES, Document, read_documen
 from enginesmith_operator.api.explain import Located, explain, nearest_word
 from enginesmith_operator.api.inference_engine import API_VERSION, KIND, InferenceEngine
 from enginesmith_operator.api.problems import Path, Problem, SpecProblemsError, Value, spell_value
+from enginesmith_operator.api.regular_files import what_it_is
 
 __all__ = ["load_documents", "read_file", "read_object"]
 
@@ -34,6 +35,10 @@ def read_file(path: FilePath | str) -> tuple[InferenceEngine, ...]:
     """
     where = str(path)
     try:
+        special = what_it_is(FilePath(path))
+        if special:
+            problem = Problem(where=where, reason=f"the path is {special}, not a file", hint="save the text as a file")
+            raise SpecProblemsError(where, [problem])
         with FilePath(path).open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:

@@ -5,7 +5,13 @@ from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
-from enginesmith_contract.serve_request import GRPC_MESSAGE_BYTES
+from enginesmith_contract.serve_request import (
+    DEFAULT_MAX_QUEUED,
+    DEFAULT_MAX_STREAMS,
+    GRPC_MESSAGE_BYTES,
+    MAX_QUEUED,
+    MAX_STREAMS,
+)
 from enginesmith_operator.api.base import ApiModel, refuse_unimplemented
 from enginesmith_operator.api.bounds import between_bytes, between_durations
 from enginesmith_operator.api.quantities import ByteQuantity, Duration, SpelledBytes, SpelledSeconds
@@ -23,6 +29,9 @@ class ServingSpec(ApiModel):
         drain_delay_seconds: how long a terminating server says NOT_SERVING and still accepts requests.
         grace_period_seconds: how long running requests may take after that.
         max_message_bytes: the largest request or response; less than 2Gi, which is gRPC's own limit.
+        max_queued: requests that may wait for an instance, 0 to 4096; the next one is refused at once.
+        max_streams: streams of requests that clients may have open in one pod, 1 to 4096, in each front end where there
+            are some; the next one is refused. Each takes a thread.
         front_ends: processes of a pod that take requests off the wire for the one with the engine; worth their
             processors where messages have a megabyte and more and the GPU waits for them. 0 to 32; 0: none.
     """
@@ -37,7 +46,14 @@ class ServingSpec(ApiModel):
     max_message_bytes: Annotated[ByteQuantity, between_bytes("1", str(GRPC_MESSAGE_BYTES - 1))] = Field(
         default=_MAX_MESSAGE, alias="maxMessageBytes"
     )
+    max_queued: Annotated[int, Field(ge=0, le=MAX_QUEUED)] = DEFAULT_MAX_QUEUED
+    max_streams: Annotated[int, Field(ge=1, le=MAX_STREAMS)] = DEFAULT_MAX_STREAMS
     front_ends: Annotated[int, Field(ge=0, le=32)] = 0
+
+    @property
+    def changed_max_streams(self) -> int | None:
+        """Return the number of streams; None where it is the server's own default, which an older server has too."""
+        return None if self.max_streams == DEFAULT_MAX_STREAMS else self.max_streams
 
     @model_validator(mode="before")
     @classmethod

@@ -1,11 +1,13 @@
 """`spec.targets`: the hardware that is to serve, and how much of it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
+from enginesmith_contract.backend_options import check_option
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Backend
 from enginesmith_operator.api.base import ApiModel, Finding, raise_findings
@@ -109,6 +111,8 @@ class TargetSpec(ApiModel):
         backend: what builds and runs the engine.
         provider: ONNX Runtime's execution provider (`cpu`, `openvino`, ...); only for `onnxruntime`, where `cpu` is the
             default.
+        backend_options: options of the library that runs the engine, by name (`intraOpThreads: "2"`, `spin: "false"`);
+            the page on backends lists them. Values are strings.
         replicas: pods of this target; with `autoscaling` the autoscaler decides instead.
         autoscaling: bounds for an autoscaler.
         standby: serve only while no target before this one is Ready.
@@ -118,6 +122,9 @@ class TargetSpec(ApiModel):
     gpu: GpuSpec | None = None
     backend: Backend = Backend.TENSORRT
     provider: Identifier | None = None
+    backend_options: Annotated[
+        Mapping[Annotated[str, Field(max_length=63)], Annotated[str, Field(max_length=256)]], Field(max_length=32)
+    ] = {}
     replicas: _Replicas = 1
     autoscaling: AutoscalingSpec | None = None
     standby: bool = False
@@ -138,6 +145,13 @@ class TargetSpec(ApiModel):
         if self.provider is not None and not traits(self.backend).execution_providers:
             hint = "remove provider, or set backend to onnxruntime"
             yield Finding(f"the backend {self.backend} has no execution providers", path=("provider",), hint=hint)
+        for name, value in self.backend_options.items():
+            problem = check_option(self.backend, name, value)
+            if problem is not None:
+                close = get_close_matches(name, problem.known, n=1)
+                meant = f"did you mean {close[0]}? " if close else ""
+                hint = f"{meant}known are {', '.join(problem.known)}" if problem.known else ""
+                yield Finding(problem.reason, path=("backendOptions", name), hint=hint)
         if self.autoscaling is not None and "replicas" in self.model_fields_set:
             hint = "remove one of the two"
             yield Finding("replicas and autoscaling exclude each other", path=("replicas",), hint=hint)

@@ -122,7 +122,12 @@ def serving_pods(  # noqa: PLR0913 - one value for each part of the pods, by key
             backend=toolchain.backend,
             engines=tuple(one.engine for one in ready),
             into=ENGINES_MOUNT,
-            model=ModelOptions(name=engine.metadata.name, target=target.name, instances=serving.instances),
+            model=ModelOptions(
+                name=engine.metadata.name,
+                target=target.name,
+                instances=serving.instances,
+                backend_options=target.backend_options,
+            ),
             server=ServerOptions(
                 address=f"0.0.0.0:{GRPC_PORT}",
                 metrics_address=f"0.0.0.0:{METRICS_PORT}",
@@ -130,6 +135,8 @@ def serving_pods(  # noqa: PLR0913 - one value for each part of the pods, by key
                 drain_delay_seconds=float(serving.drain_delay_seconds),
                 grace_seconds=float(serving.grace_period_seconds),
                 max_message_bytes=int(serving.max_message_bytes),
+                max_queued=serving.max_queued,
+                max_streams=serving.changed_max_streams,
                 front_ends=serving.front_ends,
             ),
         ),

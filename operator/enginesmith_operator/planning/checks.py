@@ -10,6 +10,7 @@ from enginesmith_contract.tensors import ModelFacts
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.api.translate import profiles
+from enginesmith_operator.planning.message_sizes import check_messages
 from enginesmith_operator.planning.refusals import Refusal
 from enginesmith_operator.planning.snapshot import Observed, Policy
 
@@ -22,8 +23,11 @@ def known_facts(observed: Observed) -> ModelFacts | None:
 
 
 def check_document(spec: InferenceEngineSpec, observed: Observed) -> tuple[Refusal, ...]:
-    """Return what forbids every target: policies, and profiles that do not fit the model."""
-    return (*_check_policies(spec, observed), *_check_profiles(spec, observed))
+    """Return what forbids every target: policies, profiles that do not fit the model, messages that never fit."""
+    profiles_refused = tuple(_check_profiles(spec, observed))
+    facts = known_facts(observed)
+    messages = () if facts is None or profiles_refused else check_messages(spec, facts, observed)
+    return (*_check_policies(spec, observed), *profiles_refused, *messages)
 
 
 def check_dtypes(target: TargetSpec, observed: Observed) -> tuple[Refusal, ...]:

@@ -3,6 +3,7 @@
 Nothing here decides whether; `plan` does. Keys are None ("pending") until the model's digest is known.
 """
 
+from enginesmith_contract.backend_options import options_in_key
 from enginesmith_contract.backend_traits import MatrixPart, traits
 from enginesmith_contract.backends import Hardware, Toolchain
 from enginesmith_contract.build_request import BuildOptions, BuildRequest
@@ -93,11 +94,15 @@ def preparation_request(spec: InferenceEngineSpec, toolchains: tuple[Toolchain, 
     )
 
 
-def engine_candidate(spec: InferenceEngineSpec, toolchain: Toolchain, hardware: Hardware) -> EngineCandidate:
+def engine_candidate(
+    spec: InferenceEngineSpec, target: TargetSpec, toolchain: Toolchain, hardware: Hardware
+) -> EngineCandidate:
     """Return all that one engine depends on beside the prepared model.
 
-    `hardware` counts by platform, product and slice: the driver and the memory are checked, not hashed. A target that
-    asks for a GPU has the product in its key whatever the backend, so that an engine names the hardware it serves on.
+    Of `backendOptions` only a provider's own count: it compiles the model with them, and is verified with them. The
+    others say how an engine runs. `hardware` counts by platform, product and slice: the driver and the memory are
+    checked, not hashed. A target that asks for a GPU has the product in its key whatever the backend, so that an engine
+    names the hardware it serves on.
     """
     row = traits(toolchain.backend)
     return EngineCandidate(
@@ -109,7 +114,7 @@ def engine_candidate(spec: InferenceEngineSpec, toolchain: Toolchain, hardware: 
         gpu_product=hardware.product,
         mig_profile=hardware.mig_profile,
         provider=(toolchain.provider or "cpu") if row.execution_providers else None,
-        flags=_flags(build_options(spec)) if row.build_options else {},
+        flags=_flags(build_options(spec)) if row.build_options else options_in_key(target.backend_options),
         plugins=tuple(plugin.sha256 for plugin in spec.build.plugins) if row.build_options else (),
         epoch=spec.build.epoch,
     )
@@ -139,6 +144,8 @@ def served_model(engine: InferenceEngine, target: TargetSpec, key: str, observed
         engine_key=key,
         store=observed.store,
         instances=engine.spec.serving.instances,
+        backend_options=target.backend_options,
+        max_queued=engine.spec.serving.max_queued,
     )
 
 

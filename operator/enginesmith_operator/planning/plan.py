@@ -51,6 +51,7 @@ from enginesmith_operator.planning.desired import (
 )
 from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import LabelPin, Presence
+from enginesmith_operator.planning.message_sizes import warn_of_messages
 from enginesmith_operator.planning.plan_records import EnginePlan, Plan, TargetPlan, TargetState
 from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, RefusalCount, count_refusals, natural_order
 from enginesmith_operator.planning.snapshot import Observed
@@ -83,7 +84,7 @@ def plan(engine: InferenceEngine, observed: Observed, now: datetime) -> Plan:
         refusals=refusals,
         suggestion=suggest_profile(facts) if facts is not None and missing else "",
         conditions=_conditions(key, targets, refusals),
-        warnings=warnings(spec),
+        warnings=(*warnings(spec), *(() if refusals else warn_of_messages(spec, facts, observed))),
     )
 
 
@@ -109,7 +110,7 @@ def _plan_target(engine: InferenceEngine, target: TargetSpec, observed: Observed
     survey = remembered(observed, question, lambda: _survey(target, engine.spec, observed))
     if not survey.matches.candidates:
         return _no_candidate(engine, target, observed, survey.matches, key)
-    engines, lacking = _plan_engines(engine, survey.choice, observed, key)
+    engines, lacking = _plan_engines(engine, target, survey.choice, observed, key)
     left_out = (*survey.matches.refusals, *survey.refusals, *lacking)
     if not engines:
         return _refused(target, left_out)
@@ -143,7 +144,7 @@ def _question(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed)
     pinned = observed.pinned.get(target.name)
     build = {"hardware_compatibility", "version_compatible"}
     return (
-        target.model_dump_json(exclude={"name", "replicas", "autoscaling", "standby"}),
+        target.model_dump_json(exclude={"name", "replicas", "autoscaling", "standby", "backend_options"}),
         spec.pod_template.model_dump_json(),
         spec.toolchain.model_dump_json(),
         spec.build.model_dump_json(include=build),
@@ -182,7 +183,7 @@ def _choose(
 
 
 def _plan_engines(
-    engine: InferenceEngine, choice: Choice | None, observed: Observed, key: str | None
+    engine: InferenceEngine, target: TargetSpec, choice: Choice | None, observed: Observed, key: str | None
 ) -> tuple[tuple[EnginePlan, ...], tuple[NodeRefusal, ...]]:
     """Plan one engine for each product; the pods of a target are of one Deployment, so all have one toolchain."""
     if choice is None:
@@ -190,7 +191,7 @@ def _plan_engines(
     lacking: list[NodeRefusal] = []
     engines: list[EnginePlan] = []
     for group in group_candidates(choice.fits):
-        planned = _engine_plan(engine, choice, group, observed, key)
+        planned = _engine_plan(engine, target, choice, group, observed, key)
         # An engine that the store has needs no builder.
         if planned.build_nodes or planned.stored or traits(choice.toolchain.backend).builds_for_absent_gpus:
             engines.append(planned)
@@ -199,12 +200,17 @@ def _plan_engines(
     return tuple(engines), tuple(lacking)
 
 
-def _engine_plan(
-    engine: InferenceEngine, choice: Choice, group: tuple[Candidate, ...], observed: Observed, key: str | None
+def _engine_plan(  # noqa: PLR0913, PLR0917 - one value for each thing that the engine depends on
+    engine: InferenceEngine,
+    target: TargetSpec,
+    choice: Choice,
+    group: tuple[Candidate, ...],
+    observed: Observed,
+    key: str | None,
 ) -> EnginePlan:
     hardware = group[0].hardware
     builders = [one for one in group if one.can_build]
-    candidate = engine_candidate(engine.spec, choice.toolchain, hardware)
+    candidate = engine_candidate(engine.spec, target, choice.toolchain, hardware)
     request = None
     if key is not None:
         built_on = builders[0].hardware if builders else hardware
@@ -313,7 +319,7 @@ def _no_candidate(
     if absent is not None and observed.build_for_absent_gpus:
         group = (Candidate(node="any CPU node", hardware=absent, can_build=True),)
         choice, left_out = _choose(target, engine.spec, group, observed)
-        planned, lacking = _plan_engines(engine, choice, observed, key)
+        planned, lacking = _plan_engines(engine, target, choice, observed, key)
         if not planned:
             return _refused(target, (*left_out, *lacking))
         return TargetPlan(

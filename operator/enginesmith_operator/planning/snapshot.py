@@ -123,6 +123,7 @@ class Observed(Record):
         store: URI for builders and servers.
         local: one machine, one process per model; no scheduler.
         build_for_absent_gpus: TensorRT for RTX may build for hardware that no node here has.
+        shared_memory: clients can leave tensors in memory that they share with the server, and send no bytes of them.
     """
 
     nodes: tuple[NodeFacts, ...] = ()
@@ -144,3 +145,4 @@ class Observed(Record):
     store: str = ""
     local: bool = False
     build_for_absent_gpus: bool = False
+    shared_memory: bool = False

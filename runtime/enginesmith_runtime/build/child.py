@@ -5,14 +5,16 @@ Started by `child_process` as `python -m enginesmith_runtime.build.child <job fi
 
 import ctypes
 import os
+import shutil
 import signal
 import sys
 import threading
 from pathlib import Path
 
-from enginesmith_contract.errors import BuildOutOfMemoryError, EnginesmithError
+from enginesmith_contract.errors import BuildOutOfMemoryError, CancelledBuildError, EnginesmithError
 from enginesmith_runtime.build.make_engine import make_engine
 from enginesmith_runtime.build.wire import ChildAnswer, ChildFailure, ChildJob, PipeReporter
+from enginesmith_runtime.local_files.space import failed_for_room, scratch_full
 
 __all__ = ["cancelled_by_signal", "main"]
 
@@ -28,15 +30,27 @@ def main(job_file: str, descriptor: int) -> int:
     cancelled = cancelled_by_signal()
     try:
         answer = ChildAnswer(result=make_engine(job, PipeReporter(descriptor), cancelled.is_set))
-    except EnginesmithError as error:
-        answer = ChildAnswer(failure=ChildFailure.from_error(error))
-    except MemoryError:
-        starved = BuildOutOfMemoryError(
-            "the builder could not have the memory that it asked for", remedy="give the build more memory"
-        )
-        answer = ChildAnswer(failure=ChildFailure.from_error(starved))
+    except (EnginesmithError, MemoryError, OSError, RuntimeError) as error:
+        answer = ChildAnswer(failure=ChildFailure.from_error(_failure(error, job)))
     Path(job.answer).write_bytes(answer.to_json())
     return 0
+
+
+def _failure(error: Exception, job: ChildJob) -> EnginesmithError:
+    """Return what to say of an error; where it is none of ours, raise it again."""
+    if isinstance(error, CancelledBuildError):
+        return error
+    if failed_for_room(error, Path(job.output)):
+        # Half an engine; without it there is room for the answer.
+        shutil.rmtree(job.output, ignore_errors=True)
+        return scratch_full("the builder")
+    if isinstance(error, EnginesmithError):
+        return error
+    if isinstance(error, MemoryError):
+        return BuildOutOfMemoryError(
+            "the builder could not have the memory that it asked for", remedy="give the build more memory"
+        )
+    raise error
 
 
 def cancelled_by_signal() -> threading.Event:

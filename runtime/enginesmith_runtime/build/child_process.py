@@ -20,6 +20,7 @@ from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, BuildTimedOutError
 from enginesmith_runtime.build.wire import ChildAnswer, ChildJob, ChildResult, replay
 from enginesmith_runtime.credential_files import without_credentials
+from enginesmith_runtime.local_files.space import failed_for_room, scratch_full
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.python_command import python_command
 
@@ -57,6 +58,7 @@ def run_child(job: ChildJob, folder: Path, reporter: Reporter, timeout_seconds: 
     Raises:
         BuildTimedOutError: it took longer.
         BuildOutOfMemoryError: the kernel killed it, or an allocation failed.
+        StoreError: `DiskFull`: the scratch folder has no room.
         BuildError: it failed, crashed or was aborted by its library; what it printed last is in the message.
         EnginesmithError: whatever the child itself raised.
     """
@@ -192,7 +194,8 @@ def _interpret(code: int, answer_file: Path, said: str) -> ChildResult:
             why="SIGKILL is what the kernel sends when the memory limit is reached",
             remedy="raise the memory limit of the build, or lower build.workspace",
         )
-    raise _crash(code, said)
+    crash = _crash(code, said)
+    raise scratch_full("the builder") if failed_for_room(crash, answer_file.parent) else crash
 
 
 def _crash(code: int, said: str) -> BuildError:

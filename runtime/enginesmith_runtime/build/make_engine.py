@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from enginesmith_contract.backend_options import options_in_key
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.build_request import BuildRequest
@@ -217,7 +218,9 @@ def _verify(
         return not_run(policy, precision, "the preparation kept no references"), None
     manifest = _local_manifest(job, draft)
     try:
-        engine = loader(build_with.backend).load(manifest, Path(job.output), {})
+        engine = loader(build_with.backend).load(
+            manifest, Path(job.output), options_in_key(job.request.key_inputs.flags)
+        )
     except DeviceFailedError:
         raise
     except EngineRefusedError as error:

@@ -1,23 +1,22 @@
 """What a target's `backendOptions` may say to TensorRT at run time."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from enginesmith_contract.errors import SpecError
+from enginesmith_contract.backend_options import check_option, known_options
+from enginesmith_contract.backends import Backend
+from enginesmith_runtime.engines.option_errors import option_refused
 
 __all__ = ["ExecutionOptions", "read_options"]
 
-_QUANTITY: Final = re.compile(r"(?P<number>[0-9]{1,15})(?P<suffix>|[KMGT]i|[kMGT])")
-_SUFFIXES: Final = {
-    "": 1,
-    **{f"{letter}i": 1 << (10 * power) for power, letter in enumerate("KMGT", start=1)},
-    **{letter: 1000**power for power, letter in enumerate("kMGT", start=1)},
+_FIELDS: Final = {
+    "cudaGraphs": "cuda_graphs",
+    "spin": "spin",
+    "pinnedMemoryLimit": "pinned_memory_limit",
+    "deviceMemoryLimit": "device_memory_limit",
+    "weightStreamingBudget": "weight_streaming_budget",
 }
-_SWITCH: Final = {"true": True, "false": False}
-_AUTOMATIC: Final = "auto"
-_MOST_GRAPHS: Final = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,48 +44,11 @@ def read_options(options: Mapping[str, str]) -> ExecutionOptions:
     Raises:
         SpecError: one is unknown, or has a value that it cannot have.
     """
-    readers: dict[str, tuple[str, Callable[[str], object]]] = {
-        "cudaGraphs": ("cuda_graphs", _graphs),
-        "spin": ("spin", _SWITCH.__getitem__),
-        "pinnedMemoryLimit": ("pinned_memory_limit", _bytes),
-        "deviceMemoryLimit": ("device_memory_limit", _bytes),
-        "weightStreamingBudget": ("weight_streaming_budget", _budget),
-    }
+    known = known_options(Backend.TENSORRT)
     fields: dict[str, Any] = {}
     for name, value in options.items():
-        if name not in readers:
-            raise _refused(
-                "no such option of this backend", name, f"known are {', '.join(readers)}", "correct the name"
-            )
-        field, read = readers[name]
-        try:
-            fields[field] = read(value)
-        except (KeyError, ValueError) as error:
-            raise _refused(
-                "the option cannot be set so", name, f"{value!r} is no value of it", "correct the value"
-            ) from error
+        problem = check_option(Backend.TENSORRT, name, value)
+        if problem is not None:
+            raise option_refused(name, value, problem)
+        fields[_FIELDS[name]] = known[name].read(value)
     return ExecutionOptions(**fields)
-
-
-def _graphs(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= _MOST_GRAPHS:
-        raise ValueError(text)
-    return number
-
-
-def _bytes(text: str) -> int:
-    found = _QUANTITY.fullmatch(text)
-    if found is None or int(found["number"]) == 0:
-        raise ValueError(text)
-    return int(found["number"]) * int(_SUFFIXES[found["suffix"]])
-
-
-def _budget(text: str) -> int | None:
-    if text == _AUTOMATIC:
-        return None
-    return 0 if text == "0" else _bytes(text)
-
-
-def _refused(what: str, name: str, why: str, remedy: str) -> SpecError:
-    return SpecError(what, where=f"backendOptions.{name}", why=why, remedy=remedy, reason="BackendOptionInvalid")

@@ -1,19 +1,48 @@
 """Room on a disk, before and after it ran out."""
 
 import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Final
 
-__all__ = ["free_bytes", "is_disk_full", "say_bytes"]
+from enginesmith_contract.errors import StoreError
+
+__all__ = ["failed_for_room", "free_bytes", "is_disk_full", "say_bytes", "scratch_full"]
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _KIB: Final = 1024
+_FULL_WORDS: Final = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+_LITTLE_BYTES: Final = 1 << 20
+"""A library that could not write has filled the disk to less than this."""
 
 
 def is_disk_full(error: OSError) -> bool:
     """Whether the error means that the disk or the user's quota is full."""
     return error.errno in _FULL
+
+
+def failed_for_room(error: BaseException, folder: Path) -> bool:
+    """Whether work that writes into `folder` failed because its disk is full, in whatever words a library says so."""
+    if isinstance(error, OSError) and is_disk_full(error):
+        return True
+    return any(words in str(error) for words in _FULL_WORDS) or free_bytes(folder) < _LITTLE_BYTES
+
+
+def scratch_full(what_writes: str) -> StoreError:
+    """Return the error of work whose scratch folder has no room.
+
+    Args:
+        what_writes: "the builder".
+    """
+    return StoreError(
+        "the disk is full",
+        where="scratch folder",
+        why=f"{what_writes} could not write its files",
+        remedy="free some there, name another folder (--home, TMPDIR), or raise the pod's ephemeral-storage limit",
+        reason="DiskFull",
+        retry=True,
+    )
 
 
 def free_bytes(path: Path) -> int:

@@ -202,4 +202,5 @@ def _error(event: Event) -> errors.EnginesmithError:
         why=words.get("why", ""),
         remedy=words.get("remedy", ""),
         reason=words.get("reason", ""),
+        retry=words.get("retry") == str(True),
     )

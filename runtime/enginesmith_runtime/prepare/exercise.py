@@ -73,6 +73,7 @@ class Exercised:
 @dataclass(kw_only=True)
 class _Results:
     seconds: dict[str, float] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
     unverified: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     running: str = ""
@@ -85,6 +86,7 @@ class _Results:
                 self.running = run
             case EventKind.RAN:
                 self.seconds[run] = float(str(data.get("seconds", 0)))
+                self.answers[run] = int(str(data.get("answer", 0)))
                 self.running = ""
             case EventKind.OUT_OF_MEMORY:
                 self.unverified[run] = "it needs more than the memory budget"
@@ -201,7 +203,14 @@ def _verdict(point: Point, run: str, results: _Results) -> Exercise:
     seconds = results.seconds.get(run)
     status = ExerciseStatus.UNVERIFIED if seconds is None else ExerciseStatus.PASSED
     reason = "" if seconds is not None else results.unverified.get(run, "it was not run")
-    return Exercise(profile=point.profile, point=point.point, status=status, seconds=seconds, reason=reason)
+    return Exercise(
+        profile=point.profile,
+        point=point.point,
+        status=status,
+        seconds=seconds,
+        reason=reason,
+        answer_bytes=results.answers.get(run),
+    )
 
 
 def _working_value(  # noqa: PLR0913, PLR0917 - as exercise

@@ -125,7 +125,15 @@ def run_all(job: RunJob, emit: Emit) -> None:
         except MemoryError:
             emit(EventKind.OUT_OF_MEMORY, {"run": run, "message": "no memory"})
         else:
-            emit(EventKind.RAN, {"run": run, "seconds": seconds, "bytes": size})
+            emit(EventKind.RAN, {"run": run, "seconds": seconds, "bytes": size, "answer": _answer_bytes(outputs)})
+
+
+def _answer_bytes(outputs: Mapping[str, Array]) -> int:
+    """Return the bytes of an answer with all outputs; texts travel with a length of 4 bytes before each."""
+    return sum(
+        sum(4 + len(str(text).encode()) for text in array.ravel().tolist()) if array.dtype == object else array.nbytes
+        for array in outputs.values()
+    )
 
 
 def probe(job: ProbeJob, emit: Emit) -> None:

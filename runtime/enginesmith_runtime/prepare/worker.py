@@ -13,6 +13,7 @@ from typing import assert_never
 from pydantic import JsonValue, TypeAdapter
 
 from enginesmith_contract.errors import EnginesmithError
+from enginesmith_runtime.local_files.space import failed_for_room, scratch_full
 from enginesmith_runtime.prepare.jobs import (
     AnyJob,
     BatchJob,
@@ -39,11 +40,18 @@ def main(path: str) -> int:
     job = adapter.validate_json(Path(path).read_bytes())
     try:
         _do(job, emit)
-    except EnginesmithError as error:
-        parts = ("what", "where", "why", "remedy", "reason")
-        words: dict[str, JsonValue] = {part: str(getattr(error, part)) for part in parts}
-        emit(EventKind.ERROR, {"class": type(error).__name__, **words})
+    except (EnginesmithError, OSError, RuntimeError) as error:
+        _report(error, Path(path).parent, emit)
     return 0
+
+
+def _report(error: Exception, folder: Path, emit: Emit) -> None:
+    said = scratch_full("the preparation") if failed_for_room(error, folder) else error
+    if not isinstance(said, EnginesmithError):
+        raise said
+    parts = ("what", "where", "why", "remedy", "reason", "retry")
+    words: dict[str, JsonValue] = {part: str(getattr(said, part)) for part in parts}
+    emit(EventKind.ERROR, {"class": type(said).__name__, **words})
 
 
 def _do(job: AnyJob, emit: Emit) -> None:

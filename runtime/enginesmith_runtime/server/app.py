@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from enginesmith_contract.errors import DeviceFailedError
-from enginesmith_contract.serve_request import ServeRequest
+from enginesmith_contract.serve_request import DEFAULT_MAX_STREAMS, ServeRequest
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.server.announcement import Endpoints
 from enginesmith_runtime.server.front_ends.transport import FrontEnds
@@ -45,10 +45,8 @@ _HURRIED_GRACE_SECONDS: Final = 0.5
 _FAREWELL_SECONDS: Final = 0.5
 """How long a server whose device failed still refuses requests before it closes its connections."""
 
-_OTHER_CALLS: Final = 128
-"""Threads beside those of inferences: streams, watchers, questions about models."""
-
-_PROBE_CALLS: Final = 16
+_SPARE_CALLS: Final = 128
+"""Inferences beside those that run and wait: what is being received, and what is refused."""
 
 
 def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter: Reporter) -> None:
@@ -99,8 +97,7 @@ class _Process:
             **self._health.methods(),
             **Reflection((SERVICE, HEALTH_SERVICE)).methods(),
         }
-        instances = sum(model.instances for model in request.models)
-        limits = self._limits(calls=request.max_queued + instances + _OTHER_CALLS)
+        limits = self._limits()
         self._transport: Transport = (
             FrontEnds(methods, limits, count=request.front_ends, folder=folder)
             if request.front_ends
@@ -108,7 +105,7 @@ class _Process:
         )
         self._probes: GrpcTransport | None = None
         if request.health_address is not None:
-            self._probes = GrpcTransport(self._health.methods(), self._limits(calls=_PROBE_CALLS))
+            self._probes = GrpcTransport(self._health.methods(), limits)
 
     def start(self) -> Endpoints:
         """Listen everywhere; nothing is ready yet."""
@@ -127,9 +124,7 @@ class _Process:
 
     def load(self, folder: Path, reporter: Reporter) -> None:
         """Load every model and say SERVING."""
-        # Each model has a share of its own, so that one model's flood leaves the others room.
-        share = max(self._request.max_queued // max(len(self._request.models), 1), 1)
-        loading = Loading(folder=folder, queue_limit=share, reporter=reporter)
+        loading = Loading(folder=folder, queue_limit=self._request.max_queued, reporter=reporter)
         for served in self._request.models:
             self._repository.make_ready(load_model(served, loading))
             self._health.set(served.name, serving=True)
@@ -163,12 +158,18 @@ class _Process:
         if self._stop_metrics is not None:
             self._stop_metrics()
 
-    def _limits(self, *, calls: int) -> GrpcLimits:
+    def _limits(self) -> GrpcLimits:
+        # A full queue of one model leaves the others their own.
+        waiting = sum(
+            model.instances + (self._request.max_queued if model.max_queued is None else model.max_queued)
+            for model in self._request.models
+        )
         return GrpcLimits(
             max_message_bytes=self._request.max_message_bytes,
             max_connection_age_seconds=self._request.max_connection_age_seconds,
             grace_seconds=self._request.grace_seconds,
-            max_concurrent_calls=calls,
+            max_waiting_calls=waiting + _SPARE_CALLS,
+            max_streams=self._request.max_streams or DEFAULT_MAX_STREAMS,
         )
 
     def _lose_device(self, error: DeviceFailedError) -> None:

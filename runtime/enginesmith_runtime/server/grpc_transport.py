@@ -5,10 +5,10 @@ inference where an instance is idle; docs/adr/0008 has the measurements that dec
 """
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -17,6 +17,8 @@ import grpc
 from typing_extensions import override
 
 from enginesmith_contract.errors import ServeError
+from enginesmith_contract.serve_request import GRPC_MESSAGE_BYTES
+from enginesmith_runtime.server.call_threads import CallThreads
 from enginesmith_runtime.server.farewell import Farewell
 from enginesmith_runtime.server.goaway import tell_clients_to_go, wait_until_gone
 from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
@@ -37,6 +39,18 @@ __all__ = ["GrpcLimits", "GrpcTransport", "address_unavailable"]
 
 _STATUS: Final = {code: next(status for status in grpc.StatusCode if status.value[0] == code.value) for code in Code}
 
+_PROMPT_THREADS: Final = 64
+"""For calls that wait for no instance: health, questions about models and the server, shared memory."""
+
+_PROMPT_CALLS: Final = 4096
+"""Of these that may wait for one of the threads."""
+
+_WATCHES: Final = 1024
+"""Clients that watch health; each has a thread."""
+
+_REFUSAL_THREADS: Final = 4
+"""For calls that are refused because there are enough of their kind."""
+
 _KEEPALIVE_MS: Final = 60_000
 """A client that vanished without a word is found out after a minute and 20 seconds."""
 
@@ -55,21 +69,25 @@ class GrpcLimits:
     """What a ServeRequest says about connections and messages; see there.
 
     Attributes:
-        max_concurrent_calls: threads; one for each call that runs, waits or streams. More calls than that are refused.
+        max_waiting_calls: inferences that run, wait or are being received; each has a thread, and more are refused.
+        max_streams: open streams of requests; the same.
         share_port: whether other processes of this server listen on the port too.
     """
 
     max_message_bytes: int
     max_connection_age_seconds: float | None
     grace_seconds: float
-    max_concurrent_calls: int
+    max_waiting_calls: int
+    max_streams: int
     share_port: bool = False
 
     def options(self) -> list[tuple[str, int]]:
         """Return the options of the library's server."""
+        # The library's own refusal names no field, so it comes later than ours. A stream wraps its answers, too.
+        largest = min(2 * self.max_message_bytes, GRPC_MESSAGE_BYTES - 1)
         options = [
-            ("grpc.max_receive_message_length", self.max_message_bytes),
-            ("grpc.max_send_message_length", self.max_message_bytes),
+            ("grpc.max_receive_message_length", largest),
+            ("grpc.max_send_message_length", largest),
             ("grpc.so_reuseport", int(self.share_port)),  # else a second server on the port is no error
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", 20_000),
@@ -101,11 +119,11 @@ class GrpcTransport:
     def __init__(self, methods: Methods, limits: GrpcLimits) -> None:
         self._farewell = Farewell()
         self._port: int | None = None
+        kinds = _Kinds(limits)
         self._server = grpc.server(
-            ThreadPoolExecutor(limits.max_concurrent_calls, thread_name_prefix="grpc"),
-            handlers=(_Handlers(methods, self._farewell),),
+            kinds.prompt,
+            handlers=(_Handlers(methods, self._farewell, kinds),),
             options=limits.options(),
-            maximum_concurrent_rpcs=limits.max_concurrent_calls,
         )
 
     def start(self, address: str) -> str:
@@ -141,25 +159,83 @@ class GrpcTransport:
             self._server.stop(0)
 
 
-class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has no types
-    """Finds the handler of a method by its full name."""
+class _Kinds:
+    """The threads of each kind of calls."""
 
-    def __init__(self, methods: Methods, farewell: Farewell) -> None:
-        self._handlers = {name: _handler(method, farewell) for name, method in methods.items()}
+    def __init__(self, limits: GrpcLimits) -> None:
+        self.prompt = CallThreads(
+            _PROMPT_THREADS, name="grpc", most=_PROMPT_CALLS, refusal=f"{_PROMPT_CALLS} calls wait; try again later"
+        )
+        self.waiting = CallThreads(
+            limits.max_waiting_calls,
+            name="grpc-infer",
+            refusal=f"{limits.max_waiting_calls} inferences run, wait or are being received; try again later or on "
+            "another replica, or raise serving.maxQueued",
+        )
+        self.streams = CallThreads(
+            limits.max_streams,
+            name="grpc-stream",
+            refusal=f"{limits.max_streams} streams are open, as many as there may be; end one, or raise "
+            "serving.maxStreams",
+        )
+        self.watches = CallThreads(
+            _WATCHES, name="grpc-watch", refusal=f"{_WATCHES} calls watch health, as many as there may be"
+        )
+        # Each takes a moment, so any number may wait.
+        self.refusals = CallThreads(_REFUSAL_THREADS, name="grpc-refuse", most=sys.maxsize, refusal="")
+
+    def of(self, method: Method) -> CallThreads:
+        """Return the threads for the calls of a method."""
+        match method:
+            case UnaryMethod(waits=waits):
+                return self.waiting if waits else self.prompt
+            case StreamMethod():
+                return self.streams
+            case WatchMethod():
+                return self.watches
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has no types
+    """Finds the handler of a method by its full name; refuses a call whose kind has no thread left."""
+
+    def __init__(self, methods: Methods, farewell: Farewell, kinds: _Kinds) -> None:
+        self._handlers = {
+            name: (kinds.of(method), _handler(method, farewell, kinds.of(method))) for name, method in methods.items()
+        }
+        self._refusers = {
+            kind: _refuser(kind, kinds.refusals) for kind in (kinds.prompt, kinds.waiting, kinds.streams, kinds.watches)
+        }
 
     @override
     def service(self, handler_call_details: Any) -> Any:
-        return self._handlers.get(handler_call_details.method)
+        found = self._handlers.get(handler_call_details.method)
+        if found is None:
+            return None
+        threads, handler = found
+        return self._refusers[threads] if threads.full else handler
 
 
-def _handler(method: Method, farewell: Farewell) -> Any:  # noqa: ANN401 - the library has no types
+def _handler(method: Method, farewell: Farewell, threads: CallThreads) -> Any:  # noqa: ANN401 - untyped library
     match method:
         case UnaryMethod(call=call):
-            return grpc.unary_unary_rpc_method_handler(partial(_serve_unary, call, farewell))
+            return grpc.unary_unary_rpc_method_handler(_on(threads, partial(_serve_unary, call, farewell)))
         case StreamMethod():
-            return grpc.stream_stream_rpc_method_handler(partial(_serve_stream, method, farewell))
+            return grpc.stream_stream_rpc_method_handler(_on(threads, partial(_serve_stream, method, farewell)))
         case WatchMethod(subscribe=subscribe):
-            return grpc.unary_stream_rpc_method_handler(partial(_serve_watch, subscribe))
+            return grpc.unary_stream_rpc_method_handler(_on(threads, partial(_serve_watch, subscribe)))
+
+
+def _refuser(kind: CallThreads, threads: CallThreads) -> Any:  # noqa: ANN401 - the library has no types
+    error = ProtocolError(Code.RESOURCE_EXHAUSTED, kind.refusal)
+    # As a stream, whatever the call is: the library then waits for no request before it lets the handler refuse.
+    return grpc.stream_stream_rpc_method_handler(_on(threads, lambda _requests, context: _abort(context, error)))
+
+
+def _on(threads: CallThreads, behavior: Any) -> Any:  # noqa: ANN401 - the library has no types
+    """Let the library run a handler on these threads and not on the server's own."""
+    on_threads = partial(behavior)
+    on_threads.experimental_thread_pool = threads  # type: ignore[attr-defined]  # where the library looks for it
+    return on_threads
 
 
 class _GrpcCallContext(CallContext):

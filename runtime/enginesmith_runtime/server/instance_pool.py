@@ -127,7 +127,7 @@ class InstancePool:
             raise ProtocolError(
                 Code.RESOURCE_EXHAUSTED,
                 f"the queue is full: {self.size} inferences run and {self.queue_limit} requests wait; try again later "
-                "or on another replica",
+                "or on another replica, or raise serving.maxQueued",
                 reason="QueueFull",
             )
         self._waiting.append(job)

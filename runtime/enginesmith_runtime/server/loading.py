@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from enginesmith_contract.backend_options import options_in_key
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import EngineRefusedError, StoreError
@@ -32,7 +33,7 @@ class Loading:
 
     Attributes:
         folder: scratch space for the engine's files while the server lives.
-        queue_limit: requests of this model that may wait for an instance.
+        queue_limit: requests that may wait for an instance of a model which says no other number.
     """
 
     folder: Path
@@ -56,7 +57,9 @@ def load_model(served: ServedModel, loading: Loading) -> LoadedModel:
     _refuse_unless_loadable(manifest, loads)
     folder = loading.folder / served.name
     _get_files(store, manifest, folder)
-    engine = loads.load(manifest, folder, served.backend_options)
+    # An engine that is served by its key alone runs as it was verified, too.
+    options = {**options_in_key(manifest.key_inputs.flags), **served.backend_options}
+    engine = loads.load(manifest, folder, options)
     reporter.end(model=served.name, engine=manifest.engine_key)
     verify_if_not_run(engine, folder, reporter)
     return _open_model(served, engine, folder, loading)
@@ -67,6 +70,7 @@ def _open_model(served: ServedModel, engine: Engine, folder: Path, loading: Load
     loading.reporter.begin("warmUp", served.name)
     instances = [engine.open_instance() for _ in range(served.instances)]
     warm_up(manifest, instances, folder)
+    queue_limit = loading.queue_limit if served.max_queued is None else served.max_queued
     loading.reporter.end(model=served.name, profiles=max(len(manifest.profiles), 1), instances=served.instances)
     return LoadedModel(
         name=served.name,
@@ -77,7 +81,7 @@ def _open_model(served: ServedModel, engine: Engine, folder: Path, loading: Load
         profiles=ProfileTable(manifest.inputs, manifest.profiles),
         inputs={spec.name: spec for spec in manifest.inputs},
         outputs={spec.name: spec for spec in manifest.outputs},
-        pool=InstancePool(instances, queue_limit=loading.queue_limit, name=served.name),
+        pool=InstancePool(instances, queue_limit=queue_limit, name=served.name),
     )
 
 

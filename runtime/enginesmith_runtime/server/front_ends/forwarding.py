@@ -34,9 +34,9 @@ _LARGEST_KEPT_BYTES: Final = 32 << 20
 
 def forwarded_methods(settings: Settings) -> Methods:
     """Return handlers that let the process with the engines answer."""
-    carrier = _Carrier(settings.engines, threads=settings.limits.max_concurrent_calls)
+    carrier = _Carrier(settings.engines, threads=settings.limits.max_waiting_calls)
     return {
-        **{name: UnaryMethod(partial(carrier.call, name)) for name in settings.unary},
+        **{name: UnaryMethod(partial(carrier.call, name), waits) for name, waits in settings.unary.items()},
         **{name: StreamMethod(partial(carrier.call, name), limit) for name, limit in settings.streams.items()},
         **{name: WatchMethod(partial(carrier.watch, name)) for name in settings.watches},
     }

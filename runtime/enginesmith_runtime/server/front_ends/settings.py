@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Final, Self
 
 from enginesmith_runtime.server.grpc_transport import GrpcLimits
-from enginesmith_runtime.server.transport.interface import Method, Methods, StreamMethod, UnaryMethod, WatchMethod
+from enginesmith_runtime.server.transport.interface import Methods, StreamMethod, UnaryMethod, WatchMethod
 
 __all__ = ["LISTENING", "Settings"]
 
@@ -21,7 +21,7 @@ class Settings:
     Attributes:
         address: host:port; other front ends have it too.
         engines: path of the socket of the process with the engines.
-        unary: names of methods with one request and one answer.
+        unary: names of methods with one request and one answer, with whether a call may wait for an instance.
         streams: names of methods with a stream of requests, with how many of one stream may be unanswered.
         watches: names of methods with one request and answers until the client leaves.
     """
@@ -29,7 +29,7 @@ class Settings:
     address: str
     engines: str
     limits: GrpcLimits
-    unary: tuple[str, ...]
+    unary: Mapping[str, bool]
     streams: Mapping[str, int]
     watches: tuple[str, ...]
 
@@ -40,9 +40,9 @@ class Settings:
             address=address,
             engines=engines,
             limits=limits,
-            unary=_names(methods, UnaryMethod),
+            unary={name: method.waits for name, method in methods.items() if isinstance(method, UnaryMethod)},
             streams={name: method.in_flight for name, method in methods.items() if isinstance(method, StreamMethod)},
-            watches=_names(methods, WatchMethod),
+            watches=tuple(name for name, method in methods.items() if isinstance(method, WatchMethod)),
         )
 
     def to_line(self) -> str:
@@ -54,7 +54,3 @@ class Settings:
         """Return what `to_line` made."""
         fields = json.loads(line)
         return cls(**{**fields, "limits": GrpcLimits(**fields["limits"])})
-
-
-def _names(methods: Methods, kind: type[Method]) -> tuple[str, ...]:
-    return tuple(name for name, method in methods.items() if isinstance(method, kind))

@@ -37,6 +37,7 @@ __all__ = ["DeviceLost", "Inference", "InferenceLimits"]
 
 DeviceLost = Callable[[DeviceFailedError], None]
 _NOTHING: Final[Mapping[str, int]] = {}
+_NS_PER_US: Final = 1000
 _FIELD_INFER_RESPONSE = ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
 
@@ -70,6 +71,7 @@ class Inference:
         Raises:
             ProtocolError: the request was refused before it was queued.
         """
+        self._check_size(data)
         head, raw = split_raw_inputs(data)
         plan = self._plans.find(head)
         if plan is None:
@@ -94,6 +96,7 @@ class Inference:
             reply(Answer(failure.SerializeToString()))
 
         try:
+            self._check_size(data)
             head, raw = split_raw_inputs(data)
             request = parse(ModelInferRequest, head)
             request_id = request.id
@@ -101,6 +104,16 @@ class Inference:
             self._submit(plan, raw, context, reply_in_stream)
         except ProtocolError as error:
             reply_in_stream(error)
+
+    def _check_size(self, data: Body) -> None:
+        most = self._limits.max_message_bytes
+        if len(data) > most:
+            raise ProtocolError(
+                Code.RESOURCE_EXHAUSTED,
+                f"the request has {len(data)} bytes, more than serving.maxMessageBytes allows here: {most}; send a "
+                "smaller batch or raise the field",
+                reason="RequestTooLarge",
+            )
 
     def _plan(self, request: ModelInferRequest, *, raw: bool, streamed: bool) -> RequestPlan:
         began_ns = time.perf_counter_ns()
@@ -222,12 +235,14 @@ class _InferJob(Job):
             outputs = instance.infer(inputs, profile=plan.profile, outputs=plan.output_names, into=places)
             inferred_ns = time.perf_counter_ns()
             left = shared.write_outputs(outputs)
-        body = plan.encode(outputs, left)
-        if len(body) > self._limits.max_message_bytes:
+        timings = self._timings(started_ns, inferred_ns - read_ns) if plan.wants_timings else _NOTHING
+        body = plan.encode(outputs, left, timings)
+        most = self._limits.max_message_bytes
+        if len(body) > most:
             raise ProtocolError(
                 Code.RESOURCE_EXHAUSTED,
-                f"the answer has {len(body)} bytes, more than this server's limit of {self._limits.max_message_bytes}; "
-                "ask for fewer outputs or send a smaller batch",
+                f"the answer has {len(body)} bytes, more than serving.maxMessageBytes allows here: {most}; ask for "
+                "fewer outputs, send a smaller batch or raise the field",
                 reason="AnswerTooLarge",
             )
         times = RunTimes(
@@ -238,6 +253,10 @@ class _InferJob(Job):
         )
         plan.model.statistics.record_success(times, plan.batch)
         return Answer(body, plan.model.metadata)
+
+    def _timings(self, started_ns: int, run_ns: int) -> dict[str, int]:
+        """Return how long the request waited for an instance, and how long the engine ran; in microseconds."""
+        return {"queue_us": (started_ns - self.queued_ns) // _NS_PER_US, "compute_us": run_ns // _NS_PER_US}
 
 
 def _aligned(array: Array, name: str, instance: Instance) -> Array:

@@ -41,6 +41,7 @@ _CACHED_HEAD_BYTES: Final = 2048
 """Bounds of the cache: at most a few megabytes, whatever clients send."""
 
 _CLASSIFICATION: Final = "classification"
+_TIMINGS: Final = "timings"
 
 
 class RequestPlan:
@@ -52,11 +53,13 @@ class RequestPlan:
         batch: inferences in the request.
         repeatable: whether another request with the same bytes beside its raw contents has this plan too.
         output_places: outputs that are left in shared memory, by name.
+        wants_timings: whether the answer says how long the request took.
     """
 
     def __init__(self, request: ModelInferRequest, model: LoadedModel, *, raw: bool, streamed: bool) -> None:
         self.model = model
         self.timeout_seconds = _timeout_seconds(request)
+        self.wants_timings = _wants_timings(request)
         self.headers: tuple[InputHeader, ...] = check_headers(request, model.inputs)
         self._in_message = tuple(header for header in self.headers if header.place is None)
         self.repeatable = raw or not self._in_message
@@ -90,17 +93,20 @@ class RequestPlan:
             return read_typed(self._request, self.headers)
         return read_raw(self._in_message, raw)
 
-    def encode(self, outputs: Mapping[str, Array | DeviceArray], left: Mapping[str, int]) -> bytes:
+    def encode(
+        self, outputs: Mapping[str, Array | DeviceArray], left: Mapping[str, int], timings: Mapping[str, int]
+    ) -> bytes:
         """Return the serialised ModelInferResponse.
 
         Args:
             outputs: all of them.
             left: sizes in bytes of those that were left in shared memory; they take no room in the answer.
+            timings: further parameters of the answer, of this request alone.
         """
         if self._typed:
             response = self._response(outputs, left)
             fill_typed(response, outputs)
-            return response.SerializeToString()
+            return response.SerializeToString() + _timing_parameters(timings)
         shapes = (*[outputs[name].shape for name in self.output_names], *left.items())
         head = self._heads.get(shapes)
         if head is None:
@@ -111,7 +117,7 @@ class RequestPlan:
         contents = [
             b"" if spec.name in left else encode_tensor(on_host(outputs[spec.name]), spec) for spec in self._outputs
         ]
-        return join_raw_outputs(head, contents)
+        return join_raw_outputs(head + _timing_parameters(timings), contents)
 
     def _response(self, outputs: Mapping[str, Array | DeviceArray], left: Mapping[str, int]) -> ModelInferResponse:
         response = ModelInferResponse(
@@ -178,6 +184,23 @@ def _requested_outputs(request: ModelInferRequest, model: LoadedModel) -> tuple[
 def _output_places(request: ModelInferRequest) -> dict[str, TensorPlace]:
     places = {output.name: read_place(f"output '{output.name}'", output.parameters) for output in request.outputs}
     return {name: place for name, place in places.items() if place is not None}
+
+
+def _timing_parameters(timings: Mapping[str, int]) -> bytes:
+    """Return parameters to append to a serialised answer: protobuf merges a field that comes in several parts."""
+    if not timings:
+        return b""
+    parameters = {name: InferParameter(int64_param=value) for name, value in timings.items()}
+    return ModelInferResponse(parameters=parameters).SerializeToString()
+
+
+def _wants_timings(request: ModelInferRequest) -> bool:
+    wanted = request.parameters.get(_TIMINGS)
+    if wanted is None:
+        return False
+    if wanted.WhichOneof("parameter_choice") != "bool_param":
+        raise ProtocolError(Code.INVALID_ARGUMENT, f"parameter '{_TIMINGS}' is not a bool; send true, or leave it out")
+    return wanted.bool_param
 
 
 def _timeout_seconds(request: ModelInferRequest) -> float | None:

@@ -55,7 +55,6 @@ def inference_methods(repository: Repository, inference: Inference, regions: Reg
         "ModelMetadata": _call(pb.ModelMetadataRequest, answers.model_metadata),
         "ModelConfig": _call(pb.ModelConfigRequest, answers.model_config),
         "ModelStatistics": _call(pb.ModelStatisticsRequest, answers.model_statistics),
-        "ModelInfer": inference.infer,
         "RepositoryIndex": _call(pb.RepositoryIndexRequest, answers.repository_index),
         "RepositoryModelLoad": _refuse(pb.RepositoryModelLoadRequest, _FIXED_MODELS),
         "RepositoryModelUnload": _refuse(pb.RepositoryModelUnloadRequest, _FIXED_MODELS),
@@ -70,6 +69,7 @@ def inference_methods(repository: Repository, inference: Inference, regions: Reg
     }
     return {
         **{f"/{SERVICE}/{name}": UnaryMethod(call) for name, call in unary.items()},
+        f"/{SERVICE}/ModelInfer": UnaryMethod(inference.infer, waits=True),
         f"/{SERVICE}/ModelStreamInfer": StreamMethod(inference.stream_infer, _STREAM_IN_FLIGHT),
     }
 

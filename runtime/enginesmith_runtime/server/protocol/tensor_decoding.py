@@ -42,6 +42,12 @@ TYPED_FIELDS: Final[Mapping[DType, str]] = {
 }
 """The field of InferTensorContents that holds each datatype; FP16 and BF16 have none."""
 
+_WIDE: Final[Mapping[str, "np.dtype[np.generic]"]] = {
+    "int_contents": np.dtype(np.int32),
+    "uint_contents": np.dtype(np.uint32),
+}
+"""What the fields hold that carry narrower datatypes too; protobuf has no integers of 8 and 16 bits."""
+
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -228,10 +234,22 @@ def _from_typed(contents: InferTensorContents, spec: TensorSpec, shape: tuple[in
         raise _invalid(f"input '{spec.name}': {len(values)} elements in {field}, but the shape takes {count}")
     if spec.dtype is DType.BYTES:
         return _strings(list(values), shape)
-    try:
-        return np.array(values, dtype=spec.dtype.numpy).reshape(shape)
-    except OverflowError:
-        raise _invalid(f"input '{spec.name}': {field} holds a value that {spec.dtype} cannot") from None
+    array = np.array(values, dtype=_WIDE.get(field, spec.dtype.numpy))
+    if array.dtype != spec.dtype.numpy:
+        _check_range(array, spec, field)
+    return array.astype(spec.dtype.numpy, copy=False).reshape(shape)
+
+
+def _check_range(array: Array, spec: TensorSpec, field: str) -> None:
+    """Refuse a value that the datatype cannot hold: numpy would wrap it around."""
+    bounds, values = np.iinfo(spec.dtype.numpy.name), array.astype(np.int64)
+    outside = (values < bounds.min) | (values > bounds.max)
+    if outside.any():
+        index = int(outside.argmax())
+        raise _invalid(
+            f"input '{spec.name}': element {index} of {field} is {values[index]}, and {spec.dtype} holds "
+            f"{bounds.min} to {bounds.max}"
+        )
 
 
 def _strings(values: list[bytes], shape: tuple[int, ...]) -> Array:

@@ -73,9 +73,14 @@ Emit = Callable[[bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class UnaryMethod:
-    """One request, one answer. The handler raises `ProtocolError` or replies, never both."""
+    """One request, one answer. The handler raises `ProtocolError` or replies, never both.
+
+    Attributes:
+        waits: whether a call may wait for an instance; the others are answered at once.
+    """
 
     call: Call
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

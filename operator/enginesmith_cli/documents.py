@@ -1,0 +1,70 @@
+"""Several documents in one command: whose line it is, and failures that end no other document's work."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from enginesmith_contract.errors import CancelledBuildError, EnginesmithError
+from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_runtime.progress import Fact, Reporter
+
+__all__ = ["DocumentReporter", "Failures", "name_of"]
+
+
+def name_of(engine: InferenceEngine) -> str:
+    """Return what messages call a document: its name, with its namespace where it has one."""
+    metadata = engine.metadata
+    return f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name
+
+
+class Failures:
+    """What went wrong with single documents, printed when it happens.
+
+    Args:
+        raise_at_once: let the first failure end everything, for who wants its traceback.
+    """
+
+    def __init__(self, *, raise_at_once: bool = False) -> None:
+        self._raise_at_once = raise_at_once
+        self._first: EnginesmithError | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return the code of the first failure; OK where there was none."""
+        return ExitCode.OK if self._first is None else self._first.exit_code
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Print a failure in the block under the name of its document, and go on behind the block."""
+        try:
+            yield
+        except CancelledBuildError:
+            raise
+        except EnginesmithError as error:
+            if self._raise_at_once:
+                raise
+            self._first = self._first or error
+            sentence = error.sentence()
+            named = sentence if sentence.startswith((f"{name}:", f"{name}/")) else f"{name}: {sentence}"
+            print(f"enginesmith: {named}", file=sys.stderr)
+
+
+class DocumentReporter:
+    """Progress on one document: every line names it."""
+
+    def __init__(self, reporter: Reporter, name: str) -> None:
+        self._reporter = reporter
+        self._name = name
+
+    def begin(self, stage: str, detail: str = "") -> None:
+        """Begin a stage."""
+        self._reporter.begin(stage, f"{self._name}: {detail}" if detail else self._name)
+
+    def advance(self, fraction: float, detail: str = "") -> None:
+        """Say how much of the stage is done."""
+        self._reporter.advance(fraction, f"{self._name}: {detail}" if detail else self._name)
+
+    def end(self, **facts: Fact) -> None:
+        """End the stage."""
+        self._reporter.end(document=self._name, **facts)

@@ -1,0 +1,133 @@
+"""What a target's `backendOptions` may say to the library that runs its engine.
+
+One table for each backend, which both sides read: a document is refused where an option is unknown or has a value that
+it cannot have, and the runtime sets what the document says.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from enginesmith_contract.backend_traits import traits
+from enginesmith_contract.backends import Backend
+
+__all__ = ["PROVIDER_PREFIX", "BackendOption", "OptionProblem", "check_option", "known_options", "options_in_key"]
+
+PROVIDER_PREFIX: Final = "provider."
+"""Of options of ONNX Runtime's execution provider itself; they have names and values of its own."""
+
+_QUANTITY: Final = re.compile(r"(?P<number>[0-9]{1,15})(?P<suffix>|[KMGT]i|[kMGT])")
+_SUFFIXES: Final = {
+    "": 1,
+    **{f"{letter}i": 1 << (10 * power) for power, letter in enumerate("KMGT", start=1)},
+    **{letter: 1000**power for power, letter in enumerate("kMGT", start=1)},
+}
+_SWITCH: Final = {"true": True, "false": False}
+_AUTOMATIC: Final = "auto"
+_MOST_THREADS: Final = 1024
+_MOST_GRAPHS: Final = 1024
+_DIGITS: Final = re.compile("[0-9]{1,9}")
+
+
+class BackendOption(NamedTuple):
+    """One option.
+
+    Attributes:
+        values: the values that it may have, in words.
+        read: returns the value of a text; raises ValueError where the option cannot have it.
+    """
+
+    values: str
+    read: Callable[[str], object]
+
+
+class OptionProblem(NamedTuple):
+    """Why an option cannot be set so; `known` are the names that there are, empty where the value is at fault."""
+
+    reason: str
+    known: tuple[str, ...] = ()
+
+
+def known_options(backend: Backend) -> Mapping[str, BackendOption]:
+    """Return the options of a backend by name, without those of an execution provider."""
+    return _ONNXRUNTIME if traits(backend).execution_providers else _TENSORRT
+
+
+def check_option(backend: Backend, name: str, value: str) -> OptionProblem | None:
+    """Return what is wrong with one option; None: nothing."""
+    if traits(backend).execution_providers and name.startswith(PROVIDER_PREFIX):
+        bare = name.removeprefix(PROVIDER_PREFIX)
+        return None if bare else OptionProblem(f"no option of the provider follows {PROVIDER_PREFIX!r}")
+    options = known_options(backend)
+    if name not in options:
+        known = (*options, f"{PROVIDER_PREFIX}<name>") if traits(backend).execution_providers else tuple(options)
+        return OptionProblem(f"the backend {backend} has no such option", known)
+    try:
+        options[name].read(value)
+    except ValueError:
+        return OptionProblem(f"expected {options[name].values}")
+    return None
+
+
+def options_in_key(options: Mapping[str, str]) -> dict[str, str]:
+    """Return the options that change what an engine answers: those of the execution provider, which compiles it.
+
+    Args:
+        options: `backendOptions`, or the flags of an engine's key, which have them too.
+    """
+    return {name: value for name, value in sorted(options.items()) if name.startswith(PROVIDER_PREFIX)}
+
+
+def _switch(text: str) -> bool:
+    return bool(_one_of(_SWITCH, text))
+
+
+def _mode(text: str) -> str:
+    return str(_one_of({"sequential": "sequential", "parallel": "parallel"}, text))
+
+
+def _one_of(values: Mapping[str, object], text: str) -> object:
+    if text not in values:
+        raise ValueError(text)
+    return values[text]
+
+
+def _number(text: str, least: int, most: int) -> int:
+    if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
+        raise ValueError(text)
+    return int(text)
+
+
+def _bytes(text: str) -> int:
+    found = _QUANTITY.fullmatch(text)
+    if found is None or int(found["number"]) == 0:
+        raise ValueError(text)
+    return int(found["number"]) * int(_SUFFIXES[found["suffix"]])
+
+
+def _budget(text: str) -> int | None:
+    if text == _AUTOMATIC:
+        return None
+    return 0 if text == "0" else _bytes(text)
+
+
+_SWITCHED: Final = BackendOption("'true' or 'false'", _switch)
+_THREADS: Final = BackendOption(f"1 to {_MOST_THREADS}", lambda text: _number(text, 1, _MOST_THREADS))
+_SIZE: Final = BackendOption("a size such as 512Mi or 2G", _bytes)
+
+_ONNXRUNTIME: Final[Mapping[str, BackendOption]] = {
+    "intraOpThreads": _THREADS,
+    "interOpThreads": _THREADS,
+    "executionMode": BackendOption("sequential or parallel", _mode),
+    "memoryPattern": _SWITCHED,
+    "cpuArena": _SWITCHED,
+    "spinning": _SWITCHED,
+}
+
+_TENSORRT: Final[Mapping[str, BackendOption]] = {
+    "cudaGraphs": BackendOption(f"0 to {_MOST_GRAPHS}", lambda text: _number(text, 0, _MOST_GRAPHS)),
+    "spin": _SWITCHED,
+    "pinnedMemoryLimit": _SIZE,
+    "deviceMemoryLimit": _SIZE,
+    "weightStreamingBudget": BackendOption("auto, 0 or a size such as 512Mi", _budget),
+}
