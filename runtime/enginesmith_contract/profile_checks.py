@@ -149,8 +149,8 @@ def _check_range(profile: Profile, spec: TensorSpec, sizes: ShapeRange) -> Itera
                 yield problem(
                     "FixedDimension", axis, f"{point} is {value}, the model fixes it at {wanted}", str(wanted)
                 )
-            elif value < (0 if point == "min" else 1):
-                yield problem("NegativeDimension", axis, f"{point} is {value}, and no input can have that", "1")
+            elif value < 0:
+                yield problem("NegativeDimension", axis, f"{point} is {value}, and no input can have that", "0")
         if wanted < 0 and values != sorted(values):
             low, best, high = sorted(values)
             found = f"min {values[0]}, opt {values[1]}, max {values[2]} are not in ascending order"

@@ -46,7 +46,7 @@ BATCH = _range([1], [4], [8])
         ),
         (
             {"images": _range([-1, 3, 32, 32], [4, 3, 64, 64], [8, 3, 96, 96]), "mask": _range([-1], [4], [8])},
-            [("NegativeDimension", "images", 0, "1"), ("NegativeDimension", "mask", 0, "1")],
+            [("NegativeDimension", "images", 0, "0"), ("NegativeDimension", "mask", 0, "0")],
         ),
     ],
 )

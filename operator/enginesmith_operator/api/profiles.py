@@ -14,7 +14,7 @@ MAX_RANK: Final = 8
 """TensorRT's own limit (`Dims::MAX_DIMS`)."""
 MAX_PROFILES: Final = 16
 
-_Dimension = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
+_Dimension = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
 _Shape = Annotated[tuple[_Dimension, ...], Field(max_length=MAX_RANK)]
 _InputName = Annotated[str, Field(min_length=1, max_length=256)]
 

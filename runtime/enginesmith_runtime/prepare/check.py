@@ -17,6 +17,7 @@ from enginesmith_runtime.prepare.facts import facts_of, model_files
 from enginesmith_runtime.prepare.graph import all_nodes, is_onnx_domain, label, opset_of, read_graph
 from enginesmith_runtime.prepare.index_bounds import find_index_bounds
 from enginesmith_runtime.prepare.jobs import Inspection
+from enginesmith_runtime.prepare.readable_weights import make_weights_readable
 from enginesmith_runtime.prepare.structure import structure_digest
 
 __all__ = ["check_model", "inspect"]
@@ -25,8 +26,12 @@ _OLDEST_OPSET: Final = 7  # ONNX Runtime's floor ("Compatibility" page of its do
 _PLUGIN_SUFFIX: Final = "_TRT"  # how TensorRT's own plugins are called in exports (EfficientNMS_TRT)
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: Path, output: Path) -> Inspection:
     """Check a model and return what is known of it.
+
+    Args:
+        path: of the ONNX file.
+        output: an empty folder, for a copy of the model with weights that every reader takes.
 
     Raises:
         enginesmith_contract.errors.ModelError: see `check_model` and `facts_of`.
@@ -34,8 +39,10 @@ def inspect(path: Path) -> Inspection:
     model = read_graph(path)
     facts = facts_of(model, path)
     warnings = (*check_model(model, path), *_string_warnings(facts))
+    files = make_weights_readable(model, path, output)
     nodes = [(label(node), node.op_type, node.domain) for node in all_nodes(model.graph)]
     return Inspection(
+        files=files,
         facts=facts,
         index_bounds=find_index_bounds(model.graph),
         advice=table_advice(nodes),

@@ -72,7 +72,7 @@ def facts_of(model: onnx.ModelProto, path: Path) -> ModelFacts:
 
 def model_files(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
     """Return the files that make the model: the ONNX file first, then its weights' files in name order."""
-    locations = {external_location(tensor) for tensor in all_tensors(model.graph)} - {None}
+    locations = {external_location(tensor) for tensor in all_tensors(model)} - {None}
     return (path, *(path.parent / str(name) for name in sorted(str(location) for location in locations)))
 
 
@@ -84,8 +84,8 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> int:
-    # PaddlePaddle writes open dimensions as the value -1, others as 0 or as nothing.
-    return int(dimension.dim_value) if dimension.dim_value > 0 else -1
+    # PaddlePaddle writes open dimensions as the value -1. A value of 0 is a size like any other.
+    return max(int(dimension.dim_value), -1) if dimension.HasField("dim_value") else -1
 
 
 def _symbol(dimension: onnx.TensorShapeProto.Dimension) -> str | None:

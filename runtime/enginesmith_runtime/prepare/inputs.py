@@ -122,7 +122,7 @@ def _tile(array: Array, shape: tuple[int, ...]) -> Array:
     """Crop or repeat along every axis, so that an image stays an image at another point's shape."""
     for axis, size in enumerate(shape):
         array = np.take(array, np.arange(size), axis=axis, mode="wrap")
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def _local(name: str, values: InputValues, base: Path) -> InputValues:

@@ -79,15 +79,25 @@ class Feed(Record):
 
 
 class InspectJob(Record):
-    """Check a model and say what is known of it without running it."""
+    """Check a model and say what is known of it without running it.
+
+    Attributes:
+        output: an empty folder, for a copy of the model with weights that every reader takes.
+    """
 
     job: Literal["inspect"] = "inspect"
     model: str
+    output: str
 
 
 class Inspection(Record):
-    """What the check found. A model that cannot be used ends in an error instead."""
+    """What the check found. A model that cannot be used ends in an error instead.
 
+    Attributes:
+        files: of the copy in the job's output folder, the ONNX file first; empty: the model is used as it is.
+    """
+
+    files: tuple[str, ...] = ()
     facts: ModelFacts
     index_bounds: Mapping[str, int] = {}
     advice: tuple[Advice, ...] = ()

@@ -119,6 +119,13 @@ class _Work:
     base: Path | None
     fetched: FetchedModel
     key: str
+    path: Path = field(init=False)
+    files: tuple[Path, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start with the files as they were fetched; the check may give others."""
+        self.path = self.fetched.path
+        self.files = tuple(self.path.parent / file.path for file in self.fetched.files)
 
     def run(self) -> Preparation:
         """Go through the stages; the first that fails ends it."""
@@ -128,7 +135,7 @@ class _Work:
         check_values(feed, profiles)
         exercised, budget = self._exercise(feed, profiles)
         batching = prove_batching(
-            self.fetched.path,
+            self.path,
             feed,
             profiles,
             folder=_folder(self.folder, "batching"),
@@ -165,8 +172,11 @@ class _Work:
 
     def _check(self) -> tuple[Inspection, tuple[Profile, ...]]:
         self.reporter.begin("check", self.fetched.path.name)
-        results = self._do(InspectJob(model=str(self.fetched.path)), "check")
+        output = _folder(self.folder, "source")
+        results = self._do(InspectJob(model=str(self.fetched.path), output=str(output)), "check")
         inspection = Inspection.model_validate(results)
+        if inspection.files:
+            self.path, self.files = output / inspection.files[0], tuple(output / name for name in inspection.files)
         problems = check_profiles(inspection.facts, self.request.profiles)
         if problems:
             raise _profiles_refused(inspection.facts, problems)
@@ -180,7 +190,7 @@ class _Work:
             memory_bytes=self.request.memory_bytes, deadline=time.monotonic() + max(self.request.seconds, 1.0)
         )
         exercised = exercise(
-            self.fetched.path,
+            self.path,
             feed,
             profiles,
             folder=_folder(self.folder, "runs"),
@@ -192,13 +202,13 @@ class _Work:
     def _cast(self, inspection: Inspection, feed: Feed, exercised: Exercised, budget: Budget) -> "_Prepared":
         policy = self.request.precision
         if not needs_cast(policy):
-            source = self.fetched.path.parent
-            files = tuple(source / file.path for file in self.fetched.files)
-            return _Prepared(folder=source, files=files, structure_digest=inspection.structure_digest)
+            return _Prepared(
+                folder=self.path.parent, files=self.files, structure_digest=inspection.structure_digest
+            )
         self.reporter.begin("cast", policy.default.value)
         auto, warning = self._out_of_range(feed, exercised, budget) if policy.auto_keep else ({}, "")
         output = _folder(self.folder, "prepared")
-        job = CastJob(model=str(self.fetched.path), output=str(output), policy=policy, keep=auto)
+        job = CastJob(model=str(self.path), output=str(output), policy=policy, keep=auto)
         result = CastResult.model_validate(self._do(job, "cast"))
         self._try_cast(output / result.files[0], feed, exercised, budget)
         self.reporter.end(kept=len(result.kept))
@@ -216,7 +226,7 @@ class _Work:
         folder = _folder(self.folder, "ranges")
         for point in reversed(exercised.stored):
             job = RangeJob(
-                model=str(self.fetched.path),
+                model=str(self.path),
                 feed=feed,
                 shapes=point.shapes,
                 folder=str(folder),
@@ -262,7 +272,7 @@ class _Work:
         if end.outcome is not Outcome.FINISHED or results is None:
             raise ModelError(
                 f"the {name} of the model did not finish",
-                where=self.fetched.path.name,
+                where=self.path.name,
                 why=f"{end.outcome.value} {end.detail}".strip(),
                 remedy="give the preparation more memory; if it crashed, the ONNX library cannot read this model",
                 reason="PreparationCrashed",

@@ -258,7 +258,7 @@ def _sizes_near(now: int) -> list[int]:
 def _as_ort(array: Array, dtype: DType) -> ort.OrtValue:
     if dtype is DType.BF16:
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+    return ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))
 
 
 def _as_numpy(value: ort.OrtValue) -> Array:

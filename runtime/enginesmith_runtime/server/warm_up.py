@@ -80,7 +80,7 @@ def _reference_inputs(manifest: Manifest, profile: str, folder: Path) -> Mapping
 
 def _restore(array: Array, spec: TensorSpec) -> Array:
     if spec.dtype is not DType.BYTES:
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
     # Text is stored in numpy's fixed-width types, for pickles are code.
     values = np.empty(array.size, dtype=np.object_)
     values[:] = [value.encode() if isinstance(value, str) else bytes(value) for value in array.ravel().tolist()]
