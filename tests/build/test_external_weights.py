@@ -109,7 +109,7 @@ _MODELS: Mapping[str, Callable[[Path], Path]] = {
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
 @pytest.mark.parametrize("case", _MODELS)
-def test_an_engine_for_the_cpu_has_all_weights_of_a_model_with_weight_files(  # noqa: PLR0913, PLR0917 - fixtures
+def test_an_engine_for_the_cpu_has_all_weights_of_a_model_with_weight_files(
     case: str,
     precision: Precision,
     prepare_model: PrepareModel,
@@ -138,4 +138,3 @@ def test_tensorrt_for_rtx_builds_a_model_with_weight_files(
     preparation = prepare_model(_MODELS[case](tmp_path), _PROFILE, precision)
     manifest = build(make_request(preparation, Backend.TENSORRT_RTX), work, SilentReporter())
     assert manifest.verification.status is VerificationStatus.NOT_RUN
-

@@ -122,7 +122,7 @@ def _where_it_runs(manifest: "Manifest") -> Iterator[str]:
 
 def _inspect_model(path: Path, output: str) -> int:
     from enginesmith_contract.preparation import ModelSource  # noqa: PLC0415 - loads pydantic
-    from enginesmith_contract.profile_checks import suggest_profile  # noqa: PLC0415 - the same
+    from enginesmith_contract.profile_suggestions import suggest_profile  # noqa: PLC0415 - the same
     from enginesmith_runtime.fetch.model import fetch_model  # noqa: PLC0415 - loads onnx
     from enginesmith_runtime.prepare.facts import inspect_model  # noqa: PLC0415 - the same
     from enginesmith_runtime.progress import SilentReporter  # noqa: PLC0415 - the same

@@ -6,7 +6,7 @@ from typing import Final
 
 from enginesmith_contract.backends import Backend
 from enginesmith_contract.products import canonical_product
-from enginesmith_contract.profile_checks import check_profiles
+from enginesmith_contract.profile_checks import check_profiles, find_missing_values
 from enginesmith_contract.tensors import DType, ModelFacts
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.targets import TargetSpec
@@ -14,7 +14,14 @@ from enginesmith_operator.api.translate import profiles
 from enginesmith_operator.planning.refusals import Refusal
 from enginesmith_operator.planning.snapshot import Observed, Policy
 
-__all__ = ["check_document", "check_dtypes", "check_product_policy", "check_toolchain_policy", "known_facts"]
+__all__ = [
+    "check_document",
+    "check_dtypes",
+    "check_product_policy",
+    "check_toolchain_policy",
+    "check_values",
+    "known_facts",
+]
 
 _NO_TENSORRT_TYPE: Final = "TensorRT has no tensors of this type"
 _NARROW: Final = "cast it in the model to INT32, or set backend: onnxruntime"
@@ -55,6 +62,21 @@ def check_dtypes(target: TargetSpec, observed: Observed) -> tuple[Refusal, ...]:
         )
         for kind, spec in ends
         if spec.dtype in lacks
+    )
+
+
+def check_values(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed) -> tuple[Refusal, ...]:
+    """Return the inputs that hold sizes and whose values the profiles leave open; ONNX Runtime needs no range."""
+    facts = known_facts(observed)
+    if facts is None or target.backend is Backend.ONNXRUNTIME:
+        return ()
+    return tuple(
+        Refusal(
+            rule=problem.reason,
+            found=problem.model_copy(update={"nearest": ""}).sentence(),
+            wanted=f"add below its inputs, with your own values: {problem.nearest}",
+        )
+        for problem in find_missing_values(facts, profiles(spec))
     )
 
 

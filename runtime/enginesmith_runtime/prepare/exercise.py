@@ -11,9 +11,10 @@ from pathlib import Path
 
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.preparation import Exercise, ExerciseStatus
-from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.profile_suggestions import values_entry
+from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
 from enginesmith_runtime.prepare.child import ChildEnd, Limits, Outcome, run_worker
-from enginesmith_runtime.prepare.jobs import Event, EventKind, Feed, ProbeJob, RunJob, Shapes
+from enginesmith_runtime.prepare.jobs import Event, EventKind, Feed, ProbeJob, RunJob, Shapes, Values
 
 __all__ = ["Budget", "Exercised", "Point", "exercise", "points_of"]
 
@@ -25,12 +26,13 @@ _IDLE_BYTES = 256 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One point of a profile; `run` names its files and seeds its values."""
+    """One point of a profile; `run` names its files and seeds its values, `given` is as of Feed."""
 
     profile: str
     point: str
     run: str
     shapes: Shapes
+    given: Values
 
 
 @dataclass(kw_only=True)
@@ -106,6 +108,9 @@ def points_of(profiles: Sequence[Profile]) -> tuple[Point, ...]:
             point=point,
             run=f"{number}-{point}",
             shapes={name: _at(sizes, point) for name, sizes in profile.inputs.items()},
+            given={
+                name: _at(sizes.values, point) for name, sizes in profile.inputs.items() if sizes.values is not None
+            },
         )
         for point in _POINTS
         for number, profile in enumerate(profiles)
@@ -142,7 +147,7 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
     for point in distinct:
         if point.run in results.refused:
             hint = _working_value(model, feed, point, folder, budget, lambda: tick(1.0))
-            raise _refused(model, point, results.refused[point.run], hint)
+            raise _refused(model, point, results.refused[point.run], _values_hint(feed, point) or hint)
     same = {_shape_key(point): point.run for point in distinct}
     return Exercised(
         exercises=tuple(_verdict(point, same[_shape_key(point)], results) for point in points),
@@ -164,6 +169,7 @@ def _run(  # noqa: PLR0913, PLR0917 - as exercise
             model=str(model),
             feed=feed,
             runs={point.run: point.shapes for point in left},
+            given={point.run: point.given for point in left if point.given},
             folder=str(folder),
             memory_bytes=budget.memory_bytes,
         )
@@ -215,7 +221,7 @@ def _working_value(  # noqa: PLR0913, PLR0917 - as exercise
             data = event.data
             found.append(f"give dimension {data['axis']} of {data['input']} the size {data['size']}, which works")
 
-    job = ProbeJob(model=str(model), feed=feed, shapes=point.shapes, memory_bytes=budget.memory_bytes)
+    job = ProbeJob(model=str(model), feed=feed.at(point.given), shapes=point.shapes, memory_bytes=budget.memory_bytes)
     run_worker(job, folder=folder, limits=budget.limits(_PROBE_SECONDS), tick=tick, on_event=receive)
     return found[0] if found else ""
 
@@ -230,16 +236,29 @@ def _distinct(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(best.values())
 
 
-def _shape_key(point: Point) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple(sorted((name, tuple(shape)) for name, shape in point.shapes.items()))
+def _values_hint(feed: Feed, point: Point) -> str:
+    """Return what to add where inputs that hold sizes were filled without a word of the profile."""
+    unsaid = [
+        spec for spec in feed.facts.inputs if spec.name in feed.facts.shape_inputs and spec.name not in point.given
+    ]
+    return "; ".join(
+        f"say the sizes that {spec.name} holds, in the profile's inputs: {values_entry(spec)}" for spec in unsaid
+    )
 
 
-def _at(sizes: ShapeRange, point: str) -> tuple[int, ...]:
+def _shape_key(point: Point) -> tuple[tuple[str, tuple[int, ...], tuple[int, ...] | None], ...]:
+    return tuple(sorted((name, tuple(shape), point.given.get(name)) for name, shape in point.shapes.items()))
+
+
+def _at(sizes: ShapeRange | ValueRange, point: str) -> tuple[int, ...]:
     return {"min": sizes.min, "opt": sizes.opt, "max": sizes.max}[point]
 
 
 def _refused(model: Path, point: Point, words: str, hint: str) -> ModelError:
-    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in point.shapes.items())
+    shapes = ", ".join(
+        f"{name} {list(shape)}" + (f" = {list(point.given[name])}" if name in point.given else "")
+        for name, shape in point.shapes.items()
+    )
     return ModelError(
         f"the model itself refuses {shapes}",
         where=f"{model.name}, profile {point.profile!r}, {point.point}",

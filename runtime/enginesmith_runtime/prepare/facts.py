@@ -13,6 +13,7 @@ import onnx
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 from enginesmith_runtime.prepare.graph import all_tensors, external_location, opset_of, read_graph
+from enginesmith_runtime.prepare.shape_inputs import find_shape_inputs
 
 __all__ = ["facts_of", "inspect_model", "model_files"]
 
@@ -67,6 +68,7 @@ def facts_of(model: onnx.ModelProto, path: Path) -> ModelFacts:
         opset=opset_of(model),
         producer=" ".join(part for part in (model.producer_name, model.producer_version) if part),
         size_bytes=sum(file.stat().st_size for file in model_files(model, path) if file.is_file()),
+        shape_inputs=find_shape_inputs(graph),
     )
 
 

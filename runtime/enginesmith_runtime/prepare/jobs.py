@@ -32,11 +32,14 @@ __all__ = [
     "RunJob",
     "Shapes",
     "ShapesByRun",
+    "Values",
 ]
 
 Shapes = Mapping[str, tuple[int, ...]]
 """One shape for each input, by name."""
 ShapesByRun = Mapping[str, Shapes]
+Values = Mapping[str, tuple[int, ...]]
+"""The elements of each input whose profile has values, by name."""
 
 
 class EventKind(StrEnum):
@@ -71,11 +74,17 @@ class Feed(Record):
     Attributes:
         values: the user's wishes, with local paths in place of URIs.
         index_bounds: for inputs that index a table: the table's size, so that a random id stays inside.
+        given: elements of inputs that hold sizes, by name, in row-major order; the profile says them for each point.
     """
 
     facts: ModelFacts
     values: Mapping[str, InputValues] = {}
     index_bounds: Mapping[str, int] = {}
+    given: Mapping[str, tuple[int, ...]] = {}
+
+    def at(self, given: Values) -> "Feed":
+        """Return the feed of a point at which inputs that hold sizes have these elements."""
+        return self.model_copy(update={"given": given}) if given else self
 
 
 class InspectJob(Record):
@@ -109,6 +118,7 @@ class RunJob(Record):
     """Run the model once for each entry of `runs`.
 
     Attributes:
+        given: `Feed.given` of each run that has any.
         folder: receives `<run>.npz` with inputs and outputs; None: nothing is kept.
         memory_bytes: what the runs may take on top of the idle process.
     """
@@ -117,6 +127,7 @@ class RunJob(Record):
     model: str
     feed: Feed
     runs: ShapesByRun
+    given: Mapping[str, Values] = {}
     folder: str | None = None
     memory_bytes: int
 

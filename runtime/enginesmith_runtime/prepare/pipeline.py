@@ -23,8 +23,9 @@ from enginesmith_contract.preparation import (
     PreparationRequest,
     ReferenceSet,
 )
-from enginesmith_contract.profile_checks import ProfileProblem, check_profiles, complete_profiles, suggest_profile
-from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.profile_checks import ProfileProblem, check_profiles, complete_profiles
+from enginesmith_contract.profile_suggestions import suggest_profile
+from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
 from enginesmith_contract.store_layout import StoredFile, preparation_pointer
 from enginesmith_contract.tensors import ModelFacts
 from enginesmith_runtime.fetch.model import FetchedModel, fetch_model
@@ -202,9 +203,7 @@ class _Work:
     def _cast(self, inspection: Inspection, feed: Feed, exercised: Exercised, budget: Budget) -> "_Prepared":
         policy = self.request.precision
         if not needs_cast(policy):
-            return _Prepared(
-                folder=self.path.parent, files=self.files, structure_digest=inspection.structure_digest
-            )
+            return _Prepared(folder=self.path.parent, files=self.files, structure_digest=inspection.structure_digest)
         self.reporter.begin("cast", policy.default.value)
         auto, warning = self._out_of_range(feed, exercised, budget) if policy.auto_keep else ({}, "")
         output = _folder(self.folder, "prepared")
@@ -227,7 +226,7 @@ class _Work:
         for point in reversed(exercised.stored):
             job = RangeJob(
                 model=str(self.path),
-                feed=feed,
+                feed=feed.at(point.given),
                 shapes=point.shapes,
                 folder=str(folder),
                 memory_bytes=budget.memory_bytes,
@@ -242,7 +241,9 @@ class _Work:
         if not exercised.stored or budget.is_spent:
             return
         point = exercised.stored[0]
-        shapes = Profile(name=point.profile, inputs={n: _fixed(shape) for n, shape in point.shapes.items()})
+        shapes = Profile(
+            name=point.profile, inputs={n: _fixed(shape, point.given.get(n)) for n, shape in point.shapes.items()}
+        )
         exercise(
             model, feed, [shapes], folder=_folder(self.folder, "castRuns"), budget=budget, tick=self.reporter.advance
         )
@@ -335,8 +336,9 @@ def _unverified(exercises: Iterable[Exercise]) -> tuple[str, ...]:
     )
 
 
-def _fixed(shape: tuple[int, ...]) -> ShapeRange:
-    return ShapeRange(min=shape, opt=shape, max=shape)
+def _fixed(shape: tuple[int, ...], given: tuple[int, ...] | None) -> ShapeRange:
+    values = None if given is None else ValueRange(min=given, opt=given, max=given)
+    return ShapeRange(min=shape, opt=shape, max=shape, values=values)
 
 
 def _profiles_refused(facts: ModelFacts, problems: tuple[ProfileProblem, ...]) -> SpecError:

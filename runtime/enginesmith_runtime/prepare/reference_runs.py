@@ -115,7 +115,7 @@ def run_all(job: RunJob, emit: Emit) -> None:
         emit(EventKind.STARTED, {"run": run})
         began = time.monotonic()
         try:
-            inputs = fill_inputs(job.feed, shapes, run)
+            inputs = fill_inputs(job.feed.at(job.given.get(run, {})), shapes, run)
             outputs = session.run(job.feed, inputs)
             seconds = time.monotonic() - began
             size = 0 if job.folder is None else _save(Path(job.folder) / f"{run}.npz", inputs, outputs)
