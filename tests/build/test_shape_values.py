@@ -151,7 +151,7 @@ def test_references_are_made_of_the_values_at_each_point_and_the_cpu_answers_lik
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", _CASES)
+@pytest.mark.parametrize("case", ["TopK", "Reshape by INT32", "Slice to a scalar end", "Tile"])
 def test_tensorrt_for_rtx_builds_for_the_range_of_values(
     case: str, prepare_model: PrepareModel, make_request: MakeRequest, work: Path, tmp_path: Path
 ) -> None:

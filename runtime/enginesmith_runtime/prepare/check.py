@@ -16,6 +16,7 @@ from enginesmith_runtime.prepare.advice import table_advice
 from enginesmith_runtime.prepare.facts import facts_of, model_files
 from enginesmith_runtime.prepare.graph import all_nodes, is_onnx_domain, label, opset_of, read_graph
 from enginesmith_runtime.prepare.index_bounds import find_index_bounds
+from enginesmith_runtime.prepare.inferred_shapes import without_declarations
 from enginesmith_runtime.prepare.jobs import Inspection
 from enginesmith_runtime.prepare.readable_weights import make_weights_readable
 from enginesmith_runtime.prepare.structure import structure_digest
@@ -37,16 +38,20 @@ def inspect(path: Path, output: Path) -> Inspection:
         enginesmith_contract.errors.ModelError: see `check_model` and `facts_of`.
     """
     model = read_graph(path)
-    facts = facts_of(model, path)
-    warnings = (*check_model(model, path), *_string_warnings(facts))
+    said = facts_of(model, path)
+    plugin_warnings = check_model(model, path)
     files = make_weights_readable(model, path, output)
+    if files:
+        said = facts_of(model, path)  # more follows from the values of weights that are in the file
+    warnings = (*said.warnings, *plugin_warnings, *_string_warnings(said.facts))
     nodes = [(label(node), node.op_type, node.domain) for node in all_nodes(model.graph)]
     return Inspection(
         files=files,
-        facts=facts,
+        facts=said.facts,
+        unranked=said.unranked,
         index_bounds=find_index_bounds(model.graph),
         advice=table_advice(nodes),
-        warnings=tuple(warnings),
+        warnings=warnings,
         structure_digest=structure_digest(model),
     )
 
@@ -70,7 +75,7 @@ def check_model(model: onnx.ModelProto, path: Path) -> tuple[str, ...]:
             reason="OperatorsUnknown",
         )
     if not plugins:
-        _run_checker(path)
+        _run_checker(model, path)
     return tuple(f"node {name} uses {op}, which needs a plugin library in build.plugins" for name, op in plugins)
 
 
@@ -137,9 +142,9 @@ def _is_known(node: onnx.NodeProto, versions: dict[str, int]) -> bool:
         return False
 
 
-def _run_checker(path: Path) -> None:
+def _run_checker(model: onnx.ModelProto, path: Path) -> None:
     try:
-        checker.check_model(str(path))  # by path: a model in memory may not pass 2 GiB
+        checker.check_model(_checked(model, path))
     except checker.ValidationError as error:
         words = str(error).strip().splitlines()
         raise ModelError(
@@ -149,6 +154,19 @@ def _run_checker(path: Path) -> None:
             remedy="export it again",
             reason="ModelInvalid",
         ) from error
+
+
+def _checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto | str:
+    """Return the file's path, since a model in memory may not pass 2 GiB; a copy where outputs lack their shapes.
+
+    The checker refuses such outputs. Runtimes do not, and converters write them.
+    """
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return str(path)
+    copy = without_declarations(model)
+    for value in copy.graph.output:
+        value.type.tensor_type.shape.SetInParent()
+    return copy
 
 
 def _string_warnings(facts: ModelFacts) -> Iterator[str]:

@@ -9,17 +9,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.preparation import Exercise, ExerciseStatus
 from enginesmith_contract.profile_suggestions import values_entry
 from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
 from enginesmith_runtime.prepare.child import ChildEnd, Limits, Outcome, run_worker
 from enginesmith_runtime.prepare.jobs import Event, EventKind, Feed, ProbeJob, RunJob, Shapes, Values
+from enginesmith_runtime.prepare.observed_shapes import Observation
 
 __all__ = ["Budget", "Exercised", "Point", "exercise", "points_of"]
 
 _POINTS = ("min", "opt", "max")
 _PROBE_SECONDS = 20.0
+_SHAPES = TypeAdapter(dict[str, tuple[int, ...]])
 # What an idle child with numpy and ONNX Runtime has; the budget is for the run.
 _IDLE_BYTES = 256 << 20
 
@@ -66,15 +70,18 @@ class Exercised:
     Attributes:
         exercises: three for each profile.
         stored: points whose inputs and outputs lie in the folder as `<run>.npz`, one of each shape.
+        seen: the shapes of those runs.
     """
 
     exercises: tuple[Exercise, ...]
     stored: tuple[Point, ...]
+    seen: tuple[Observation, ...]
 
 
 @dataclass(kw_only=True)
 class _Results:
     seconds: dict[str, float] = field(default_factory=dict)
+    shapes: dict[str, dict[str, tuple[int, ...]]] = field(default_factory=dict)
     unverified: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     running: str = ""
@@ -87,6 +94,7 @@ class _Results:
                 self.running = run
             case EventKind.RAN:
                 self.seconds[run] = float(str(data.get("seconds", 0)))
+                self.shapes[run] = _SHAPES.validate_python(data.get("shapes", {}))
                 self.running = ""
             case EventKind.OUT_OF_MEMORY:
                 self.unverified[run] = "it needs more than the memory budget"
@@ -152,6 +160,11 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
     return Exercised(
         exercises=tuple(_verdict(point, same[_shape_key(point)], results) for point in points),
         stored=tuple(point for point in distinct if point.run in results.seconds),
+        seen=tuple(
+            Observation(inputs=point.shapes, outputs=results.shapes[point.run])
+            for point in distinct
+            if point.run in results.shapes
+        ),
     )
 
 

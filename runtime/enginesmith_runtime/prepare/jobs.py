@@ -52,7 +52,7 @@ class EventKind(StrEnum):
     STARTED = "started"
     """A run began: `run`."""
     RAN = "ran"
-    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs)."""
+    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs), `shapes` (of its outputs)."""
     REFUSED = "refused"
     """The model refused a run: `run`, `message`."""
     OUT_OF_MEMORY = "outOfMemory"
@@ -104,10 +104,12 @@ class Inspection(Record):
 
     Attributes:
         files: of the copy in the job's output folder, the ONNX file first; empty: the model is used as it is.
+        unranked: names of outputs whose rank only a run tells; their shape in `facts` means nothing.
     """
 
     files: tuple[str, ...] = ()
     facts: ModelFacts
+    unranked: tuple[str, ...] = ()
     index_bounds: Mapping[str, int] = {}
     advice: tuple[Advice, ...] = ()
     warnings: tuple[str, ...] = ()

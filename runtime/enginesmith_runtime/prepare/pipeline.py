@@ -45,6 +45,7 @@ from enginesmith_runtime.prepare.jobs import (
     InspectJob,
     RangeJob,
 )
+from enginesmith_runtime.prepare.observed_shapes import correct_outputs
 from enginesmith_runtime.prepare.precision import needs_cast, refuse_unavailable
 from enginesmith_runtime.prepare.references import store_references
 from enginesmith_runtime.progress import Reporter
@@ -135,6 +136,8 @@ class _Work:
         feed = Feed(facts=inspection.facts, values=values, index_bounds=inspection.index_bounds)
         check_values(feed, profiles)
         exercised, budget = self._exercise(feed, profiles)
+        facts, corrections = correct_outputs(inspection.facts, inspection.unranked, exercised.seen)
+        feed = feed.model_copy(update={"facts": facts})
         batching = prove_batching(
             self.path,
             feed,
@@ -150,6 +153,7 @@ class _Work:
         model, references, reference_warnings = self._store(cast, exercised)
         warnings = (
             *inspection.warnings,
+            *corrections,
             *cast.warnings,
             parser_warning,
             *_unverified(exercised.exercises),
@@ -158,7 +162,7 @@ class _Work:
         return Preparation(
             preparation_key=self.key,
             source_digest=self.fetched.source_digest,
-            facts=inspection.facts,
+            facts=facts,
             structure_digest=cast.structure_digest,
             model=model,
             profiles=profiles,

@@ -125,7 +125,8 @@ def run_all(job: RunJob, emit: Emit) -> None:
         except MemoryError:
             emit(EventKind.OUT_OF_MEMORY, {"run": run, "message": "no memory"})
         else:
-            emit(EventKind.RAN, {"run": run, "seconds": seconds, "bytes": size})
+            made: JsonValue = {name: list(array.shape) for name, array in outputs.items()}
+            emit(EventKind.RAN, {"run": run, "seconds": seconds, "bytes": size, "shapes": made})
 
 
 def probe(job: ProbeJob, emit: Emit) -> None:
