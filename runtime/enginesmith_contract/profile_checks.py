@@ -174,7 +174,7 @@ def _value_faults(spec: TensorSpec, sizes: ShapeRange) -> Iterator[tuple[str, st
     if not sizes.min == sizes.opt == sizes.max:
         yield "ValuesNeedOneShape", "values need min, opt and max to be one shape"
         return
-    count, limits = prod(sizes.opt), np.iinfo(spec.dtype.numpy)
+    count, limits = prod(sizes.opt), np.iinfo(str(spec.dtype.numpy))
     for point, numbers in (("min", values.min), ("opt", values.opt), ("max", values.max)):
         if len(numbers) != count:
             found = f"values.{point} has {len(numbers)} elements, and shape {list(sizes.opt)} has {count}"

@@ -12,9 +12,11 @@ from enginesmith_contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from enginesmith_cli.local import BuiltEngine, PreparedDocument
-    from enginesmith_operator.planning.plan_records import TargetPlan
+    from enginesmith_operator.planning.plan_records import Plan, TargetPlan
 
 __all__ = ["add_arguments", "run"]
+
+_MISSING_VALUES = "MissingValues"
 
 _EXAMPLES = """examples:
   enginesmith build engine.yaml
@@ -35,16 +37,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build every engine, print what is in the store then."""
+    """Build every engine, print what is in the store then.
+
+    Raises:
+        PlanRefusedError: a target lacks a field of the document; the other targets are built and printed before.
+    """
     from enginesmith_cli.local import open_machine  # noqa: PLC0415 - kept out of `--help`
     from enginesmith_operator.api.load import read_file  # noqa: PLC0415 - the same
+    from enginesmith_operator.planning.plan import refusal_error  # noqa: PLC0415 - the same
 
     engines = read_file(arguments.file)
     built: list[BuiltEngine] = []
+    incomplete: list[Plan] = []
     with open_machine(arguments, build_for_absent_gpus=True) as machine:
         for document in machine.prepare_documents(engines):
             for target in _wanted(document, arguments.target):
                 built += machine.build_target(document, target)
+            incomplete += _incomplete(document.plan)
     if arguments.output == "json":
         print(json.dumps([_facts(one) for one in built], indent=2, ensure_ascii=False))
     else:
@@ -55,7 +64,15 @@ def run(arguments: argparse.Namespace) -> int:
         for warning in (*one.document.plan.warnings, *one.document.preparation.warnings)
     ):
         print(f"{name}: {warning}", file=sys.stderr)
+    for plan in incomplete:
+        raise refusal_error(plan)
     return ExitCode.OK
+
+
+def _incomplete(plan: "Plan") -> "tuple[Plan, ...]":
+    """Return the plan with only those targets that are refused for a field that their document lacks."""
+    lacking = tuple(target for target in plan.targets if any(one.rule == _MISSING_VALUES for one in target.refusals))
+    return (plan.model_copy(update={"targets": lacking}),) if lacking else ()
 
 
 def _wanted(document: "PreparedDocument", name: str | None) -> "tuple[TargetPlan, ...]":

@@ -15,11 +15,12 @@ from enginesmith_contract.errors import ModelError
 from enginesmith_contract.preparation import Exercise, ExerciseStatus
 from enginesmith_contract.profile_suggestions import values_entry
 from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
+from enginesmith_contract.record import Record
 from enginesmith_runtime.prepare.child import ChildEnd, Limits, Outcome, run_worker
 from enginesmith_runtime.prepare.jobs import Event, EventKind, Feed, ProbeJob, RunJob, Shapes, Values
 from enginesmith_runtime.prepare.observed_shapes import Observation
 
-__all__ = ["Budget", "Exercised", "Point", "exercise", "points_of"]
+__all__ = ["Budget", "Change", "Exercised", "Point", "Refusal", "attempt", "exercise", "points_of"]
 
 _POINTS = ("min", "opt", "max")
 _PROBE_SECONDS = 20.0
@@ -76,6 +77,27 @@ class Exercised:
     exercises: tuple[Exercise, ...]
     stored: tuple[Point, ...]
     seen: tuple[Observation, ...]
+
+
+class Change(Record):
+    """One dimension of an input, with a size that works where another was refused."""
+
+    input: str
+    axis: int
+    size: int
+
+    def sentence(self) -> str:
+        """Return the advice."""
+        return f"give dimension {self.axis} of {self.input} the size {self.size}, which works"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """The first point that the model refuses: its words, and a change that helps; None: none was found."""
+
+    point: Point
+    words: str
+    change: Change | None
 
 
 @dataclass(kw_only=True)
@@ -147,6 +169,27 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
     Raises:
         enginesmith_contract.errors.ModelError: `ProfileRefusedByModel` or `ModelNotRunnable`.
     """
+    outcome = attempt(model, feed, profiles, folder=folder, budget=budget, tick=tick)
+    if isinstance(outcome, Refusal):
+        hint = _values_hint(feed, outcome.point) or (outcome.change.sentence() if outcome.change else "")
+        raise _refused(model, outcome.point, outcome.words, hint)
+    return outcome
+
+
+def attempt(  # noqa: PLR0913 - as exercise
+    model: Path,
+    feed: Feed,
+    profiles: Sequence[Profile],
+    *,
+    folder: Path,
+    budget: Budget,
+    tick: Callable[[float], None],
+) -> Exercised | Refusal:
+    """As `exercise`; returns the first refusal in place of an error.
+
+    Raises:
+        enginesmith_contract.errors.ModelError: `ModelNotRunnable`.
+    """
     points = points_of(profiles)
     distinct = _distinct(points)
     results = _run(model, feed, distinct, folder, budget, tick)
@@ -154,8 +197,8 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
         raise _not_runnable(model, results.refused[""])
     for point in distinct:
         if point.run in results.refused:
-            hint = _working_value(model, feed, point, folder, budget, lambda: tick(1.0))
-            raise _refused(model, point, results.refused[point.run], _values_hint(feed, point) or hint)
+            change = _working_change(model, feed, point, folder, budget, lambda: tick(1.0))
+            return Refusal(point=point, words=results.refused[point.run], change=change)
     same = {_shape_key(point): point.run for point in distinct}
     return Exercised(
         exercises=tuple(_verdict(point, same[_shape_key(point)], results) for point in points),
@@ -223,20 +266,19 @@ def _verdict(point: Point, run: str, results: _Results) -> Exercise:
     return Exercise(profile=point.profile, point=point.point, status=status, seconds=seconds, reason=reason)
 
 
-def _working_value(  # noqa: PLR0913, PLR0917 - as exercise
+def _working_change(  # noqa: PLR0913, PLR0917 - as exercise
     model: Path, feed: Feed, point: Point, folder: Path, budget: Budget, tick: Callable[[], None]
-) -> str:
-    """Return in words which single change makes the model take the shape, empty where none was found."""
-    found: list[str] = []
+) -> Change | None:
+    """Return the single change that makes the model take the shape; None where none was found."""
+    found: list[Change] = []
 
     def receive(event: Event) -> None:
-        if event.kind is EventKind.RESULT and isinstance(event.data, dict):
-            data = event.data
-            found.append(f"give dimension {data['axis']} of {data['input']} the size {data['size']}, which works")
+        if event.kind is EventKind.RESULT and event.data is not None:
+            found.append(Change.model_validate(event.data))
 
     job = ProbeJob(model=str(model), feed=feed.at(point.given), shapes=point.shapes, memory_bytes=budget.memory_bytes)
     run_worker(job, folder=folder, limits=budget.limits(_PROBE_SECONDS), tick=tick, on_event=receive)
-    return found[0] if found else ""
+    return found[0] if found else None
 
 
 def _distinct(points: Sequence[Point]) -> tuple[Point, ...]:
