@@ -27,12 +27,12 @@ _OLDEST_OPSET: Final = 7  # ONNX Runtime's floor ("Compatibility" page of its do
 _PLUGIN_SUFFIX: Final = "_TRT"  # how TensorRT's own plugins are called in exports (EfficientNMS_TRT)
 
 
-def inspect(path: Path, output: Path) -> Inspection:
+def inspect(path: Path, output: Path | None = None) -> Inspection:
     """Check a model and return what is known of it.
 
     Args:
         path: of the ONNX file.
-        output: an empty folder, for a copy of the model with weights that every reader takes.
+        output: an empty folder, for a copy of the model with weights that every reader takes; None: no copy.
 
     Raises:
         enginesmith_contract.errors.ModelError: see `check_model` and `facts_of`.
@@ -40,7 +40,7 @@ def inspect(path: Path, output: Path) -> Inspection:
     model = read_graph(path)
     said = facts_of(model, path)
     plugin_warnings = check_model(model, path)
-    files = make_weights_readable(model, path, output)
+    files = () if output is None else make_weights_readable(model, path, output)
     if files:
         said = facts_of(model, path)  # more follows from the values of weights that are in the file
     warnings = (*said.warnings, *plugin_warnings, *_string_warnings(said.facts))
