@@ -50,11 +50,12 @@ def merge_shape(declared: Shape | None, inferred: Shape | None, input_symbols: f
         return inferred
     sizes, symbols = list(declared.sizes), list(declared.symbols)
     for axis, (size, symbol) in enumerate(zip(inferred.sizes, inferred.symbols, strict=True)):
-        is_known = size >= 0 or symbol in input_symbols
-        if sizes[axis] >= 0 and is_known and size != sizes[axis]:
+        if size < 0 and symbol not in input_symbols:
+            continue
+        is_false_size = sizes[axis] >= 0 and size != sizes[axis]
+        is_false_name = sizes[axis] < 0 and symbols[axis] in input_symbols and symbol != symbols[axis]
+        if is_false_size or is_false_name:
             sizes[axis], symbols[axis] = size, symbol
-        elif sizes[axis] < 0 and is_known and symbols[axis] in input_symbols and symbol != symbols[axis]:
-            symbols[axis] = symbol
     return Shape(tuple(sizes), tuple(symbols))
 
 
@@ -65,16 +66,25 @@ def without_declarations(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.functions.extend(model.functions)
     graph, source = copy.graph, model.graph
     graph.name = source.name
-    graph.node.extend(source.node)
     graph.input.extend(source.input)
     graph.output.extend(source.output)
     graph.sparse_initializer.extend(source.sparse_initializer)
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
+    for node in source.node:
+        constant = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+        if node.op_type != "Constant" or constant is None or _is_small(constant):
+            graph.node.add().CopyFrom(node)
+        else:  # PaddlePaddle's exports keep their weights in nodes
+            graph.input.append(helper.make_tensor_value_info(node.output[0], constant.data_type, constant.dims))
     known = {value.name for value in source.input}
     for tensor in source.initializer:
-        if external_location(tensor) is None and tensor.ByteSize() <= _MOST_BYTES:
+        if _is_small(tensor):
             graph.initializer.add().CopyFrom(tensor)
         elif tensor.name not in known:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return copy
+
+
+def _is_small(tensor: onnx.TensorProto) -> bool:
+    return external_location(tensor) is None and tensor.ByteSize() <= _MOST_BYTES
