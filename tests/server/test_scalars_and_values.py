@@ -173,13 +173,16 @@ def test_values_within_a_profile_are_answered(infer: Infer, k: int, typed: bool)
 
 
 @pytest.mark.parametrize("typed", [False, True])
-@pytest.mark.parametrize("k", [0, 7, -1])
+@pytest.mark.parametrize(
+    ("k", "nearest"), [(0, "'few', which takes 1 to 3"), (-1, "'few'"), (7, "'many', which takes 4 to 6")]
+)
 def test_a_value_outside_every_profile_is_refused_with_tensor_element_value_and_range(
     infer: Infer,
     k: int,
+    nearest: str,
     typed: bool,  # noqa: FBT001
 ) -> None:
-    with pytest.raises(ValueError, match=rf"'k': element 0 is {k}, .*'few', which takes 1 to 3"):
+    with pytest.raises(ValueError, match=rf"'k': element 0 is {k}, .*{nearest}"):
         infer(_top_request(k, typed=typed))
 
 

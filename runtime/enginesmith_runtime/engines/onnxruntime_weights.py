@@ -11,7 +11,7 @@ __all__ = ["inline_inner_weights"]
 
 
 def inline_inner_weights(engine: Path) -> None:
-    """Rewrite the ONNX file `engine` where an inner graph has weights in the weights file beside it."""
+    """Rewrite the ONNX file `engine` where an inner graph has weights in the weights file next to it."""
     import onnx  # noqa: PLC0415 - only an engine with a weights file needs it
     from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data  # noqa: PLC0415 - the same
 

@@ -66,15 +66,15 @@ class ProfileTable:
         found = next((index for index, place in outside.items() if place is None), None)
         if found is not None:
             return found
-        # A wrong value is held against the profile that its shapes would have got.
-        name, element = outside[near[0]] or ("", 0)
-        accepted = self._ranges[near[0]][name].values
+        nearest = min(near, key=lambda index: self._excess_of_values(index, values))
+        name, element = outside[nearest] or ("", 0)
+        accepted = self._ranges[nearest][name].values
         assert accepted is not None  # noqa: S101 - an input without values has none outside
         which = "the profile" if len(near) == 1 else "every profile; the nearest is"
         raise ProtocolError(
             Code.INVALID_ARGUMENT,
             f"input '{name}': element {element} is {values[name][element]}, outside the values of {which} "
-            f"'{self.profiles[near[0]].name}', which takes {_interval(accepted.min[element], accepted.max[element])}",
+            f"'{self.profiles[nearest].name}', which takes {_interval(accepted.min[element], accepted.max[element])}",
         )
 
     def _fitting(self, shapes: Mapping[str, Shape]) -> list[int]:
@@ -92,6 +92,15 @@ class ProfileTable:
             if element is not None:
                 return name, element
         return None
+
+    def _excess_of_values(self, index: int, values: Mapping[str, Sequence[int]]) -> int:
+        ranges = ((self._ranges[index][name].values, numbers) for name, numbers in values.items())
+        return sum(
+            max(low - value, 0) + max(value - high, 0)
+            for accepted, numbers in ranges
+            if accepted is not None
+            for low, value, high in zip(accepted.min, numbers, accepted.max, strict=True)
+        )
 
     def _distance_to_opt(self, index: int, shapes: Mapping[str, Shape]) -> int:
         ranges = self._ranges[index]
