@@ -10,7 +10,7 @@ name=random:1x3x8x8    the same with this shape
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -27,6 +27,9 @@ from enginesmith_operator.api.regular_files import what_it_is
 __all__ = ["InputError", "Inputs", "arrays_from_words", "shapes_from_words"]
 
 _SEED: Final = 0
+# How a server's metadata names the ranges of a profile.
+_SHAPES: Final = "profile."
+_VALUES: Final = "values."
 # What numpy and Pillow raise on an empty, cut or foreign file.
 _UNREADABLE: Final = (OSError, ValueError, EOFError, BadZipFile)
 _MOST_BYTES: Final = 2**31 - 1
@@ -169,8 +172,8 @@ def _own_shape(tensor: TensorDescription) -> tuple[int, ...]:
     """Return the declared shape where it is fixed, else the opt of the first profile that the server told of."""
     if all(dimension >= 0 for dimension in tensor.shape):
         return tensor.shape
-    for text in tensor.ranges.values():
-        opt = _opt_of_range(text)
+    for name, text in tensor.ranges.items():
+        opt = _opt_of_range(text) if name.startswith(_SHAPES) else None
         if opt is not None and len(opt) == len(tensor.shape):
             return opt
     spelled = "x".join(str(dimension) if dimension >= 0 else "N" for dimension in tensor.shape)
@@ -184,7 +187,7 @@ def _own_shape(tensor: TensorDescription) -> tuple[int, ...]:
 
 
 def _opt_of_range(text: str) -> tuple[int, ...] | None:
-    """Return the opt shape of a profile's range, which servers write as JSON: {"min": [...], "opt": [...], ...}."""
+    """Return the opt of a profile's range, which servers write as JSON: {"min": [...], "opt": [...], ...}."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -195,7 +198,16 @@ def _opt_of_range(text: str) -> tuple[int, ...] | None:
     return tuple(opt)
 
 
+def _opt_values(tensor: TensorDescription) -> Iterator[tuple[int, ...]]:
+    """Yield the opt values of an input that holds sizes, by profile; any other value may be refused."""
+    found = (_opt_of_range(text) for name, text in sorted(tensor.ranges.items()) if name.startswith(_VALUES))
+    return (opt for opt in found if opt is not None)
+
+
 def _random(tensor: TensorDescription, shape: tuple[int, ...]) -> Array:
+    sizes = next((opt for opt in _opt_values(tensor) if len(opt) == prod(shape)), None)
+    if sizes is not None:
+        return np.array(sizes, tensor.dtype.numpy).reshape(shape)
     generator = np.random.default_rng(_SEED)
     match tensor.dtype:
         case DType.BYTES:

@@ -49,6 +49,7 @@ class BackendTraits(Record):
         builds_for_absent_gpus: whether a build on a CPU can make an engine for a GPU that is elsewhere.
         execution_providers: whether a target may name an ONNX Runtime execution provider.
         version_ranges: whether the ranges of `spec.toolchain` limit its versions.
+        value_ranges: whether a build needs ranges for the values of inputs that hold sizes.
         build_options: whether the options of `spec.build` are part of its engines' keys.
         plugins: whether it loads plugin libraries.
         refit: whether an engine can take new weights without a build.
@@ -69,6 +70,7 @@ class BackendTraits(Record):
     builds_for_absent_gpus: bool = False
     execution_providers: bool = False
     version_ranges: bool = False
+    value_ranges: bool = False
     build_options: bool = False
     plugins: bool = False
     refit: bool = False

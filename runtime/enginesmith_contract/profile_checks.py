@@ -8,16 +8,18 @@ Shapes are in elements. Dimensions count from 0.
 """
 
 import difflib
-import json
-import re
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Final, NamedTuple
 
+import numpy as np
+
+from enginesmith_contract.profile_suggestions import shape_text, values_entry
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.record import Record
-from enginesmith_contract.tensors import ModelFacts, TensorSpec
+from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 
-__all__ = ["ProfileProblem", "check_profiles", "complete_profiles", "shape_text", "suggest_profile"]
+__all__ = ["ProfileProblem", "check_profiles", "complete_profiles", "find_missing_values"]
 
 _POINTS: Final = ("min", "opt", "max")
 
@@ -27,7 +29,8 @@ class ProfileProblem(Record):
 
     Attributes:
         reason: ProfileMissing, DuplicateProfile, UnknownInput, MissingInput, RankMismatch, NegativeDimension,
-            FixedDimension, NotOrdered or SymbolDisagrees.
+            FixedDimension, NotOrdered or SymbolDisagrees; of values: ValuesNotInteger, ValuesNeedOneShape, ValuesCount,
+            ValuesNotOrdered, ValuesOutOfType or MissingValues.
         profile: the profile's name; empty where there is none at all.
         tensor: the input; empty where the fault is the profile's own.
         dimension: which one; None where the fault is not one dimension's.
@@ -80,23 +83,24 @@ def complete_profiles(facts: ModelFacts, profiles: Sequence[Profile]) -> tuple[P
     )
 
 
-def suggest_profile(facts: ModelFacts) -> str:
-    """Return a profile for the model as YAML to paste below `spec`; sizes are guesses from the dimensions' names.
+def find_missing_values(facts: ModelFacts, profiles: Sequence[Profile]) -> tuple[ProfileProblem, ...]:
+    """Return a fault for each profile and input whose values are sizes and have no range: TensorRT needs one.
 
-    Dimensions that share a symbol get one size, so what is suggested always passes `check_profiles`.
+    `nearest` is an entry to paste below the profile's `inputs`, with one value at all three points.
     """
-    lines = ["profiles:", "  - name: default", "    inputs:"]
-    chosen: dict[str, tuple[int, int, int]] = {}
-    for spec in facts.inputs:
-        sizes = [_suggest_sizes(spec, axis, chosen) for axis in range(len(spec.shape))]
-        ranges = ", ".join(f"{point}: [{', '.join(str(size[i]) for size in sizes)}]" for i, point in enumerate(_POINTS))
-        lines.append(f"      {_yaml_key(spec.name)}: {{{ranges}}}  # {shape_text(spec)}")
-    return "\n".join(lines) + "\n"
-
-
-def shape_text(spec: TensorSpec) -> str:
-    """Return the model's own shape of an input with the names of its open dimensions: `[batch, 3, ?, ?]`."""
-    return f"[{', '.join(_axis_text(spec, axis) for axis in range(len(spec.shape)))}]"
+    specs = {spec.name: spec for spec in facts.inputs}
+    return tuple(
+        ProfileProblem(
+            reason="MissingValues",
+            profile=profile.name,
+            tensor=name,
+            found="its values are sizes or shapes inside the model, and TensorRT needs the range of them",
+            nearest=values_entry(specs[name]),
+        )
+        for profile in (profiles or (Profile(),))
+        for name in facts.shape_inputs
+        if name not in profile.inputs or profile.inputs[name].values is None
+    )
 
 
 def _check(facts: ModelFacts, profiles: Sequence[Profile], number: int, profile: Profile) -> Iterator[ProfileProblem]:
@@ -149,12 +153,40 @@ def _check_range(profile: Profile, spec: TensorSpec, sizes: ShapeRange) -> Itera
                 yield problem(
                     "FixedDimension", axis, f"{point} is {value}, the model fixes it at {wanted}", str(wanted)
                 )
-            elif value < (0 if point == "min" else 1):
-                yield problem("NegativeDimension", axis, f"{point} is {value}, and no input can have that", "1")
+            elif value < 0:
+                yield problem("NegativeDimension", axis, f"{point} is {value}, and no input can have that", "0")
         if wanted < 0 and values != sorted(values):
             low, best, high = sorted(values)
             found = f"min {values[0]}, opt {values[1]}, max {values[2]} are not in ascending order"
             yield problem("NotOrdered", axis, found, f"min {low}, opt {best}, max {high}")
+    for reason, found in _value_faults(spec, sizes):
+        yield problem(reason, None, found)
+
+
+def _value_faults(spec: TensorSpec, sizes: ShapeRange) -> Iterator[tuple[str, str]]:
+    """Yield reason and words of each fault of the range of an input's values."""
+    values = sizes.values
+    if values is None:
+        return
+    if not np.issubdtype(spec.dtype.numpy, np.integer) or spec.dtype is DType.BF16:
+        yield "ValuesNotInteger", f"values are for integer inputs, and this one is {spec.dtype}"
+        return
+    if not sizes.min == sizes.opt == sizes.max:
+        yield "ValuesNeedOneShape", "values need min, opt and max to be one shape"
+        return
+    count, limits = prod(sizes.opt), np.iinfo(str(spec.dtype.numpy))
+    for point, numbers in (("min", values.min), ("opt", values.opt), ("max", values.max)):
+        if len(numbers) != count:
+            found = f"values.{point} has {len(numbers)} elements, and shape {list(sizes.opt)} has {count}"
+            yield "ValuesCount", found
+            return
+        for number in numbers:
+            if not limits.min <= number <= limits.max:
+                yield "ValuesOutOfType", f"values.{point} holds {number}, which {spec.dtype} cannot"
+    for index, (low, best, high) in enumerate(zip(values.min, values.opt, values.max, strict=True)):
+        if not low <= best <= high:
+            found = f"element {index} of values: min {low}, opt {best}, max {high} are not in ascending order"
+            yield "ValuesNotOrdered", found
 
 
 class _Use(NamedTuple):
@@ -199,65 +231,3 @@ def _count(dimensions: int) -> str:
 
 def _fixed_range(spec: TensorSpec) -> ShapeRange:
     return ShapeRange(min=spec.shape, opt=spec.shape, max=spec.shape)
-
-
-def _symbol(spec: TensorSpec, axis: int) -> str | None:
-    return spec.symbols[axis] if axis < len(spec.symbols) else None
-
-
-def _axis_text(spec: TensorSpec, axis: int) -> str:
-    size = spec.shape[axis]
-    return str(size) if size >= 0 else _symbol(spec, axis) or "?"
-
-
-class _Guess(NamedTuple):
-    """Sizes for dimensions whose name has one of the words."""
-
-    words: tuple[str, ...]
-    sizes: tuple[int, int, int]
-
-
-# The first that fits wins; small enough that a CPU can run max within the preparation's budget.
-_GUESSES: Final = (
-    _Guess(("batch", "bs"), (1, 4, 8)),
-    _Guess(("height", "width", "image", "h", "w"), (32, 320, 640)),
-    _Guess(("seq", "token", "length", "len", "time"), (1, 128, 512)),
-)
-_ANY_SIZE: Final = (1, 16, 64)
-_BATCH: Final = _GUESSES[0].sizes
-_IMAGE: Final = _GUESSES[1].sizes
-_IMAGE_RANK: Final = 4
-
-
-def _suggest_sizes(spec: TensorSpec, axis: int, chosen: dict[str, tuple[int, int, int]]) -> tuple[int, int, int]:
-    """Guess by name, else by place; `chosen` keeps what a symbol got where it was met first."""
-    size = spec.shape[axis]
-    if size >= 0:
-        return (size, size, size)
-    symbol = _symbol(spec, axis)
-    if symbol is None:
-        return _suggest_by_place(spec, axis)
-    if symbol not in chosen:
-        words = re.split(r"[^a-z]+", symbol.lower())
-        named = (guess.sizes for guess in _GUESSES if any(_matches(word, guess.words) for word in words))
-        chosen[symbol] = next(named, _suggest_by_place(spec, axis))
-    return chosen[symbol]
-
-
-def _suggest_by_place(spec: TensorSpec, axis: int) -> tuple[int, int, int]:
-    if axis == 0:
-        return _BATCH
-    return _IMAGE if len(spec.shape) == _IMAGE_RANK else _ANY_SIZE
-
-
-def _matches(word: str, known: tuple[str, ...]) -> bool:
-    return any(word == name or (len(name) > 1 and word.startswith(name)) for name in known)
-
-
-_PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
-_YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
-
-
-def _yaml_key(name: str) -> str:
-    plain = _PLAIN_KEY.fullmatch(name) and name.lower() not in _YAML_WORDS
-    return name if plain else json.dumps(name, ensure_ascii=False)

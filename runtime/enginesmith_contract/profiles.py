@@ -1,18 +1,39 @@
 """Shape profiles: which input shapes an engine takes, and which one it is tuned for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from enginesmith_contract.record import Record
 
-__all__ = ["Profile", "ShapeRange"]
+__all__ = ["Profile", "ShapeRange", "ValueRange"]
 
 
-class ShapeRange(Record):
-    """The shapes of one input: every dimension between `min` and `max`, tuned for `opt` (TensorRT's terms)."""
+class ValueRange(Record):
+    """The values of an integer input that holds sizes: every element between `min` and `max`, tuned for `opt`.
+
+    Elements are in the input's row-major order; an input of rank 0 has one.
+    """
 
     min: tuple[int, ...]
     opt: tuple[int, ...]
     max: tuple[int, ...]
+
+    def first_outside(self, values: Sequence[int]) -> int | None:
+        """Return the index of the first element outside the range; None where all are within. Lengths must agree."""
+        places = enumerate(zip(self.min, values, self.max, strict=True))
+        return next((index for index, (low, value, high) in places if not low <= value <= high), None)
+
+
+class ShapeRange(Record):
+    """The shapes of one input: every dimension between `min` and `max`, tuned for `opt` (TensorRT's terms).
+
+    Attributes:
+        values: of an integer input that TensorRT reads as a shape or a size; None: any.
+    """
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+    values: ValueRange | None = None
 
     def contains(self, shape: tuple[int, ...]) -> bool:
         """Whether `shape` has the range's rank and every dimension lies within it."""

@@ -92,6 +92,7 @@ class ModelFacts(Record):
         opset: version of the default ONNX operator set.
         producer: what wrote the file, as it says itself ("PaddlePaddle", "pytorch 2.9").
         size_bytes: the file and its external weights.
+        shape_inputs: names of integer inputs whose values are sizes or shapes; TensorRT needs a range of them.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -99,3 +100,4 @@ class ModelFacts(Record):
     opset: int
     producer: str = ""
     size_bytes: int
+    shape_inputs: tuple[str, ...] = ()

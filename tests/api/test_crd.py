@@ -155,6 +155,7 @@ def test_rules_guard_shapes_names_and_choices(schemas: dict[str, Schema]) -> Non
         "spec",
         "spec.model",
         "spec.profiles[].inputs.<name>",
+        "spec.profiles[].inputs.<name>.values",
         "spec.store",
         "spec.targets[]",
         "spec.targets[].autoscaling",

@@ -12,7 +12,7 @@ from enginesmith_contract.backends import Backend, Precision, PrecisionPolicy
 from enginesmith_contract.build_request import BuildOptions, PluginLibrary
 from enginesmith_contract.errors import SpecError
 from enginesmith_contract.preparation import ModelSource
-from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
 from enginesmith_contract.verification import InputValues, VerificationPolicy
 from enginesmith_operator.api.build import HardwareCompatibility, default_workspace_bytes
 from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec, warnings
@@ -127,7 +127,8 @@ def test_every_kind_of_value_reaches_the_contract(every_field: str) -> None:
         calibration="s3://models/calibration.npz",
     )
     images = ShapeRange(min=(1, 3, 224, 224), opt=(8, 3, 224, 224), max=(32, 3, 224, 224))
-    assert profiles(spec) == (Profile(name="default", inputs={"images": images}),)
+    top = ShapeRange(min=(1,), opt=(1,), max=(1,), values=ValueRange(min=(1,), opt=(5,), max=(100,)))
+    assert profiles(spec) == (Profile(name="default", inputs={"images": images, "k": top}),)
     assert verification_policy(spec) == VerificationPolicy(
         limit=0.01,
         inputs={

@@ -70,7 +70,15 @@ WRONG = [
     ),
     ("profiles: [{inputs: {x: {min: [1, 2], opt: [1], max: [1]}}}]", ["x.min: found [1, 2]", "valid value is [1]"]),
     ("profiles: [{inputs: {x: {min: [1], opt: [1, 9], max: [1, 9]}}}]", ["x.min", "the nearest valid value is [1, 9]"]),
-    ("profiles: [{inputs: {x: {min: [0], opt: [1], max: [1]}}}]", ["x.min[0]: found 0", "at least 1"]),
+    ("profiles: [{inputs: {x: {min: [-1], opt: [1], max: [1]}}}]", ["x.min[0]: found -1", "at least 0"]),
+    (
+        "profiles: [{inputs: {k: {min: [1], opt: [1], max: [1], values: {min: [4], opt: [2], max: [9]}}}}]",
+        ["inputs.k.values.opt[0]: found 2", "the nearest valid value is 4"],
+    ),
+    (
+        "profiles: [{inputs: {k: {min: [1], opt: [1], max: [1], values: {min: [1, 1], opt: [2], max: [9]}}}}]",
+        ["inputs.k.values.min: found [1, 1]", "the nearest valid value is [1]"],
+    ),
     ("profiles: [{inputs: {input.1: {min: [-1], opt: [1], max: [1]}}}]", ['spec.profiles[0].inputs["input.1"].min[0]']),
     ("profiles: [{inputs: {x: {min: [1], opt: [1]}}}]", ["spec.profiles[0].inputs.x.max", "required"]),
     ("profiles: [{name: a}]", ["spec.profiles[0].inputs", "required"]),

@@ -179,7 +179,7 @@ def test_a_file_that_is_no_model_is_refused_by_the_parser(tmp_path: Path, make_j
     assert refusal.value.reason == "ParserRefused"
 
 
-def test_an_input_whose_values_are_a_shape_is_refused(write_model: WriteModel, make_job: MakeJob) -> None:
+def test_an_input_whose_values_are_a_shape_needs_their_range(write_model: WriteModel, make_job: MakeJob) -> None:
     model = write_model(
         [helper.make_node("Reshape", ["x", "s"], ["y"])],
         [
@@ -195,7 +195,7 @@ def test_an_input_whose_values_are_a_shape_is_refused(write_model: WriteModel, m
     outputs = (TensorSpec(name="y", dtype=DType.FP32, shape=(-1, -1)),)
     with pytest.raises(BuildError) as refusal:
         TensorRtRtxBuilder().build(make_job(model, inputs, outputs, backend=Backend.TENSORRT_RTX), _Sink())
-    assert (refusal.value.reason, refusal.value.where) == ("ShapeInput", "s")
+    assert (refusal.value.reason, refusal.value.where) == ("MissingValues", "profile default, input s")
 
 
 def test_a_loader_without_its_library_says_which_package_is_missing() -> None:

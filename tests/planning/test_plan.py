@@ -151,6 +151,23 @@ def test_a_datatype_that_a_backend_lacks_is_refused_before_a_gpu_is_taken(
         assert f"input 'in0' is {dtype}" in result.targets[0].refusals[0].sentence()
 
 
+def test_an_input_of_sizes_without_values_refuses_the_targets_that_need_them(
+    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
+) -> None:
+    facts = _facts(DType.INT64, shape=(1,)).model_copy(update={"shape_inputs": ("in0",)})
+    observed = make_observed(make_node("gpu-1"), model_facts=facts)
+    entry = {"min": [1], "opt": [1], "max": [1]}
+
+    lacking = plan(make_engine(targets=[L4, CPU]), observed, NOW)
+    values = {"inputs": {"in0": entry | {"values": {"min": [1], "opt": [3], "max": [5]}}}}
+    complete = plan(make_engine(targets=[L4, CPU], profiles=[values]), observed, NOW)
+
+    assert [target.state for target in lacking.targets] == [TargetState.REFUSED, TargetState.PLANNED]
+    assert refused_rules(lacking) == ["MissingValues"]
+    assert "in0: {min: [1], opt: [1], max: [1], values: {min: [1]" in lacking.targets[0].refusals[0].sentence()
+    assert [target.state for target in complete.targets] == [TargetState.PLANNED, TargetState.PLANNED]
+
+
 def test_a_profile_that_does_not_fit_refuses_the_document_once(
     make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
 ) -> None:

@@ -3,8 +3,9 @@
 import pytest
 import yaml
 
-from enginesmith_contract.profile_checks import check_profiles, complete_profiles, suggest_profile
-from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.profile_checks import check_profiles, complete_profiles, find_missing_values
+from enginesmith_contract.profile_suggestions import suggest_profile
+from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 
 
@@ -46,7 +47,7 @@ BATCH = _range([1], [4], [8])
         ),
         (
             {"images": _range([-1, 3, 32, 32], [4, 3, 64, 64], [8, 3, 96, 96]), "mask": _range([-1], [4], [8])},
-            [("NegativeDimension", "images", 0, "1"), ("NegativeDimension", "mask", 0, "1")],
+            [("NegativeDimension", "images", 0, "0"), ("NegativeDimension", "mask", 0, "0")],
         ),
     ],
 )
@@ -112,6 +113,54 @@ def test_a_suggested_profile_is_valid_yaml_that_passes_the_checks(inputs: tuple[
     (suggested,) = yaml.safe_load(suggest_profile(facts))["profiles"]
 
     assert check_profiles(facts, (Profile.model_validate(suggested),)) == ()
+
+
+K = TensorSpec(name="k", dtype=DType.INT64, shape=(1,))
+
+
+def _sizes(shape: list[int], low: list[int], best: list[int], high: list[int]) -> ShapeRange:
+    values = ValueRange(min=tuple(low), opt=tuple(best), max=tuple(high))
+    return _range(shape, shape, shape).model_copy(update={"values": values})
+
+
+@pytest.mark.parametrize(
+    ("spec", "sizes", "want"),
+    [
+        (K, _sizes([1], [1], [3], [5]), []),
+        (TensorSpec(name="k", dtype=DType.INT32, shape=()), _sizes([], [-1], [3], [5]), []),
+        (SCALE, _sizes([2], [1, 1], [1, 1], [1, 1]), ["ValuesNotInteger"]),
+        (TensorSpec(name="k", dtype=DType.BF16, shape=(1,)), _sizes([1], [1], [1], [1]), ["ValuesNotInteger"]),
+        (K, _sizes([1], [1, 1], [1], [1]), ["ValuesCount"]),
+        (K, _sizes([1], [1], [0], [5]), ["ValuesNotOrdered"]),
+        (TensorSpec(name="k", dtype=DType.UINT8, shape=(1,)), _sizes([1], [1], [3], [300]), ["ValuesOutOfType"]),
+        (
+            TensorSpec(name="k", dtype=DType.INT64, shape=(-1,)),
+            _range([1], [1], [2]).model_copy(update={"values": ValueRange(min=(1,), opt=(1,), max=(1,))}),
+            ["ValuesNeedOneShape"],
+        ),
+    ],
+)
+def test_a_range_of_values_fits_its_input(spec: TensorSpec, sizes: ShapeRange, want: list[str]) -> None:
+    problems = check_profiles(_facts(spec), (Profile(inputs={spec.name: sizes}),))
+
+    assert [one.reason for one in problems] == want
+
+
+def test_an_input_that_holds_sizes_without_values_gets_an_entry_to_paste() -> None:
+    facts = _facts(K, MASK).model_copy(update={"shape_inputs": ("k",)})
+
+    (problem,) = find_missing_values(facts, (Profile(inputs={"mask": BATCH}),))
+
+    assert problem.nearest == "k: {min: [1], opt: [1], max: [1], values: {min: [1], opt: [1], max: [1]}}"
+    pasted = ShapeRange.model_validate(yaml.safe_load(problem.nearest)["k"])
+    assert find_missing_values(facts, (Profile(inputs={"mask": BATCH, "k": pasted}),)) == ()
+    assert [one.profile for one in find_missing_values(facts, ())] == ["default"]
+
+
+def test_a_suggested_profile_is_indented_to_be_pasted_below_spec() -> None:
+    text = "spec:\n" + suggest_profile(_facts(IMAGES, MASK, SCALE))
+
+    assert yaml.safe_load(text)["spec"]["profiles"][0]["inputs"].keys() == {"images", "mask", "scale"}
 
 
 def test_dimensions_whose_names_say_nothing_are_guessed_by_their_place() -> None:

@@ -11,9 +11,11 @@ from enginesmith_contract.errors import SpecError
 
 if TYPE_CHECKING:
     from enginesmith_cli.local import BuiltEngine, PreparedDocument
-    from enginesmith_operator.planning.plan_records import TargetPlan
+    from enginesmith_operator.planning.plan_records import Plan, TargetPlan
 
 __all__ = ["add_arguments", "run"]
+
+_MISSING_VALUES = "MissingValues"
 
 _EXAMPLES = """examples:
   enginesmith build engine.yaml
@@ -39,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from enginesmith_cli.documents import Failures, name_of  # noqa: PLC0415 - kept out of `--help`
     from enginesmith_cli.local import open_machine  # noqa: PLC0415 - the same
     from enginesmith_operator.api.load import read_file  # noqa: PLC0415 - the same
+    from enginesmith_operator.planning.plan import refusal_error  # noqa: PLC0415 - the same
 
     engines = read_file(arguments.file)
     failures = Failures(raise_at_once=arguments.debug)
@@ -52,6 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
             for target in targets:
                 with failures.of(f"{name}/{target.name}"):
                     built += machine.build_target(document, target)
+            with failures.of(name):
+                incomplete = _incomplete(document.plan)
+                if incomplete is not None:
+                    raise refusal_error(incomplete)
     if arguments.output == "json":
         print(json.dumps([_facts(one) for one in built], indent=2, ensure_ascii=False))
     elif built:
@@ -63,6 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         print(f"{name}: {warning}", file=sys.stderr)
     return failures.exit_code
+
+
+def _incomplete(plan: "Plan") -> "Plan | None":
+    """Return the plan with only those targets that are refused for a field that their document lacks."""
+    lacking = tuple(target for target in plan.targets if any(one.rule == _MISSING_VALUES for one in target.refusals))
+    return plan.model_copy(update={"targets": lacking}) if lacking else None
 
 
 def _wanted(document: "PreparedDocument", name: str | None) -> "tuple[TargetPlan, ...]":

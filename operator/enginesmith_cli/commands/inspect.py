@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from enginesmith_cli.options import add_home_options
@@ -13,9 +14,13 @@ from enginesmith_contract.exit_codes import ExitCode
 if TYPE_CHECKING:
     from enginesmith_contract.manifest import Manifest
     from enginesmith_contract.tensors import TensorSpec
+    from enginesmith_runtime.prepare.trial import Trial
 
 __all__ = ["add_arguments", "run"]
 
+_TRIAL_BYTES = 4 << 30
+_TRIAL_SECONDS = 60.0
+"""Of the runs that a profile is tried with."""
 _LINE = 90
 """Characters of an inspector's entry that a terminal is shown."""
 
@@ -122,25 +127,45 @@ def _where_it_runs(manifest: "Manifest") -> Iterator[str]:
 
 def _inspect_model(path: Path, output: str) -> int:
     from enginesmith_contract.preparation import ModelSource  # noqa: PLC0415 - loads pydantic
-    from enginesmith_contract.profile_checks import suggest_profile  # noqa: PLC0415 - the same
     from enginesmith_runtime.fetch.model import fetch_model  # noqa: PLC0415 - loads onnx
-    from enginesmith_runtime.prepare.facts import inspect_model  # noqa: PLC0415 - the same
+    from enginesmith_runtime.prepare.trial import try_model  # noqa: PLC0415 - the same
     from enginesmith_runtime.progress import SilentReporter  # noqa: PLC0415 - the same
 
     if not path.is_file():
         raise SourceError("no such file", where=str(path), remedy="give the path of an .onnx file", reason="NotFound")
-    fetched = fetch_model(ModelSource(uri=str(path.absolute())), path.parent, SilentReporter())
-    facts = inspect_model(fetched.path)
+    with TemporaryDirectory(prefix="enginesmith-inspect-") as made:
+        fetched = fetch_model(ModelSource(uri=str(path.absolute())), path.parent, SilentReporter())
+        trial = try_model(fetched.path, Path(made), memory_bytes=_TRIAL_BYTES, seconds=_TRIAL_SECONDS)
+    facts = trial.facts
     if output == "json":
-        print(
-            json.dumps({"digest": fetched.source_digest, **json.loads(facts.to_json())}, indent=2, ensure_ascii=False)
-        )
+        document = {"digest": fetched.source_digest, **json.loads(facts.to_json()), "warnings": trial.warnings}
+        print(json.dumps(document, indent=2, ensure_ascii=False))
         return ExitCode.OK
     print(f"model          {path.name}  {facts.size_bytes / 1e6:.1f} MB  opset {facts.opset}  {facts.producer}")
     print(f"digest         {fetched.source_digest}")
     for kind, tensors in (("input", facts.inputs), ("output", facts.outputs)):
         for tensor in tensors:
             print(_tensor(kind, tensor))
-    if any(tensor.is_dynamic for tensor in facts.inputs):
-        print(f"\nIt has open dimensions. A profile to start from, below spec:\n\n{suggest_profile(facts)}")
+    for warning in trial.warnings:
+        print(f"warning        {warning}")
+    print("\n".join(_profile_lines(trial)))
     return ExitCode.OK
+
+
+def _profile_lines(trial: "Trial") -> Iterator[str]:
+    from enginesmith_contract.profile_suggestions import profile_text, values_entry  # noqa: PLC0415 - loads pydantic
+
+    facts = trial.facts
+    if not facts.shape_inputs and not any(tensor.is_dynamic for tensor in facts.inputs):
+        if trial.words:
+            yield f"warning        it does not run: {trial.words}"
+        return
+    if trial.profile is not None:
+        yield "\nA profile that the model ran with, to paste below spec: and to adjust:\n"
+        yield profile_text(facts, trial.profile)
+        return
+    yield f"\nIt needs a profile, and no guessed one works. The last was refused: {trial.words}"
+    yield "Give spec.profiles the sizes that it was exported for."
+    for spec in facts.inputs:
+        if spec.name in facts.shape_inputs:
+            yield f"Its input {spec.name} holds sizes; below inputs, with your own values: {values_entry(spec)}"

@@ -3,10 +3,11 @@
 from enginesmith_contract.backends import PrecisionPolicy
 from enginesmith_contract.build_request import BuildOptions, PluginLibrary
 from enginesmith_contract.preparation import ModelSource
-from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
 from enginesmith_contract.verification import InputValues, VerificationPolicy
 from enginesmith_operator.api.build import default_workspace_bytes
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
+from enginesmith_operator.api.profiles import ValueRangeSpec
 from enginesmith_operator.api.verification import InputValuesSpec
 
 __all__ = ["build_options", "model_source", "precision_policy", "profiles", "verification_policy"]
@@ -34,7 +35,7 @@ def profiles(spec: InferenceEngineSpec) -> tuple[Profile, ...]:
         Profile(
             name=profile.name,
             inputs={
-                name: ShapeRange(min=shapes.min, opt=shapes.opt, max=shapes.max)
+                name: ShapeRange(min=shapes.min, opt=shapes.opt, max=shapes.max, values=_value_range(shapes.values))
                 for name, shapes in profile.inputs.items()
             },
         )
@@ -70,6 +71,10 @@ def build_options(spec: InferenceEngineSpec, *, model_size_bytes: int | None = N
         refittable=build.refittable,
         plugins=tuple(PluginLibrary(uri=plugin.uri, sha256=plugin.sha256) for plugin in build.plugins),
     )
+
+
+def _value_range(values: ValueRangeSpec | None) -> ValueRange | None:
+    return None if values is None else ValueRange(min=values.min, opt=values.opt, max=values.max)
 
 
 def _input_values(values: InputValuesSpec) -> InputValues:

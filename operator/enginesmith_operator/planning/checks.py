@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.products import canonical_product
-from enginesmith_contract.profile_checks import check_profiles
+from enginesmith_contract.profile_checks import check_profiles, find_missing_values
 from enginesmith_contract.tensors import ModelFacts
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.targets import TargetSpec
@@ -14,7 +14,14 @@ from enginesmith_operator.planning.message_sizes import check_messages
 from enginesmith_operator.planning.refusals import Refusal
 from enginesmith_operator.planning.snapshot import Observed, Policy
 
-__all__ = ["check_document", "check_dtypes", "check_product_policy", "check_toolchain_policy", "known_facts"]
+__all__ = [
+    "check_document",
+    "check_dtypes",
+    "check_product_policy",
+    "check_toolchain_policy",
+    "check_values",
+    "known_facts",
+]
 
 
 def known_facts(observed: Observed) -> ModelFacts | None:
@@ -46,6 +53,21 @@ def check_dtypes(target: TargetSpec, observed: Observed) -> tuple[Refusal, ...]:
         )
         for kind, spec in ends
         if spec.dtype in lacks
+    )
+
+
+def check_values(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed) -> tuple[Refusal, ...]:
+    """Return the inputs that hold sizes and whose values the profiles leave open; ONNX Runtime needs no range."""
+    facts = known_facts(observed)
+    if facts is None or not traits(target.backend).value_ranges:
+        return ()
+    return tuple(
+        Refusal(
+            rule=problem.reason,
+            found=problem.model_copy(update={"nearest": ""}).sentence(),
+            wanted=f"add below its inputs, with your own values: {problem.nearest}",
+        )
+        for problem in find_missing_values(facts, profiles(spec))
     )
 
 

@@ -16,7 +16,7 @@ from enginesmith_contract.errors import PlanRefusedError
 from enginesmith_contract.matrix.products import did_you_mean_product
 from enginesmith_contract.matrix.query import capability_of
 from enginesmith_contract.products import canonical_mig_profile, canonical_product
-from enginesmith_contract.profile_checks import suggest_profile
+from enginesmith_contract.profile_suggestions import suggest_profile
 from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec, warnings
 from enginesmith_operator.api.targets import GpuSpec, TargetSpec
 from enginesmith_operator.planning.candidates import (
@@ -32,6 +32,7 @@ from enginesmith_operator.planning.checks import (
     check_dtypes,
     check_product_policy,
     check_toolchain_policy,
+    check_values,
     known_facts,
 )
 from enginesmith_operator.planning.conditions import (
@@ -103,7 +104,7 @@ def refusal_error(refused: Plan) -> PlanRefusedError:
 
 
 def _plan_target(engine: InferenceEngine, target: TargetSpec, observed: Observed, key: str | None) -> TargetPlan:
-    forbidden = check_dtypes(target, observed)
+    forbidden = (*check_dtypes(target, observed), *check_values(target, engine.spec, observed))
     if forbidden:
         return _refused(target, (NodeRefusal(node="every node", refusal=refusal) for refusal in forbidden))
     question = _question(target, engine.spec, observed)

@@ -1,6 +1,7 @@
 """A plan as a table for a terminal: plain text, the same for the same plan."""
 
 from collections.abc import Iterator, Sequence
+from textwrap import dedent
 from typing import Final
 
 from enginesmith_contract.keys import NAME_KEY_LENGTH
@@ -25,7 +26,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from (f"no: {refusal.sentence()}" for refusal in plan.refusals)
     if plan.suggestion:
         yield "a profile for this model, with sizes to adjust:"
-        yield from (f"  {line}" for line in plan.suggestion.splitlines())
+        # Every line is indented by two more: as it is pasted below `spec:`.
+        yield from dedent(plan.suggestion).splitlines()
     if not plan.refusals:
         yield from _table([_HEAD, *(row for target in plan.targets for row in _rows(target))])
         yield from (line for target in plan.targets for line in _reasons(target))

@@ -248,7 +248,7 @@ def _read_reference(path: Path, inputs: Iterable[TensorSpec]) -> tuple[dict[str,
             array = np.asarray(archive[key])
             # Strings are stored in numpy's own fixed-width types, for pickles are code.
             shaped = array.astype(object) if name in text and kind == "input" else array
-            found[kind][name] = shaped if shaped.ndim == 0 else np.ascontiguousarray(shaped)
+            found[kind][name] = np.asarray(shaped, order="C")
     return found["input"], found["output"]
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from enginesmith_contract.errors import BuildError
-from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.profile_suggestions import values_entry
+from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.nvinfer_messages import MessageLog, list_reasons
 
@@ -81,22 +82,15 @@ def add_profiles(
     profiles: tuple[Profile, ...],
     log: MessageLog,
 ) -> None:
-    """Add one optimisation profile for each of ours; a network of fixed shapes needs none.
+    """Add one optimisation profile for each of ours; a network of fixed shapes without shape inputs needs none.
 
     Raises:
-        BuildError: `ProfileRefused`, with the library's words; `ShapeInput` where an input's values are a shape.
+        BuildError: `ProfileRefused`, with the library's words; `MissingValues` where an input holds sizes and its
+            profile has no values.
     """
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    for tensor in inputs:
-        if tensor.is_shape_tensor:
-            raise BuildError(
-                "an input holds a shape, and profiles say nothing about values",
-                where=tensor.name,
-                remedy="fold the input into the model as a constant",
-                reason="ShapeInput",
-            )
-    dynamic = [tensor for tensor in inputs if any(size < 0 for size in tensor.shape)]
-    if not dynamic:
+    dynamic = [tensor for tensor in _list_inputs(network) if any(size < 0 for size in tensor.shape)]
+    sized = [tensor for tensor in _list_inputs(network) if tensor.is_shape_tensor]
+    if not dynamic and not sized:
         return
     for profile in profiles:
         native = builder.create_optimization_profile()
@@ -107,6 +101,12 @@ def add_profiles(
                 raise _profile_refused(profile, tensor.name, why)
             try:
                 native.set_shape(tensor.name, shapes.min, shapes.opt, shapes.max)
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise _profile_refused(profile, tensor.name, str(error)) from error
+        for tensor in sized:
+            values = _find_values(profile, tensor)
+            try:
+                native.set_shape_input(tensor.name, values.min, values.opt, values.max)
             except (ValueError, TypeError, RuntimeError) as error:
                 raise _profile_refused(profile, tensor.name, str(error)) from error
         if not native or config.add_optimization_profile(native) < 0:
@@ -147,6 +147,19 @@ def _find_range(profile: Profile, name: str) -> ShapeRange:
         where=f"profile {profile.name}, input {name}",
         remedy="give it min, opt and max in spec.profiles",
         reason="ProfileRefused",
+    )
+
+
+def _find_values(profile: Profile, tensor: Any) -> ValueRange:  # noqa: ANN401 - the library has no types
+    sizes = profile.inputs.get(tensor.name)
+    if sizes is not None and sizes.values is not None:
+        return sizes.values
+    spec = TensorSpec(name=tensor.name, dtype=_DTYPES[tensor.dtype.name], shape=tuple(tensor.shape))
+    raise BuildError(
+        "an input holds sizes or shapes, and the profile has no values for it",
+        where=f"profile {profile.name}, input {tensor.name}",
+        remedy=f"add below the profile's inputs, with your own values: {values_entry(spec)}",
+        reason="MissingValues",
     )
 
 

@@ -13,6 +13,7 @@ from enginesmith_contract.providers import Provider, find_provider
 from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
 from enginesmith_runtime.engines.onnxruntime_engine import OnnxRuntimeLoader, check_provider, is_out_of_memory
 from enginesmith_runtime.engines.onnxruntime_inspect import inspect_model
+from enginesmith_runtime.engines.onnxruntime_weights import inline_inner_weights
 
 __all__ = ["OnnxRuntimeBuilder", "create_builder", "create_loader"]
 
@@ -20,7 +21,7 @@ ENGINE_FILE: Final = "model.onnx"
 WEIGHTS_FILE: Final = "model.onnx.data"
 
 # A protobuf file ends at 2 GiB; optimised graphs grow by folded constants, so weights leave the file well before.
-_EXTERNAL_WEIGHTS_FROM_BYTES: Final = 1 << 30
+_EXTERNAL_WEIGHTS_FROM_BYTES: Final = 1 << 28
 
 _PHASE: Final = "onnxruntime"
 
@@ -83,7 +84,7 @@ def _write_optimised(runtime: Any, job: BuildJob, provider: Provider) -> tuple[P
     options.graph_optimization_level = levels.ORT_ENABLE_BASIC if provider.compiles else levels.ORT_ENABLE_EXTENDED
     engine = job.output / ENGINE_FILE
     options.optimized_model_filepath = str(engine)
-    if job.preparation.facts.size_bytes >= _EXTERNAL_WEIGHTS_FROM_BYTES:
+    if _keeps_weights_outside(job):
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS_FILE)
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     try:
@@ -93,7 +94,18 @@ def _write_optimised(runtime: Any, job: BuildJob, provider: Provider) -> tuple[P
     except Exception as error:  # ONNX Runtime's errors share no other base
         raise _translate(error, job) from error
     weights = job.output / WEIGHTS_FILE
+    if weights.exists():
+        inline_inner_weights(engine)
     return (engine, weights) if weights.exists() else (engine,)
+
+
+def _keeps_weights_outside(job: BuildJob) -> bool:
+    """Whether the engine's weights get a file of their own.
+
+    Where the model's weights are outside its ONNX file, ONNX Runtime would write references to the model's files, which
+    are no part of the engine.
+    """
+    return len(job.preparation.model) > 1 or job.preparation.facts.size_bytes >= _EXTERNAL_WEIGHTS_FROM_BYTES
 
 
 def _translate(error: Exception, job: BuildJob) -> BuildError:

@@ -124,7 +124,7 @@ class OnnxRuntimeInstance(Instance):
                 reason="OutOfMemory" if starved else "",
             ) from error
         return {
-            name: _to_bytes(value) if self._dtypes[name] is DType.BYTES else np.ascontiguousarray(value)
+            name: _to_bytes(value) if self._dtypes[name] is DType.BYTES else np.asarray(value, order="C")
             for name, value in zip(outputs, values, strict=True)
         }
 

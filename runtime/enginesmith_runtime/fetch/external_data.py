@@ -17,7 +17,7 @@ from enginesmith_contract.errors import ModelError, SourceError
 from enginesmith_runtime.fetch.file_kind import not_onnx
 from enginesmith_runtime.fetch.reasons import SourceReason
 
-__all__ = ["WeightsSpan", "check_inside", "check_lengths", "missing_weights", "read_weights_spans"]
+__all__ = ["WeightsSpan", "check_inside", "check_lengths", "missing_weights", "read_weights_spans", "tensor_bytes"]
 
 _LARGEST_MODEL_BYTES: Final = (1 << 31) - 1
 _HALF_BYTE_TYPES: Final = frozenset({"UINT4", "INT4", "FLOAT4E2M1"})
@@ -101,12 +101,20 @@ def check_lengths(spans: tuple[WeightsSpan, ...], sizes: Mapping[str, int], wher
             )
 
 
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """Return the bytes that a tensor of numbers takes in a weights file, by its shape and dtype."""
+    elements = math.prod(tensor.dims)
+    if onnx.TensorProto.DataType.Name(tensor.data_type) in _HALF_BYTE_TYPES:
+        return (elements + 1) // 2
+    return elements * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
 def _span(tensor: onnx.TensorProto, where: str) -> WeightsSpan:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     file = _inside(entries.get("location", ""), tensor.name, where)
     try:
         offset = int(entries.get("offset") or 0)
-        length = int(entries["length"]) if entries.get("length") else _bytes_of(tensor)
+        length = int(entries["length"]) if entries.get("length") else tensor_bytes(tensor)
     except ValueError as error:
         raise _bad_span(tensor.name, where, f"{entries}") from error
     if offset < 0 or length < 0:
@@ -144,13 +152,6 @@ def _bad_span(tensor: str, where: str, why: str) -> ModelError:
         remedy="export the model again",
         reason="NotOnnx",
     )
-
-
-def _bytes_of(tensor: onnx.TensorProto) -> int:
-    elements = math.prod(tensor.dims)
-    if onnx.TensorProto.DataType.Name(tensor.data_type) in _HALF_BYTE_TYPES:
-        return (elements + 1) // 2
-    return elements * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _is_external(tensor: onnx.TensorProto) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from enginesmith_contract.preparation import Batching
-from enginesmith_contract.profiles import Profile
+from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.tensors import ModelFacts
 from enginesmith_runtime.prepare.child import Limits, run_worker
 from enginesmith_runtime.prepare.jobs import BatchJob, Event, EventKind, Feed, Shapes
@@ -83,6 +83,12 @@ def _split(profile: Profile) -> tuple[Shapes, Shapes, int] | None:
     # Of different sizes where there is room: equal halves can hide an exchange.
     other = least + 1 if most > 2 * least else least
     first, second = (
-        {name: (rows, *sizes.min[1:]) for name, sizes in profile.inputs.items()} for rows in (least, other)
+        {name: (rows, *_smallest_filled(sizes)[1:]) for name, sizes in profile.inputs.items()}
+        for rows in (least, other)
     )
     return first, second, most
+
+
+def _smallest_filled(sizes: ShapeRange) -> tuple[int, ...]:
+    """Return min, or opt where min is empty beyond the batch: rows without values prove nothing."""
+    return sizes.opt if 0 in sizes.min[1:] else sizes.min

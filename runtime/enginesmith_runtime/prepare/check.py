@@ -16,8 +16,10 @@ from enginesmith_runtime.prepare.advice import ranked_operators, table_advice
 from enginesmith_runtime.prepare.facts import facts_of, model_files
 from enginesmith_runtime.prepare.graph import all_nodes, is_onnx_domain, label, opset_of, read_graph
 from enginesmith_runtime.prepare.index_bounds import find_index_bounds
+from enginesmith_runtime.prepare.inferred_shapes import without_declarations
 from enginesmith_runtime.prepare.jobs import Inspection
 from enginesmith_runtime.prepare.ranks import first_input_ranks
+from enginesmith_runtime.prepare.readable_weights import make_weights_readable
 from enginesmith_runtime.prepare.structure import structure_digest
 
 __all__ = ["check_model", "inspect"]
@@ -26,21 +28,31 @@ _OLDEST_OPSET: Final = 7  # ONNX Runtime's floor ("Compatibility" page of its do
 _PLUGIN_SUFFIX: Final = "_TRT"  # how TensorRT's own plugins are called in exports (EfficientNMS_TRT)
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: Path, output: Path | None = None) -> Inspection:
     """Check a model and return what is known of it.
+
+    Args:
+        path: of the ONNX file.
+        output: an empty folder, for a copy of the model with weights that every reader takes; None: no copy.
 
     Raises:
         enginesmith_contract.errors.ModelError: see `check_model` and `facts_of`.
     """
     model = read_graph(path)
-    facts = facts_of(model, path)
-    warnings = (*check_model(model, path), *_string_warnings(facts))
+    said = facts_of(model, path)
+    plugin_warnings = check_model(model, path)
+    files = () if output is None else make_weights_readable(model, path, output)
+    if files:
+        said = facts_of(model, path)  # more follows from the values of weights that are in the file
+    warnings = (*said.warnings, *plugin_warnings, *_string_warnings(said.facts))
     nodes = [(label(node), node.op_type, node.domain) for node in all_nodes(model.graph)]
     return Inspection(
-        facts=facts,
+        files=files,
+        facts=said.facts,
+        unranked=said.unranked,
         index_bounds=find_index_bounds(model.graph),
         advice=table_advice(nodes, first_input_ranks(model, ranked_operators())),
-        warnings=tuple(warnings),
+        warnings=warnings,
         structure_digest=structure_digest(model),
     )
 
@@ -64,7 +76,7 @@ def check_model(model: onnx.ModelProto, path: Path) -> tuple[str, ...]:
             reason="OperatorsUnknown",
         )
     if not plugins:
-        _run_checker(path)
+        _run_checker(model, path)
     return tuple(f"node {name} uses {op}, which needs a plugin library in build.plugins" for name, op in plugins)
 
 
@@ -131,9 +143,9 @@ def _is_known(node: onnx.NodeProto, versions: dict[str, int]) -> bool:
         return False
 
 
-def _run_checker(path: Path) -> None:
+def _run_checker(model: onnx.ModelProto, path: Path) -> None:
     try:
-        checker.check_model(str(path))  # by path: a model in memory may not pass 2 GiB
+        checker.check_model(_checked(model, path))
     except checker.ValidationError as error:
         words = str(error).strip().splitlines()
         raise ModelError(
@@ -143,6 +155,19 @@ def _run_checker(path: Path) -> None:
             remedy="export it again",
             reason="ModelInvalid",
         ) from error
+
+
+def _checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto | str:
+    """Return the file's path, since a model in memory may not pass 2 GiB; a copy where outputs lack their shapes.
+
+    The checker refuses such outputs. Runtimes do not, and converters write them.
+    """
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return str(path)
+    copy = without_declarations(model)
+    for value in copy.graph.output:
+        value.type.tensor_type.shape.SetInParent()
+    return copy
 
 
 def _string_warnings(facts: ModelFacts) -> Iterator[str]:

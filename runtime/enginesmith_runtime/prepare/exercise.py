@@ -9,28 +9,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.preparation import Exercise, ExerciseStatus
-from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.profile_suggestions import values_entry
+from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
+from enginesmith_contract.record import Record
 from enginesmith_runtime.prepare.child import ChildEnd, Limits, Outcome, run_worker
-from enginesmith_runtime.prepare.jobs import Event, EventKind, Feed, ProbeJob, RunJob, Shapes
+from enginesmith_runtime.prepare.jobs import Event, EventKind, Feed, ProbeJob, RunJob, Shapes, Values
+from enginesmith_runtime.prepare.observed_shapes import Observation
 
-__all__ = ["Budget", "Exercised", "Point", "exercise", "points_of"]
+__all__ = ["Budget", "Change", "Exercised", "Point", "Refusal", "attempt", "exercise", "points_of"]
 
 _POINTS = ("min", "opt", "max")
 _PROBE_SECONDS = 20.0
+_SHAPES = TypeAdapter(dict[str, tuple[int, ...]])
 # What an idle child with numpy and ONNX Runtime has; the budget is for the run.
 _IDLE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One point of a profile; `run` names its files and seeds its values."""
+    """One point of a profile; `run` names its files and seeds its values, `given` is as of Feed."""
 
     profile: str
     point: str
     run: str
     shapes: Shapes
+    given: Values
 
 
 @dataclass(kw_only=True)
@@ -64,16 +71,40 @@ class Exercised:
     Attributes:
         exercises: three for each profile.
         stored: points whose inputs and outputs lie in the folder as `<run>.npz`, one of each shape.
+        seen: the shapes of those runs.
     """
 
     exercises: tuple[Exercise, ...]
     stored: tuple[Point, ...]
+    seen: tuple[Observation, ...]
+
+
+class Change(Record):
+    """One dimension of an input, with a size that works where another was refused."""
+
+    input: str
+    axis: int
+    size: int
+
+    def sentence(self) -> str:
+        """Return the advice."""
+        return f"give dimension {self.axis} of {self.input} the size {self.size}, which works"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """The first point that the model refuses: its words, and a change that helps; None: none was found."""
+
+    point: Point
+    words: str
+    change: Change | None
 
 
 @dataclass(kw_only=True)
 class _Results:
     seconds: dict[str, float] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, dict[str, tuple[int, ...]]] = field(default_factory=dict)
     unverified: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     running: str = ""
@@ -87,6 +118,7 @@ class _Results:
             case EventKind.RAN:
                 self.seconds[run] = float(str(data.get("seconds", 0)))
                 self.answers[run] = int(str(data.get("answer", 0)))
+                self.shapes[run] = _SHAPES.validate_python(data.get("shapes", {}))
                 self.running = ""
             case EventKind.OUT_OF_MEMORY:
                 self.unverified[run] = "it needs more than the memory budget"
@@ -108,6 +140,9 @@ def points_of(profiles: Sequence[Profile]) -> tuple[Point, ...]:
             point=point,
             run=f"{number}-{point}",
             shapes={name: _at(sizes, point) for name, sizes in profile.inputs.items()},
+            given={
+                name: _at(sizes.values, point) for name, sizes in profile.inputs.items() if sizes.values is not None
+            },
         )
         for point in _POINTS
         for number, profile in enumerate(profiles)
@@ -136,6 +171,27 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
     Raises:
         enginesmith_contract.errors.ModelError: `ProfileRefusedByModel` or `ModelNotRunnable`.
     """
+    outcome = attempt(model, feed, profiles, folder=folder, budget=budget, tick=tick)
+    if isinstance(outcome, Refusal):
+        hint = _values_hint(feed, outcome.point) or (outcome.change.sentence() if outcome.change else "")
+        raise _refused(model, outcome.point, outcome.words, hint)
+    return outcome
+
+
+def attempt(  # noqa: PLR0913 - as exercise
+    model: Path,
+    feed: Feed,
+    profiles: Sequence[Profile],
+    *,
+    folder: Path,
+    budget: Budget,
+    tick: Callable[[float], None],
+) -> Exercised | Refusal:
+    """As `exercise`; returns the first refusal in place of an error.
+
+    Raises:
+        enginesmith_contract.errors.ModelError: `ModelNotRunnable`.
+    """
     points = points_of(profiles)
     distinct = _distinct(points)
     results = _run(model, feed, distinct, folder, budget, tick)
@@ -143,12 +199,17 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
         raise _not_runnable(model, results.refused[""])
     for point in distinct:
         if point.run in results.refused:
-            hint = _working_value(model, feed, point, folder, budget, lambda: tick(1.0))
-            raise _refused(model, point, results.refused[point.run], hint)
+            change = _working_change(model, feed, point, folder, budget, lambda: tick(1.0))
+            return Refusal(point=point, words=results.refused[point.run], change=change)
     same = {_shape_key(point): point.run for point in distinct}
     return Exercised(
         exercises=tuple(_verdict(point, same[_shape_key(point)], results) for point in points),
         stored=tuple(point for point in distinct if point.run in results.seconds),
+        seen=tuple(
+            Observation(inputs=point.shapes, outputs=results.shapes[point.run])
+            for point in distinct
+            if point.run in results.shapes
+        ),
     )
 
 
@@ -166,6 +227,7 @@ def _run(  # noqa: PLR0913, PLR0917 - as exercise
             model=str(model),
             feed=feed,
             runs={point.run: point.shapes for point in left},
+            given={point.run: point.given for point in left if point.given},
             folder=str(folder),
             memory_bytes=budget.memory_bytes,
         )
@@ -213,20 +275,19 @@ def _verdict(point: Point, run: str, results: _Results) -> Exercise:
     )
 
 
-def _working_value(  # noqa: PLR0913, PLR0917 - as exercise
+def _working_change(  # noqa: PLR0913, PLR0917 - as exercise
     model: Path, feed: Feed, point: Point, folder: Path, budget: Budget, tick: Callable[[], None]
-) -> str:
-    """Return in words which single change makes the model take the shape, empty where none was found."""
-    found: list[str] = []
+) -> Change | None:
+    """Return the single change that makes the model take the shape; None where none was found."""
+    found: list[Change] = []
 
     def receive(event: Event) -> None:
-        if event.kind is EventKind.RESULT and isinstance(event.data, dict):
-            data = event.data
-            found.append(f"give dimension {data['axis']} of {data['input']} the size {data['size']}, which works")
+        if event.kind is EventKind.RESULT and event.data is not None:
+            found.append(Change.model_validate(event.data))
 
-    job = ProbeJob(model=str(model), feed=feed, shapes=point.shapes, memory_bytes=budget.memory_bytes)
+    job = ProbeJob(model=str(model), feed=feed.at(point.given), shapes=point.shapes, memory_bytes=budget.memory_bytes)
     run_worker(job, folder=folder, limits=budget.limits(_PROBE_SECONDS), tick=tick, on_event=receive)
-    return found[0] if found else ""
+    return found[0] if found else None
 
 
 def _distinct(points: Sequence[Point]) -> tuple[Point, ...]:
@@ -239,16 +300,29 @@ def _distinct(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(best.values())
 
 
-def _shape_key(point: Point) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple(sorted((name, tuple(shape)) for name, shape in point.shapes.items()))
+def _values_hint(feed: Feed, point: Point) -> str:
+    """Return what to add where inputs that hold sizes were filled without a word of the profile."""
+    unsaid = [
+        spec for spec in feed.facts.inputs if spec.name in feed.facts.shape_inputs and spec.name not in point.given
+    ]
+    return "; ".join(
+        f"say the sizes that {spec.name} holds, in the profile's inputs: {values_entry(spec)}" for spec in unsaid
+    )
 
 
-def _at(sizes: ShapeRange, point: str) -> tuple[int, ...]:
+def _shape_key(point: Point) -> tuple[tuple[str, tuple[int, ...], tuple[int, ...] | None], ...]:
+    return tuple(sorted((name, tuple(shape), point.given.get(name)) for name, shape in point.shapes.items()))
+
+
+def _at(sizes: ShapeRange | ValueRange, point: str) -> tuple[int, ...]:
     return {"min": sizes.min, "opt": sizes.opt, "max": sizes.max}[point]
 
 
 def _refused(model: Path, point: Point, words: str, hint: str) -> ModelError:
-    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in point.shapes.items())
+    shapes = ", ".join(
+        f"{name} {list(shape)}" + (f" = {list(point.given[name])}" if name in point.given else "")
+        for name, shape in point.shapes.items()
+    )
     return ModelError(
         f"the model itself refuses {shapes}",
         where=f"{model.name}, profile {point.profile!r}, {point.point}",

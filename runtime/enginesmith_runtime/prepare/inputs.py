@@ -41,7 +41,9 @@ def fill_inputs(feed: Feed, shapes: Shapes, seed: str) -> dict[str, Array]:
         uint16 bits.
     """
     return {
-        spec.name: _fill(spec, tuple(shapes[spec.name]), feed.values.get(spec.name), feed.index_bounds, seed)
+        spec.name: np.array(feed.given[spec.name], spec.dtype.numpy).reshape(shapes[spec.name])
+        if spec.name in feed.given
+        else _fill(spec, tuple(shapes[spec.name]), feed.values.get(spec.name), feed.index_bounds, seed)
         for spec in feed.facts.inputs
     }
 
@@ -72,6 +74,8 @@ def check_values(feed: Feed, profiles: Iterable[Profile]) -> None:
         where = f"verification.inputs.{name}"
         if name not in known:
             raise _wrong(where, "the model has no such input", f"it has {', '.join(known)}", "UnknownInput")
+        if any(inputs[name].values is not None for inputs in ranges):
+            raise _wrong(where, "the input's values are said twice", "its profile has values", "InputValuesAmbiguous")
         given = [field for field in ("range", "constant", "npz") if getattr(values, field) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "nothing"
@@ -122,7 +126,7 @@ def _tile(array: Array, shape: tuple[int, ...]) -> Array:
     """Crop or repeat along every axis, so that an image stays an image at another point's shape."""
     for axis, size in enumerate(shape):
         array = np.take(array, np.arange(size), axis=axis, mode="wrap")
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def _local(name: str, values: InputValues, base: Path) -> InputValues:

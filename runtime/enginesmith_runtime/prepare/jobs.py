@@ -32,11 +32,14 @@ __all__ = [
     "RunJob",
     "Shapes",
     "ShapesByRun",
+    "Values",
 ]
 
 Shapes = Mapping[str, tuple[int, ...]]
 """One shape for each input, by name."""
 ShapesByRun = Mapping[str, Shapes]
+Values = Mapping[str, tuple[int, ...]]
+"""The elements of each input whose profile has values, by name."""
 
 
 class EventKind(StrEnum):
@@ -49,7 +52,7 @@ class EventKind(StrEnum):
     STARTED = "started"
     """A run began: `run`."""
     RAN = "ran"
-    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs)."""
+    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs), `shapes` (of its outputs)."""
     REFUSED = "refused"
     """The model refused a run: `run`, `message`."""
     OUT_OF_MEMORY = "outOfMemory"
@@ -71,24 +74,42 @@ class Feed(Record):
     Attributes:
         values: the user's wishes, with local paths in place of URIs.
         index_bounds: for inputs that index a table: the table's size, so that a random id stays inside.
+        given: elements of inputs that hold sizes, by name, in row-major order; the profile says them for each point.
     """
 
     facts: ModelFacts
     values: Mapping[str, InputValues] = {}
     index_bounds: Mapping[str, int] = {}
+    given: Mapping[str, tuple[int, ...]] = {}
+
+    def at(self, given: Values) -> "Feed":
+        """Return the feed of a point at which inputs that hold sizes have these elements."""
+        return self.model_copy(update={"given": given}) if given else self
 
 
 class InspectJob(Record):
-    """Check a model and say what is known of it without running it."""
+    """Check a model and say what is known of it without running it.
+
+    Attributes:
+        output: an empty folder, for a copy of the model with weights that every reader takes.
+    """
 
     job: Literal["inspect"] = "inspect"
     model: str
+    output: str
 
 
 class Inspection(Record):
-    """What the check found. A model that cannot be used ends in an error instead."""
+    """What the check found. A model that cannot be used ends in an error instead.
 
+    Attributes:
+        files: of the copy in the job's output folder, the ONNX file first; empty: the model is used as it is.
+        unranked: names of outputs whose rank only a run tells; their shape in `facts` means nothing.
+    """
+
+    files: tuple[str, ...] = ()
     facts: ModelFacts
+    unranked: tuple[str, ...] = ()
     index_bounds: Mapping[str, int] = {}
     advice: tuple[Advice, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -99,6 +120,7 @@ class RunJob(Record):
     """Run the model once for each entry of `runs`.
 
     Attributes:
+        given: `Feed.given` of each run that has any.
         folder: receives `<run>.npz` with inputs and outputs; None: nothing is kept.
         memory_bytes: what the runs may take on top of the idle process.
     """
@@ -107,6 +129,7 @@ class RunJob(Record):
     model: str
     feed: Feed
     runs: ShapesByRun
+    given: Mapping[str, Values] = {}
     folder: str | None = None
     memory_bytes: int
 

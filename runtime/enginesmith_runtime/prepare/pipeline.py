@@ -21,8 +21,9 @@ from enginesmith_contract.preparation import (
     PreparationRequest,
     ReferenceSet,
 )
-from enginesmith_contract.profile_checks import ProfileProblem, check_profiles, complete_profiles, suggest_profile
-from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.profile_checks import ProfileProblem, check_profiles, complete_profiles
+from enginesmith_contract.profile_suggestions import suggest_profile
+from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
 from enginesmith_contract.store_layout import StoredFile, preparation_pointer
 from enginesmith_contract.tensors import ModelFacts
 from enginesmith_runtime.fetch.model import FetchedModel, fetch_model
@@ -42,6 +43,7 @@ from enginesmith_runtime.prepare.jobs import (
     InspectJob,
     RangeJob,
 )
+from enginesmith_runtime.prepare.observed_shapes import correct_outputs
 from enginesmith_runtime.prepare.precision import needs_cast, refuse_unavailable
 from enginesmith_runtime.prepare.references import store_references
 from enginesmith_runtime.progress import Reporter
@@ -119,6 +121,13 @@ class _Work:
     base: Path | None
     fetched: FetchedModel
     key: str
+    path: Path = field(init=False)
+    files: tuple[Path, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start with the files as they were fetched; the check may give others."""
+        self.path = self.fetched.path
+        self.files = tuple(self.path.parent / file.path for file in self.fetched.files)
 
     def run(self) -> Preparation:
         """Go through the stages; the first that fails ends it."""
@@ -127,8 +136,10 @@ class _Work:
         feed = Feed(facts=inspection.facts, values=values, index_bounds=inspection.index_bounds)
         check_values(feed, profiles)
         exercised, budget = self._exercise(feed, profiles)
+        facts, corrections = correct_outputs(inspection.facts, inspection.unranked, exercised.seen)
+        feed = feed.model_copy(update={"facts": facts})
         batching = prove_batching(
-            self.fetched.path,
+            self.path,
             feed,
             profiles,
             folder=_folder(self.folder, "batching"),
@@ -142,6 +153,7 @@ class _Work:
         model, references, reference_warnings = self._store(cast, exercised)
         warnings = (
             *inspection.warnings,
+            *corrections,
             *cast.warnings,
             parser_warning,
             *_unverified(exercised.exercises),
@@ -150,7 +162,7 @@ class _Work:
         return Preparation(
             preparation_key=self.key,
             source_digest=self.fetched.source_digest,
-            facts=inspection.facts,
+            facts=facts,
             structure_digest=cast.structure_digest,
             model=model,
             profiles=profiles,
@@ -165,8 +177,11 @@ class _Work:
 
     def _check(self) -> tuple[Inspection, tuple[Profile, ...]]:
         self.reporter.begin("check", self.fetched.path.name)
-        results = self._do(InspectJob(model=str(self.fetched.path)), "check")
+        output = _folder(self.folder, "source")
+        results = self._do(InspectJob(model=str(self.fetched.path), output=str(output)), "check")
         inspection = Inspection.model_validate(results)
+        if inspection.files:
+            self.path, self.files = output / inspection.files[0], tuple(output / name for name in inspection.files)
         problems = check_profiles(inspection.facts, self.request.profiles)
         if problems:
             raise _profiles_refused(inspection.facts, problems)
@@ -180,7 +195,7 @@ class _Work:
             memory_bytes=self.request.memory_bytes, deadline=time.monotonic() + max(self.request.seconds, 1.0)
         )
         exercised = exercise(
-            self.fetched.path,
+            self.path,
             feed,
             profiles,
             folder=_folder(self.folder, "runs"),
@@ -192,13 +207,11 @@ class _Work:
     def _cast(self, inspection: Inspection, feed: Feed, exercised: Exercised, budget: Budget) -> "_Prepared":
         policy = self.request.precision
         if not needs_cast(policy):
-            source = self.fetched.path.parent
-            files = tuple(source / file.path for file in self.fetched.files)
-            return _Prepared(folder=source, files=files, structure_digest=inspection.structure_digest)
+            return _Prepared(folder=self.path.parent, files=self.files, structure_digest=inspection.structure_digest)
         self.reporter.begin("cast", policy.default.value)
         auto, warning = self._out_of_range(feed, exercised, budget) if policy.auto_keep else ({}, "")
         output = _folder(self.folder, "prepared")
-        job = CastJob(model=str(self.fetched.path), output=str(output), policy=policy, keep=auto)
+        job = CastJob(model=str(self.path), output=str(output), policy=policy, keep=auto)
         result = CastResult.model_validate(self._do(job, "cast"))
         self._try_cast(output / result.files[0], feed, exercised, budget)
         self.reporter.end(kept=len(result.kept))
@@ -216,8 +229,8 @@ class _Work:
         folder = _folder(self.folder, "ranges")
         for point in reversed(exercised.stored):
             job = RangeJob(
-                model=str(self.fetched.path),
-                feed=feed,
+                model=str(self.path),
+                feed=feed.at(point.given),
                 shapes=point.shapes,
                 folder=str(folder),
                 memory_bytes=budget.memory_bytes,
@@ -232,7 +245,9 @@ class _Work:
         if not exercised.stored or budget.is_spent:
             return
         point = exercised.stored[0]
-        shapes = Profile(name=point.profile, inputs={n: _fixed(shape) for n, shape in point.shapes.items()})
+        shapes = Profile(
+            name=point.profile, inputs={n: _fixed(shape, point.given.get(n)) for n, shape in point.shapes.items()}
+        )
         exercise(
             model, feed, [shapes], folder=_folder(self.folder, "castRuns"), budget=budget, tick=self.reporter.advance
         )
@@ -262,7 +277,7 @@ class _Work:
         if end.outcome is not Outcome.FINISHED or results is None:
             raise ModelError(
                 f"the {name} of the model did not finish",
-                where=self.fetched.path.name,
+                where=self.path.name,
                 why=f"{end.outcome.value} {end.detail}".strip(),
                 remedy="give the preparation more memory; if it crashed, the ONNX library cannot read this model",
                 reason="PreparationCrashed",
@@ -308,8 +323,9 @@ def _unverified(exercises: Iterable[Exercise]) -> tuple[str, ...]:
     )
 
 
-def _fixed(shape: tuple[int, ...]) -> ShapeRange:
-    return ShapeRange(min=shape, opt=shape, max=shape)
+def _fixed(shape: tuple[int, ...], given: tuple[int, ...] | None) -> ShapeRange:
+    values = None if given is None else ValueRange(min=given, opt=given, max=given)
+    return ShapeRange(min=shape, opt=shape, max=shape, values=values)
 
 
 def _profiles_refused(facts: ModelFacts, problems: tuple[ProfileProblem, ...]) -> SpecError:

@@ -115,7 +115,7 @@ def run_all(job: RunJob, emit: Emit) -> None:
         emit(EventKind.STARTED, {"run": run})
         began = time.monotonic()
         try:
-            inputs = fill_inputs(job.feed, shapes, run)
+            inputs = fill_inputs(job.feed.at(job.given.get(run, {})), shapes, run)
             outputs = session.run(job.feed, inputs)
             seconds = time.monotonic() - began
             size = 0 if job.folder is None else _save(Path(job.folder) / f"{run}.npz", inputs, outputs)
@@ -125,7 +125,9 @@ def run_all(job: RunJob, emit: Emit) -> None:
         except MemoryError:
             emit(EventKind.OUT_OF_MEMORY, {"run": run, "message": "no memory"})
         else:
-            emit(EventKind.RAN, {"run": run, "seconds": seconds, "bytes": size, "answer": _answer_bytes(outputs)})
+            made: JsonValue = {name: list(array.shape) for name, array in outputs.items()}
+            answer = _answer_bytes(outputs)
+            emit(EventKind.RAN, {"run": run, "seconds": seconds, "bytes": size, "answer": answer, "shapes": made})
 
 
 def _answer_bytes(outputs: Mapping[str, Array]) -> int:
@@ -266,7 +268,7 @@ def _sizes_near(now: int) -> list[int]:
 def _as_ort(array: Array, dtype: DType) -> ort.OrtValue:
     if dtype is DType.BF16:
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+    return ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))
 
 
 def _as_numpy(value: ort.OrtValue) -> Array:

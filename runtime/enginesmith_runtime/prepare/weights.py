@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
+from enginesmith_runtime.fetch.external_data import tensor_bytes
 from enginesmith_runtime.prepare.cast_rules import CastRules
 from enginesmith_runtime.prepare.graph import all_tensors, external_location
 
@@ -55,7 +56,7 @@ class WeightWriter:
 
     def finish(self, model: onnx.ModelProto, name: str) -> tuple[str, ...]:
         """Copy the weights that stayed as they are and write the model; returns the files' names, the model first."""
-        for tensor in all_tensors(model.graph):
+        for tensor in all_tensors(model):
             if external_location(tensor) is not None and not self._is_new(tensor):
                 self._write(tensor, _raw_pieces(tensor, self._source))
         (self._output / name).write_bytes(model.SerializeToString())
@@ -67,9 +68,16 @@ class WeightWriter:
     def _is_new(self, tensor: TensorProto) -> bool:
         return any(entry.key == "location" and entry.value == self._name for entry in tensor.external_data)
 
+    def _free_name(self) -> str:
+        """Return a name that no weights file of the old model has: the name tells new weights from old ones."""
+        number = 0
+        while (self._source / (name := f"prepared-weights{number or ''}.bin")).exists():
+            number += 1
+        return name
+
     def _write(self, tensor: TensorProto, pieces: Iterator[bytes]) -> None:
         if self._file is None:
-            self._name = "prepared-weights.bin"
+            self._name = self._free_name()
             self._file = (self._output / self._name).open("wb")
         offset = -(-self._file.tell() // _ALIGNMENT) * _ALIGNMENT
         self._file.seek(offset)
@@ -124,9 +132,9 @@ def _pieces(values: _Floats) -> Iterator[_Floats]:
 
 def _raw_pieces(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
     info = ExternalDataInfo(tensor)
-    path = folder / info.location
-    left = info.length if info.length is not None else path.stat().st_size - (info.offset or 0)
-    with path.open("rb") as file:
+    # The length is optional, and what follows in the file may be another tensor.
+    left = info.length if info.length is not None else tensor_bytes(tensor)
+    with (folder / info.location).open("rb") as file:
         file.seek(info.offset or 0)
         while left > 0 and (piece := file.read(min(left, _PIECE * 4))):
             left -= len(piece)

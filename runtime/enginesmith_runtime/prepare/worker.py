@@ -60,7 +60,7 @@ def _do(job: AnyJob, emit: Emit) -> None:
         case InspectJob():
             from enginesmith_runtime.prepare.check import inspect  # noqa: PLC0415 - see above
 
-            emit(EventKind.RESULT, inspect(Path(job.model)).model_dump(mode="json", by_alias=True))
+            emit(EventKind.RESULT, inspect(Path(job.model), Path(job.output)).model_dump(mode="json", by_alias=True))
         case RunJob():
             from enginesmith_runtime.prepare.reference_runs import run_all  # noqa: PLC0415 - see above
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from enginesmith_contract.errors import EngineRefusedError, EnginesmithError
 from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.profiles import ShapeRange
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_contract.verification import VerificationStatus
 from enginesmith_runtime.engines.interface import Array, Engine, Instance
@@ -80,7 +81,7 @@ def _reference_inputs(manifest: Manifest, profile: str, folder: Path) -> Mapping
 
 def _restore(array: Array, spec: TensorSpec) -> Array:
     if spec.dtype is not DType.BYTES:
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
     # Text is stored in numpy's fixed-width types, for pickles are code.
     values = np.empty(array.size, dtype=np.object_)
     values[:] = [value.encode() if isinstance(value, str) else bytes(value) for value in array.ravel().tolist()]
@@ -89,10 +90,12 @@ def _restore(array: Array, spec: TensorSpec) -> Array:
 
 def _zero_inputs(manifest: Manifest, table: ProfileTable, index: int) -> dict[str, Array]:
     """Return zeros at the profile's opt: a value that every embedding and every mask bears."""
-    return {spec.name: _zeros(spec, table.ranges(spec.name)[index].opt) for spec in manifest.inputs}
+    return {spec.name: _zeros(spec, table.ranges(spec.name)[index]) for spec in manifest.inputs}
 
 
-def _zeros(spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+def _zeros(spec: TensorSpec, sizes: ShapeRange) -> Array:
+    if sizes.values is not None:
+        return np.array(sizes.values.opt, spec.dtype.numpy).reshape(sizes.opt)
     # A dimension that no profile names is open: one element will do.
-    shape = tuple(max(value, 1) for value in shape)
+    shape = tuple(1 if value < 0 else value for value in sizes.opt)
     return np.full(shape, b"", np.object_) if spec.dtype is DType.BYTES else np.zeros(shape, spec.dtype.numpy)

@@ -18,7 +18,7 @@ from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.model import MODEL_SCHEMES, ModelSpec
 from enginesmith_operator.api.pod_template import EnvSource, EnvVar, ResourceRequirements, Toleration
-from enginesmith_operator.api.profiles import MAX_RANK, ProfileSpec, ShapeRangeSpec
+from enginesmith_operator.api.profiles import MAX_RANK, ProfileSpec, ShapeRangeSpec, ValueRangeSpec
 from enginesmith_operator.api.store import StoreSpec
 from enginesmith_operator.api.targets import AutoscalingSpec, TargetSpec
 from enginesmith_operator.api.verification import InputValuesSpec
@@ -72,6 +72,12 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
         ),
         _ordered("min", "opt"),
         _ordered("opt", "max"),
+    ),
+    ValueRangeSpec: (
+        Rule(
+            "size(self.min) == size(self.opt) && size(self.opt) == size(self.max)",
+            "min, opt and max must have the same number of values",
+        ),
     ),
     AutoscalingSpec: (
         Rule(

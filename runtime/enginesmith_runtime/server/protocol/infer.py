@@ -220,19 +220,22 @@ class _InferJob(Job):
             self._shared.release()
 
     def _answer(self, instance: Instance, started_ns: int) -> Answer:
-        plan, shared = self._plan, self._shared
+        plan, shared, profile = self._plan, self._shared, self._plan.profile
         inputs: dict[str, Array | DeviceArray] = {
             name: _aligned(array, name, instance) for name, array in self._inputs.items()
         }
+        if shared is not None:
+            inputs |= shared.read_inputs(instance)
+        if plan.model.profiles.value_inputs:
+            profile = plan.profile_of_values(inputs)
         if shared is None:
             read_ns = time.perf_counter_ns()
-            outputs = instance.infer(inputs, profile=plan.profile, outputs=plan.output_names)
+            outputs = instance.infer(inputs, profile=profile, outputs=plan.output_names)
             inferred_ns, left = time.perf_counter_ns(), _NOTHING
         else:
-            inputs |= shared.read_inputs(instance)
             places = shared.device_places()
             read_ns = time.perf_counter_ns()
-            outputs = instance.infer(inputs, profile=plan.profile, outputs=plan.output_names, into=places)
+            outputs = instance.infer(inputs, profile=profile, outputs=plan.output_names, into=places)
             inferred_ns = time.perf_counter_ns()
             left = shared.write_outputs(outputs)
         timings = self._timings(started_ns, inferred_ns - read_ns) if plan.wants_timings else _NOTHING

@@ -4,7 +4,7 @@ import json
 from typing import cast
 
 from enginesmith_contract.backend_traits import traits
-from enginesmith_contract.profiles import ShapeRange
+from enginesmith_contract.profiles import ShapeRange, ValueRange
 from enginesmith_contract.protos import inference_pb2 as pb
 from enginesmith_contract.protos import model_config_pb2 as config
 from enginesmith_contract.tensors import DType, TensorSpec
@@ -126,16 +126,14 @@ def _tensor(spec: TensorSpec, parameters: dict[str, str]) -> pb.ModelMetadataRes
 
 
 def _range_parameters(model: LoadedModel, spec: TensorSpec) -> dict[str, str]:
-    if not spec.is_dynamic:
-        return {}
-    ranges = model.profiles.ranges(spec.name)
-    return {
-        f"profile.{profile.name}": _range_text(accepted)
-        for profile, accepted in zip(model.profiles.profiles, ranges, strict=True)
+    named = list(zip((one.name for one in model.profiles.profiles), model.profiles.ranges(spec.name), strict=True))
+    shapes = {f"profile.{name}": _range_text(accepted) for name, accepted in named} if spec.is_dynamic else {}
+    return shapes | {
+        f"values.{name}": _range_text(accepted.values) for name, accepted in named if accepted.values is not None
     }
 
 
-def _range_text(accepted: ShapeRange) -> str:
+def _range_text(accepted: ShapeRange | ValueRange) -> str:
     return json.dumps({"min": accepted.min, "opt": accepted.opt, "max": accepted.max})
 
 

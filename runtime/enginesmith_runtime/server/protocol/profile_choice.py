@@ -16,13 +16,20 @@ Shape = tuple[int, ...]
 
 
 class ProfileTable:
-    """The profiles of one engine, with a range for every input."""
+    """The profiles of one engine, with a range for every input.
+
+    Attributes:
+        value_inputs: inputs that hold sizes, whose values decide with the shapes.
+    """
 
     def __init__(self, inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> None:
         self.profiles = tuple(profiles) or (Profile(),)
         self._inputs = tuple(inputs)
         self._ranges = tuple({spec.name: _range(spec, profile) for spec in inputs} for profile in self.profiles)
         self._equal_dimensions = self._find_equal_dimensions()
+        self.value_inputs = tuple(
+            spec.name for spec in self._inputs if any(ranges[spec.name].values is not None for ranges in self._ranges)
+        )
 
     def ranges(self, name: str) -> tuple[ShapeRange, ...]:
         """Return the ranges of the input `name`, one for each profile."""
@@ -35,11 +42,7 @@ class ProfileTable:
             ProtocolError: INVALID_ARGUMENT; names the tensor, its shape and what the nearest profile takes.
         """
         self._check_symbols(shapes)
-        fitting = [
-            index
-            for index, ranges in enumerate(self._ranges)
-            if all(ranges[name].contains(shape) for name, shape in shapes.items())
-        ]
+        fitting = self._fitting(shapes)
         match fitting:
             case [only]:
                 return only
@@ -47,6 +50,57 @@ class ProfileTable:
                 raise self._outside(shapes)
             case _:
                 return min(fitting, key=lambda index: self._distance_to_opt(index, shapes))
+
+    def choose_by_values(self, shapes: Mapping[str, Shape], values: Mapping[str, Sequence[int]]) -> int:
+        """Return the index of the profile for these input shapes and the elements of `value_inputs`.
+
+        Args:
+            shapes: for which `choose` found a profile.
+            values: in row-major order, by the names of `value_inputs`.
+
+        Raises:
+            ProtocolError: INVALID_ARGUMENT; names tensor, element, value and what the nearest profile takes.
+        """
+        near = sorted(self._fitting(shapes), key=lambda index: self._distance_to_opt(index, shapes))
+        outside = {index: self._first_outside(index, values) for index in near}
+        found = next((index for index, place in outside.items() if place is None), None)
+        if found is not None:
+            return found
+        nearest = min(near, key=lambda index: self._excess_of_values(index, values))
+        name, element = outside[nearest] or ("", 0)
+        accepted = self._ranges[nearest][name].values
+        assert accepted is not None  # noqa: S101 - an input without values has none outside
+        which = "the profile" if len(near) == 1 else "every profile; the nearest is"
+        raise ProtocolError(
+            Code.INVALID_ARGUMENT,
+            f"input '{name}': element {element} is {values[name][element]}, outside the values of {which} "
+            f"'{self.profiles[nearest].name}', which takes {_interval(accepted.min[element], accepted.max[element])}",
+        )
+
+    def _fitting(self, shapes: Mapping[str, Shape]) -> list[int]:
+        return [
+            index
+            for index, ranges in enumerate(self._ranges)
+            if all(ranges[name].contains(shape) for name, shape in shapes.items())
+        ]
+
+    def _first_outside(self, index: int, values: Mapping[str, Sequence[int]]) -> tuple[str, int] | None:
+        """Return the first input and element that the profile does not take; None where it takes all."""
+        for name, numbers in values.items():
+            accepted = self._ranges[index][name].values
+            element = None if accepted is None else accepted.first_outside(numbers)
+            if element is not None:
+                return name, element
+        return None
+
+    def _excess_of_values(self, index: int, values: Mapping[str, Sequence[int]]) -> int:
+        ranges = ((self._ranges[index][name].values, numbers) for name, numbers in values.items())
+        return sum(
+            max(low - value, 0) + max(value - high, 0)
+            for accepted, numbers in ranges
+            if accepted is not None
+            for low, value, high in zip(accepted.min, numbers, accepted.max, strict=True)
+        )
 
     def _distance_to_opt(self, index: int, shapes: Mapping[str, Shape]) -> int:
         ranges = self._ranges[index]

@@ -93,6 +93,25 @@ class RequestPlan:
             return read_typed(self._request, self.headers)
         return read_raw(self._in_message, raw)
 
+    def profile_of_values(self, inputs: Mapping[str, Array | DeviceArray]) -> int:
+        """Return the index of the profile that takes the elements of the inputs that hold sizes.
+
+        Raises:
+            ProtocolError: INVALID_ARGUMENT naming the input, the element and its value.
+        """
+        values: dict[str, list[int]] = {}
+        for name in self.model.profiles.value_inputs:
+            array = inputs[name]
+            if isinstance(array, DeviceArray):
+                raise ProtocolError(
+                    Code.INVALID_ARGUMENT,
+                    f"input '{name}' holds sizes, which the server reads; send it in the request or in system shared "
+                    "memory",
+                )
+            values[name] = array.ravel().tolist()
+        shapes = {header.spec.name: header.shape for header in self.headers}
+        return self.model.profiles.choose_by_values(shapes, values)
+
     def encode(
         self, outputs: Mapping[str, Array | DeviceArray], left: Mapping[str, int], timings: Mapping[str, int]
     ) -> bytes:

@@ -1,0 +1,90 @@
+"""What the nodes say of the outputs' shapes, whatever the file declares.
+
+Exporters declare shapes that are wrong ([1, K] of an output that is [N, 1, K]), and converters declare none. ONNX's
+shape inference never contradicts a declaration, so it sees a copy without them.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import onnx
+from onnx import helper, shape_inference
+
+from enginesmith_runtime.prepare.graph import external_location
+
+__all__ = ["Shape", "infer_output_shapes", "merge_shape", "without_declarations"]
+
+_MOST_BYTES: Final = 4096
+"""Of a weight whose values shape inference may need."""
+
+
+class Shape(NamedTuple):
+    """Sizes by dimension, -1 where open, and the names of open dimensions."""
+
+    sizes: tuple[int, ...]
+    symbols: tuple[str | None, ...]
+
+
+def infer_output_shapes(model: onnx.ModelProto) -> Mapping[str, onnx.TensorShapeProto]:
+    """Return the shapes of the graph's outputs that follow from its nodes, by name; those that do not are left out."""
+    try:
+        inferred = shape_inference.infer_shapes(without_declarations(model), data_prop=True)
+    except Exception:  # noqa: BLE001 - onnx raises several, and a model without inference is served by what is observed
+        return {}
+    return {
+        value.name: value.type.tensor_type.shape
+        for value in inferred.graph.output
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def merge_shape(declared: Shape | None, inferred: Shape | None, input_symbols: frozenset[str]) -> Shape | None:
+    """Return the shape to believe; None where neither is known.
+
+    The declaration stands where the nodes do not contradict it. They do with another rank, another size, a dimension of
+    an input in place of a size, or another name or a size in place of an input's name.
+    """
+    if declared is None or inferred is None:
+        return declared or inferred
+    if len(declared.sizes) != len(inferred.sizes):
+        return inferred
+    sizes, symbols = list(declared.sizes), list(declared.symbols)
+    for axis, (size, symbol) in enumerate(zip(inferred.sizes, inferred.symbols, strict=True)):
+        if size < 0 and symbol not in input_symbols:
+            continue
+        is_false_size = sizes[axis] >= 0 and size != sizes[axis]
+        is_false_name = sizes[axis] < 0 and symbols[axis] in input_symbols and symbol != symbols[axis]
+        if is_false_size or is_false_name:
+            sizes[axis], symbols[axis] = size, symbol
+    return Shape(tuple(sizes), tuple(symbols))
+
+
+def without_declarations(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose outputs have no declared sizes, and with inputs in place of large and external weights."""
+    copy = onnx.ModelProto(ir_version=model.ir_version)
+    copy.opset_import.extend(model.opset_import)
+    copy.functions.extend(model.functions)
+    graph, source = copy.graph, model.graph
+    graph.name = source.name
+    graph.input.extend(source.input)
+    graph.output.extend(source.output)
+    graph.sparse_initializer.extend(source.sparse_initializer)
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    for node in source.node:
+        constant = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+        if node.op_type != "Constant" or constant is None or _is_small(constant):
+            graph.node.add().CopyFrom(node)
+        else:  # PaddlePaddle's exports keep their weights in nodes
+            graph.input.append(helper.make_tensor_value_info(node.output[0], constant.data_type, constant.dims))
+    known = {value.name for value in source.input}
+    for tensor in source.initializer:
+        if _is_small(tensor):
+            graph.initializer.add().CopyFrom(tensor)
+        elif tensor.name not in known:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return copy
+
+
+def _is_small(tensor: onnx.TensorProto) -> bool:
+    return external_location(tensor) is None and tensor.ByteSize() <= _MOST_BYTES

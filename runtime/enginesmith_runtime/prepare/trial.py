@@ -1,0 +1,195 @@
+"""A profile to start from, tried: what `enginesmith inspect` prints is what the model takes.
+
+Guesses from the names of dimensions are run. Where the model refuses a size, the size that a probe finds takes its
+place; where a point does not fit the budget, the next smaller point does.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from enginesmith_contract.errors import ModelError
+from enginesmith_contract.preparation import ExerciseStatus
+from enginesmith_contract.profile_suggestions import guess_profile
+from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.tensors import ModelFacts, TensorSpec
+from enginesmith_runtime.prepare.exercise import Budget, Change, Exercised, Refusal, attempt
+from enginesmith_runtime.prepare.facts import facts_of
+from enginesmith_runtime.prepare.graph import read_graph
+from enginesmith_runtime.prepare.index_bounds import find_index_bounds
+from enginesmith_runtime.prepare.jobs import Feed
+from enginesmith_runtime.prepare.observed_shapes import correct_outputs
+from enginesmith_runtime.prepare.readable_weights import make_weights_readable
+
+__all__ = ["Trial", "try_model"]
+
+_POINTS: Final = ("min", "opt", "max")
+_MOST_CHANGES: Final = 24
+# Sizes of every open dimension but the batch that models are known to insist on together.
+_COMMON_SIZES: Final = (224, 48, 64, 32, 16, 8, 128, 4, 2, 1, 256, 512, 640)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a model says of itself, and what it did.
+
+    Attributes:
+        facts: with outputs as the nodes and the runs gave them.
+        warnings: one for each declaration that was false.
+        profile: ran at min, opt and max; None: no guess did.
+        words: why there is no profile, in the words of the model or of the budget; empty where there is one.
+    """
+
+    facts: ModelFacts
+    warnings: tuple[str, ...]
+    profile: Profile | None
+    words: str = ""
+
+
+def try_model(path: Path, folder: Path, *, memory_bytes: int, seconds: float) -> Trial:
+    """Run a model with guessed profiles until one works.
+
+    Args:
+        path: of the ONNX file.
+        folder: an empty folder for everything temporary.
+        memory_bytes: of one run.
+        seconds: of all runs together.
+
+    Raises:
+        enginesmith_contract.errors.ModelError: `NotOnnx`, `ModelHasNoTensors` or `TensorTypeUnsupported`.
+    """
+    model = read_graph(path)
+    copy, runs = folder / "source", folder / "runs"
+    copy.mkdir()
+    runs.mkdir()
+    files = make_weights_readable(model, path, copy)
+    said = facts_of(model, path)
+    feed = Feed(facts=said.facts, index_bounds=find_index_bounds(model.graph))
+    budget = Budget(memory_bytes=memory_bytes, deadline=time.monotonic() + seconds)
+    search = _Search(copy / files[0] if files else path, feed, runs, budget)
+    try:
+        profile = search.run()
+        facts, corrections = correct_outputs(said.facts, said.unranked, search.exercised.seen)
+    except ModelError as error:
+        return Trial(facts=said.facts, warnings=said.warnings, profile=None, words=error.sentence())
+    return Trial(facts=facts, warnings=(*said.warnings, *corrections), profile=profile, words=search.words)
+
+
+class _Search:
+    """Looks for a profile that the model takes.
+
+    Attributes:
+        exercised: of the last profile that was not refused.
+        words: of the last refusal.
+    """
+
+    def __init__(self, model: Path, feed: Feed, folder: Path, budget: Budget) -> None:
+        self.exercised = Exercised(exercises=(), stored=(), seen=())
+        self.words = ""
+        self._model = model
+        self._feed = feed
+        self._folder = folder
+        self._budget = budget
+
+    def run(self) -> Profile | None:
+        """Return a profile that ran at every point; None where none was found.
+
+        Raises:
+            enginesmith_contract.errors.ModelError: `ModelNotRunnable`.
+        """
+        profile = guess_profile(self._feed.facts)
+        for _ in range(_MOST_CHANGES):
+            outcome = self._attempt(profile)
+            if not isinstance(outcome, Refusal):
+                return self._verified(profile)
+            if outcome.change is None or self._budget.is_spent:
+                break
+            profile = _changed(profile, self._feed.facts, outcome.point.point, outcome.change)
+        for fixed in _fixed_profiles(self._feed.facts):
+            if self._budget.is_spent:
+                break
+            if not isinstance(self._attempt(fixed), Refusal):
+                return self._verified(fixed)
+        return None
+
+    def _attempt(self, profile: Profile) -> Exercised | Refusal:
+        outcome = attempt(
+            self._model, self._feed, [profile], folder=self._folder, budget=self._budget, tick=lambda _: None
+        )
+        if isinstance(outcome, Refusal):
+            self.words = outcome.words
+        else:
+            self.exercised, self.words = outcome, ""
+        return outcome
+
+    def _verified(self, profile: Profile) -> Profile | None:
+        """Return the profile without the points that did not fit the budget."""
+        statuses = {entry.point: entry for entry in self.exercised.exercises}
+        passed = [point for point in _POINTS if statuses[point].status is ExerciseStatus.PASSED]
+        if "min" not in passed:
+            self.words = statuses["min"].reason
+            return None
+        opt = "opt" if "opt" in passed else "min"
+        largest = "max" if "max" in passed else opt
+        return Profile(
+            name=profile.name,
+            inputs={
+                name: ShapeRange(min=sizes.min, opt=_point(sizes, opt), max=_point(sizes, largest), values=sizes.values)
+                for name, sizes in profile.inputs.items()
+            },
+        )
+
+
+def _point(sizes: ShapeRange, point: str) -> tuple[int, ...]:
+    return {"min": sizes.min, "opt": sizes.opt, "max": sizes.max}[point]
+
+
+def _changed(profile: Profile, facts: ModelFacts, point: str, change: Change) -> Profile:
+    """Return the profile with a working size at one point, the other points kept in order, in every like dimension."""
+    place = next(spec for spec in facts.inputs if spec.name == change.input)
+    symbol = _symbol(place, change.axis)
+    inputs = dict(profile.inputs)
+    for spec in facts.inputs:
+        for axis, size in enumerate(spec.shape):
+            is_place = spec.name == change.input and axis == change.axis
+            if size < 0 and (is_place or (symbol is not None and _symbol(spec, axis) == symbol)):
+                inputs[spec.name] = _with_size(inputs[spec.name], axis, point, change.size)
+    return Profile(name=profile.name, inputs=inputs)
+
+
+def _with_size(sizes: ShapeRange, axis: int, point: str, size: int) -> ShapeRange:
+    low, best, high = (_point(sizes, one)[axis] for one in _POINTS)
+    match point:
+        case "min":
+            low, best, high = size, max(best, size), max(high, size)
+        case "opt":
+            low, best, high = min(low, size), size, max(high, size)
+        case _:
+            low, best, high = min(low, size), min(best, size), size
+    changed: Mapping[str, tuple[int, ...]] = {
+        one: (*_point(sizes, one)[:axis], value, *_point(sizes, one)[axis + 1 :])
+        for one, value in zip(_POINTS, (low, best, high), strict=True)
+    }
+    return sizes.model_copy(update=dict(changed))
+
+
+def _fixed_profiles(facts: ModelFacts) -> Iterator[Profile]:
+    """Yield profiles of one shape each, with a batch of one and one size for all other open dimensions."""
+    guess = guess_profile(facts)
+    for size in _COMMON_SIZES:
+        shapes = {
+            spec.name: tuple(known if known >= 0 else 1 if axis == 0 else size for axis, known in enumerate(spec.shape))
+            for spec in facts.inputs
+        }
+        yield Profile(
+            inputs={
+                name: ShapeRange(min=shape, opt=shape, max=shape, values=guess.inputs[name].values)
+                for name, shape in shapes.items()
+            }
+        )
+
+
+def _symbol(spec: TensorSpec, axis: int) -> str | None:
+    return spec.symbols[axis] if axis < len(spec.symbols) else None
