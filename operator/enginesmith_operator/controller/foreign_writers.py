@@ -113,7 +113,9 @@ def _differences(live: Any, wanted: Any, path: tuple[Step, ...]) -> Iterator[tup
         return
     if isinstance(wanted, dict) and isinstance(live, dict):
         for key, value in wanted.items():
-            yield from _differences(live.get(key), value, (*path, key))
+            # Under its name, since the name decides how values are compared.
+            if not covers({key: live[key]} if key in live else {}, {key: value}):
+                yield from _differences(live.get(key), value, (*path, key))
         return
     key = item_key(wanted) if isinstance(wanted, list) and isinstance(live, list) else None
     if key is None:
