@@ -62,8 +62,8 @@ class BuildSpec(ApiModel):
         refittable: weights can be replaced without a build.
         plugins: plugin libraries in loading order.
         epoch: raise it for a fresh build of unchanged inputs.
-        resources: CPU, memory and other resources of the build Job's container; the GPU itself is added. The preparation
-            takes the same CPU and memory.
+        resources: CPU, memory and other resources of the build Job's container; the GPU itself is added. The
+            preparation takes the same CPU and memory.
         priority_class_name: of the build Job's pod.
         queue_name: Kueue's LocalQueue that admits the build Job.
     """
