@@ -27,6 +27,7 @@ from enginesmith_contract.profile_checks import ProfileProblem, check_profiles, 
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.store_layout import StoredFile, preparation_pointer
 from enginesmith_contract.tensors import ModelFacts
+from enginesmith_contract.verification import check_outputs
 from enginesmith_runtime.fetch.model import FetchedModel, fetch_model
 from enginesmith_runtime.prepare.advice import parser_advice
 from enginesmith_runtime.prepare.batching import prove_batching
@@ -79,7 +80,7 @@ def prepare(  # noqa: PLR0913 - what, where to, where meanwhile, who is told; on
         enginesmith_contract.errors.SourceError: the model could not be had.
         enginesmith_contract.errors.ModelError: the model cannot be used as asked; `reason` says why.
         enginesmith_contract.errors.SpecError: a profile (`ProfileMissing` and the reasons of `ProfileProblem`) or
-            `verification.inputs` does not fit the model.
+            `verification.inputs` or `verification.outputs` does not fit the model.
         enginesmith_contract.errors.StoreError: the store failed.
         enginesmith_contract.errors.CancelledBuildError: the reporter was told to stop.
     """
@@ -126,6 +127,7 @@ class _Work:
         values = local_values(self.request.verification.inputs, self.base)
         feed = Feed(facts=inspection.facts, values=values, index_bounds=inspection.index_bounds)
         check_values(feed, profiles)
+        check_outputs(self.request.verification, (spec.name for spec in inspection.facts.outputs))
         exercised, budget = self._exercise(feed, profiles)
         batching = prove_batching(
             self.fetched.path,
