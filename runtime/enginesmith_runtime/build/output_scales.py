@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ __all__ = ["SMALLEST_SCALE", "OutputScales", "learn_scales"]
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+Reals = npt.NDArray[np.floating[Any]]
 
 SMALLEST_SCALE: Final = 2.0**-10
 _SMALLEST_SHARE: Final = 2.0**-24  # of the largest value: the rounding of FP32 there
@@ -77,7 +78,7 @@ class _Slices:
     integral: Flags
 
 
-def learn_scales(references: Sequence[Floats]) -> OutputScales:
+def learn_scales(references: Sequence[Reals]) -> OutputScales:
     """Return how an output is judged whose answers in all reference runs are given, of one rank."""
     masks_from = _find_masks(references)
     whole = _describe(references, None, masks_from)
@@ -105,7 +106,7 @@ def learn_scales(references: Sequence[Floats]) -> OutputScales:
     return best
 
 
-def _find_masks(references: Sequence[Floats]) -> float:
+def _find_masks(references: Sequence[Reals]) -> float:
     """Return the power of two from which values are masks: above every gap of 256 times at 8192 or more."""
     exponents: set[int] = set()
     for values in references:
@@ -119,7 +120,7 @@ def _find_masks(references: Sequence[Floats]) -> float:
     return np.inf
 
 
-def _channel_axes(references: Sequence[Floats]) -> list[int]:
+def _channel_axes(references: Sequence[Reals]) -> list[int]:
     """Return the axes whose slices may be channels, the last first."""
     ranks = {values.ndim for values in references}
     if len(ranks) != 1:
@@ -134,14 +135,14 @@ def _channel_axes(references: Sequence[Floats]) -> list[int]:
     return axes
 
 
-def _is_distribution(references: Sequence[Floats], axis: int) -> bool:
+def _is_distribution(references: Sequence[Reals], axis: int) -> bool:
     return all(
         bool((values >= 0).all() and (np.abs(values.sum(axis=axis) - 1.0) <= _SUM_TOLERANCE).all())
         for values in references
     )
 
 
-def _describe(references: Sequence[Floats], axis: int | None, masks_from: float) -> _Slices:
+def _describe(references: Sequence[Reals], axis: int | None, masks_from: float) -> _Slices:
     parts = [_describe_one(values, axis, masks_from) for values in references]
     return _Slices(
         peaks=np.max([part.peaks for part in parts], axis=0),
@@ -152,10 +153,11 @@ def _describe(references: Sequence[Floats], axis: int | None, masks_from: float)
     )
 
 
-def _describe_one(values: Floats, axis: int | None, masks_from: float) -> _Slices:
+def _describe_one(values: Reals, axis: int | None, masks_from: float) -> _Slices:
     measures = np.where(np.isfinite(values) & (np.abs(values) < masks_from), values, 0.0)
     flat = measures.reshape(1, -1) if axis is None else np.moveaxis(measures, axis, 0).reshape(values.shape[axis], -1)
-    lows, highs = flat.min(axis=1, initial=0.0), flat.max(axis=1, initial=0.0)
+    lows = flat.min(axis=1, initial=0.0).astype(np.float64)
+    highs = flat.max(axis=1, initial=0.0).astype(np.float64)
     integral = np.asarray((flat == np.rint(flat)).all(axis=1))
     counts = np.asarray((flat != 0).sum(axis=1), np.float64)
     return _Slices(peaks=np.maximum(highs, -lows), lows=lows, highs=highs, counts=counts, integral=integral)

@@ -242,7 +242,8 @@ def _learn_all(manifest: Manifest, paths: list[Path]) -> dict[str, OutputScales]
         answers = []
         for path in paths:
             with np.load(path, allow_pickle=False) as archive:
-                answers.append(as_floats(np.asarray(archive[f"output:{spec.name}"]), spec.dtype))
+                values = as_floats(np.asarray(archive[f"output:{spec.name}"]), spec.dtype)
+            answers.append(values if spec.dtype is DType.FP64 else values.astype(np.float32))
         scales[spec.name] = learn_scales(answers)
     return scales
 
@@ -287,7 +288,7 @@ def _in_words(worst: OutputDifference, gate: _Gate) -> str:
     element = f" ({worst.worst})" if worst.worst else ""
     if worst.mismatches is None or gate.by_ratio:
         return f"max|a-b|/max|b| is {worst.difference:.3g}{element}, limit {gate.limit:g}"
-    share = f"{worst.mismatches:.3g} of the integers, ids, booleans or texts differ"
+    share = f"a share of {worst.mismatches:.3g} of the integers, ids, booleans or texts differs"
     return f"{share}{element}, limit {gate.mismatches:g}"
 
 
