@@ -21,7 +21,7 @@ from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import BuildError, StoreError
 from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest
-from enginesmith_contract.preparation import Preparation
+from enginesmith_contract.preparation import Preparation, describe_refusals
 from enginesmith_contract.store_layout import engine_pointer, preparation_pointer
 from enginesmith_contract.verification import check_outputs
 from enginesmith_runtime.build.child_process import run_child
@@ -69,6 +69,7 @@ def build(
             return stored
         preparation = _read_preparation(store, request)
         check_outputs(request.verification, (spec.name for spec in preparation.facts.outputs))
+        _refuse_nodes(request, preparation)
         with tempfile.TemporaryDirectory(dir=work, prefix="build-") as folder:
             scratch = Path(folder)
             plugins = _fetch_plugins(request, scratch, reporter, plugins_from or PluginPlaces())
@@ -120,6 +121,19 @@ def _read_preparation(store: Store, request: BuildRequest) -> Preparation:
         return Preparation.from_json(document)
     except ValidationError as error:
         raise _unreadable(pointer, error) from error
+
+
+def _refuse_nodes(request: BuildRequest, preparation: Preparation) -> None:
+    """End before the builder does, whose words name a node and no cure."""
+    if request.toolchain.backend is Backend.ONNXRUNTIME or not preparation.refusals:
+        return
+    raise BuildError(
+        "TensorRT does not take the model",
+        where=preparation.model[0].path,
+        why="\n".join(describe_refusals(preparation.refusals)),
+        remedy="change the model as said, or use the backend onnxruntime",
+        reason="UnsupportedOperators",
+    )
 
 
 def _unreadable(pointer: str, error: ValidationError) -> StoreError:

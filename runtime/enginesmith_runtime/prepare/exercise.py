@@ -5,9 +5,11 @@ What does not fit the budget of memory and time is `unverified`, never refused: 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.preparation import Exercise, ExerciseStatus
@@ -18,6 +20,7 @@ from enginesmith_runtime.prepare.jobs import Event, EventKind, Feed, ProbeJob, R
 __all__ = ["Budget", "Exercised", "Point", "exercise", "points_of"]
 
 _POINTS = ("min", "opt", "max")
+_LEAST_RUNS = 3
 _PROBE_SECONDS = 20.0
 # What an idle child with numpy and ONNX Runtime has; the budget is for the run.
 _IDLE_BYTES = 256 << 20
@@ -63,11 +66,15 @@ class Exercised:
 
     Attributes:
         exercises: three for each profile.
-        stored: points whose inputs and outputs lie in the folder as `<run>.npz`, one of each shape.
+        stored: points whose inputs and outputs lie in the folder as `<run>.npz`: one of each shape, three at least.
+        nan: by run, the outputs that are NaN throughout.
+        varied: an output that differed when a run was repeated; empty: none did; None: no run was repeated.
     """
 
     exercises: tuple[Exercise, ...]
     stored: tuple[Point, ...]
+    nan: Mapping[str, tuple[str, ...]]
+    varied: str | None
 
 
 @dataclass(kw_only=True)
@@ -75,6 +82,8 @@ class _Results:
     seconds: dict[str, float] = field(default_factory=dict)
     unverified: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    nan: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    varied: str | None = None
     running: str = ""
 
     def receive(self, event: Event) -> None:
@@ -85,7 +94,11 @@ class _Results:
                 self.running = run
             case EventKind.RAN:
                 self.seconds[run] = float(str(data.get("seconds", 0)))
+                nan = data.get("nan")
+                self.nan[run] = tuple(map(str, nan)) if isinstance(nan, list) else ()
                 self.running = ""
+            case EventKind.VARIED:
+                self.varied = str(data.get("output", ""))
             case EventKind.OUT_OF_MEMORY:
                 self.unverified[run] = "it needs more than the memory budget"
                 self.running = ""
@@ -120,6 +133,7 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
     folder: Path,
     budget: Budget,
     tick: Callable[[float], None],
+    repeats: int = 0,
 ) -> Exercised:
     """Run every point once, points of one shape together.
 
@@ -130,28 +144,41 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
         folder: receives inputs and outputs of each distinct point; must exist.
         budget: of all runs together.
         tick: called often with the share of runs that are done; what it raises ends the runs.
+        repeats: how often the smallest run is repeated with the same inputs.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `ProfileRefusedByModel` or `ModelNotRunnable`.
+        enginesmith_contract.errors.ModelError: `ProfileRefusedByModel`, `ValuesRefusedByModel` or `ModelNotRunnable`.
     """
     points = points_of(profiles)
     distinct = _distinct(points)
-    results = _run(model, feed, distinct, folder, budget, tick)
+    runs = (*distinct, *_more_seeds(feed, points, distinct))
+    results = _run(model, feed, runs, folder, budget, tick, repeats)
     if "" in results.refused:
         raise _not_runnable(model, results.refused[""])
-    for point in distinct:
+    for point in runs:
         if point.run in results.refused:
-            hint = _working_value(model, feed, point, folder, budget, lambda: tick(1.0))
-            raise _refused(model, point, results.refused[point.run], hint)
+            change = _working_change(model, feed, point, folder, budget, lambda: tick(1.0))
+            words = results.refused[point.run]
+            if "values" in change:
+                raise _values_refused(model, point, words, change)
+            raise _refused(model, point, words, change)
     same = {_shape_key(point): point.run for point in distinct}
     return Exercised(
         exercises=tuple(_verdict(point, same[_shape_key(point)], results) for point in points),
-        stored=tuple(point for point in distinct if point.run in results.seconds),
+        stored=tuple(point for point in runs if point.run in results.seconds),
+        nan=results.nan,
+        varied=results.varied,
     )
 
 
 def _run(  # noqa: PLR0913, PLR0917 - as exercise
-    model: Path, feed: Feed, points: Sequence[Point], folder: Path, budget: Budget, tick: Callable[[float], None]
+    model: Path,
+    feed: Feed,
+    points: Sequence[Point],
+    folder: Path,
+    budget: Budget,
+    tick: Callable[[float], None],
+    repeats: int,
 ) -> _Results:
     """Run the points in children; where one dies in a run, the next takes the runs after it."""
     results = _Results()
@@ -166,6 +193,7 @@ def _run(  # noqa: PLR0913, PLR0917 - as exercise
             runs={point.run: point.shapes for point in left},
             folder=str(folder),
             memory_bytes=budget.memory_bytes,
+            repeats=repeats if len(left) == len(points) else 0,
         )
         results.running = ""
         end = run_worker(
@@ -204,20 +232,19 @@ def _verdict(point: Point, run: str, results: _Results) -> Exercise:
     return Exercise(profile=point.profile, point=point.point, status=status, seconds=seconds, reason=reason)
 
 
-def _working_value(  # noqa: PLR0913, PLR0917 - as exercise
+def _working_change(  # noqa: PLR0913, PLR0917 - as exercise
     model: Path, feed: Feed, point: Point, folder: Path, budget: Budget, tick: Callable[[], None]
-) -> str:
-    """Return in words which single change makes the model take the shape, empty where none was found."""
-    found: list[str] = []
+) -> Mapping[str, JsonValue]:
+    """Return which single change makes the model run: an input's values, or a dimension's size; empty: none found."""
+    found: list[Mapping[str, JsonValue]] = []
 
     def receive(event: Event) -> None:
         if event.kind is EventKind.RESULT and isinstance(event.data, dict):
-            data = event.data
-            found.append(f"give dimension {data['axis']} of {data['input']} the size {data['size']}, which works")
+            found.append(event.data)
 
-    job = ProbeJob(model=str(model), feed=feed, shapes=point.shapes, memory_bytes=budget.memory_bytes)
+    job = ProbeJob(model=str(model), feed=feed, run=point.run, shapes=point.shapes, memory_bytes=budget.memory_bytes)
     run_worker(job, folder=folder, limits=budget.limits(_PROBE_SECONDS), tick=tick, on_event=receive)
-    return found[0] if found else ""
+    return found[0] if found else {}
 
 
 def _distinct(points: Sequence[Point]) -> tuple[Point, ...]:
@@ -230,6 +257,18 @@ def _distinct(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(best.values())
 
 
+def _more_seeds(feed: Feed, points: Sequence[Point], distinct: Sequence[Point]) -> tuple[Point, ...]:
+    """Return points of a shape that is run already, with values of their own: one run says little of ranges.
+
+    There are some where there are fewer than three runs, as of a static model, and an input is random.
+    """
+    given = [feed.values.get(spec.name) for spec in feed.facts.inputs]
+    if all(values is not None and values.range is None for values in given):
+        return ()
+    others = [point for point in points if point not in distinct]
+    return tuple(others[: max(_LEAST_RUNS - len(distinct), 0)])
+
+
 def _shape_key(point: Point) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple(sorted((name, tuple(shape)) for name, shape in point.shapes.items()))
 
@@ -238,15 +277,37 @@ def _at(sizes: ShapeRange, point: str) -> tuple[int, ...]:
     return {"min": sizes.min, "opt": sizes.opt, "max": sizes.max}[point]
 
 
-def _refused(model: Path, point: Point, words: str, hint: str) -> ModelError:
+def _refused(model: Path, point: Point, words: str, change: Mapping[str, JsonValue]) -> ModelError:
     shapes = ", ".join(f"{name} {list(shape)}" for name, shape in point.shapes.items())
+    hint = ""
+    if change:
+        hint = f"give dimension {change['axis']} of {change['input']} the size {change['size']}, which works"
     return ModelError(
         f"the model itself refuses {shapes}",
         where=f"{model.name}, profile {point.profile!r}, {point.point}",
         why=words,
-        remedy=hint or "give the profile shapes that the model takes",
+        remedy=hint or "give the profile shapes, or verification.inputs values, that the model takes",
         reason="ProfileRefusedByModel",
     )
+
+
+def _values_refused(model: Path, point: Point, words: str, change: Mapping[str, JsonValue]) -> ModelError:
+    names, values = change["inputs"], change["values"]
+    fields = " and ".join(f"verification.inputs.{name}" for name in names) if isinstance(names, list) else ""
+    written = ", ".join(f"{key}: {_number(value)}" for key, value in values.items()) if isinstance(values, dict) else ""
+    return ModelError(
+        "the model refuses the values that its inputs are filled with",
+        where=f"{model.name}, profile {point.profile!r}, {point.point}",
+        why=words,
+        remedy=(f"set {fields} to values that the model takes; with {{{written}}} it runs at the same shapes"),
+        reason="ValuesRefusedByModel",
+    )
+
+
+def _number(value: JsonValue) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_number, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _not_runnable(model: Path, words: str) -> ModelError:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from enginesmith_contract.backends import PrecisionPolicy
-from enginesmith_contract.preparation import Advice
+from enginesmith_contract.preparation import Advice, Refusal
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import ModelFacts
 from enginesmith_contract.verification import InputValues
@@ -49,7 +49,10 @@ class EventKind(StrEnum):
     STARTED = "started"
     """A run began: `run`."""
     RAN = "ran"
-    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs)."""
+    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs), `nan` (outputs that are NaN
+    throughout)."""
+    VARIED = "varied"
+    """A run was repeated with the same inputs: `output` differed, empty where none did; `runs` (how many)."""
     REFUSED = "refused"
     """The model refused a run: `run`, `message`."""
     OUT_OF_MEMORY = "outOfMemory"
@@ -86,11 +89,18 @@ class InspectJob(Record):
 
 
 class Inspection(Record):
-    """What the check found. A model that cannot be used ends in an error instead."""
+    """What the check found. A model that cannot be used ends in an error instead.
+
+    Attributes:
+        refusals: nodes that no TensorRT builder takes.
+        random: nodes that answer differently from run to run, in words, each with its cure.
+    """
 
     facts: ModelFacts
     index_bounds: Mapping[str, int] = {}
     advice: tuple[Advice, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    random: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
     structure_digest: str
 
@@ -101,6 +111,7 @@ class RunJob(Record):
     Attributes:
         folder: receives `<run>.npz` with inputs and outputs; None: nothing is kept.
         memory_bytes: what the runs may take on top of the idle process.
+        repeats: how often the first run is repeated with the same inputs, to see whether the answers are the same.
     """
 
     job: Literal["run"] = "run"
@@ -109,27 +120,44 @@ class RunJob(Record):
     runs: ShapesByRun
     folder: str | None = None
     memory_bytes: int
+    repeats: int = 0
 
 
 class ProbeJob(Record):
-    """Find one open dimension whose change makes a refused shape work."""
+    """Find one input whose values, or one open dimension whose size, makes a refused run work when changed.
+
+    Attributes:
+        run: the refused run, whose values are used where nothing is changed.
+    """
 
     job: Literal["probe"] = "probe"
     model: str
     feed: Feed
+    run: str
     shapes: Shapes
     memory_bytes: int
 
 
 class BatchJob(Record):
-    """Show or deny f(a then b) = f(a) then f(b), a and b being filled with different values."""
+    """Show or deny f(a then b) = f(a) then f(b), a and b being filled with different values.
+
+    Every result takes the place of the one before: the first comes once the claim is shown for ordinary values.
+
+    Attributes:
+        first: shapes of a.
+        second: shapes of b.
+        largest: shapes of a b that fills the profile's largest batch; None: `second` does.
+        seconds: what the trials with extreme values may take.
+    """
 
     job: Literal["batch"] = "batch"
     model: str
     feed: Feed
     first: Shapes
     second: Shapes
+    largest: Shapes | None = None
     memory_bytes: int
+    seconds: float
 
 
 class RangeJob(Record):

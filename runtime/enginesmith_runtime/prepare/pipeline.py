@@ -30,6 +30,7 @@ from enginesmith_contract.tensors import ModelFacts
 from enginesmith_contract.verification import check_outputs
 from enginesmith_runtime.fetch.model import FetchedModel, fetch_model
 from enginesmith_runtime.prepare.advice import parser_advice
+from enginesmith_runtime.prepare.answers import check_answers
 from enginesmith_runtime.prepare.batching import prove_batching
 from enginesmith_runtime.prepare.child import ChildEnd, Limits, Outcome, run_worker
 from enginesmith_runtime.prepare.exercise import Budget, Exercised, exercise
@@ -55,6 +56,8 @@ __all__ = ["prepare"]
 # A check or a cast reads the whole model; nothing but a hang takes longer.
 _STEP_SECONDS = 1800.0
 _PARSER_SECONDS = 60.0
+# One repetition shows what varies by itself; a draw of few booleans can come out alike several times.
+_RANDOM_REPEATS = 8
 
 
 def prepare(  # noqa: PLR0913 - what, where to, where meanwhile, who is told; one by keyword
@@ -128,7 +131,8 @@ class _Work:
         feed = Feed(facts=inspection.facts, values=values, index_bounds=inspection.index_bounds)
         check_values(feed, profiles)
         check_outputs(self.request.verification, (spec.name for spec in inspection.facts.outputs))
-        exercised, budget = self._exercise(feed, profiles)
+        exercised, budget = self._exercise(feed, profiles, inspection)
+        answer_warnings = check_answers(self.fetched.path.name, exercised, inspection.random)
         batching = prove_batching(
             self.fetched.path,
             feed,
@@ -144,6 +148,7 @@ class _Work:
         model, references, reference_warnings = self._store(cast, exercised)
         warnings = (
             *inspection.warnings,
+            *answer_warnings,
             *cast.warnings,
             parser_warning,
             *_unverified(exercised.exercises),
@@ -162,6 +167,7 @@ class _Work:
             advice=(*inspection.advice, *advice),
             precision=self.request.precision,
             kept=cast.kept,
+            refusals=inspection.refusals,
             warnings=tuple(warning for warning in warnings if warning),
         )
 
@@ -176,7 +182,7 @@ class _Work:
         self.reporter.end(inputs=len(facts.inputs), outputs=len(facts.outputs), opset=facts.opset)
         return inspection, complete_profiles(facts, self.request.profiles)
 
-    def _exercise(self, feed: Feed, profiles: tuple[Profile, ...]) -> tuple[Exercised, Budget]:
+    def _exercise(self, feed: Feed, profiles: tuple[Profile, ...], inspection: Inspection) -> tuple[Exercised, Budget]:
         self.reporter.begin("exercise", f"{3 * len(profiles)} shapes")
         budget = Budget(
             memory_bytes=self.request.memory_bytes, deadline=time.monotonic() + max(self.request.seconds, 1.0)
@@ -188,6 +194,7 @@ class _Work:
             folder=_folder(self.folder, "runs"),
             budget=budget,
             tick=self.reporter.advance,
+            repeats=_RANDOM_REPEATS if inspection.random else 1,
         )
         return exercised, budget
 
