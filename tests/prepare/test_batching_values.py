@@ -22,11 +22,19 @@ def _when(condition: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
 LARGE = _when([node("ReduceMax", ["x"], ["m"], keepdims=0), node("Greater", ["m", "limit"], ["c"])])
 SMALL = _when([node("ReduceMin", ["x"], ["m"], keepdims=0), node("Less", ["m", "limit"], ["c"])])
 
+# Values above the limit become the batch's mean: rows below it are never touched.
+AMONG = [
+    node("ReduceMean", ["x"], ["m"], axes=[0], keepdims=1),
+    node("Greater", ["x", "limit"], ["c"]),
+    node("Where", ["c", "m", "x"], ["y"]),
+]
+
 
 @pytest.mark.parametrize(
     ("nodes", "limit", "values", "want_proved"),
     [
         pytest.param(LARGE, 10, None, False, id="above 10, any value allowed"),
+        pytest.param(AMONG, 10, None, False, id="among those above 10"),
         pytest.param(LARGE, 1e5, None, False, id="above what FP16 holds"),
         pytest.param(SMALL, 0, None, False, id="below 0, any value allowed"),
         pytest.param(LARGE, 10, {"range": [0, 20]}, False, id="above 10 of 20"),

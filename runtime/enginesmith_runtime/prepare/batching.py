@@ -19,7 +19,7 @@ from enginesmith_runtime.prepare.jobs import BatchJob, Event, EventKind, Feed, S
 __all__ = ["prove_batching"]
 
 
-_MOST_SECONDS: Final = 60.0
+_MOST_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
