@@ -43,7 +43,10 @@ def inspect(path: Path) -> Inspection:
         advice=table_advice(nodes),
         refusals=refusals,
         random=find_random_nodes(model, path.parent),
-        warnings=(*warnings, *(f"TensorRT: {line}" for line in describe_refusals(refusals))),
+        warnings=(
+            *warnings,
+            *(f"TensorRT: {line}, or use the backend onnxruntime" for line in describe_refusals(refusals)),
+        ),
         structure_digest=structure_digest(model),
     )
 
