@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from enginesmith_contract.backends import PrecisionPolicy
-from enginesmith_contract.preparation import Advice
+from enginesmith_contract.preparation import Advice, Refusal
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import ModelFacts
 from enginesmith_contract.verification import InputValues
@@ -22,11 +22,14 @@ __all__ = [
     "BatchJob",
     "CastJob",
     "CastResult",
+    "Change",
     "Event",
     "EventKind",
     "Feed",
     "InspectJob",
     "Inspection",
+    "OtherSize",
+    "OtherValues",
     "ProbeJob",
     "RangeJob",
     "RunJob",
@@ -52,7 +55,10 @@ class EventKind(StrEnum):
     STARTED = "started"
     """A run began: `run`."""
     RAN = "ran"
-    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs), `shapes` (of its outputs)."""
+    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs), `answer` (bytes of its outputs as
+    they travel), `shapes` (of its outputs), `nan` (outputs that are NaN throughout)."""
+    VARIED = "varied"
+    """A run was repeated with the same inputs: `output` differed, empty where none did; `runs` (how many)."""
     REFUSED = "refused"
     """The model refused a run: `run`, `message`."""
     OUT_OF_MEMORY = "outOfMemory"
@@ -105,6 +111,8 @@ class Inspection(Record):
     Attributes:
         files: of the copy in the job's output folder, the ONNX file first; empty: the model is used as it is.
         unranked: names of outputs whose rank only a run tells; their shape in `facts` means nothing.
+        refusals: nodes that no TensorRT builder takes.
+        random: nodes that answer differently from run to run, in words, each with its cure.
     """
 
     files: tuple[str, ...] = ()
@@ -112,6 +120,8 @@ class Inspection(Record):
     unranked: tuple[str, ...] = ()
     index_bounds: Mapping[str, int] = {}
     advice: tuple[Advice, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    random: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
     structure_digest: str
 
@@ -123,6 +133,7 @@ class RunJob(Record):
         given: `Feed.given` of each run that has any.
         folder: receives `<run>.npz` with inputs and outputs; None: nothing is kept.
         memory_bytes: what the runs may take on top of the idle process.
+        repeats: how often the first run is repeated with the same inputs, to see whether the answers are the same.
     """
 
     job: Literal["run"] = "run"
@@ -132,27 +143,63 @@ class RunJob(Record):
     given: Mapping[str, Values] = {}
     folder: str | None = None
     memory_bytes: int
+    repeats: int = 0
 
 
 class ProbeJob(Record):
-    """Find one open dimension whose change makes a refused shape work."""
+    """Find one input whose values, or one open dimension whose size, makes a refused run work when changed.
+
+    Attributes:
+        run: the refused run, whose values are used where nothing is changed.
+    """
 
     job: Literal["probe"] = "probe"
     model: str
     feed: Feed
+    run: str
     shapes: Shapes
     memory_bytes: int
 
 
+class OtherSize(Record):
+    """One dimension of an input, with a size that works where another was refused."""
+
+    input: str
+    axis: int
+    size: int
+
+
+class OtherValues(Record):
+    """Values of inputs that work, at the same shapes, where others were refused."""
+
+    inputs: tuple[str, ...]
+    values: InputValues
+
+
+Change = OtherSize | OtherValues
+"""What a `ProbeJob` finds."""
+
+
 class BatchJob(Record):
-    """Show or deny f(a then b) = f(a) then f(b), a and b being filled with different values."""
+    """Show or deny f(a then b) = f(a) then f(b), a and b being filled with different values.
+
+    Every result takes the place of the one before: the first comes once the claim is shown for ordinary values.
+
+    Attributes:
+        first: shapes of a.
+        second: shapes of b.
+        largest: shapes of a b that fills the profile's largest batch; None: `second` does.
+        seconds: what the trials with extreme values may take.
+    """
 
     job: Literal["batch"] = "batch"
     model: str
     feed: Feed
     first: Shapes
     second: Shapes
+    largest: Shapes | None = None
     memory_bytes: int
+    seconds: float
 
 
 class RangeJob(Record):

@@ -26,11 +26,13 @@ from enginesmith_contract.profile_suggestions import suggest_profile
 from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
 from enginesmith_contract.store_layout import StoredFile, preparation_pointer
 from enginesmith_contract.tensors import ModelFacts
+from enginesmith_contract.verification import check_outputs
 from enginesmith_runtime.fetch.model import FetchedModel, fetch_model
 from enginesmith_runtime.prepare.advice import parser_advice
+from enginesmith_runtime.prepare.answers import check_answers
 from enginesmith_runtime.prepare.batching import prove_batching
 from enginesmith_runtime.prepare.child import ChildEnd, Limits, Outcome, run_worker
-from enginesmith_runtime.prepare.exercise import Budget, Exercised, exercise
+from enginesmith_runtime.prepare.exercise import Exercised, exercise
 from enginesmith_runtime.prepare.inputs import check_values, local_values
 from enginesmith_runtime.prepare.jobs import (
     AnyJob,
@@ -44,6 +46,7 @@ from enginesmith_runtime.prepare.jobs import (
     RangeJob,
 )
 from enginesmith_runtime.prepare.observed_shapes import correct_outputs
+from enginesmith_runtime.prepare.points import Budget
 from enginesmith_runtime.prepare.precision import needs_cast, refuse_unavailable
 from enginesmith_runtime.prepare.references import store_references
 from enginesmith_runtime.progress import Reporter
@@ -55,6 +58,8 @@ __all__ = ["prepare"]
 # A check or a cast reads the whole model; nothing but a hang takes longer.
 _STEP_SECONDS = 1800.0
 _PARSER_SECONDS = 60.0
+# One repetition shows what varies by itself; a draw of few booleans can come out alike several times.
+_RANDOM_REPEATS = 8
 
 
 def prepare(  # noqa: PLR0913 - what, where to, where meanwhile, who is told; one by keyword
@@ -80,7 +85,7 @@ def prepare(  # noqa: PLR0913 - what, where to, where meanwhile, who is told; on
         enginesmith_contract.errors.SourceError: the model could not be had.
         enginesmith_contract.errors.ModelError: the model cannot be used as asked; `reason` says why.
         enginesmith_contract.errors.SpecError: a profile (`ProfileMissing` and the reasons of `ProfileProblem`) or
-            `verification.inputs` does not fit the model.
+            `verification.inputs` or `verification.outputs` does not fit the model.
         enginesmith_contract.errors.StoreError: the store failed.
         enginesmith_contract.errors.CancelledBuildError: the reporter was told to stop.
     """
@@ -135,7 +140,9 @@ class _Work:
         values = local_values(self.request.verification.inputs, self.base)
         feed = Feed(facts=inspection.facts, values=values, index_bounds=inspection.index_bounds)
         check_values(feed, profiles)
-        exercised, budget = self._exercise(feed, profiles)
+        check_outputs(self.request.verification, (spec.name for spec in inspection.facts.outputs))
+        exercised, budget = self._exercise(feed, profiles, inspection)
+        answer_warnings = check_answers(self.fetched.path.name, exercised, inspection.random)
         facts, corrections = correct_outputs(inspection.facts, inspection.unranked, exercised.seen)
         feed = feed.model_copy(update={"facts": facts})
         batching = prove_batching(
@@ -153,6 +160,7 @@ class _Work:
         model, references, reference_warnings = self._store(cast, exercised)
         warnings = (
             *inspection.warnings,
+            *answer_warnings,
             *corrections,
             *cast.warnings,
             parser_warning,
@@ -172,6 +180,7 @@ class _Work:
             advice=(*inspection.advice, *advice),
             precision=self.request.precision,
             kept=cast.kept,
+            refusals=inspection.refusals,
             warnings=tuple(warning for warning in warnings if warning),
         )
 
@@ -189,7 +198,7 @@ class _Work:
         self.reporter.end(inputs=len(facts.inputs), outputs=len(facts.outputs), opset=facts.opset)
         return inspection, complete_profiles(facts, self.request.profiles)
 
-    def _exercise(self, feed: Feed, profiles: tuple[Profile, ...]) -> tuple[Exercised, Budget]:
+    def _exercise(self, feed: Feed, profiles: tuple[Profile, ...], inspection: Inspection) -> tuple[Exercised, Budget]:
         self.reporter.begin("exercise", f"{3 * len(profiles)} shapes")
         budget = Budget(
             memory_bytes=self.request.memory_bytes, deadline=time.monotonic() + max(self.request.seconds, 1.0)
@@ -201,6 +210,7 @@ class _Work:
             folder=_folder(self.folder, "runs"),
             budget=budget,
             tick=self.reporter.advance,
+            repeats=_RANDOM_REPEATS if inspection.random else 1,
         )
         return exercised, budget
 

@@ -70,7 +70,7 @@ def _do(job: AnyJob, emit: Emit) -> None:
 
             probe(job, emit)
         case BatchJob():
-            from enginesmith_runtime.prepare.reference_runs import compare_batches  # noqa: PLC0415 - see above
+            from enginesmith_runtime.prepare.batch_runs import compare_batches  # noqa: PLC0415 - see above
 
             compare_batches(job, emit)
         case RangeJob():
