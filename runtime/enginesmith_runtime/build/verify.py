@@ -80,9 +80,14 @@ class Measurement:
     latency_seconds: Mapping[str, float]
 
 
-def default_limit(precision: PrecisionPolicy) -> float:
-    """Return the limit of a policy that names none: the loosest of the precisions that the model may be in."""
-    used = {precision.default} | ({precision.fallback} if precision.fallback else set())
+def default_limit(precision: PrecisionPolicy, own: Iterable[Precision] = ()) -> float:
+    """Return the limit of a policy that names none: the loosest of the precisions that the model may be in.
+
+    Args:
+        precision: what the user asked for.
+        own: FP16 and BF16, where nodes of the source compute in them.
+    """
+    used = {precision.default, *own} | ({precision.fallback} if precision.fallback else set())
     return max(_LIMITS[one] for one in used)
 
 
@@ -142,10 +147,12 @@ def measure(engine: Engine, references: Iterable[ReferenceSet], folder: Path, re
     return Measurement(differences=tuple(worst.values()), latency_seconds=latency)
 
 
-def not_run(policy: VerificationPolicy, precision: PrecisionPolicy, reason: str) -> Verification:
+def not_run(
+    policy: VerificationPolicy, precision: PrecisionPolicy, reason: str, *, own: Iterable[Precision] = ()
+) -> Verification:
     """Return the verification of an engine that nothing here could run; the runtime runs it before Ready."""
     return Verification(
-        status=VerificationStatus.NOT_RUN, metric=policy.metric, limit=_limit(policy, precision), reason=reason
+        status=VerificationStatus.NOT_RUN, metric=policy.metric, limit=_limit(policy, precision, own), reason=reason
     )
 
 
@@ -157,15 +164,19 @@ def judge(manifest: Manifest, policy: VerificationPolicy) -> Verification:
     """
     measured = manifest.verification
     if measured.status is VerificationStatus.NOT_RUN:
-        return not_run(policy, manifest.precision, measured.reason)
-    return judge_differences(measured.differences, policy, manifest.precision)
+        return not_run(policy, manifest.precision, measured.reason, own=manifest.own_precisions)
+    return judge_differences(measured.differences, policy, manifest.precision, own=manifest.own_precisions)
 
 
 def judge_differences(
-    differences: tuple[OutputDifference, ...], policy: VerificationPolicy, precision: PrecisionPolicy
+    differences: tuple[OutputDifference, ...],
+    policy: VerificationPolicy,
+    precision: PrecisionPolicy,
+    *,
+    own: Iterable[Precision] = (),
 ) -> Verification:
     """Return `passed` where every difference is within the limit, else `failed` with the worst one in the reason."""
-    limit = _limit(policy, precision)
+    limit = _limit(policy, precision, own)
     beyond = [one for one in differences if not (math.isfinite(one.difference) and one.difference <= limit)]
     worst = max(beyond, key=lambda one: math.inf if math.isnan(one.difference) else one.difference, default=None)
     reason = _describe_silent_outputs(differences)
@@ -203,7 +214,7 @@ def raise_if_failed(verification: Verification) -> None:
     )
 
 
-def _limit(policy: VerificationPolicy, precision: PrecisionPolicy) -> float:
+def _limit(policy: VerificationPolicy, precision: PrecisionPolicy, own: Iterable[Precision]) -> float:
     if policy.metric != _METRIC:
         raise SpecError(
             "no such metric",
@@ -211,7 +222,7 @@ def _limit(policy: VerificationPolicy, precision: PrecisionPolicy) -> float:
             why=f"{policy.metric!r} is not {_METRIC!r}",
             remedy=f"use {_METRIC}",
         )
-    return policy.limit if policy.limit is not None else default_limit(precision)
+    return policy.limit if policy.limit is not None else default_limit(precision, own)
 
 
 def _describe_silent_outputs(differences: tuple[OutputDifference, ...]) -> str:
