@@ -13,10 +13,12 @@ from onnx import checker, defs
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.tensors import DType, ModelFacts
 from enginesmith_runtime.prepare.advice import table_advice
+from enginesmith_runtime.prepare.emulation import Emulation, emulate
 from enginesmith_runtime.prepare.facts import facts_of, model_files
 from enginesmith_runtime.prepare.graph import all_nodes, is_onnx_domain, label, opset_of, read_graph
 from enginesmith_runtime.prepare.index_bounds import find_index_bounds
 from enginesmith_runtime.prepare.jobs import Inspection
+from enginesmith_runtime.prepare.keep_list import check_keep
 from enginesmith_runtime.prepare.structure import structure_digest
 
 __all__ = ["check_model", "inspect"]
@@ -25,15 +27,23 @@ _OLDEST_OPSET: Final = 7  # ONNX Runtime's floor ("Compatibility" page of its do
 _PLUGIN_SUFFIX: Final = "_TRT"  # how TensorRT's own plugins are called in exports (EfficientNMS_TRT)
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: Path, keep: tuple[str, ...] = ()) -> Inspection:
     """Check a model and return what is known of it.
+
+    Args:
+        path: the ONNX file.
+        keep: `precision.keep`.
 
     Raises:
         enginesmith_contract.errors.ModelError: see `check_model` and `facts_of`.
+        enginesmith_contract.errors.SpecError: see `check_keep`.
     """
     model = read_graph(path)
     facts = facts_of(model, path)
-    warnings = (*check_model(model, path), *_string_warnings(facts))
+    doubts = check_model(model, path)
+    check_keep(model.graph, keep)
+    emulation = emulate(model)
+    warnings = (*doubts, *_string_warnings(facts), *_bf16_warnings(emulation))
     nodes = [(label(node), node.op_type, node.domain) for node in all_nodes(model.graph)]
     return Inspection(
         facts=facts,
@@ -41,6 +51,8 @@ def inspect(path: Path) -> Inspection:
         advice=table_advice(nodes),
         warnings=tuple(warnings),
         structure_digest=structure_digest(model),
+        own_precisions=emulation.precisions if emulation else (),
+        needs_emulation=emulation is not None and emulation.has_bf16,
     )
 
 
@@ -142,6 +154,14 @@ def _run_checker(path: Path) -> None:
             remedy="export it again",
             reason="ModelInvalid",
         ) from error
+
+
+def _bf16_warnings(emulation: Emulation | None) -> Iterator[str]:
+    if emulation is not None and emulation.has_bf16:
+        yield (
+            "the model computes in BF16, and ONNX Runtime on a CPU does not: the references come from FP32, "
+            f"each result rounded to the node's own type ({emulation.nodes} nodes)"
+        )
 
 
 def _string_warnings(facts: ModelFacts) -> Iterator[str]:

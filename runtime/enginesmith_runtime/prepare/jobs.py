@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from enginesmith_contract.backends import PrecisionPolicy
+from enginesmith_contract.backends import Precision, PrecisionPolicy
 from enginesmith_contract.preparation import Advice
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import ModelFacts
@@ -29,6 +29,8 @@ __all__ = [
     "Inspection",
     "ProbeJob",
     "RangeJob",
+    "Rehearsal",
+    "RehearseJob",
     "RunJob",
     "Shapes",
     "ShapesByRun",
@@ -66,33 +68,47 @@ class Event(Record):
 
 
 class Feed(Record):
-    """How a model's inputs are filled.
+    """How a model is run in ONNX Runtime: what its inputs are filled with, and in which arithmetic.
 
     Attributes:
         values: the user's wishes, with local paths in place of URIs.
         index_bounds: for inputs that index a table: the table's size, so that a random id stays inside.
+        emulated: whether FP16 and BF16 are computed in FP32 and rounded, see `emulation`.
     """
 
     facts: ModelFacts
     values: Mapping[str, InputValues] = {}
     index_bounds: Mapping[str, int] = {}
+    emulated: bool = False
 
 
 class InspectJob(Record):
-    """Check a model and say what is known of it without running it."""
+    """Check a model and say what is known of it without running it.
+
+    Attributes:
+        keep: `precision.keep`, each entry of which has to name a node.
+    """
 
     job: Literal["inspect"] = "inspect"
     model: str
+    keep: tuple[str, ...] = ()
 
 
 class Inspection(Record):
-    """What the check found. A model that cannot be used ends in an error instead."""
+    """What the check found. A model that cannot be used ends in an error instead.
+
+    Attributes:
+        own_precisions: FP16 and BF16, where nodes of the model compute in them.
+        needs_emulation: whether ONNX Runtime on a CPU can run the model in emulation only (BF16).
+    """
 
     facts: ModelFacts
     index_bounds: Mapping[str, int] = {}
     advice: tuple[Advice, ...] = ()
     warnings: tuple[str, ...] = ()
     structure_digest: str
+    own_precisions: tuple[Precision, ...] = ()
+    needs_emulation: bool = False
 
 
 class RunJob(Record):
@@ -133,14 +149,48 @@ class BatchJob(Record):
 
 
 class RangeJob(Record):
-    """Find nodes whose values leave FP16's range in a run with `shapes`."""
+    """Find nodes whose values leave FP16's range in one run of the model.
+
+    Attributes:
+        run: seeds the values, as in the `RunJob` of the same name.
+        small: whether values that are all too small count as well.
+    """
 
     job: Literal["range"] = "range"
     model: str
     feed: Feed
+    run: str
     shapes: Shapes
+    small: bool
+    memory_bytes: int
+
+
+class RehearseJob(Record):
+    """Run a cast model in emulated FP16 and hold its outputs against those of the source.
+
+    Attributes:
+        runs: what to run; `folder` has inputs and FP32 outputs of each as `<run>.npz`.
+    """
+
+    job: Literal["rehearse"] = "rehearse"
+    model: str
+    feed: Feed
+    runs: ShapesByRun
     folder: str
     memory_bytes: int
+
+
+class Rehearsal(Record):
+    """What emulated FP16 showed.
+
+    Attributes:
+        keep: nodes that make NaN or infinity of numbers where the source does not, with the reason.
+        differences: the largest max|a-b| / max|b| of each output over the runs; outputs with NaN or infinity that the
+            source has not are infinite.
+    """
+
+    keep: Mapping[str, str] = {}
+    differences: Mapping[str, float] = {}
 
 
 class CastJob(Record):
@@ -148,7 +198,7 @@ class CastJob(Record):
 
     Attributes:
         output: an empty folder that receives the cast model.
-        keep: nodes that stay in FP32 beside the policy's, by name, with the reason.
+        keep: nodes that stay in FP32 in addition to the policy's, by name, with the reason.
     """
 
     job: Literal["cast"] = "cast"
@@ -167,4 +217,4 @@ class CastResult(Record):
     structure_digest: str
 
 
-AnyJob = InspectJob | RunJob | ProbeJob | BatchJob | RangeJob | CastJob
+AnyJob = InspectJob | RunJob | ProbeJob | BatchJob | RangeJob | RehearseJob | CastJob

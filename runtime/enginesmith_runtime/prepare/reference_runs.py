@@ -8,7 +8,7 @@ import ctypes
 import re
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from enginesmith_contract.preparation import Batching
 from enginesmith_contract.tensors import DType
+from enginesmith_runtime.prepare.emulation import emulation_of
 from enginesmith_runtime.prepare.inputs import Array, fill_inputs
 from enginesmith_runtime.prepare.jobs import BatchJob, EventKind, Feed, ProbeJob, RunJob, Shapes
 from enginesmith_runtime.prepare.worker_events import Emit
@@ -25,7 +26,16 @@ from enginesmith_runtime.prepare.worker_events import Emit
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["RunFailedError", "Session", "bound_memory", "compare_batches", "probe", "run_all"]
+__all__ = [
+    "RunFailedError",
+    "Session",
+    "bound_memory",
+    "compare_batches",
+    "exact_options",
+    "probe",
+    "run_all",
+    "run_session",
+]
 
 _FAILURES: Final = (
     ort_errors.EPFail,
@@ -68,16 +78,15 @@ class RunFailedError(Exception):
 class Session:
     """One ONNX model in ONNX Runtime on the CPU, set to be exact and frugal rather than fast."""
 
-    def __init__(self, model: str) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = _SEVERITY_FATAL
-        # Folding and packing copy the weights, and each shape is run once.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
+    def __init__(self, model: str, *, emulated: bool = False) -> None:
+        options = exact_options()
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            emulation = emulation_of(Path(model)) if emulated else None
+            self._session = (
+                ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+                if emulation is None
+                else emulation.open(ort, Path(model), options)
+            )
         except _FAILURES as error:
             raise _failed(error) from error
         except MemoryError as error:
@@ -90,25 +99,43 @@ class Session:
             RunFailedError: ONNX Runtime refused or had no memory.
         """
         names = [spec.name for spec in feed.facts.outputs]
-        dtypes = {spec.dtype for spec in (*feed.facts.inputs, *feed.facts.outputs)}
         try:
-            # OrtValues take BF16, which numpy has not, and no strings, which plain arrays do.
-            if DType.BF16 not in dtypes:
-                arrays = self._session.run(names, dict(inputs))
-            else:
-                values = {spec.name: _as_ort(inputs[spec.name], spec.dtype) for spec in feed.facts.inputs}
-                arrays = [_as_numpy(value) for value in self._session.run_with_ort_values(names, values)]
-            return {name: np.asarray(array) for name, array in zip(names, arrays, strict=True)}
+            arrays = run_session(self._session, names, feed, inputs)
+            return dict(zip(names, arrays, strict=True))
         except _FAILURES as error:
             raise _failed(error) from error
         except MemoryError as error:
             raise RunFailedError("no memory", out_of_memory=True) from error
 
 
+def exact_options() -> ort.SessionOptions:
+    """Return options for a session that computes what the graph says, and keeps no second copy of the weights."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _SEVERITY_FATAL
+    # Folding and packing copy the weights, and each shape is run once.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    return options
+
+
+def run_session(
+    session: ort.InferenceSession, names: Sequence[str], feed: Feed, inputs: Mapping[str, Array]
+) -> list[Array]:
+    """Return the named outputs of a session, BF16 as raw uint16 bits."""
+    dtypes = {spec.dtype for spec in (*feed.facts.inputs, *feed.facts.outputs)}
+    # OrtValues take BF16, which numpy has not, and no strings, which plain arrays do.
+    if DType.BF16 not in dtypes:
+        return [np.asarray(array) for array in session.run(list(names), dict(inputs))]
+    values = {spec.name: _as_ort(inputs[spec.name], spec.dtype) for spec in feed.facts.inputs}
+    return [_as_numpy(value) for value in session.run_with_ort_values(list(names), values)]
+
+
 def run_all(job: RunJob, emit: Emit) -> None:
     """Run every entry of the job, saying what became of each."""
     bound_memory(job.memory_bytes)
-    session = _open(job.model, emit)
+    session = _open(job.model, job.feed, emit)
     if session is None:
         return
     for run, shapes in job.runs.items():
@@ -131,7 +158,7 @@ def run_all(job: RunJob, emit: Emit) -> None:
 def probe(job: ProbeJob, emit: Emit) -> None:
     """Change one open dimension at a time until the model takes the shape; the result is null where none helps."""
     bound_memory(job.memory_bytes)
-    session = _open(job.model, emit)
+    session = _open(job.model, job.feed, emit)
     deadline = time.monotonic() + _PROBE_SECONDS
     found: dict[str, JsonValue] | None = None
     for name, axis, size, shapes in _candidates(job.feed, job.shapes):
@@ -149,7 +176,7 @@ def probe(job: ProbeJob, emit: Emit) -> None:
 def compare_batches(job: BatchJob, emit: Emit) -> None:
     """Run a, b, and a then b; the result says whether the outputs are those of a then those of b."""
     bound_memory(job.memory_bytes)
-    session = _open(job.model, emit)
+    session = _open(job.model, job.feed, emit)
     if session is None:
         return
     first = fill_inputs(job.feed, job.first, "batch a")
@@ -172,9 +199,9 @@ def bound_memory(extra_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (now + extra_bytes, now + extra_bytes))
 
 
-def _open(model: str, emit: Emit) -> Session | None:
+def _open(model: str, feed: Feed, emit: Emit) -> Session | None:
     try:
-        return Session(model)
+        return Session(model, emulated=feed.emulated)
     except RunFailedError as error:
         kind = EventKind.OUT_OF_MEMORY if error.out_of_memory else EventKind.NOT_LOADED
         emit(kind, {"run": "", "message": error.message})
