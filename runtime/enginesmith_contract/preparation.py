@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
-from enginesmith_contract.backends import PrecisionPolicy
+from enginesmith_contract.backends import Precision, PrecisionPolicy
 from enginesmith_contract.profiles import Profile
 from enginesmith_contract.record import Record
 from enginesmith_contract.store_layout import StoredFile
@@ -139,6 +139,7 @@ class Preparation(Record):
         model: the prepared model's files, the ONNX file first.
         profiles: the request's, or the static model's own shapes as one profile.
         precision: the policy that the model was prepared with; the verification's default limit follows from it.
+        own_precisions: FP16 and BF16, where nodes of the source compute in them; as `precision`, for the limit.
         kept: nodes that stayed in FP32, with the reason.
         refusals: what no TensorRT builder takes: a build for one ends on them before it starts.
         warnings: one line each, for the user.
@@ -156,6 +157,7 @@ class Preparation(Record):
     batching: Batching
     advice: tuple[Advice, ...] = ()
     precision: PrecisionPolicy = PrecisionPolicy()
+    own_precisions: tuple[Precision, ...] = ()
     kept: Mapping[str, str] = {}
     refusals: tuple[Refusal, ...] = ()
     warnings: tuple[str, ...] = ()

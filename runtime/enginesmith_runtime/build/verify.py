@@ -74,9 +74,14 @@ class Measurement:
     latency_seconds: Mapping[str, float]
 
 
-def default_limit(precision: PrecisionPolicy) -> float:
-    """Return the limit of a policy that names none: that of the model's precision."""
-    return _LIMITS[precision.default]
+def default_limit(precision: PrecisionPolicy, own: Iterable[Precision] = ()) -> float:
+    """Return the limit of a policy that names none: the loosest of the precisions that the model may be in.
+
+    Args:
+        precision: what the user asked for.
+        own: FP16 and BF16, where nodes of the source compute in them.
+    """
+    return max(_LIMITS[one] for one in (precision.default, *own))
 
 
 def measure(engine: Engine, references: Iterable[ReferenceSet], folder: Path, reporter: Reporter) -> Measurement:
@@ -108,9 +113,11 @@ def measure(engine: Engine, references: Iterable[ReferenceSet], folder: Path, re
     return Measurement(differences=tuple(worst.values()), latency_seconds=latency)
 
 
-def not_run(policy: VerificationPolicy, precision: PrecisionPolicy, reason: str) -> Verification:
+def not_run(
+    policy: VerificationPolicy, precision: PrecisionPolicy, reason: str, *, own: Iterable[Precision] = ()
+) -> Verification:
     """Return the verification of an engine that nothing here could run; the runtime runs it before Ready."""
-    return _verdict(VerificationStatus.NOT_RUN, policy, precision).model_copy(update={"reason": reason})
+    return _verdict(VerificationStatus.NOT_RUN, policy, precision, own).model_copy(update={"reason": reason})
 
 
 def judge(manifest: Manifest, policy: VerificationPolicy) -> Verification:
@@ -121,12 +128,16 @@ def judge(manifest: Manifest, policy: VerificationPolicy) -> Verification:
     """
     measured = manifest.verification
     if measured.status is VerificationStatus.NOT_RUN:
-        return not_run(policy, manifest.precision, measured.reason)
-    return judge_differences(measured.differences, policy, manifest.precision)
+        return not_run(policy, manifest.precision, measured.reason, own=manifest.own_precisions)
+    return judge_differences(measured.differences, policy, manifest.precision, own=manifest.own_precisions)
 
 
 def judge_differences(
-    differences: tuple[OutputDifference, ...], policy: VerificationPolicy, precision: PrecisionPolicy
+    differences: tuple[OutputDifference, ...],
+    policy: VerificationPolicy,
+    precision: PrecisionPolicy,
+    *,
+    own: Iterable[Precision] = (),
 ) -> Verification:
     """Return `passed` where every difference is within the limit, else `failed` with the worst one in the reason.
 
@@ -134,7 +145,7 @@ def judge_differences(
         SpecError: the metric is unknown, or the policy names an output that there is not.
     """
     check_outputs(policy, (one.output for one in differences))
-    gates = {one.output: _gate(one.output, policy, precision) for one in differences}
+    gates = {one.output: _gate(one.output, policy, precision, own) for one in differences}
     beyond = [one for one in differences if _excess(one, gates[one.output]) > 1]
     worst = max(beyond, key=lambda one: _excess(one, gates[one.output]), default=None)
     reason = _describe_silent_outputs(differences)
@@ -145,7 +156,7 @@ def judge_differences(
             f" ({len(beyond)} of {len(differences)} outputs over all profiles are beyond it)"
         )
     status = VerificationStatus.FAILED if beyond else VerificationStatus.PASSED
-    verdict = _verdict(status, policy, precision)
+    verdict = _verdict(status, policy, precision, own)
     return verdict.model_copy(update={"differences": differences, "reason": reason})
 
 
@@ -169,17 +180,19 @@ def raise_if_failed(verification: Verification) -> None:
     )
 
 
-def _verdict(status: VerificationStatus, policy: VerificationPolicy, precision: PrecisionPolicy) -> Verification:
+def _verdict(
+    status: VerificationStatus, policy: VerificationPolicy, precision: PrecisionPolicy, own: Iterable[Precision]
+) -> Verification:
     return Verification(
         status=status,
         metric=policy.metric,
-        limit=_limit(policy, precision),
+        limit=_limit(policy, precision, own),
         mismatches=policy.mismatches,
         outputs=policy.outputs,
     )
 
 
-def _limit(policy: VerificationPolicy, precision: PrecisionPolicy) -> float:
+def _limit(policy: VerificationPolicy, precision: PrecisionPolicy, own: Iterable[Precision]) -> float:
     if policy.metric != _METRIC:
         raise SpecError(
             "no such metric",
@@ -187,7 +200,7 @@ def _limit(policy: VerificationPolicy, precision: PrecisionPolicy) -> float:
             why=f"{policy.metric!r} is not {_METRIC!r}",
             remedy=f"use {_METRIC}",
         )
-    return policy.limit if policy.limit is not None else default_limit(precision)
+    return policy.limit if policy.limit is not None else default_limit(precision, own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,13 +212,13 @@ class _Gate:
     by_ratio: bool
 
 
-def _gate(output: str, policy: VerificationPolicy, precision: PrecisionPolicy) -> _Gate:
-    own = (policy.outputs or {}).get(output, OutputGate())
-    shares = [share for share in (own.mismatches, policy.mismatches) if share is not None]
+def _gate(output: str, policy: VerificationPolicy, precision: PrecisionPolicy, own: Iterable[Precision]) -> _Gate:
+    asked = (policy.outputs or {}).get(output, OutputGate())
+    shares = [share for share in (asked.mismatches, policy.mismatches) if share is not None]
     return _Gate(
-        limit=_limit(policy, precision) if own.limit is None else own.limit,
+        limit=_limit(policy, precision, own) if asked.limit is None else asked.limit,
         mismatches=shares[0] if shares else 0.0,
-        by_ratio=own.limit is not None and own.mismatches is None,
+        by_ratio=asked.limit is not None and asked.mismatches is None,
     )
 
 

@@ -142,7 +142,7 @@ class _Trials:
 def compare_batches(job: BatchJob, emit: Emit) -> None:
     """Say whether rows are independent: once for ordinary values, then again after each extreme filling."""
     bound_memory(job.memory_bytes)
-    session = open_session(job.model, emit)
+    session = open_session(job.model, job.feed, emit)
     if session is None:
         return
     trials = _Trials(job=job, session=session)

@@ -13,11 +13,13 @@ from onnx import checker, defs
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.preparation import describe_refusals
 from enginesmith_runtime.prepare.advice import ranked_operators, table_advice
+from enginesmith_runtime.prepare.emulation import Emulation, emulate
 from enginesmith_runtime.prepare.facts import facts_of, model_files
 from enginesmith_runtime.prepare.graph import all_nodes, is_onnx_domain, label, opset_of, read_graph
 from enginesmith_runtime.prepare.index_bounds import find_index_bounds
 from enginesmith_runtime.prepare.inferred_shapes import without_declarations
 from enginesmith_runtime.prepare.jobs import Inspection
+from enginesmith_runtime.prepare.keep_list import check_keep
 from enginesmith_runtime.prepare.node_findings import find_random_nodes, find_refusals, find_zero_divisors
 from enginesmith_runtime.prepare.ranks import first_input_ranks
 from enginesmith_runtime.prepare.readable_weights import make_weights_readable
@@ -29,27 +31,32 @@ _OLDEST_OPSET: Final = 7  # ONNX Runtime's floor ("Compatibility" page of its do
 _PLUGIN_SUFFIX: Final = "_TRT"  # how TensorRT's own plugins are called in exports (EfficientNMS_TRT)
 
 
-def inspect(path: Path, output: Path | None = None) -> Inspection:
+def inspect(path: Path, output: Path | None = None, keep: tuple[str, ...] = ()) -> Inspection:
     """Check a model and return what is known of it.
 
     Args:
         path: of the ONNX file.
         output: an empty folder, for a copy of the model with weights that every reader takes; None: no copy.
+        keep: `precision.keep`.
 
     Raises:
         enginesmith_contract.errors.ModelError: see `check_model` and `facts_of`.
+        enginesmith_contract.errors.SpecError: see `check_keep`.
     """
     model = read_graph(path)
     said = facts_of(model, path)
     plugin_warnings = check_model(model, path)
+    check_keep(model.graph, keep)
     files = () if output is None else make_weights_readable(model, path, output)
     if files:
         said = facts_of(model, path)  # more follows from the values of weights that are in the file
     refusals = find_refusals(model, path.parent)
+    emulation = emulate(model)
     warnings = (
         *said.warnings,
         *plugin_warnings,
         *(f"TensorRT: {line}, or use the backend onnxruntime" for line in describe_refusals(refusals)),
+        *_bf16_warnings(emulation),
     )
     nodes = [(label(node), node.op_type, node.domain) for node in all_nodes(model.graph)]
     return Inspection(
@@ -62,6 +69,8 @@ def inspect(path: Path, output: Path | None = None) -> Inspection:
         random=find_random_nodes(model, path.parent),
         warnings=warnings,
         structure_digest=structure_digest(model),
+        own_precisions=emulation.precisions if emulation else (),
+        needs_emulation=emulation is not None and emulation.has_bf16,
     )
 
 
@@ -189,4 +198,12 @@ def _check_divisors(model: onnx.ModelProto, path: Path) -> None:
             why=f"a constant divisor holds 0: {', '.join(nodes)}",
             remedy="export it with a divisor that is not 0, or divide in float",
             reason="DividesByZero",
+        )
+
+
+def _bf16_warnings(emulation: Emulation | None) -> Iterator[str]:
+    if emulation is not None and emulation.has_bf16:
+        yield (
+            "the model computes in BF16, and ONNX Runtime on a CPU does not: the references come from FP32, "
+            f"each result rounded to the node's own type ({emulation.nodes} nodes)"
         )

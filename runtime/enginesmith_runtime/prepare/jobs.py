@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from enginesmith_contract.backends import PrecisionPolicy
+from enginesmith_contract.backends import Precision, PrecisionPolicy
 from enginesmith_contract.preparation import Advice, Refusal
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import ModelFacts
@@ -32,6 +32,8 @@ __all__ = [
     "OtherValues",
     "ProbeJob",
     "RangeJob",
+    "Rehearsal",
+    "RehearseJob",
     "RunJob",
     "Shapes",
     "ShapesByRun",
@@ -75,18 +77,20 @@ class Event(Record):
 
 
 class Feed(Record):
-    """How a model's inputs are filled.
+    """How a model is run in ONNX Runtime: what its inputs are filled with, and in which arithmetic.
 
     Attributes:
         values: the user's wishes, with local paths in place of URIs.
         index_bounds: for inputs that index a table: the table's size, so that a random id stays inside.
         given: elements of inputs that hold sizes, by name, in row-major order; the profile says them for each point.
+        emulated: whether FP16 and BF16 are computed in FP32 and rounded, see `emulation`.
     """
 
     facts: ModelFacts
     values: Mapping[str, InputValues] = {}
     index_bounds: Mapping[str, int] = {}
     given: Mapping[str, tuple[int, ...]] = {}
+    emulated: bool = False
 
     def at(self, given: Values) -> "Feed":
         """Return the feed of a point at which inputs that hold sizes have these elements."""
@@ -98,11 +102,13 @@ class InspectJob(Record):
 
     Attributes:
         output: an empty folder, for a copy of the model with weights that every reader takes.
+        keep: `precision.keep`, each entry of which has to name a node.
     """
 
     job: Literal["inspect"] = "inspect"
     model: str
     output: str
+    keep: tuple[str, ...] = ()
 
 
 class Inspection(Record):
@@ -113,6 +119,8 @@ class Inspection(Record):
         unranked: names of outputs whose rank only a run tells; their shape in `facts` means nothing.
         refusals: nodes that no TensorRT builder takes.
         random: nodes that answer differently from run to run, in words, each with its cure.
+        own_precisions: FP16 and BF16, where nodes of the model compute in them.
+        needs_emulation: whether ONNX Runtime on a CPU can run the model in emulation only (BF16).
     """
 
     files: tuple[str, ...] = ()
@@ -124,6 +132,8 @@ class Inspection(Record):
     random: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
     structure_digest: str
+    own_precisions: tuple[Precision, ...] = ()
+    needs_emulation: bool = False
 
 
 class RunJob(Record):
@@ -203,14 +213,50 @@ class BatchJob(Record):
 
 
 class RangeJob(Record):
-    """Find nodes whose values leave FP16's range in a run with `shapes`."""
+    """Find nodes whose values leave FP16's range in one run of the model.
+
+    Attributes:
+        run: seeds the values, as in the `RunJob` of the same name.
+        small: whether values that are all too small count as well.
+    """
 
     job: Literal["range"] = "range"
     model: str
     feed: Feed
+    run: str
     shapes: Shapes
+    small: bool
+    memory_bytes: int
+
+
+class RehearseJob(Record):
+    """Run a cast model in emulated FP16 and hold its outputs against those of the source.
+
+    Attributes:
+        runs: what to run; `folder` has inputs and FP32 outputs of each as `<run>.npz`.
+        given: as of `RunJob`.
+    """
+
+    job: Literal["rehearse"] = "rehearse"
+    model: str
+    feed: Feed
+    runs: ShapesByRun
+    given: Mapping[str, Values] = {}
     folder: str
     memory_bytes: int
+
+
+class Rehearsal(Record):
+    """What emulated FP16 showed.
+
+    Attributes:
+        keep: nodes that make NaN or infinity of numbers where the source does not, with the reason.
+        differences: the largest max|a-b| / max|b| of each output over the runs; outputs with NaN or infinity that the
+            source has not are infinite.
+    """
+
+    keep: Mapping[str, str] = {}
+    differences: Mapping[str, float] = {}
 
 
 class CastJob(Record):
@@ -218,7 +264,7 @@ class CastJob(Record):
 
     Attributes:
         output: an empty folder that receives the cast model.
-        keep: nodes that stay in FP32 beside the policy's, by name, with the reason.
+        keep: nodes that stay in FP32 in addition to the policy's, by name, with the reason.
     """
 
     job: Literal["cast"] = "cast"
@@ -237,4 +283,4 @@ class CastResult(Record):
     structure_digest: str
 
 
-AnyJob = InspectJob | RunJob | ProbeJob | BatchJob | RangeJob | CastJob
+AnyJob = InspectJob | RunJob | ProbeJob | BatchJob | RangeJob | RehearseJob | CastJob

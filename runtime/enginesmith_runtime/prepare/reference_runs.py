@@ -8,7 +8,7 @@ import ctypes
 import re
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from enginesmith_contract.tensors import DType
 from enginesmith_contract.verification import InputValues
+from enginesmith_runtime.prepare.emulation import emulation_of
 from enginesmith_runtime.prepare.inputs import FLOATS, Array, as_floats, fill_inputs
 from enginesmith_runtime.prepare.jobs import Change, EventKind, Feed, OtherSize, OtherValues, ProbeJob, RunJob, Shapes
 from enginesmith_runtime.prepare.worker_events import Emit
@@ -25,7 +26,17 @@ from enginesmith_runtime.prepare.worker_events import Emit
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["RunFailedError", "Session", "bound_memory", "is_same", "open_session", "probe", "run_all"]
+__all__ = [
+    "RunFailedError",
+    "Session",
+    "bound_memory",
+    "exact_options",
+    "is_same",
+    "open_session",
+    "probe",
+    "run_all",
+    "run_session",
+]
 
 _FAILURES: Final = (
     ort_errors.EPFail,
@@ -73,16 +84,15 @@ class RunFailedError(Exception):
 class Session:
     """One ONNX model in ONNX Runtime on the CPU, set to be exact and frugal rather than fast."""
 
-    def __init__(self, model: str) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = _SEVERITY_FATAL
-        # Folding and packing copy the weights, and each shape is run once.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
+    def __init__(self, model: str, *, emulated: bool = False) -> None:
+        options = exact_options()
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            emulation = emulation_of(Path(model)) if emulated else None
+            self._session = (
+                ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+                if emulation is None
+                else emulation.open(ort, Path(model), options)
+            )
         except _FAILURES as error:
             raise _failed(error) from error
         except MemoryError as error:
@@ -95,25 +105,43 @@ class Session:
             RunFailedError: ONNX Runtime refused or had no memory.
         """
         names = [spec.name for spec in feed.facts.outputs]
-        dtypes = {spec.dtype for spec in (*feed.facts.inputs, *feed.facts.outputs)}
         try:
-            # OrtValues take BF16, which numpy has not, and no strings, which plain arrays do.
-            if DType.BF16 not in dtypes:
-                arrays = self._session.run(names, dict(inputs))
-            else:
-                values = {spec.name: _as_ort(inputs[spec.name], spec.dtype) for spec in feed.facts.inputs}
-                arrays = [_as_numpy(value) for value in self._session.run_with_ort_values(names, values)]
-            return {name: np.asarray(array) for name, array in zip(names, arrays, strict=True)}
+            arrays = run_session(self._session, names, feed, inputs)
+            return dict(zip(names, arrays, strict=True))
         except _FAILURES as error:
             raise _failed(error) from error
         except MemoryError as error:
             raise RunFailedError("no memory", out_of_memory=True) from error
 
 
+def exact_options() -> ort.SessionOptions:
+    """Return options for a session that computes what the graph says, and keeps no second copy of the weights."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _SEVERITY_FATAL
+    # Folding and packing copy the weights, and each shape is run once.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    return options
+
+
+def run_session(
+    session: ort.InferenceSession, names: Sequence[str], feed: Feed, inputs: Mapping[str, Array]
+) -> list[Array]:
+    """Return the named outputs of a session, BF16 as raw uint16 bits."""
+    dtypes = {spec.dtype for spec in (*feed.facts.inputs, *feed.facts.outputs)}
+    # OrtValues take BF16, which numpy has not, and no strings, which plain arrays do.
+    if DType.BF16 not in dtypes:
+        return [np.asarray(array) for array in session.run(list(names), dict(inputs))]
+    values = {spec.name: _as_ort(inputs[spec.name], spec.dtype) for spec in feed.facts.inputs}
+    return [_as_numpy(value) for value in session.run_with_ort_values(list(names), values)]
+
+
 def run_all(job: RunJob, emit: Emit) -> None:
     """Run every entry of the job, saying what became of each."""
     bound_memory(job.memory_bytes)
-    session = open_session(job.model, emit)
+    session = open_session(job.model, job.feed, emit)
     if session is None:
         return
     for run, shapes in job.runs.items():
@@ -157,7 +185,7 @@ def probe(job: ProbeJob, emit: Emit) -> None:
     Values come first: where they are changed at the same shape, the shape was not at fault.
     """
     bound_memory(job.memory_bytes)
-    session = open_session(job.model, emit)
+    session = open_session(job.model, job.feed, emit)
     deadline = time.monotonic() + _PROBE_SECONDS
     found: Change | None = None
     for change, feed, shapes in _changes(job):
@@ -194,10 +222,10 @@ def bound_memory(extra_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (now + extra_bytes, now + extra_bytes))
 
 
-def open_session(model: str, emit: Emit) -> Session | None:
+def open_session(model: str, feed: Feed, emit: Emit) -> Session | None:
     """Return the model's session; None where it does not load, which is said."""
     try:
-        return Session(model)
+        return Session(model, emulated=feed.emulated)
     except RunFailedError as error:
         kind = EventKind.OUT_OF_MEMORY if error.out_of_memory else EventKind.NOT_LOADED
         emit(kind, {"run": "", "message": error.message})

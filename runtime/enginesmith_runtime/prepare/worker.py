@@ -23,6 +23,7 @@ from enginesmith_runtime.prepare.jobs import (
     InspectJob,
     ProbeJob,
     RangeJob,
+    RehearseJob,
     RunJob,
 )
 from enginesmith_runtime.prepare.worker_events import Emit
@@ -60,7 +61,8 @@ def _do(job: AnyJob, emit: Emit) -> None:
         case InspectJob():
             from enginesmith_runtime.prepare.check import inspect  # noqa: PLC0415 - see above
 
-            emit(EventKind.RESULT, inspect(Path(job.model), Path(job.output)).model_dump(mode="json", by_alias=True))
+            inspection = inspect(Path(job.model), Path(job.output), job.keep)
+            emit(EventKind.RESULT, inspection.model_dump(mode="json", by_alias=True))
         case RunJob():
             from enginesmith_runtime.prepare.reference_runs import run_all  # noqa: PLC0415 - see above
 
@@ -77,6 +79,10 @@ def _do(job: AnyJob, emit: Emit) -> None:
             from enginesmith_runtime.prepare.value_ranges import find_out_of_range  # noqa: PLC0415 - see above
 
             emit(EventKind.RESULT, dict(find_out_of_range(job)))
+        case RehearseJob():
+            from enginesmith_runtime.prepare.rehearsal import rehearse  # noqa: PLC0415 - see above
+
+            emit(EventKind.RESULT, rehearse(job).model_dump(mode="json", by_alias=True))
         case CastJob():
             from enginesmith_runtime.prepare.cast import cast_model  # noqa: PLC0415 - see above
 
