@@ -56,7 +56,7 @@ def model(make_model: Callable[..., Path]) -> Path:
     ],
 )
 def test_an_entry_keeps_what_it_names(model: Path, tmp_path: Path, entry: str, want: set[str]) -> None:
-    inspect(model, (entry,))
+    inspect(model, keep=(entry,))
     policy = PrecisionPolicy(default=Precision.FP16, keep=(entry,))
     (tmp_path / "cast").mkdir()
     kept = cast_model(CastJob(model=str(model), output=str(tmp_path / "cast"), policy=policy)).kept
@@ -69,7 +69,7 @@ def test_an_entry_keeps_what_it_names(model: Path, tmp_path: Path, entry: str, w
 )
 def test_an_entry_that_names_nothing_is_refused_with_the_nearest_names(model: Path, entry: str, near: str) -> None:
     with pytest.raises(SpecError) as refusal:
-        inspect(model, ("Mul", entry))
+        inspect(model, keep=("Mul", entry))
     assert refusal.value.where == "precision.keep[1]"
     assert near in refusal.value.why
 

@@ -31,7 +31,7 @@ _OLDEST_OPSET: Final = 7  # ONNX Runtime's floor ("Compatibility" page of its do
 _PLUGIN_SUFFIX: Final = "_TRT"  # how TensorRT's own plugins are called in exports (EfficientNMS_TRT)
 
 
-def inspect(path: Path, output: Path | None = None, keep: tuple[str, ...] = ()) -> Inspection:
+def inspect(path: Path, output: Path | None = None, *, keep: tuple[str, ...] = ()) -> Inspection:
     """Check a model and return what is known of it.
 
     Args:

@@ -30,7 +30,7 @@ class Exercised:
 
     Attributes:
         exercises: three for each profile.
-        stored: points whose inputs and outputs lie in the folder as `<run>.npz`: one of each shape, three at least.
+        stored: points whose inputs and outputs lie in the folder as `<run>.npz`: one of each shape, `least` at least.
         seen: the shapes of those runs.
         nan: by run, the outputs that are NaN throughout.
         varied: an output that differed when a run was repeated; empty: none did; None: no run was repeated.
@@ -90,6 +90,7 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
     budget: Budget,
     tick: Callable[[float], None],
     repeats: int = 0,
+    least: int = 1,
 ) -> Exercised:
     """Run every point once, points of one shape together.
 
@@ -101,11 +102,12 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
         budget: of all runs together.
         tick: called often with the share of runs that are done; what it raises ends the runs.
         repeats: how often the smallest run is repeated with the same inputs.
+        least: how many runs there are at least, shapes being run again with other random values.
 
     Raises:
         enginesmith_contract.errors.ModelError: `ProfileRefusedByModel`, `ValuesRefusedByModel` or `ModelNotRunnable`.
     """
-    outcome = attempt(model, feed, profiles, folder=folder, budget=budget, tick=tick, repeats=repeats)
+    outcome = attempt(model, feed, profiles, folder=folder, budget=budget, tick=tick, repeats=repeats, least=least)
     if isinstance(outcome, RefusedPoint):
         raise refusal_error(model, feed, outcome)
     return outcome
@@ -120,6 +122,7 @@ def attempt(  # noqa: PLR0913 - as exercise
     budget: Budget,
     tick: Callable[[float], None],
     repeats: int = 0,
+    least: int = 1,
 ) -> Exercised | RefusedPoint:
     """As `exercise`; returns the first refusal in place of an error.
 
@@ -128,7 +131,7 @@ def attempt(  # noqa: PLR0913 - as exercise
     """
     points = points_of(profiles)
     distinct = distinct_points(points)
-    runs = (*distinct, *more_seeds(feed, points, distinct))
+    runs = (*distinct, *more_seeds(feed, points, distinct, least))
     results = _run(model, feed, runs, folder, budget, tick, repeats)
     if "" in results.refused:
         raise _not_runnable(model, results.refused[""])

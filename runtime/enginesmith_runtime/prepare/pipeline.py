@@ -58,6 +58,8 @@ _STEP_SECONDS = 1800.0
 _PARSER_SECONDS = 60.0
 # One repetition shows what varies by itself; a draw of few booleans can come out alike several times.
 _RANDOM_REPEATS = 8
+# One run says little of the ranges of outputs.
+_LEAST_RUNS = 3
 
 
 def prepare(  # noqa: PLR0913 - what, where to, where meanwhile, who is told; one by keyword
@@ -136,15 +138,7 @@ class _Work:
     def run(self) -> Preparation:
         """Go through the stages; the first that fails ends it."""
         inspection, profiles = self._check()
-        values = local_values(self.request.verification.inputs, self.base)
-        feed = Feed(
-            facts=inspection.facts,
-            values=values,
-            index_bounds=inspection.index_bounds,
-            emulated=inspection.needs_emulation,
-        )
-        check_values(feed, profiles)
-        check_outputs(self.request.verification, (spec.name for spec in inspection.facts.outputs))
+        feed = self._feed(inspection, profiles)
         exercised, budget = self._exercise(feed, profiles, inspection)
         answer_warnings = check_answers(self.fetched.path.name, exercised, inspection.random)
         facts, corrections = correct_outputs(inspection.facts, inspection.unranked, exercised.seen)
@@ -204,6 +198,18 @@ class _Work:
         self.reporter.end(inputs=len(facts.inputs), outputs=len(facts.outputs), opset=facts.opset)
         return inspection, complete_profiles(facts, self.request.profiles)
 
+    def _feed(self, inspection: Inspection, profiles: tuple[Profile, ...]) -> Feed:
+        values = local_values(self.request.verification.inputs, self.base)
+        feed = Feed(
+            facts=inspection.facts,
+            values=values,
+            index_bounds=inspection.index_bounds,
+            emulated=inspection.needs_emulation,
+        )
+        check_values(feed, profiles)
+        check_outputs(self.request.verification, (spec.name for spec in inspection.facts.outputs))
+        return feed
+
     def _exercise(self, feed: Feed, profiles: tuple[Profile, ...], inspection: Inspection) -> tuple[Exercised, Budget]:
         self.reporter.begin("exercise", f"{3 * len(profiles)} shapes")
         budget = Budget(
@@ -217,6 +223,7 @@ class _Work:
             budget=budget,
             tick=self.reporter.advance,
             repeats=_RANDOM_REPEATS if inspection.random else 1,
+            least=_LEAST_RUNS,
         )
         return exercised, budget
 

@@ -11,7 +11,6 @@ from enginesmith_runtime.prepare.jobs import Feed, Shapes, Values
 __all__ = ["Budget", "Point", "distinct_points", "more_seeds", "points_of", "shape_key"]
 
 _POINTS = ("min", "opt", "max")
-_LEAST_RUNS = 3
 # What an idle child with numpy and ONNX Runtime has; the budget is for the run.
 _IDLE_BYTES = 256 << 20
 
@@ -78,13 +77,13 @@ def distinct_points(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(best.values())
 
 
-def more_seeds(feed: Feed, points: Sequence[Point], distinct: Sequence[Point]) -> tuple[Point, ...]:
-    """Return points of a shape that is run already, with values of their own: one run says little of ranges.
+def more_seeds(feed: Feed, points: Sequence[Point], distinct: Sequence[Point], least: int) -> tuple[Point, ...]:
+    """Return points of a shape that is run already, with values of their own.
 
-    There are some where there are fewer than three runs, as of a static model, and an input is random.
+    There are some where there are fewer than `least` runs, as of a static model, and an input is random.
     """
     others = [point for point in points if point not in distinct and _has_random_inputs(feed, point)]
-    return tuple(others[: max(_LEAST_RUNS - len(distinct), 0)])
+    return tuple(others[: max(least - len(distinct), 0)])
 
 
 def shape_key(point: Point) -> tuple[tuple[str, tuple[int, ...], tuple[int, ...] | None], ...]:

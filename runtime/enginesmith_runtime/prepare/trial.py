@@ -15,6 +15,7 @@ from enginesmith_contract.preparation import ExerciseStatus
 from enginesmith_contract.profile_suggestions import guess_profile
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.tensors import ModelFacts, TensorSpec
+from enginesmith_runtime.prepare.emulation import emulate
 from enginesmith_runtime.prepare.exercise import Exercised, attempt
 from enginesmith_runtime.prepare.facts import facts_of
 from enginesmith_runtime.prepare.graph import read_graph
@@ -68,7 +69,12 @@ def try_model(path: Path, folder: Path, *, memory_bytes: int, seconds: float) ->
     runs.mkdir()
     files = make_weights_readable(model, path, copy)
     said = facts_of(model, path)
-    feed = Feed(facts=said.facts, index_bounds=find_index_bounds(model.graph))
+    emulation = emulate(model)
+    feed = Feed(
+        facts=said.facts,
+        index_bounds=find_index_bounds(model.graph),
+        emulated=emulation is not None and emulation.has_bf16,
+    )
     budget = Budget(memory_bytes=memory_bytes, deadline=time.monotonic() + seconds)
     search = _Search(copy / files[0] if files else path, feed, runs, budget)
     try:

@@ -61,7 +61,7 @@ def _do(job: AnyJob, emit: Emit) -> None:
         case InspectJob():
             from enginesmith_runtime.prepare.check import inspect  # noqa: PLC0415 - see above
 
-            inspection = inspect(Path(job.model), Path(job.output), job.keep)
+            inspection = inspect(Path(job.model), Path(job.output), keep=job.keep)
             emit(EventKind.RESULT, inspection.model_dump(mode="json", by_alias=True))
         case RunJob():
             from enginesmith_runtime.prepare.reference_runs import run_all  # noqa: PLC0415 - see above
