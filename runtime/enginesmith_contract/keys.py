@@ -27,7 +27,7 @@ __all__ = [
     "refit_key",
 ]
 
-RECIPE_VERSION: Final = 1
+RECIPE_VERSION: Final = 2
 """Raised when a release prepares the same model differently, so that old preparations are not reused."""
 
 NAME_KEY_LENGTH: Final = 20

@@ -183,5 +183,6 @@ def test_a_cast_model_is_tried_with_the_values(
     prepare_model: PrepareModel, make_request: MakeRequest, work: Path, tmp_path: Path
 ) -> None:
     preparation = prepare_model(_model("Reshape", tmp_path), _profile("Reshape"), Precision.FP16)
+    assert not [warning for warning in preparation.warnings if "no run within the budget" in warning]
     manifest = build(make_request(preparation), work, SilentReporter())
     assert manifest.verification.status is VerificationStatus.PASSED

@@ -18,8 +18,8 @@ class PrecisionSpec(ApiModel):
 
     Attributes:
         default: the precision of every layer that nothing else names.
-        keep: node names or operator types (shell patterns) that stay in FP32.
-        auto_keep: whether the preparation itself keeps nodes whose values leave the precision's range.
+        keep: node names or operator types that stay in FP32; shell patterns are allowed, and each has to match a node.
+        auto_keep: whether nodes whose values are all below 6.1e-5 in a reference run stay in FP32 as well.
         calibration: URI of an .npz file with calibration inputs; int8 and fp8 need it.
     """
 

@@ -4,7 +4,7 @@ from enginesmith_contract.backends import PrecisionPolicy
 from enginesmith_contract.build_request import BuildOptions, PluginLibrary
 from enginesmith_contract.preparation import ModelSource
 from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
-from enginesmith_contract.verification import InputValues, VerificationPolicy
+from enginesmith_contract.verification import InputValues, OutputGate, VerificationPolicy
 from enginesmith_operator.api.build import default_workspace_bytes
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.profiles import ValueRangeSpec
@@ -47,7 +47,16 @@ def verification_policy(spec: InferenceEngineSpec) -> VerificationPolicy:
     """Return the gate of the engine."""
     verification = spec.verification
     inputs = {name: _input_values(values) for name, values in verification.inputs.items()}
-    return VerificationPolicy(metric=verification.metric.value, limit=verification.limit, inputs=inputs)
+    outputs = {
+        name: OutputGate(limit=gate.limit, mismatches=gate.mismatches) for name, gate in verification.outputs.items()
+    }
+    return VerificationPolicy(
+        metric=verification.metric.value,
+        limit=verification.limit,
+        mismatches=verification.mismatches or None,
+        inputs=inputs,
+        outputs=outputs or None,
+    )
 
 
 def build_options(spec: InferenceEngineSpec, *, model_size_bytes: int | None = None) -> BuildOptions:

@@ -9,13 +9,16 @@ from pydantic import Field, model_validator
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error
 from enginesmith_operator.api.model import ModelUri
 
-__all__ = ["InputValuesSpec", "VerificationMetric", "VerificationSpec"]
+__all__ = ["InputValuesSpec", "OutputGateSpec", "VerificationMetric", "VerificationSpec"]
 
+_Name = Annotated[str, Field(min_length=1, max_length=256)]
+_Limit = Annotated[float, Field(gt=0, le=1000)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 _Pair = Annotated[tuple[float, ...], Field(min_length=2, max_length=2)]
 
 
 class VerificationMetric(StrEnum):
-    """`maxRelative`: max|a-b| / max|b| over one output, b the reference."""
+    """`maxRelative`: max|a-b| / max|b| over one output or over slices of it with one range, b the reference."""
 
     MAX_RELATIVE = "maxRelative"
 
@@ -43,17 +46,39 @@ class InputValuesSpec(ApiModel):
         return self
 
 
+class OutputGateSpec(ApiModel):
+    """Limits of one output, in place of those of all outputs.
+
+    Attributes:
+        limit: the largest ratio that passes. An output of integers or ids that has a limit and no `mismatches` is
+            judged by ratio, and not by equality.
+        mismatches: the largest share of integers, ids and booleans that may differ from the model's.
+    """
+
+    limit: _Limit | None = None
+    mismatches: _Share | None = None
+
+    @model_validator(mode="after")
+    def _say_something(self) -> "OutputGateSpec":
+        if self.limit is None and self.mismatches is None:
+            raise finding_error(Finding("expected limit, mismatches or both", "{limit: 0.05}"))
+        return self
+
+
 class VerificationSpec(ApiModel):
     """The gate of every engine: one whose answers differ by more than the limit is not served.
 
     Attributes:
         metric: how a difference is measured.
         limit: the largest difference that passes (a ratio); omitted: by precision.
+        mismatches: the largest share of integers, ids and booleans that may differ from the model's; 0.01 lets one of
+            100 differ.
         inputs: how inputs are filled, by name; others are uniform in [0, 1], integers in what the model bears.
+        outputs: limits of single outputs, by name.
     """
 
     metric: VerificationMetric = VerificationMetric.MAX_RELATIVE
-    limit: Annotated[float, Field(gt=0, le=1000)] | None = None
-    inputs: Annotated[
-        Mapping[Annotated[str, Field(min_length=1, max_length=256)], InputValuesSpec], Field(max_length=64)
-    ] = {}
+    limit: _Limit | None = None
+    mismatches: _Share = 0.0
+    inputs: Annotated[Mapping[_Name, InputValuesSpec], Field(max_length=64)] = {}
+    outputs: Annotated[Mapping[_Name, OutputGateSpec], Field(max_length=64)] = {}

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from enginesmith_contract import reserved_variables
 from enginesmith_contract.backends import Hardware, Precision
-from enginesmith_contract.verification import VerificationPolicy
+from enginesmith_contract.verification import OutputGate, VerificationPolicy
 from enginesmith_operator.api.engine_build import EngineBuildSpec, EngineBuildStatus
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
@@ -168,13 +168,19 @@ _PRECISION: Final[Mapping[str, Any]] = {
 
 _COUNT: Final[Mapping[str, Any]] = {"type": "integer", "format": "int64", "minimum": 0, "maximum": (1 << 31) - 1}
 
+_LIMIT: Final[Mapping[str, Any]] = {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 1000}
+_SHARE: Final[Mapping[str, Any]] = {"type": "number", "minimum": 0, "maximum": 1}
+
 OVERRIDES: Final[Mapping[tuple[type[BaseModel], str], Mapping[str, Any]]] = {
     (InferenceEngineSpec, "precision"): _PRECISION,
     # A label of a node may say anything, and must not end a pass.
     (Hardware, "memoryMib"): _COUNT,
     (Hardware, "multiprocessors"): _COUNT,
-    # As `spec.verification.limit` of an InferenceEngine.
-    (VerificationPolicy, "limit"): {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 1000},
+    # As in `spec.verification` of an InferenceEngine.
+    (VerificationPolicy, "limit"): _LIMIT,
+    (VerificationPolicy, "mismatches"): _SHARE,
+    (OutputGate, "limit"): _LIMIT,
+    (OutputGate, "mismatches"): _SHARE,
     # No default: with one, a target that autoscales would have both.
     (TargetSpec, "replicas"): {"type": "integer", "format": "int64", "minimum": 0, "maximum": 10_000},
 }
