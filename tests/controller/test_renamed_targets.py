@@ -217,6 +217,8 @@ def test_without_a_free_gpu_the_old_name_serves_on() -> None:
     world.wait(60)
     world.settle()
     assert (world.target("main").phase, _replicas(world)) == (TargetPhase.WAITING_FOR_GPU, {"l4": 1, "main": 1})
+    assert "target l4, which is not in the spec any more, has one" in world.target("main").message
+    assert "rollout.whenFull: replace" in world.condition("Ready").message
 
 
 def test_without_a_free_gpu_the_old_name_makes_room_one_replica_at_a_time_where_it_may() -> None:

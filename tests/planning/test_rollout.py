@@ -640,6 +640,17 @@ def test_a_rejected_engine_is_forgotten_when_its_inputs_change() -> None:
     assert _letters(decision.run) == "e"
 
 
+def test_a_pod_that_fails_before_it_took_an_engine_rejects_none_that_served() -> None:
+    new = servable("e", "NVIDIA-L40S")
+    crashed = runs(A, new, ready=1, replicas=2, troubles=(trouble(Trouble.CRASHING, key=None),))
+    state = rollout(wanted=(wanted(A), wanted(new)), served=(A, ON_L40S), replicas=2, running=crashed)
+
+    decision = _decide(state)
+
+    assert [one.key[:1] for one in decision.rejected] == ["e"]
+    assert _letters(decision.run) == "ac"
+
+
 def test_an_engine_that_served_is_not_rejected_for_a_crash() -> None:
     crashed = runs(A, ready=1, replicas=2, troubles=(trouble(Trouble.CRASHING, key="a" * 64),))
 

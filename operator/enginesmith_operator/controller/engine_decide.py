@@ -107,8 +107,8 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
     """Return what is to be done for an InferenceEngine."""
     step, store = resolution.preparation, resolution.store
     digests = _digests(snapshot, step)
-    targets = _targets(snapshot, resolution, digests)
-    leaving = decide_leaving(snapshot, targets)
+    leaving = decide_leaving(snapshot, _targets(snapshot, resolution, digests))
+    targets = leaving.targets
     # What leaves comes first: it must know what it waits for before the status names that.
     wanted = (*leaving.objects, *_services(snapshot, targets), *(one for each in targets for one in each.objects))
     desired = [stamp(one) for one in wanted]

@@ -7,7 +7,7 @@ in full. Where no GPU is free for them, `rollout.whenFull: replace` ends one of 
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pydantic import Field, ValidationError
@@ -34,11 +34,13 @@ class Leaving:
     Attributes:
         names: of the targets.
         objects: their Deployments, without stamps.
+        targets: of the spec, as they were decided; one that waits for a GPU which a target that leaves has says so.
     """
 
-    names: frozenset[str] = frozenset()
-    objects: tuple[Json, ...] = ()
-    events: tuple[EventNote, ...] = ()
+    names: frozenset[str]
+    objects: tuple[Json, ...]
+    events: tuple[EventNote, ...]
+    targets: list[TargetDecision]
 
 
 class _Note(Record):
@@ -55,7 +57,8 @@ class _Note(Record):
 
 def decide_leaving(snapshot: EngineSnapshot, targets: Iterable[TargetDecision]) -> Leaving:
     """Return which targets that the spec does not name any more stay, and as what."""
-    statuses = {one.status.name: one.status for one in targets}
+    decided = list(targets)
+    statuses = {one.status.name: one.status for one in decided}
     specs = {one.name: one for one in snapshot.engine.spec.targets}
     came = specs.keys() - {one.name for one in snapshot.status.targets}
     objects: list[Json] = []
@@ -76,7 +79,22 @@ def decide_leaving(snapshot: EngineSnapshot, targets: Iterable[TargetDecision]) 
         if before is None:
             text = f"{name}: it is not in the spec any more and serves until {', '.join(successors)} does"
             events.append(EventNote(is_warning=False, reason="TargetLeaves", message=text))
-    return Leaving(names=frozenset(names), objects=tuple(objects), events=tuple(events))
+    waits = snapshot.engine.spec.rollout.when_full is WhenFull.WAIT
+    holders = [snapshot.deployments[name] for name in sorted(names)] if waits else []
+    told = [_told(one, holders) for one in decided]
+    return Leaving(names=frozenset(names), objects=tuple(objects), events=tuple(events), targets=told)
+
+
+def _told(decided: TargetDecision, leaving: Iterable[KnownDeployment]) -> TargetDecision:
+    holder = next((live for live in leaving if _waits_for(decided.status, live)), None)
+    if holder is None:
+        return decided
+    text = (
+        f"no GPU is free: target {holder.target}, which is not in the spec any more, has one and serves until "
+        f"{decided.status.name} does; add a GPU, set rollout.whenFull: replace, or delete the Deployment "
+        f"{holder.document['metadata']['name']}"
+    )
+    return replace(decided, status=decided.status.model_copy(update={"message": text}))
 
 
 def _serves(snapshot: EngineSnapshot, live: KnownDeployment) -> bool:

@@ -114,6 +114,7 @@ def _differences(live: Any, wanted: Any, path: tuple[Step, ...]) -> Iterator[tup
     if isinstance(wanted, dict) and isinstance(live, dict):
         parent = path[-1] if path and isinstance(path[-1], str) else ""
         for key, value in wanted.items():
+            # Under its names, since they decide how values are compared.
             if not covers_field(live, key, value, parent):
                 yield from _differences(live.get(key), value, (*path, key))
         return

@@ -80,12 +80,12 @@ def judge_trials(state: RolloutState, now: datetime) -> Trials:
             place = (pod.node, pod.engine_key or "")
             excluded[place] = _exclusion(pod, state, excluded.get(place), now)
             continue
-        keys = _keys_of(pod, state.running)
-        # Without another engine to go back to, kubelet tries again as often as anybody could.
-        has_way_back = bool(served) and not served.issuperset(keys)
-        if pod.trouble is Trouble.REFUSED_ENGINE or has_way_back:
-            for key in keys:
-                rejected[key] = _rejection(pod, key, state, rejected.get(key), now)
+        keys = set(_keys_of(pod, state.running))
+        if pod.trouble is not Trouble.REFUSED_ENGINE:
+            # Without another engine to go back to, kubelet tries again as often as anybody could.
+            keys = keys - served if served else set()
+        for key in sorted(keys):
+            rejected[key] = _rejection(pod, key, state, rejected.get(key), now)
     ordered = tuple(excluded[key] for key in sorted(excluded, key=lambda key: (natural_order(key[0]), key[1])))
     kept = tuple(rejected.values())
     held = tuple(one for one in kept if not _is_due(one, now))
