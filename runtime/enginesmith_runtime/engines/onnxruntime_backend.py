@@ -91,7 +91,7 @@ def _notes(emulation: "Emulation | None") -> tuple[str, ...]:
         return ()
     names = " and ".join(one.value.upper() for one in emulation.precisions)
     how = "each computes in FP32 and its results are rounded, since ONNX Runtime on a CPU would compute in FP32"
-    return (f"arithmetic: emulated {names} in {emulation.nodes} nodes; {how}",)
+    return (f"arithmetic: emulated {names} (nodes: {emulation.nodes}); {how}",)
 
 
 def _write_optimised(

@@ -205,5 +205,5 @@ def _bf16_warnings(emulation: Emulation | None) -> Iterator[str]:
     if emulation is not None and emulation.has_bf16:
         yield (
             "the model computes in BF16, and ONNX Runtime on a CPU does not: the references come from FP32, "
-            f"each result rounded to the node's own type ({emulation.nodes} nodes)"
+            f"each result rounded to the node's own type (nodes: {emulation.nodes})"
         )

@@ -132,7 +132,8 @@ class _Search:
             return _resized(profile, self._feed.facts, point, change)
         values = {**self._feed.values, **dict.fromkeys(change.inputs, change.values)}
         self._feed = self._feed.model_copy(update={"values": values})
-        self.warnings = (*self.warnings, f"the model refuses 0 and 1 as values: {say_values(change)}")
+        said = f"the model refuses the values that its inputs are filled with: {say_values(change)}"
+        self.warnings = (*self.warnings, said)
         return profile
 
     def _attempt(self, profile: Profile) -> Exercised | RefusedPoint:
