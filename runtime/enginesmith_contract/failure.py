@@ -15,12 +15,12 @@ class Failure(Record):
     """One `EnginesmithError` as a value, with the same parts.
 
     Attributes:
-        exit_code: Exit code of the process.
+        exit_code: Exit code of the process that failed.
         what: Clause that says what went wrong.
         where: Field, file, node or tensor that the failure is about.
         why: Observation that explains the failure.
         remedy: Action for the user, as an imperative.
-        reason: One stable CamelCase word for programs.
+        reason: One stable CamelCase word for programs that names the kind of failure.
         retry: Whether the same attempt may succeed later without a change by the user.
     """
 

@@ -94,7 +94,10 @@ WRONG = [
     ("targets: [{name: A100 big}]", ["spec.targets[0].name", "did you mean `a100-big`?"]),
     ("targets: [{name: 3090}]", ["spec.targets[0].name: found 3090", "expected a string", "in quotes"]),
     ("targets: [{name: a, provider: cpu}]", ["spec.targets[0].provider", "no execution providers", "onnxruntime"]),
-    ("targets: [{name: a, replicas: 1, autoscaling: {maxReplicas: 2}}]", ["spec.targets[0].replicas", "must not be set together"]),
+    (
+        "targets: [{name: a, replicas: 1, autoscaling: {maxReplicas: 2}}]",
+        ["spec.targets[0].replicas", "must not be set together"],
+    ),
     ("targets: [{name: a, autoscaling: {minReplicas: 3, maxReplicas: 2}}]", ["autoscaling.minReplicas", "value is 2"]),
     ("targets: [{name: a, gpu: {computeCapability: 8.9}}]", ["gpu.computeCapability: found 8.9", 'value is "8.9"']),
     (

@@ -56,10 +56,10 @@ class BuildSpec(ApiModel):
     Attributes:
         workspace_bytes: Scratch memory that one TensorRT tactic may use. If omitted, four times the model's size, but
             at least 1 GiB and at most 2 GiB.
-        optimization_level: TensorRT's builder optimization level, from 0 (fastest build) to 5 (fastest engine).
+        optimization_level: TensorRT's builder optimization level: 0 builds fastest, 5 gives the fastest engine.
         timeout_seconds: Time after which the builder stops. The Job's own deadline is 60 s later.
         hardware_compatibility: Other GPUs on which the engine may run.
-        version_compatible: Whether newer TensorRT versions can load the engine, which makes it slower.
+        version_compatible: Whether newer TensorRT versions can load the engine. Such an engine is slower.
         weight_streaming: Whether weights may stay in host memory and be streamed to the GPU.
         refittable: Whether the engine's weights can be replaced without a rebuild.
         plugins: Plugin libraries, in loading order.

@@ -196,8 +196,8 @@ class RejectedEngine(ApiModel):
         reason: One CamelCase word for programs that says why the engine was rejected.
         message: Error message from the process that rejected the engine.
         node: Name of the node on which the engine was rejected.
-        fingerprint: Hash of the node's GPU product, driver and GPU partitions at that time. The engine is tried again
-            when it changes.
+        fingerprint: Hash of the GPU product, driver and GPU partitions of the node that rejected the engine. The engine
+            is tried again when it changes.
         made_of: Hash of the configuration of the engine's pods. The engine is tried again when it changes.
         retry_at: Time at which the engine is tried again although nothing changed. If omitted, the failure is
             permanent.

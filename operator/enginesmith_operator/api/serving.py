@@ -28,13 +28,12 @@ class ServingSpec(ApiModel):
         instances: Number of inferences that run at the same time in one pod.
         drain_delay_seconds: Time for which a terminating server reports NOT_SERVING and still accepts requests.
         grace_period_seconds: Time that running requests have to finish after the drain delay.
-        max_message_bytes: Largest size of a request or a response. It must be less than 2Gi, which is gRPC's limit.
-        max_queued: Number of requests that may wait for an instance, from 0 to 4096. Further requests are refused at
-            once.
-        max_streams: Number of streams that clients may have open in one pod, or in each of its front ends, from 1 to
-            4096. Further streams are refused. Each open stream needs one thread.
-        front_ends: Number of processes in one pod that receive requests for the process with the engine, from 0 to 32.
-            They need CPU time of their own and help if messages have 1 MB or more and the GPU waits for them.
+        max_message_bytes: Largest size of a request or a response. gRPC's own limit is 2Gi.
+        max_queued: Number of requests that may wait for an instance. Further requests are refused at once.
+        max_streams: Number of streams that clients may have open in one pod, or in each of its front ends. Further
+            streams are refused. Each open stream needs one thread.
+        front_ends: Number of processes in one pod that receive requests for the process with the engine. They need CPU
+            time of their own and help if messages have 1 MB or more and the GPU waits for them.
     """
 
     instances: Annotated[int, Field(ge=1, le=64)] = 2

@@ -25,6 +25,8 @@ Schema = dict[str, Any]
 _MAX_LENGTH: Final = 4096
 _MAX_ITEMS: Final = 256
 _MAX_PROPERTIES: Final = 256
+_LARGEST_SAID: Final = 1 << 30
+"""Bounds beyond this only keep numbers within 32 bits, so descriptions leave them out."""
 
 
 def schema_of_model(model: type[BaseModel], *, defaults: bool = True) -> Schema:
@@ -69,10 +71,10 @@ def default_of(info: FieldInfo) -> Any:  # noqa: ANN401 - any JSON value
 def _schema_of_field(
     model: type[BaseModel], alias: str, info: FieldInfo, description: str, *, defaults: bool
 ) -> Schema:
-    schema: Schema = {"description": description}
     kind = field_type(info.annotation, tuple(info.metadata))
     override = OVERRIDES.get((model, alias))
-    schema |= override if override is not None else _schema_of_type(kind, defaults=defaults)
+    typed = override if override is not None else _schema_of_type(kind, defaults=defaults)
+    schema: Schema = {"description": f"{description}{_range_sentence(kind, typed)}", **typed}
     key = MAP_LISTS.get((model, alias))
     if key is not None:
         schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
@@ -80,6 +82,18 @@ def _schema_of_field(
     if default is not None and override is None:
         schema["default"] = default
     return schema
+
+
+def _range_sentence(kind: FieldType, schema: Mapping[str, Any]) -> str:
+    """Return the range of an amount or a number as a sentence, since `kubectl explain` shows no bounds."""
+    for bounds in kind.metadata:
+        if isinstance(bounds, Bounds):
+            return f" Range: {bounds.least} to {bounds.most}."
+    least, most = schema.get("minimum"), schema.get("maximum")
+    if least is None or most is None or most > _LARGEST_SAID:
+        return ""
+    least = f"more than {least}" if schema.get("exclusiveMinimum") else least
+    return f" Range: {least} to {most}."
 
 
 def _schema_of_type(kind: FieldType, *, defaults: bool) -> Schema:
