@@ -18,12 +18,13 @@ __all__ = [
 
 
 class InputValues(Record):
-    """What an input is filled with for the reference run; exactly one of the three ways.
+    """Values that fill one input for the reference run. Exactly one field must be set.
 
     Attributes:
-        range: uniform between the two, both included for integers; token ids stay inside an embedding this way.
-        constant: one value everywhere.
-        npz: URI of an .npz file with an array of the input's name; its shape must fit a profile.
+        range: Smallest and largest value. Values are distributed uniformly between them; integers include both. A range
+            keeps token ids inside an embedding table.
+        constant: Value of every element.
+        npz: URI of an .npz file with an array that has the input's name. Its shape must fit a profile.
     """
 
     range: tuple[float, float] | None = None
@@ -45,7 +46,7 @@ class OutputGate(Record):
 
 
 class VerificationPolicy(Record):
-    """The gate of an engine.
+    """Comparison of an engine's outputs with reference outputs. An engine beyond the limit is not served.
 
     Attributes:
         metric: `maxRelative` is max|a-b| / max|b| over one output, b the reference; over one slice of it where slices
@@ -64,7 +65,7 @@ class VerificationPolicy(Record):
 
 
 class VerificationStatus(StrEnum):
-    """`NOT_RUN`: no hardware here could run it; the runtime verifies against the stored references before Ready."""
+    """Result of a verification. After `NOT_RUN` the runtime verifies the engine before it is Ready."""
 
     PASSED = "passed"
     FAILED = "failed"

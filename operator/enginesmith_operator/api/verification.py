@@ -1,4 +1,4 @@
-"""`spec.verification`: how an engine's answers are held against the model's."""
+"""`spec.verification`: the comparison of an engine's outputs with reference outputs."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -24,12 +24,12 @@ class VerificationMetric(StrEnum):
 
 
 class InputValuesSpec(ApiModel):
-    """What one input is filled with; exactly one of the three ways.
+    """Values that fill one input for the reference run. Exactly one field must be set.
 
     Attributes:
-        range: smallest and largest value; uniform between them, both included for integers.
-        constant: one value everywhere.
-        npz: URI of an .npz file with an array of the input's name.
+        range: Smallest and largest value. Values are distributed uniformly between them; integers include both.
+        constant: Value of every element.
+        npz: URI of an .npz file with an array that has the input's name. Its shape must fit a profile.
     """
 
     range: _Pair | None = None
@@ -37,12 +37,12 @@ class InputValuesSpec(ApiModel):
     npz: ModelUri | None = None
 
     @model_validator(mode="after")
-    def _be_one(self) -> "InputValuesSpec":
+    def _require_exactly_one_way(self) -> "InputValuesSpec":
         if sum(way is not None for way in (self.range, self.constant, self.npz)) != 1:
             raise finding_error(Finding("expected exactly one of range, constant and npz", "{range: [0, 1]}"))
         if self.range is not None and self.range[0] > self.range[1]:
             nearest = f"[{self.range[1]:g}, {self.range[0]:g}]"
-            raise finding_error(Finding("the smaller value comes first", nearest, ("range",)))
+            raise finding_error(Finding("the smaller value must come first", nearest, ("range",)))
         return self
 
 
@@ -66,7 +66,7 @@ class OutputGateSpec(ApiModel):
 
 
 class VerificationSpec(ApiModel):
-    """The gate of every engine: one whose answers differ by more than the limit is not served.
+    """Comparison of each engine's outputs with reference outputs. An engine beyond the limit is not served.
 
     Attributes:
         metric: how a difference is measured.
