@@ -149,8 +149,8 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
 
 
 def _targets(snapshot: EngineSnapshot, resolution: Resolution, digests: dict[str, str]) -> list[TargetDecision]:
-    """Decide for each target; where one makes room, those after it wait, so that one of them serves."""
-    memory = {one.name: one for one in snapshot.status.targets}
+    """Decide for each target; while one stops a replica to make room, those after it do not: one of them serves."""
+    previous = {one.name: one for one in snapshot.status.targets}
     targets: list[TargetDecision] = []
     for spec, planned in zip(snapshot.engine.spec.targets, resolution.plan.targets, strict=True):
         view = TargetView(
@@ -159,7 +159,7 @@ def _targets(snapshot: EngineSnapshot, resolution: Resolution, digests: dict[str
             planned=planned,
             store=resolution.store,
             digests=digests,
-            memory=memory.get(spec.name),
+            previous=previous.get(spec.name),
             obstacle=_obstacle(resolution.preparation),
             may_make_room=not any(one.status.reason in MAKING_ROOM for one in targets),
         )
