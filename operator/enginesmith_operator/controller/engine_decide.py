@@ -36,6 +36,7 @@ from enginesmith_operator.planning.plan import plan
 from enginesmith_operator.planning.plan_records import Plan
 from enginesmith_operator.planning.preparation import preparation_job_request
 from enginesmith_operator.planning.refusals import Refusal
+from enginesmith_operator.planning.rollout_state import Obstacle
 from enginesmith_operator.planning.rollout_words import MAKING_ROOM
 
 __all__ = ["EngineDecision", "Resolution", "decide_engine", "resolve_engine", "wanted_keys"]
@@ -208,10 +209,10 @@ def _digests(snapshot: EngineSnapshot, step: PreparationStep) -> dict[str, str]:
     return found | built
 
 
-def _obstacle(step: PreparationStep) -> Observation | None:
+def _obstacle(step: PreparationStep) -> Obstacle | None:
     """Return why the model is not prepared, unless it is just under way."""
     is_good = step.condition.status is ConditionStatus.TRUE or step.condition.reason in {"Preparing", "Starting"}
-    return None if is_good else step.condition
+    return None if is_good else Obstacle(reason=step.condition.reason, message=step.condition.message)
 
 
 def _services(snapshot: EngineSnapshot, targets: Iterable[TargetDecision]) -> tuple[Json, ...]:

@@ -17,7 +17,7 @@ from enginesmith_operator.api.engine_status import TargetStatus
 from enginesmith_operator.api.serving import WhenFull
 from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.conditions import Observation, one_line
+from enginesmith_operator.controller.conditions import one_line
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
 from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, PodFacts
 from enginesmith_operator.controller.waiting import refused_pods, serving_obstacle
@@ -88,7 +88,7 @@ class TargetView:
     store: ChosenStore | Refusal
     digests: Mapping[str, str]
     previous: TargetStatus | None
-    obstacle: Observation | None = None
+    obstacle: Obstacle | None = None
     may_make_room: bool = True
 
     @property
@@ -121,9 +121,7 @@ def rollout_state(view: TargetView, *, drain: str = "") -> RolloutState:
     is_compared = bool(rejected or excluded or (running is not None and running.troubles))
     return RolloutState(
         refusal=refusal_text(view.planned) if view.planned.state is TargetState.REFUSED else "",
-        model_obstacle=(
-            Obstacle(reason=view.obstacle.reason, message=view.obstacle.message) if view.obstacle is not None else None
-        ),
+        model_obstacle=view.obstacle,
         wanted=tuple(_wanted(view, one) for one in view.planned.engines),
         last_good=live.notes.served if live is not None else (),
         ruled_out=_ruled_out(view),

@@ -25,45 +25,45 @@ __all__ = ["PATIENCE_SECONDS", "RULES", "decide_rollout"]
 Rule = Callable[[RolloutFacts], Step | None]
 
 RULES: Final[tuple[Rule, ...]] = (
-    # No engine may run. First the causes that a person can remove, then what only takes time.
-    rules.plan_refused,  # Without a plan nothing below is known.
-    rules.every_engine_refused,  # Before the builds: an engine that pods refused is stored already.
-    rules.first_build_failed,  # One failed build is worth a look, even while others run.
-    rules.model_not_prepared,  # Names what keeps the preparation from running.
-    rules.model_in_preparation,  # Without a key there is no build to speak of.
-    rules.first_build_waits_for_gpu,  # Before the obstacles: a free GPU is the usual one.
-    rules.first_build_held_up,
+    # No engine may run. First what a person has to solve, then what only takes time.
+    rules.plan_refused,  # First: without a plan the rules below know too little.
+    rules.every_engine_refused,  # Before the builds: these engines are built already.
+    rules.first_build_failed,  # Before the builds that run: a failed one needs a person.
+    rules.model_not_prepared,  # Before the preparation: names what holds it up.
+    rules.model_in_preparation,  # Before the builds: without a key there is none.
+    rules.first_build_waits_for_gpu,  # Before other obstacles: a GPU is the most frequent one.
+    rules.first_build_held_up,  # Before the build that runs: names what holds it up.
     rules.first_build_runs,  # Applies to the rest: from here on, engines may run.
-    # The number of pods, before anything that starts one.
-    rules.standby,  # Before the replicas: a standby sleeps whatever its number is.
-    rules.no_replicas,
-    rules.make_room_for_build,  # Before the template: the build comes first, the new engine after it.
-    # The template.
-    rules.drain,  # Before everything that says "Serving": a drain needs a person to act.
-    rules.roll_back,  # Before the new template: it is one as well, with another status.
-    rules.new_template,  # From here on, the Deployment's template is the right one.
-    rules.scaled_to_zero,  # Before the ready pods: 0 of 0 are no success.
-    # All replicas are ready. First what went wrong with the next engine, then how far it is.
-    rules.next_engine_rejected,
-    rules.plan_lost,
-    rules.next_build_failed,
-    rules.next_build_waits_for_gpu,
-    rules.next_build_held_up,  # Before the model: a build that exists has its own obstacle.
-    rules.next_model_not_prepared,
-    rules.next_build_runs,
-    rules.all_serve,  # Applies to the rest: from here on, a replica is missing.
-    # No GPU is free, and a pod may be stopped for a new one.
-    rules.evict_idle,  # Whatever `whenFull` says: an idle pod of an old template would hold its GPU for ever.
-    rules.replace,
-    # The last good engines lack a replica: no rollout.
-    rules.too_few_for_lack_of_gpu,
-    rules.too_few_for_an_obstacle,
-    rules.settling,
-    rules.too_few,  # Applies to the rest: from here on, the template's engines have not served yet.
-    # The first pods of a template.
+    # The number of pods is fixed, whatever the engines are.
+    rules.standby,  # Before the replicas: a standby has no pods, whatever the spec asks for.
+    rules.no_replicas,  # Before everything that counts pods.
+    rules.make_room_for_build,  # Before the template: the pod stops with the engine that it has.
+    # The template lists other engines than those that may run.
+    rules.drain,  # Before every rule that says "Serving": a drain needs a person.
+    rules.roll_back,  # Before the new template: it is one too, with another status.
+    rules.new_template,  # Applies to the rest: from here on, the template is right.
+    rules.scaled_to_zero,  # Before the ready pods: 0 of 0 replicas serve nothing.
+    # All replicas are ready. First what went wrong with the next engine, then its progress.
+    rules.next_engine_rejected,  # First: this engine was closest to serving.
+    rules.plan_lost,  # Before the builds: without a plan there is no next one.
+    rules.next_build_failed,  # Before the builds that wait: a failed one needs a person.
+    rules.next_build_waits_for_gpu,  # Before other obstacles: a GPU is the most frequent one.
+    rules.next_build_held_up,  # Before the model: an engine with a build has a key already.
+    rules.next_model_not_prepared,  # Before the build that runs: names what holds it up.
+    rules.next_build_runs,  # Before success: the replicas serve an earlier engine.
+    rules.all_serve,  # Applies to the rest: from here on, a replica is missing or an old pod is left.
+    # No GPU is free, and an old pod stops for a new one.
+    rules.evict_idle,  # Whatever `whenFull` is: a pod that is not ready would hold its GPU for ever.
+    rules.replace,  # Before the rules that only wait.
+    # The last good engines lack a replica: the status stays "Serving".
+    rules.too_few_for_lack_of_gpu,  # First: cordoned nodes and a missing GPU explain the scheduler's words.
+    rules.too_few_for_an_obstacle,  # Before the count: names what holds the pod up.
+    rules.settling,  # Before the count: all replicas are ready.
+    rules.too_few,  # Applies to the rest.
+    # The pods of a template start.
     rules.crashing,  # Before the GPU: a pod that crashes has one.
-    rules.wait_for_gpu,
-    rules.start_held_up,
+    rules.wait_for_gpu,  # Before other obstacles: explains the scheduler's words.
+    rules.start_held_up,  # Before the count: names what holds the pods up.
     rules.starting,  # Always applies.
 )
 """The rules in order; the first that applies decides. A new rule is a function in `rollout_rules` and a line here."""

@@ -290,7 +290,7 @@ def too_few(facts: RolloutFacts) -> Step | None:
     return _run(facts, StatusText(TargetPhase.SERVING, "FewerReplicas", _count_ready(facts)))
 
 
-# The first pods of a template.
+# The pods of a template start.
 
 
 def crashing(facts: RolloutFacts) -> Step | None:
