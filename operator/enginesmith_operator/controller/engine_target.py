@@ -32,7 +32,7 @@ _MAX_NODES: Final = 32
 
 @dataclass(frozen=True, kw_only=True)
 class TargetDecision:
-    """What is to be done for one target.
+    """Actions and status of one target.
 
     Attributes:
         wants: keys of engines whose builds stay or are created.
@@ -54,7 +54,7 @@ class TargetDecision:
 
 
 def decide_target(view: TargetView) -> TargetDecision:
-    """Return what is to be done for one target."""
+    """Decide the builds, the objects and the status of one target."""
     snapshot, planned, store = view.snapshot, view.planned, view.store
     drain = find_drain(view)
     decided = decide_rollout(rollout_state(view, drain=drain.message if drain is not None else ""), snapshot.now)

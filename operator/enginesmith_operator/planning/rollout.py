@@ -70,7 +70,7 @@ RULES: Final[tuple[Rule, ...]] = (
 
 
 def decide_rollout(state: RolloutState, now: datetime) -> RolloutDecision:
-    """Decide what the target's Deployment is to be, and what its status says."""
+    """Decide the wanted state of the target's Deployment, and the target's status."""
     facts = find_facts(state, now)
     step = next(step for rule in RULES if (step := rule(facts)) is not None)
     return RolloutDecision(

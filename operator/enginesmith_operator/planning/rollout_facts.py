@@ -29,6 +29,9 @@ class RolloutFacts:
     """One state at one moment, with what was tried before.
 
     Attributes:
+        state: input of the rollout.
+        now: time of the decision.
+        trials: engines and nodes that are not tried now.
         last_good: engines that served last: where a failed rollout goes back to. Empty: none ever served.
         engines: engines that pods may load now, all of one toolchain. Empty: no engine may run.
     """
@@ -46,7 +49,7 @@ class RolloutFacts:
 
     @property
     def total(self) -> int:
-        """How many pods there are to be: an autoscaler's number is the one that it set."""
+        """Wanted number of pods; with an autoscaler, the number that it has set."""
         return self.pods.replicas if self.state.replicas is None else self.state.replicas
 
     @cached_property
@@ -146,7 +149,7 @@ class RolloutFacts:
 
     @property
     def only_build_waits(self) -> bool:
-        """Whether a build waits for a GPU, and nothing worse is to be said."""
+        """Whether a build waits for a GPU, and no rule before that one applies."""
         is_worse = self.trials.not_tried_instead_of(self.engines) or self.state.refusal or self.next_failed
         return bool(self.full_builds) and not is_worse
 

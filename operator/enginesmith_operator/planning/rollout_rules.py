@@ -105,7 +105,7 @@ def first_build_runs(facts: RolloutFacts) -> Step | None:
     if facts.engines:
         return None
     wanted = facts.state.wanted
-    stored = sum(one.state is EngineState.STORED for one in wanted)
+    stored = sum(engine.state is EngineState.STORED for engine in wanted)
     message = f"{stored} of {len(wanted)} engines are stored"
     return _stop(facts, StatusText(TargetPhase.BUILDING, "Building", message))
 
@@ -348,7 +348,7 @@ def _run(
 
 
 def _serve(facts: RolloutFacts, text: StatusText) -> Step:
-    """Go on with engines whose replicas all serve: they are the last good ones from now on."""
+    """Keep engines whose replicas are all ready: they are the last good ones from now on."""
     return Step(text, facts.engines, facts.state.replicas, last_good=facts.engines)
 
 

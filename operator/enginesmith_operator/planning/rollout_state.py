@@ -30,8 +30,7 @@ __all__ = [
 class Strategy(StrEnum):
     """How new pods replace old ones.
 
-    `SURGE` starts a new pod beside the old ones, which takes a free GPU; `REPLACE` ends an old one first, which takes
-    none.
+    `SURGE` starts a new pod first, which takes a free GPU; `REPLACE` stops an old pod first, which takes none.
     """
 
     SURGE = "surge"
@@ -211,12 +210,12 @@ class RunningPods(Record):
     def crash(self) -> PodTrouble | None:
         """Return the first pod that failed several times for a maybe temporary reason; None: no pod did."""
         may_pass = {Trouble.CRASHING, Trouble.FAILED_DEVICE}
-        return next((one for one in self.troubles if one.trouble in may_pass), None)
+        return next((trouble for trouble in self.troubles if trouble.trouble in may_pass), None)
 
     @property
     def takes_gpus(self) -> bool:
         """Return whether its pods ask for a GPU."""
-        return any(one.resource is not None for one in self.engines)
+        return any(engine.resource is not None for engine in self.engines)
 
 
 class Obstacle(Record):
@@ -271,7 +270,7 @@ class RolloutState(Record):
 
 
 class RolloutDecision(Record):
-    """What the target's Deployment is to be, and what the target's status says.
+    """Wanted state of the target's Deployment, with the target's status.
 
     Attributes:
         template_engines: engines that its template lists, all of one toolchain; empty: no Deployment is created, and
