@@ -1,4 +1,4 @@
-"""The kinds of the API: names, columns, and the types that their schemas come from."""
+"""The definitions of the API's kinds: short names, columns, and the types that their schemas come from."""
 
 from typing import Final, NamedTuple
 
@@ -7,11 +7,9 @@ from enginesmith_operator.api.engine_build import EngineBuild, EngineBuildSpec, 
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec
 from enginesmith_operator.api.schema.rules import BUILD_ROOT_RULES, ENGINE_ROOT_RULES, Rule
+from enginesmith_operator.kinds import ENGINE_BUILD, INFERENCE_ENGINE, Resource
 
-__all__ = ["GROUP", "KINDS", "VERSION", "Column", "Kind"]
-
-GROUP: Final = "enginesmith.io"
-VERSION: Final = "v1alpha1"
+__all__ = ["DEFINITIONS", "Column", "Definition"]
 
 
 class Column(NamedTuple):
@@ -23,16 +21,16 @@ class Column(NamedTuple):
     priority: int = 0
 
 
-class Kind(NamedTuple):
-    """One kind.
+class Definition(NamedTuple):
+    """One CustomResourceDefinition.
 
     Attributes:
+        resource: row of the kind.
         root: the whole object, for its summary.
         rules: CEL rules of the whole object.
     """
 
-    name: str
-    plural: str
+    resource: Resource
     short_name: str
     root: type[ApiModel]
     spec: type[ApiModel]
@@ -41,18 +39,17 @@ class Kind(NamedTuple):
     rules: tuple[Rule, ...] = ()
 
     @property
-    def definition_name(self) -> str:
-        """Return the name of the kind's CustomResourceDefinition."""
-        return f"{self.plural}.{GROUP}"
+    def name(self) -> str:
+        """Return the name of the CustomResourceDefinition."""
+        return f"{self.resource.plural}.{self.resource.group}"
 
 
 _READY: Final = '.status.conditions[?(@.type=="Ready")]'
 _AGE: Final = Column("Age", ".metadata.creationTimestamp", "date")
 
-KINDS: Final = (
-    Kind(
-        name="InferenceEngine",
-        plural="inferenceengines",
+DEFINITIONS: Final = (
+    Definition(
+        resource=INFERENCE_ENGINE,
         short_name="ie",
         root=InferenceEngine,
         spec=InferenceEngineSpec,
@@ -70,9 +67,8 @@ KINDS: Final = (
         ),
         rules=ENGINE_ROOT_RULES,
     ),
-    Kind(
-        name="EngineBuild",
-        plural="enginebuilds",
+    Definition(
+        resource=ENGINE_BUILD,
         short_name="eb",
         root=EngineBuild,
         spec=EngineBuildSpec,

@@ -10,12 +10,12 @@ from enginesmith_operator.api import conditions
 from enginesmith_operator.api.bounds import Bounds
 from enginesmith_operator.api.introspect import FieldType, attribute_docs, field_type, fields_by_alias, summary
 from enginesmith_operator.api.quantities import BYTES_PATTERN, DURATION_PATTERN, QUANTITY_PATTERN
-from enginesmith_operator.api.schema.kinds import GROUP, KINDS, VERSION, Kind
+from enginesmith_operator.api.schema.kinds import DEFINITIONS, Definition
 from enginesmith_operator.api.schema.structural import default_of
 
 __all__ = ["FieldEntry", "build_page", "engine_page", "field_entries"]
 
-_ENGINE, _BUILD = KINDS
+_ENGINE, _BUILD = DEFINITIONS
 _NOTE: Final = "<!-- Written by hack/generate-reference from operator/enginesmith_operator/api; do not edit. -->\n"
 _ENGINE_HEAD: Final = """# InferenceEngine
 
@@ -67,9 +67,9 @@ class FieldEntry(NamedTuple):
     model: type[BaseModel]
 
 
-def field_entries(kind: Kind, part: str) -> tuple[FieldEntry, ...]:
+def field_entries(definition: Definition, part: str) -> tuple[FieldEntry, ...]:
     """Return every field of one part of a kind ("spec" or "status"), in the order of the types."""
-    return tuple(_entries(kind.spec if part == "spec" else kind.status, f"{part}.", ""))
+    return tuple(_entries(definition.spec if part == "spec" else definition.status, f"{part}.", ""))
 
 
 def engine_page(examples: Sequence[Mapping[str, Any]]) -> str:
@@ -98,20 +98,22 @@ def build_page() -> str:
     return "".join([_NOTE, head, f"\n## spec\n\n{summary(_BUILD.spec)}\n\n{_TABLE_HEAD}", *rows, _status(_BUILD)])
 
 
-_API_VERSION: Final = f"{GROUP}/{VERSION}"
+_API_VERSION: Final = _ENGINE.resource.api_version
 _EXAMPLE_HEAD: Final = "| field | type | default | meaning | example |\n|---|---|---|---|---|\n"
 _TABLE_HEAD: Final = "| field | type | default | meaning |\n|---|---|---|---|\n"
 
 
-def _status(kind: Kind) -> str:
+def _status(definition: Definition) -> str:
     """Return what the operator writes: conditions first, since they say why."""
-    rows = [_row(entry) for entry in field_entries(kind, "status")]
-    return f"\n## status\n\n{summary(kind.status)}\n\n{_condition_table(kind)}\n{_TABLE_HEAD}{''.join(rows)}"
+    rows = [_row(entry) for entry in field_entries(definition, "status")]
+    return (
+        f"\n## status\n\n{summary(definition.status)}\n\n{_condition_table(definition)}\n{_TABLE_HEAD}{''.join(rows)}"
+    )
 
 
-def _condition_table(kind: Kind) -> str:
+def _condition_table(definition: Definition) -> str:
     """Return the kind's table of conditions, which their module keeps as its documentation."""
-    text = (conditions.__doc__ or "").partition(f"\n{kind.name}\n\n")[2]
+    text = (conditions.__doc__ or "").partition(f"\n{definition.resource.kind}\n\n")[2]
     return text.partition("\n\n")[0].replace("| type |", "| condition |") + "\n"
 
 
