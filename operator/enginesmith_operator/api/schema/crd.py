@@ -37,7 +37,7 @@ def crd(definition: Definition) -> dict[str, Any]:
                     "name": resource.version,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    **({"subresources": {"status": {}}} if definition.status is not None else {}),
                     "additionalPrinterColumns": [_column(column) for column in definition.columns],
                     "schema": {"openAPIV3Schema": _root(definition)},
                 }
@@ -66,9 +66,11 @@ def _root(definition: Definition) -> Schema:
             "kind": {"type": "string", "maxLength": 63},
             "metadata": {"type": "object"},
             "spec": {"description": summary(definition.spec)} | schema_of_model(definition.spec),
-            "status": {"description": summary(definition.status)} | schema_of_model(definition.status, defaults=False),
         },
     }
+    if definition.status is not None:
+        status = {"description": summary(definition.status)}
+        root["properties"]["status"] = status | schema_of_model(definition.status, defaults=False)
     if definition.rules:
         root["x-kubernetes-validations"] = [rule._asdict() for rule in definition.rules]
     return root

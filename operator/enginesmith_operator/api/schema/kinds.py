@@ -27,16 +27,19 @@ class Definition(NamedTuple):
     Attributes:
         resource: row of the kind.
         root: the whole object, for its summary.
+        status: what the operator writes; None: the kind has no status.
         rules: CEL rules of the whole object.
+        about: sentences for the top of its reference page.
     """
 
     resource: Resource
     short_name: str
     root: type[ApiModel]
     spec: type[ApiModel]
-    status: type[ApiModel]
     columns: tuple[Column, ...]
+    status: type[ApiModel] | None = None
     rules: tuple[Rule, ...] = ()
+    about: str = ""
 
     @property
     def name(self) -> str:
@@ -87,5 +90,10 @@ DEFINITIONS: Final = (
             _AGE,
         ),
         rules=BUILD_ROOT_RULES,
+        about=(
+            "The operator makes one for each engine that the store lacks, and deletes it with the last\n"
+            "InferenceEngine that wants it; a pipeline may write its own. The name has at most 63 letters, since the\n"
+            "Job carries it."
+        ),
     ),
 )

@@ -13,9 +13,9 @@ from enginesmith_operator.api.quantities import BYTES_PATTERN, DURATION_PATTERN,
 from enginesmith_operator.api.schema.kinds import DEFINITIONS, Definition
 from enginesmith_operator.api.schema.structural import default_of
 
-__all__ = ["FieldEntry", "build_page", "engine_page", "field_entries"]
+__all__ = ["FieldEntry", "definition_page", "engine_page", "field_entries"]
 
-_ENGINE, _BUILD = DEFINITIONS
+_ENGINE: Final = DEFINITIONS[0]
 _NOTE: Final = "<!-- Written by hack/generate-reference from operator/enginesmith_operator/api; do not edit. -->\n"
 _ENGINE_HEAD: Final = """# InferenceEngine
 
@@ -32,13 +32,12 @@ and [`status`](#status), which only the operator writes.
 
 [every-field.yaml](every-field.yaml) holds all of the examples in whole documents.
 """
-_BUILD_HEAD: Final = """# EngineBuild
+_HEAD: Final = """# {kind}
 
 {summary}
 
-`apiVersion: {version}`, `kind: EngineBuild`, short name `eb`. The operator makes one for each engine that the store
-lacks, and deletes it with the last InferenceEngine that wants it; a pipeline may write its own. The name has at most 63
-letters, since the Job carries it. Fields in bold are required where the structure around them is given.
+`apiVersion: {version}`, `kind: {kind}`, short name `{short}`. Fields in bold are required where the structure around
+them is given. {about}
 """
 
 _PATTERNS: Final[Mapping[str, str]] = {
@@ -69,7 +68,8 @@ class FieldEntry(NamedTuple):
 
 def field_entries(definition: Definition, part: str) -> tuple[FieldEntry, ...]:
     """Return every field of one part of a kind ("spec" or "status"), in the order of the types."""
-    return tuple(_entries(definition.spec if part == "spec" else definition.status, f"{part}.", ""))
+    model = definition.spec if part == "spec" else definition.status
+    return tuple(_entries(model, f"{part}.", "")) if model is not None else ()
 
 
 def engine_page(examples: Sequence[Mapping[str, Any]]) -> str:
@@ -91,11 +91,19 @@ def engine_page(examples: Sequence[Mapping[str, Any]]) -> str:
     return "".join([*parts, _status(_ENGINE)])
 
 
-def build_page() -> str:
-    """Return the page of EngineBuild as Markdown."""
-    head = _BUILD_HEAD.format(summary=summary(_BUILD.root), version=_API_VERSION)
-    rows = [_row(entry) for entry in field_entries(_BUILD, "spec")]
-    return "".join([_NOTE, head, f"\n## spec\n\n{summary(_BUILD.spec)}\n\n{_TABLE_HEAD}", *rows, _status(_BUILD)])
+def definition_page(definition: Definition) -> str:
+    """Return the page of another kind as Markdown."""
+    resource = definition.resource
+    head = _HEAD.format(
+        kind=resource.kind,
+        summary=summary(definition.root),
+        version=resource.api_version,
+        short=definition.short_name,
+        about=definition.about,
+    )
+    rows = [_row(entry) for entry in field_entries(definition, "spec")]
+    spec = f"\n## spec\n\n{summary(definition.spec)}\n\n{_TABLE_HEAD}"
+    return "".join([_NOTE, head, spec, *rows, _status(definition)])
 
 
 _API_VERSION: Final = _ENGINE.resource.api_version
@@ -104,7 +112,9 @@ _TABLE_HEAD: Final = "| field | type | default | meaning |\n|---|---|---|---|\n"
 
 
 def _status(definition: Definition) -> str:
-    """Return what the operator writes: conditions first, since they say why."""
+    """Return what the operator writes: conditions first, since they say why; empty for a kind without a status."""
+    if definition.status is None:
+        return ""
     rows = [_row(entry) for entry in field_entries(definition, "status")]
     return (
         f"\n## status\n\n{summary(definition.status)}\n\n{_condition_table(definition)}\n{_TABLE_HEAD}{''.join(rows)}"
