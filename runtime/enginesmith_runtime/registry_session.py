@@ -12,8 +12,9 @@ from typing import IO, Any, Final
 __all__ = ["DENIED", "NOT_FOUND", "Body", "LoginMissingError", "RegistrySession", "open_session", "say_answer"]
 
 NOT_FOUND: Final = 404
-DENIED: Final = frozenset({401, 403})
-"""Status codes of an answer that refuses; before it counts, `RegistrySession` asks for a new token."""
+_UNAUTHORIZED: Final = 401
+DENIED: Final = frozenset({_UNAUTHORIZED, 403})
+"""Status codes of an answer that refuses access."""
 
 Body = Callable[[], IO[bytes]] | bytes
 """A file is given as a function that opens it, since a request that meets a challenge is sent twice."""
@@ -66,7 +67,8 @@ class RegistrySession:
         auth = self._registry.auth
         known = auth.get_auth_header() if self._is_authenticated() else {}
         response = self._send(method, url, body, {**headers, **known}, stream=stream)
-        if response.status_code not in DENIED:
+        # Some registries answer 403 to an old token; a body is not sent twice for that.
+        if response.status_code not in (DENIED if body is None else {_UNAUTHORIZED}):
             return response
         # Each kind of access has a token of its own, and oras would present the old one again.
         asked, changed = auth.authenticate_request(response, dict(headers), refresh=True)

@@ -93,7 +93,7 @@ class RegistryOrigin:
         response = self._session.request("GET", url, headers={"Accept": accept, **(headers or {})}, stream=True)
         if response.status_code in (_OK, _PARTIAL):
             return response
-        answer = say_answer(response)
+        answer = redact(say_answer(response))
         response.close()
         if response.status_code == NOT_FOUND:
             raise SourceError(
