@@ -1,6 +1,6 @@
 """What a target's `backendOptions` may say to the library that runs its engine.
 
-One table for each backend, which both sides read: a document is refused where an option is unknown or has a value that
+One table for each library, which both sides read: a document is refused where an option is unknown or has a value that
 it cannot have, and the runtime sets what the document says.
 """
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from enginesmith_contract.backend_traits import traits
+from enginesmith_contract.backend_traits import OptionTable, traits
 from enginesmith_contract.backends import Backend
 
 __all__ = ["PROVIDER_PREFIX", "BackendOption", "OptionProblem", "check_option", "known_options", "options_in_key"]
@@ -50,7 +50,8 @@ class OptionProblem(NamedTuple):
 
 def known_options(backend: Backend) -> Mapping[str, BackendOption]:
     """Return the options of a backend by name, without those of an execution provider."""
-    return _ONNXRUNTIME if traits(backend).execution_providers else _TENSORRT
+    table = traits(backend).options
+    return _TABLES[table] if table is not None else {}
 
 
 def check_option(backend: Backend, name: str, value: str) -> OptionProblem | None:
@@ -124,10 +125,15 @@ _ONNXRUNTIME: Final[Mapping[str, BackendOption]] = {
     "spinning": _SWITCHED,
 }
 
-_TENSORRT: Final[Mapping[str, BackendOption]] = {
+_NVINFER: Final[Mapping[str, BackendOption]] = {
     "cudaGraphs": BackendOption(f"0 to {_MOST_GRAPHS}", lambda text: _number(text, 0, _MOST_GRAPHS)),
     "spin": _SWITCHED,
     "pinnedMemoryLimit": _SIZE,
     "deviceMemoryLimit": _SIZE,
     "weightStreamingBudget": BackendOption("auto, 0 or a size such as 512Mi", _budget),
+}
+
+_TABLES: Final[Mapping[OptionTable, Mapping[str, BackendOption]]] = {
+    OptionTable.NVINFER: _NVINFER,
+    OptionTable.ONNXRUNTIME: _ONNXRUNTIME,
 }

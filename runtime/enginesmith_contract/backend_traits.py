@@ -14,7 +14,7 @@ from enginesmith_contract.backends import Backend
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import DType
 
-__all__ = ["BackendPackage", "BackendTraits", "MatrixPart", "list_traits", "traits"]
+__all__ = ["BackendPackage", "BackendTraits", "MatrixPart", "OptionTable", "list_traits", "traits"]
 
 
 class MatrixPart(StrEnum):
@@ -22,6 +22,13 @@ class MatrixPart(StrEnum):
 
     RELEASES = "releases"
     RTX = "rtx"
+
+
+class OptionTable(StrEnum):
+    """Table of `backend_options` that has a backend's options."""
+
+    NVINFER = "nvinfer"
+    ONNXRUNTIME = "onnxruntime"
 
 
 class BackendPackage(Record):
@@ -44,6 +51,7 @@ class BackendTraits(Record):
         title: its name in sentences.
         module: in `enginesmith_runtime.engines`.
         matrix: the part of the version matrix that judges it; None: none does.
+        options: table of its `backendOptions`; None: it has none.
         runs_on_gpu: whether an engine needs a GPU to run.
         builds_on_gpu: whether a build needs the GPU that the engine is for.
         builds_for_absent_gpus: whether a build on a CPU can make an engine for a GPU that is elsewhere.
@@ -65,6 +73,7 @@ class BackendTraits(Record):
     title: str
     module: str
     matrix: MatrixPart | None = None
+    options: OptionTable | None = None
     runs_on_gpu: bool = False
     builds_on_gpu: bool = False
     builds_for_absent_gpus: bool = False

@@ -4,11 +4,20 @@ Credentials are the container tools': config.json in the folder that DOCKER_CONF
 """
 
 import os
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
-__all__ = ["LoginMissingError", "open_session"]
+__all__ = ["DENIED", "NOT_FOUND", "Body", "LoginMissingError", "RegistrySession", "open_session", "say_answer"]
+
+NOT_FOUND: Final = 404
+_UNAUTHORIZED: Final = 401
+DENIED: Final = frozenset({_UNAUTHORIZED, 403})
+"""Status codes of an answer that refuses access."""
+
+Body = Callable[[], IO[bytes]] | bytes
+"""A file is given as a function that opens it, since a request that meets a challenge is sent twice."""
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 # To connect, and between two pieces of an answer; in seconds.
@@ -19,10 +28,81 @@ class LoginMissingError(ValueError):
     """The registry asks for a password, and none is configured."""
 
 
+class RegistrySession:
+    """One repository of one registry; made by `open_session`.
+
+    Authentication is oras'. Its own requests retry for minutes, read whole files into memory and present a token for
+    reading when a write follows a read, so requests are made here.
+
+    Attributes:
+        container: oras' reference, which makes URLs.
+    """
+
+    def __init__(self, registry: Any, container: Any) -> None:  # noqa: ANN401 - oras has no types
+        self._registry = registry
+        self.container = container
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: Body | None = None,
+        stream: bool = False,
+    ) -> Any:  # noqa: ANN401 - requests' Response, which oras hands on untyped
+        """Send a request, and once more with a new token where the registry asks for one; return the answer.
+
+        Args:
+            method: of HTTP.
+            url: with or without a scheme.
+            headers: without authorization.
+            body: what to send.
+            stream: whether the answer's body is read later, in chunks.
+
+        Raises:
+            Exception: whatever requests and urllib3 raise where the registry does not answer.
+        """
+        url = url if "://" in url else f"{self._registry.prefix}://{url}"
+        auth = self._registry.auth
+        known = auth.get_auth_header() if self._is_authenticated() else {}
+        response = self._send(method, url, body, {**headers, **known}, stream=stream)
+        # Some registries answer 403 to an old token; a body is not sent twice for that.
+        if response.status_code not in (DENIED if body is None else {_UNAUTHORIZED}):
+            return response
+        # Each kind of access has a token of its own, and oras would present the old one again.
+        asked, changed = auth.authenticate_request(response, dict(headers), refresh=True)
+        if not changed:
+            return response
+        response.close()
+        return self._send(method, url, body, asked, stream=stream)
+
+    def _send(self, method: str, url: str, body: Body | None, headers: Mapping[str, str], *, stream: bool) -> Any:  # noqa: ANN401 - the same
+        session = self._registry.session
+        if callable(body):
+            with body() as opened:
+                return session.request(method, url, data=opened, headers=headers, stream=stream)
+        return session.request(method, url, data=body, headers=headers, stream=stream)
+
+    def _is_authenticated(self) -> bool:
+        auth = self._registry.auth
+        return bool(getattr(auth, "token", None) or (not hasattr(auth, "token") and hasattr(auth, "_basic_auth")))
+
+
+def say_answer(response: Any) -> str:  # noqa: ANN401 - requests' Response, which oras hands on untyped
+    """Return what a registry answered: the status code and, where it has some, its own words (`CODE message`)."""
+    said = f"the registry answered {response.status_code}"
+    try:
+        errors = response.json()["errors"]
+        return f"{said}: " + "; ".join(f"{one['code']} {one.get('message', '')}".strip() for one in errors)
+    except (ValueError, KeyError, TypeError):
+        return said
+
+
 def open_session(
     reference: str, *, plain_http: bool, login: tuple[str, str] | None = None, configuration: Path | None = None
-) -> tuple[Any, Any]:
-    """Return oras' registry and container of a reference ("host/repository:tag").
+) -> RegistrySession:
+    """Return a session for a reference ("host/repository:tag").
 
     Args:
         reference: without a scheme.
@@ -53,7 +133,7 @@ def open_session(
         registry.auth.set_basic_auth(*login)
     if wants_password and getattr(registry.auth, "_basic_auth", None) is None:
         raise LoginMissingError(f"it asks for a password, and none for {host} is configured")
-    return registry, container
+    return RegistrySession(registry, container)
 
 
 def _configurations(named: Path | None) -> list[str]:

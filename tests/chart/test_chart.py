@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from enginesmith_operator.cluster import resources
-from enginesmith_operator.cluster.resources import CONFIG_MAP, LEASE, Resource
-from enginesmith_operator.controller.handlers import WATCHED
 from enginesmith_operator.controller.settings import load_settings
+from enginesmith_operator.kinds import CONFIG_MAP, KINDS, LEASE
 from enginesmith_operator.planning.catalog import read_catalog
 
 pytestmark = pytest.mark.slow
@@ -103,20 +101,13 @@ def rules(found: list[Document], kind: str) -> Iterator[tuple[str, str, str, str
 def test_the_operator_may_do_what_its_client_does_and_nothing_else(helm: str) -> None:
     found = documents(helm)
     may = set(rules(found, "ClusterRole"))
-    every = {each for each in vars(resources).values() if isinstance(each, Resource)}
-    read_only = {resources.INFERENCE_ENGINE, resources.POD, resources.NODE, resources.VOLUME_CLAIM, CONFIG_MAP}
-    written = every - read_only - {LEASE, resources.EVENT, resources.RESOURCE_SLICE}
     names = {CONFIG_MAP: "enginesmith-toolchains"}
     want = {
-        (each.group, each.plural, verb, names.get(each, "")) for each in WATCHED for verb in ("get", "list", "watch")
-    }
-    want |= {(each.group, each.plural, verb, "") for each in written for verb in ("create", "patch", "delete")}
-    want |= {("", "pods/log", "get", ""), ("", "events", "create", ""), ("", "events", "list", "")}
-    want |= {(resources.RESOURCE_SLICE.group, "resourceslices", "list", "")}
-    want |= {
-        (each.group, f"{each.plural}/{part}", "update", "")
-        for each in (resources.INFERENCE_ENGINE, resources.ENGINE_BUILD)
-        for part in ("status", "finalizers")
+        (each.group, f"{each.plural}/{grant.subresource}".rstrip("/"), verb, names.get(each, ""))
+        for each in KINDS
+        if not each.in_own_namespace
+        for grant in each.rights()
+        for verb in grant.verbs
     }
     assert may == want
     assert set(rules(found, "Role")) == {

@@ -15,7 +15,7 @@ import yaml
 from tests.cluster.access import Cluster
 
 from enginesmith_operator.api.schema.crd import crd
-from enginesmith_operator.api.schema.kinds import KINDS
+from enginesmith_operator.api.schema.kinds import DEFINITIONS
 
 pytestmark = pytest.mark.slow
 
@@ -76,9 +76,9 @@ def group(cluster: Cluster) -> Iterator[str]:
     """A group with the kinds."""
     group = f"test-{uuid.uuid4().hex[:8]}.example"
     names = []
-    for kind in KINDS:
+    for kind in DEFINITIONS:
         definition = crd(kind)
-        names.append(f"{kind.plural}.{group}")
+        names.append(f"{kind.resource.plural}.{group}")
         definition["metadata"]["name"] = names[-1]
         definition["spec"] |= {"group": group}
         del definition["spec"]["names"]["shortNames"], definition["spec"]["names"]["categories"]

@@ -35,7 +35,7 @@ from enginesmith_operator.api.engine_status import (
     TargetStatus,
 )
 from enginesmith_operator.api.schema.crd import crd
-from enginesmith_operator.api.schema.kinds import KINDS
+from enginesmith_operator.api.schema.kinds import DEFINITIONS
 
 pytestmark = pytest.mark.slow
 
@@ -60,9 +60,9 @@ def unwatched(cluster: Cluster) -> Iterator[str]:
     """The kinds once more in a group of the tests' own, where no operator writes between two lines of a test."""
     group = f"test-{uuid.uuid4().hex[:8]}.example"
     names = []
-    for kind in KINDS:
+    for kind in DEFINITIONS:
         definition = crd(kind)
-        names.append(f"{kind.plural}.{group}")
+        names.append(f"{kind.resource.plural}.{group}")
         definition["metadata"]["name"] = names[-1]
         definition["spec"] |= {"group": group}
         del definition["spec"]["names"]["shortNames"], definition["spec"]["names"]["categories"]

@@ -16,8 +16,8 @@ from enginesmith_operator.cluster.errors import (
     ObjectExistsError,
     RefusedObjectError,
 )
-from enginesmith_operator.cluster.resources import CONFIG_MAP, POD, SERVICE
 from enginesmith_operator.cluster.transport import Json, Transport
+from enginesmith_operator.kinds import CONFIG_MAP, POD, SERVICE
 
 pytestmark = pytest.mark.slow
 

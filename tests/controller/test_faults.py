@@ -13,7 +13,6 @@ from tests.controller.engine_world import EngineWorld
 from enginesmith_operator.api.engine_build import EngineBuildStatus
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.cluster.client import Api
-from enginesmith_operator.cluster.resources import INFERENCE_ENGINE
 from enginesmith_operator.cluster.transport import Json, Transport
 from enginesmith_operator.controller.cache import Address, ObjectCache
 from enginesmith_operator.controller.conditions import find_condition
@@ -25,6 +24,7 @@ from enginesmith_operator.controller.queue import WorkQueue
 from enginesmith_operator.controller.reconciler import Reconciler
 from enginesmith_operator.controller.settings import OperatorSettings
 from enginesmith_operator.controller.status_document import status_document
+from enginesmith_operator.kinds import INFERENCE_ENGINE
 
 WithTransport = Callable[[Callable[[Transport], Awaitable[Any]]], Any]
 CATALOG = Address("ConfigMap", "operators", "toolchains")

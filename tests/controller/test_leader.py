@@ -14,9 +14,9 @@ from typing import IO, Any
 import pytest
 from kubernetes.aio.client import Configuration
 
-from enginesmith_operator.cluster.resources import LEASE
 from enginesmith_operator.cluster.transport import Json, Transport
 from enginesmith_operator.controller.leader import Elector, LeaseTimes, Sighting, may_take
+from enginesmith_operator.kinds import LEASE
 
 WithTransport = Callable[[Callable[[Transport], Awaitable[Any]]], Any]
 _PROGRAM = Path(__file__).with_name("elector_process.py")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -201,3 +202,15 @@ def test_a_client_that_is_not_installed_says_how_to_get_it(scheme: str, tmp_path
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("MissingClient ")
     assert "pip install 'enginesmith[sources]'" in run.stdout
+
+
+def test_the_oss_account_of_the_environment_signs_requests(
+    web: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # ossfs reads no variables by itself.
+    monkeypatch.setenv("OSS_ACCESS_KEY_ID", "reader")
+    monkeypatch.setenv("OSS_ACCESS_KEY_SECRET", "hunter2")
+    source = ModelSource(uri="oss://bucket/models/m.onnx", options={"endpoint": web.url})
+    with pytest.raises(SourceError):
+        fetch_model(source, tmp_path / "fetched", SilentReporter(), retry=IMPATIENT)
+    assert any((value or "").startswith("OSS reader:") for value in web.authorizations)

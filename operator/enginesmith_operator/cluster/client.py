@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from enginesmith_operator.cluster.errors import LeaseLostError, MissingObjectError
-from enginesmith_operator.cluster.resources import EVENT, POD, Resource, resource_of
 from enginesmith_operator.cluster.transport import APPLY, JSON, Json, Transport
+from enginesmith_operator.kinds import EVENT, POD, Resource, resource_of
 
 __all__ = ["FIELD_MANAGER", "Api", "Write", "WriteGate", "WriteObserver", "always_open"]
 

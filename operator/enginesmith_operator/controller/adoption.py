@@ -6,14 +6,14 @@ One that is exactly what would be made now is adopted. Any other is named: someb
 from collections.abc import Iterable
 from typing import Final
 
-from enginesmith_operator.cluster.resources import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, JOB, SERVICE
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.drift import must_apply
+from enginesmith_operator.kinds import APPLIED, JOB
 from enginesmith_operator.objects.labels import ENGINE, MANAGED_BY, MANAGER, TEMPLATE
 
 __all__ = ["adopted", "is_orphan", "may_adopt", "orphan_names"]
 
-_KINDS: Final = frozenset(one.kind for one in (AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, JOB, SERVICE))
+_KINDS: Final = APPLIED | {JOB.kind}
 
 _JOB_LABEL: Final = "batch.kubernetes.io/"
 # Fields that the API server and its controllers add to what the operator writes.

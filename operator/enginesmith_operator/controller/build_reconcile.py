@@ -12,7 +12,6 @@ from enginesmith_operator.api.conditions import READY
 from enginesmith_operator.api.engine_build import BuildFailure, BuildPhase, EngineBuild, EngineBuildStatus
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ClusterError, LeaseLostError, ObjectExistsError, RefusedObjectError
-from enginesmith_operator.cluster.resources import JOB, POD
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.adoption import adopted, may_adopt
 from enginesmith_operator.controller.build_decide import (
@@ -32,6 +31,7 @@ from enginesmith_operator.controller.intake import JOB_NAME, Intake
 from enginesmith_operator.controller.metrics import Metrics
 from enginesmith_operator.controller.pod_facts import JobFacts, PodFacts, read_job, read_pod
 from enginesmith_operator.controller.status_document import read_status, write_status
+from enginesmith_operator.kinds import JOB, POD
 from enginesmith_operator.objects.build_job import BUILD_CONTAINER, build_job
 
 __all__ = ["BuildReconciler"]

@@ -16,9 +16,9 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
-from enginesmith_operator.cluster.resources import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, JOB, POD, SERVICE
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.foreign_writers import others_fields
+from enginesmith_operator.kinds import APPLIED, JOB, POD
 from enginesmith_operator.objects.labels import TARGET
 
 __all__ = ["Address", "ObjectCache", "Owner", "StoredObject"]
@@ -28,8 +28,6 @@ _K = TypeVar("_K", bound=Hashable)
 _COMPRESSION: Final = 1
 _NOISE: Final = ("kubectl.kubernetes.io/last-applied-configuration",)
 _POD_SPEC: Final = ("nodeName",)
-# Objects whose fields others write too; of those the operator says who does.
-_APPLIED: Final = frozenset({AUTOSCALER.kind, DEPLOYMENT.kind, DISRUPTION_BUDGET.kind, SERVICE.kind})
 # A Job never changes, so nobody compares its template with another.
 _JOB_SPEC: Final = ("suspend",)
 _POD_STATUS: Final = (
@@ -215,7 +213,8 @@ def _owners(metadata: Json) -> tuple[Owner, ...]:
 
 def _slim(document: Json) -> Json:
     metadata = {key: value for key, value in document["metadata"].items() if key != "managedFields"}
-    if document["kind"] in _APPLIED and (others := others_fields(document["metadata"].get("managedFields") or ())):
+    # Others may write fields of these too; statuses say who does.
+    if document["kind"] in APPLIED and (others := others_fields(document["metadata"].get("managedFields") or ())):
         metadata["managedFields"] = others
     annotations = metadata.get("annotations")
     if annotations:

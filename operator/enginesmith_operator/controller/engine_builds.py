@@ -19,13 +19,13 @@ from pydantic import ValidationError
 from enginesmith_contract.pull_request import ServingReport
 from enginesmith_operator.api.conditions import BUILT, ConditionStatus
 from enginesmith_operator.api.engine_build import BuildPhase, BuildPlacement, EngineBuildSpec
-from enginesmith_operator.cluster.resources import ENGINE_BUILD
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.cache import Address
 from enginesmith_operator.controller.conditions import find_condition
 from enginesmith_operator.controller.decision import Deletion
 from enginesmith_operator.controller.engine_rollout import ENGINE_MISSING, TargetView
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild
+from enginesmith_operator.kinds import ENGINE_BUILD
 from enginesmith_operator.objects.deployment import PULL_CONTAINER
 from enginesmith_operator.objects.engine_build import engine_build
 from enginesmith_operator.planning.plan_records import EnginePlan

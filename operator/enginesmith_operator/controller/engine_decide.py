@@ -12,7 +12,6 @@ from typing import Final
 
 from enginesmith_operator.api.conditions import PREPARED, ConditionStatus
 from enginesmith_operator.api.engine_status import EngineStatus, StoredEngine
-from enginesmith_operator.cluster.resources import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, ENGINE_BUILD, JOB, SERVICE
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.cache import Address
 from enginesmith_operator.controller.conditions import Observation
@@ -29,6 +28,7 @@ from enginesmith_operator.controller.engine_status import compose_status, engine
 from enginesmith_operator.controller.engine_target import TargetDecision, decide_target
 from enginesmith_operator.controller.foreign_writers import foreign_changes
 from enginesmith_operator.controller.preparation_jobs import job_to_replace, jobs_to_end, seconds_to_end
+from enginesmith_operator.kinds import APPLIED, DEPLOYMENT, ENGINE_BUILD, JOB, SERVICE
 from enginesmith_operator.objects.labels import TARGET, TEMPLATE
 from enginesmith_operator.objects.preparation_job import preparation_job
 from enginesmith_operator.objects.services import engine_service, headless_service
@@ -43,7 +43,6 @@ __all__ = ["EngineDecision", "Resolution", "decide_engine", "resolve_engine", "w
 
 _SHARED_MODE: Final = "ReadWriteMany"
 _SHOWN: Final = 3
-_GENERATED: Final = frozenset({DEPLOYMENT.kind, SERVICE.kind, DISRUPTION_BUDGET.kind, AUTOSCALER.kind})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +235,7 @@ def _unwanted(
     names = {(one["kind"], one["metadata"]["name"]) for one in desired}
     asked = [*(target.status.name for target in targets), *leaving]
     for (kind, name), document in snapshot.objects.items():
-        if kind in _GENERATED and (kind, name) not in names and _may_go(kind, document, asked, leaving):
+        if kind in APPLIED and (kind, name) not in names and _may_go(kind, document, asked, leaving):
             yield Deletion(address=Address(kind, namespace, name), uid=document["metadata"]["uid"])
     if resolution.plan.preparation_key is None:
         return

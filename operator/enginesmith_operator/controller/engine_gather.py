@@ -13,16 +13,6 @@ from enginesmith_operator.api.conditions import READY, SCHEDULED, ConditionStatu
 from enginesmith_operator.api.engine_build import EngineBuildStatus
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngine
-from enginesmith_operator.cluster.resources import (
-    AUTOSCALER,
-    DEPLOYMENT,
-    DISRUPTION_BUDGET,
-    ENGINE_BUILD,
-    JOB,
-    POD,
-    SERVICE,
-    VOLUME_CLAIM,
-)
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.cache import Address, ObjectCache, StoredObject
 from enginesmith_operator.controller.conditions import find_condition
@@ -32,6 +22,7 @@ from enginesmith_operator.controller.nodes import NodeMemory
 from enginesmith_operator.controller.pod_facts import JobFacts, PodFacts, read_job, read_pod
 from enginesmith_operator.controller.settings import JobSettings, OperatorSettings
 from enginesmith_operator.controller.status_document import read_status
+from enginesmith_operator.kinds import APPLIED, DEPLOYMENT, ENGINE_BUILD, JOB, POD, VOLUME_CLAIM
 from enginesmith_operator.objects.jobs import JobLimits
 from enginesmith_operator.objects.labels import ENGINE, ENGINE_KEY, TARGET
 from enginesmith_operator.objects.names import short_key
@@ -46,7 +37,6 @@ __all__ = ["Gatherer"]
 _LOGGER: Final = logging.getLogger(__name__)
 Explain = Callable[[str, str], str]
 """Returns what events say of an object (second uid) that the reconciled one (first uid) waits for; empty: nothing."""
-_APPLIED: Final = frozenset({DEPLOYMENT.kind, SERVICE.kind, DISRUPTION_BUDGET.kind, AUTOSCALER.kind})
 
 
 class Gatherer:
@@ -99,7 +89,7 @@ class Gatherer:
             deployments={one.target: one for one in deployments},
             pods=self._serving_pods(children, document["metadata"], deployments),
             objects={
-                (one.address.kind, one.address.name): one.document() for one in children if one.address.kind in _APPLIED
+                (one.address.kind, one.address.name): one.document() for one in children if one.address.kind in APPLIED
             },
             limits_of_preparation=_limits(self._settings.preparation),
             limits_of_build=_limits(self._settings.build),

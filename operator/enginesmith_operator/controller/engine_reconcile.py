@@ -14,7 +14,6 @@ from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ObjectExistsError, RefusedObjectError
-from enginesmith_operator.cluster.resources import ENGINE_BUILD, resource_of
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.adoption import adopted, may_adopt, orphan_names
 from enginesmith_operator.controller.cache import Address, ObjectCache
@@ -33,6 +32,7 @@ from enginesmith_operator.controller.explanations import Explanations
 from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.status_document import read_status, write_status
 from enginesmith_operator.controller.waiting import unexplained_job, unexplained_pod
+from enginesmith_operator.kinds import ENGINE_BUILD, resource_of
 from enginesmith_operator.objects.labels import ENGINE
 
 __all__ = ["EngineReconciler", "read_engine"]

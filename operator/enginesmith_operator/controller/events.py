@@ -12,10 +12,10 @@ from typing import Final
 
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import MissingObjectError, ObjectExistsError, RefusedObjectError
-from enginesmith_operator.cluster.resources import EVENT
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.conditions import one_line, timestamp
 from enginesmith_operator.controller.decision import EventNote
+from enginesmith_operator.kinds import EVENT
 
 __all__ = ["event_object", "write_events"]
 

@@ -15,7 +15,6 @@ from enginesmith_operator.api.engine_build import EngineBuildStatus
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ClusterError
-from enginesmith_operator.cluster.resources import ENGINE_BUILD
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.cache import Address, ObjectCache
 from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions
@@ -23,6 +22,7 @@ from enginesmith_operator.controller.decision import EventNote
 from enginesmith_operator.controller.events import write_events
 from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.status_document import read_status, write_status
+from enginesmith_operator.kinds import ENGINE_BUILD
 
 __all__ = ["Fault", "FaultReporter", "fault_of", "status_with_fault"]
 

@@ -11,54 +11,26 @@ from typing import Final
 import kopf
 
 from enginesmith_operator.cluster.connection import kopf_connection
-from enginesmith_operator.cluster.resources import (
-    AUTOSCALER,
-    CONFIG_MAP,
-    DEPLOYMENT,
-    DISRUPTION_BUDGET,
-    ENGINE_BUILD,
-    INFERENCE_ENGINE,
-    JOB,
-    NODE,
-    POD,
-    SERVICE,
-    VOLUME_CLAIM,
-    Resource,
-)
 from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.kinds import WATCHED, Resource, Watch
+from enginesmith_operator.objects.labels import MANAGED_BY, MANAGER
 
-__all__ = ["WATCHED", "EventSink", "build_registry", "fields_of", "kopf_settings", "labels_of"]
+__all__ = ["EventSink", "build_registry", "fields_of", "kopf_settings", "labels_of"]
 
 EventSink = Callable[[Json, bool], None]
 """Takes an object and whether it was deleted."""
 
-WATCHED: Final = (
-    NODE,
-    CONFIG_MAP,
-    VOLUME_CLAIM,
-    JOB,
-    POD,
-    SERVICE,
-    DISRUPTION_BUDGET,
-    AUTOSCALER,
-    DEPLOYMENT,
-    ENGINE_BUILD,
-    INFERENCE_ENGINE,
-)
-"""Parents after their children, so that the first pass over a parent finds what it has."""
-
-_OURS: Final = "app.kubernetes.io/managed-by=enginesmith"
-_LABELLED: Final = (JOB, POD, SERVICE, DISRUPTION_BUDGET, AUTOSCALER, DEPLOYMENT)
+_MANAGED: Final = f"{MANAGED_BY}={MANAGER}"
 
 
 def labels_of(resource: Resource) -> str:
-    """Return the labels by which the server chooses what we see of a kind; empty: any."""
-    return _OURS if resource in _LABELLED else ""
+    """Return the label selector of a kind's watch; empty: every object."""
+    return _MANAGED if resource.watch is Watch.LABELLED else ""
 
 
 def fields_of(resource: Resource, catalog: str) -> str:
-    """Return the same for fields: of all ConfigMaps only the catalog's name may be read (RBAC says so)."""
-    return f"metadata.name={catalog}" if resource == CONFIG_MAP else ""
+    """Return the field selector of a kind's watch: RBAC allows one ConfigMap, the catalog; empty: every object."""
+    return f"metadata.name={catalog}" if resource.watch is Watch.CATALOG else ""
 
 
 def build_registry(sink: EventSink, on_listed: Callable[[str], None]) -> kopf.OperatorRegistry:

@@ -10,24 +10,16 @@ PersistentVolumeClaim         ──> every InferenceEngine of its namespace
 from collections.abc import Callable
 from typing import Final
 
-from enginesmith_operator.cluster.resources import (
-    CONFIG_MAP,
-    ENGINE_BUILD,
-    INFERENCE_ENGINE,
-    JOB,
-    NODE,
-    POD,
-    VOLUME_CLAIM,
-)
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.cache import Address, ObjectCache, StoredObject
 from enginesmith_operator.controller.nodes import NodeMemory
+from enginesmith_operator.kinds import CONFIG_MAP, INFERENCE_ENGINE, JOB, KINDS, NODE, Wakes, resource_of
 from enginesmith_operator.objects.labels import ENGINE
 
 __all__ = ["JOB_NAME", "Intake", "Wake"]
 
 JOB_NAME: Final = "batch.kubernetes.io/job-name"
-_RECONCILED: Final = frozenset({INFERENCE_ENGINE.kind, ENGINE_BUILD.kind})
+_RECONCILED: Final = frozenset(one.kind for one in KINDS if one.wakes is Wakes.ITSELF)
 
 Wake = Callable[[Address, bool], None]
 """Puts a key into the queue; the second argument says whether it is urgent."""
@@ -56,15 +48,19 @@ class Intake:
     def wake_for(self, changed: StoredObject) -> None:
         """Wake whoever an object that came, changed or went is for."""
         address = changed.address
-        if address.kind in _RECONCILED:
-            self._wake(address, True)
-        if address.kind == POD.kind:
-            self._wake_for_pod(changed)
-        elif address.kind == CONFIG_MAP.kind:
-            if address == self._catalog:
-                self.wake_all()
-        elif address.kind == VOLUME_CLAIM.kind:
-            self.wake_all(address.namespace)
+        match resource_of(address.kind).wakes:
+            case Wakes.ITSELF:
+                self._wake(address, True)
+            case Wakes.ENGINE_OF_POD:
+                self._wake_for_pod(changed)
+            case Wakes.ENGINES:
+                # Another namespace may have a ConfigMap of the catalog's name.
+                if address.kind != CONFIG_MAP.kind or address == self._catalog:
+                    self.wake_all()
+            case Wakes.ENGINES_OF_NAMESPACE:
+                self.wake_all(address.namespace)
+            case Wakes.OWNERS:
+                pass
         for owner in changed.owners:
             if owner.kind in _RECONCILED:
                 self._wake(Address(owner.kind, address.namespace, owner.name), True)

@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from enginesmith_operator.cluster.errors import ClusterError, ConflictError, MissingObjectError, ObjectExistsError
-from enginesmith_operator.cluster.resources import LEASE
 from enginesmith_operator.cluster.transport import Json, Transport
+from enginesmith_operator.kinds import LEASE
 
 __all__ = ["Elector", "LeaseTimes", "Sighting", "may_take"]
 

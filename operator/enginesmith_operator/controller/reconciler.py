@@ -14,7 +14,6 @@ from enginesmith_operator.cluster.errors import (
     LeaseLostError,
     ObjectExistsError,
 )
-from enginesmith_operator.cluster.resources import ENGINE_BUILD
 from enginesmith_operator.controller.build_reconcile import BuildReconciler
 from enginesmith_operator.controller.cache import Address, ObjectCache
 from enginesmith_operator.controller.engine_gather import Gatherer
@@ -26,6 +25,7 @@ from enginesmith_operator.controller.metrics import Metrics
 from enginesmith_operator.controller.nodes import NodeMemory
 from enginesmith_operator.controller.queue import WorkQueue
 from enginesmith_operator.controller.settings import OperatorSettings
+from enginesmith_operator.kinds import ENGINE_BUILD
 
 __all__ = ["Reconciler"]
 

@@ -22,10 +22,9 @@ from enginesmith_operator.api.conditions import ConditionStatus
 from enginesmith_operator.cluster.client import Api, WriteObserver
 from enginesmith_operator.cluster.connection import connect
 from enginesmith_operator.cluster.errors import ClusterError
-from enginesmith_operator.cluster.resources import CONFIG_MAP
 from enginesmith_operator.cluster.transport import Transport
 from enginesmith_operator.controller.cache import Address, ObjectCache
-from enginesmith_operator.controller.handlers import WATCHED, build_registry, kopf_settings
+from enginesmith_operator.controller.handlers import build_registry, kopf_settings
 from enginesmith_operator.controller.health import Health, HealthServer
 from enginesmith_operator.controller.intake import JOB_NAME, Intake
 from enginesmith_operator.controller.leader import Elector
@@ -35,6 +34,7 @@ from enginesmith_operator.controller.queue import WorkQueue
 from enginesmith_operator.controller.reconciler import Reconciler
 from enginesmith_operator.controller.settings import OperatorSettings
 from enginesmith_operator.controller.sweep import Sweeper
+from enginesmith_operator.kinds import CONFIG_MAP, WATCHED
 from enginesmith_operator.objects.labels import ENGINE, ENGINE_KEY
 
 __all__ = ["Process", "run_operator"]

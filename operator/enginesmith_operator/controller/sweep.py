@@ -11,11 +11,11 @@ from typing import Final
 
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ExpiredListError, MissingObjectError, RefusedObjectError
-from enginesmith_operator.cluster.resources import NODE, RESOURCE_SLICE, Resource
 from enginesmith_operator.controller.cache import ObjectCache
-from enginesmith_operator.controller.handlers import WATCHED, fields_of, labels_of
+from enginesmith_operator.controller.handlers import fields_of, labels_of
 from enginesmith_operator.controller.intake import Intake
 from enginesmith_operator.controller.nodes import NodeMemory
+from enginesmith_operator.kinds import NODE, RESOURCE_SLICE, WATCHED, Resource
 
 __all__ = ["Sweeper"]
 

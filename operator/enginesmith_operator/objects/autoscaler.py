@@ -5,6 +5,7 @@ from typing import Any
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.quantities import spell_quantity
 from enginesmith_operator.api.targets import AutoscalingSpec, TargetSpec
+from enginesmith_operator.kinds import AUTOSCALER, DEPLOYMENT
 from enginesmith_operator.objects.labels import Component, object_labels
 from enginesmith_operator.objects.names import target_name
 from enginesmith_operator.objects.owners import controller_reference
@@ -25,8 +26,8 @@ def autoscaler(engine: InferenceEngine, target: TargetSpec) -> dict[str, Any]:
     name, bounds = engine.metadata.name, target.autoscaling
     scaled = target_name(name, target.name)
     return {
-        "apiVersion": "autoscaling/v2",
-        "kind": "HorizontalPodAutoscaler",
+        "apiVersion": AUTOSCALER.api_version,
+        "kind": AUTOSCALER.kind,
         "metadata": {
             "name": scaled,
             "namespace": engine.metadata.namespace,
@@ -34,7 +35,7 @@ def autoscaler(engine: InferenceEngine, target: TargetSpec) -> dict[str, Any]:
             "ownerReferences": [controller_reference(engine)],
         },
         "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": scaled},
+            "scaleTargetRef": {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.kind, "name": scaled},
             # Kubernetes' own autoscaler wakes nothing that sleeps.
             "minReplicas": max(bounds.min_replicas, 1),
             "maxReplicas": bounds.max_replicas,

@@ -6,6 +6,7 @@ from typing import Any, Final
 from enginesmith_contract import environment
 from enginesmith_contract.build_request import PluginLibrary
 from enginesmith_operator.api.engine_build import EngineBuild
+from enginesmith_operator.kinds import JOB
 from enginesmith_operator.objects.jobs import job_spec
 from enginesmith_operator.objects.labels import ENGINE, Component, object_labels
 from enginesmith_operator.objects.owners import controller_reference
@@ -98,8 +99,8 @@ def build_job(build: EngineBuild, allowed_plugins: Collection[str] | None = None
         ttl_seconds=spec.ttl_seconds_after_finished,
     )
     return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
+        "apiVersion": JOB.api_version,
+        "kind": JOB.kind,
         "metadata": {
             "name": build.metadata.name,
             "namespace": build.metadata.namespace,

@@ -15,6 +15,7 @@ from enginesmith_contract import environment
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.pull_request import SERVE_REQUEST_FILE
 from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.kinds import DEPLOYMENT
 from enginesmith_operator.objects.labels import (
     INPUTS,
     NOTES,
@@ -98,8 +99,8 @@ def deployment(  # noqa: PLR0913 - one value for each part of the object, by key
     described = {"annotations": annotations} if annotations else {}
     digest = template_hash({"metadata": {"labels": labels | {TEMPLATE: ""}, **described}, "spec": spec})
     return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
+        "apiVersion": DEPLOYMENT.api_version,
+        "kind": DEPLOYMENT.kind,
         "metadata": {
             "name": target_name(pods.engine, pods.target),
             "namespace": engine.metadata.namespace,

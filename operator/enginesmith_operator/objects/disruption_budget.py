@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.targets import TargetSpec
+from enginesmith_operator.kinds import DISRUPTION_BUDGET
 from enginesmith_operator.objects.labels import Component, object_labels, target_selector
 from enginesmith_operator.objects.names import target_name
 from enginesmith_operator.objects.owners import controller_reference
@@ -29,8 +30,8 @@ def disruption_budget(engine: InferenceEngine, target: str, *, unavailable: int 
     """
     name = engine.metadata.name
     return {
-        "apiVersion": "policy/v1",
-        "kind": "PodDisruptionBudget",
+        "apiVersion": DISRUPTION_BUDGET.api_version,
+        "kind": DISRUPTION_BUDGET.kind,
         "metadata": {
             "name": target_name(name, target),
             "namespace": engine.metadata.namespace,

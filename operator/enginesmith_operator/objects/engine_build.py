@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from enginesmith_operator.api.engine_build import BuildPlacement, EngineBuildSpec, NodeLabel
-from enginesmith_operator.api.inference_engine import API_VERSION, InferenceEngine
+from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.api.store import StoreSpec
+from enginesmith_operator.kinds import ENGINE_BUILD
 from enginesmith_operator.objects.jobs import JobLimits
 from enginesmith_operator.objects.labels import Component, object_labels
 from enginesmith_operator.objects.names import engine_build_name
@@ -53,8 +54,8 @@ def engine_build(  # noqa: PLR0913 - one value for each part of the object, by k
     )
     key = planned.build.engine_key
     return {
-        "apiVersion": API_VERSION,
-        "kind": "EngineBuild",
+        "apiVersion": ENGINE_BUILD.api_version,
+        "kind": ENGINE_BUILD.kind,
         "metadata": {
             "name": engine_build_name(engine.metadata.name, target, key),
             "namespace": engine.metadata.namespace,

@@ -7,6 +7,7 @@ from enginesmith_contract.preparation_job import PreparationJobRequest
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.api.store import StoreSpec
+from enginesmith_operator.kinds import JOB
 from enginesmith_operator.objects.jobs import JobLimits, job_spec
 from enginesmith_operator.objects.labels import OCCASION, TEMPLATE, Component, object_labels
 from enginesmith_operator.objects.names import preparation_job_name
@@ -88,8 +89,8 @@ def preparation_job(  # noqa: PLR0913 - one value for each part of the object, b
         image_pull_secrets=template.image_pull_secrets,
     )
     return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
+        "apiVersion": JOB.api_version,
+        "kind": JOB.kind,
         "metadata": {
             "name": preparation_job_name(engine.metadata.name, request, occasion),
             "namespace": engine.metadata.namespace,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.kinds import SERVICE
 from enginesmith_operator.objects.labels import Component, engine_selector, object_labels, target_selector
 from enginesmith_operator.objects.names import engine_service_name, headless_service_name, target_service_name
 from enginesmith_operator.objects.owners import controller_reference
@@ -33,8 +34,8 @@ def target_service(engine: InferenceEngine, target: str) -> dict[str, Any]:
 def _service(engine: InferenceEngine, name: str, selector: dict[str, str], target: str = "") -> dict[str, Any]:
     ports = (("grpc", GRPC_PORT, "kubernetes.io/h2c"), ("metrics", METRICS_PORT, "http"))
     return {
-        "apiVersion": "v1",
-        "kind": "Service",
+        "apiVersion": SERVICE.api_version,
+        "kind": SERVICE.kind,
         "metadata": {
             "name": name,
             "namespace": engine.metadata.namespace,

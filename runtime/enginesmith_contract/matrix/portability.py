@@ -5,7 +5,7 @@ profile. `hardwareCompatibility` and `versionCompatible` in the manifest's flags
 compute capabilities in `runs_on`, and ONNX Runtime is bound to a provider and an architecture.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from enginesmith_contract.backend_traits import MatrixPart, traits
@@ -40,6 +40,9 @@ class _Case(NamedTuple):
         return self.manifest.key_inputs.flags.get(HARDWARE_COMPATIBILITY_FLAG, "none")
 
 
+_Rule = Callable[[_Case], RuleAnswer]
+
+
 def fits(
     manifest: Manifest, device: Hardware, toolchain_version: str, *, provider: str | None = None
 ) -> tuple[RuleAnswer, ...]:
@@ -52,7 +55,7 @@ def fits(
         provider: the execution provider that would run it; None: not known, or another backend than ONNX Runtime.
     """
     case = _Case(manifest, device, toolchain_version, provider)
-    return tuple(rule(case) for rule in _RULES_OF[manifest.key_inputs.backend])
+    return tuple(rule(case) for rule in _rules_of(manifest.key_inputs.backend))
 
 
 def _same_version(case: _Case) -> RuleAnswer:
@@ -177,17 +180,20 @@ def _answer(rule: str, verdict: Verdict, found: str, wanted: str = "") -> RuleAn
     return RuleAnswer(rule=rule, verdict=verdict, found=found, wanted=wanted)
 
 
-_RULES_OF: Final[dict[Backend, tuple[Callable[[_Case], RuleAnswer], ...]]] = {
-    Backend.TENSORRT: (
-        _same_version,  # plans of another build number do not load
-        _same_os,
-        _same_arch,
+def _rules_of(backend: Backend) -> tuple[_Rule, ...]:
+    row = traits(backend)
+    provider = (_same_provider,) if row.execution_providers else ()
+    # Plans of another build number do not load.
+    return (_same_version, _same_os, _same_arch, *_RULES_OF_PART.get(row.matrix, ()), *provider)
+
+
+_RULES_OF_PART: Final[Mapping[MatrixPart | None, tuple[_Rule, ...]]] = {
+    MatrixPart.RELEASES: (
         _same_product,  # no GPU, or another model of one compute capability: TensorRT would only warn, then hang
         _same_mig_profile,
         _capability_fits,
         _enough_multiprocessors,
         _driver_reached,  # the driver may have been changed since the build
     ),
-    Backend.TENSORRT_RTX: (_same_version, _same_os, _same_arch, _rtx_target, _driver_reached),
-    Backend.ONNXRUNTIME: (_same_version, _same_os, _same_arch, _same_provider),
+    MatrixPart.RTX: (_rtx_target, _driver_reached),
 }

@@ -4,10 +4,9 @@ Each reads credentials from the environment as its vendor's tools do. The file s
 they read ranges and tell an object's version, which is all that it takes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Final
 
 from enginesmith_contract.errors import EnginesmithError, SourceError
@@ -16,76 +15,18 @@ from enginesmith_runtime.fetch.location import Scheme, model_name, redact
 from enginesmith_runtime.fetch.options import check_options, is_on
 from enginesmith_runtime.fetch.origin import Transfer
 from enginesmith_runtime.fetch.reasons import SourceReason
+from enginesmith_runtime.storage_clients import (
+    CLIENTS,
+    INSTALL,
+    is_access_denied,
+    missing_module,
+    open_file_system,
+)
 
 __all__ = ["ObjectStoreOrigin"]
 
 _READ_BYTES: Final = 8 << 20
 _VERSION_FIELDS: Final = ("ETag", "etag", "crc32c", "md5Hash", "blob_id", "generation", "mtime", "LastModified")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Client:
-    """One kind of file system: where its class is, what options it takes, what its credentials are called."""
-
-    module: str
-    name: str
-    options: tuple[str, ...]
-    arguments: Callable[[ModelSource], Mapping[str, object]]
-    credentials: str
-
-
-def _s3_arguments(source: ModelSource) -> Mapping[str, object]:
-    region = source.options.get("region")
-    return {
-        "anon": is_on(source, "anonymous"),
-        "endpoint_url": source.options.get("endpoint"),
-        "client_kwargs": {"region_name": region} if region else {},
-    }
-
-
-def _gs_arguments(source: ModelSource) -> Mapping[str, object]:
-    anonymous = {"token": "anon"} if is_on(source, "anonymous") else {}
-    return {"endpoint_url": source.options.get("endpoint"), **anonymous}
-
-
-def _oss_arguments(source: ModelSource) -> Mapping[str, object]:
-    return {"endpoint": source.options["endpoint"]} if "endpoint" in source.options else {}
-
-
-def _hf_arguments(source: ModelSource) -> Mapping[str, object]:
-    return {"endpoint": source.options.get("endpoint")}
-
-
-_CLIENTS: Final[Mapping[Scheme, _Client]] = {
-    Scheme.S3: _Client(
-        module="s3fs",
-        name="S3FileSystem",
-        options=("endpoint", "region", "anonymous"),
-        arguments=_s3_arguments,
-        credentials="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-    ),
-    Scheme.GS: _Client(
-        module="gcsfs",
-        name="GCSFileSystem",
-        options=("endpoint", "anonymous"),
-        arguments=_gs_arguments,
-        credentials="GOOGLE_APPLICATION_CREDENTIALS",
-    ),
-    Scheme.OSS: _Client(
-        module="ossfs",
-        name="OSSFileSystem",
-        options=("endpoint",),
-        arguments=_oss_arguments,
-        credentials="OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET",
-    ),
-    Scheme.HF: _Client(
-        module="huggingface_hub",
-        name="HfFileSystem",
-        options=("endpoint",),
-        arguments=_hf_arguments,
-        credentials="HF_TOKEN",
-    ),
-}
 
 
 class ObjectStoreOrigin:
@@ -101,7 +42,7 @@ class ObjectStoreOrigin:
         Raises:
             enginesmith_contract.errors.SourceError: `MissingClient`, `UnknownOption`, `NotFound`.
         """
-        self._client = _CLIENTS[scheme]
+        self._client = CLIENTS[scheme]
         self._uri = source.uri
         check_options(source, self._client.options)
         folder, slash, name = source.uri.partition("://")[2].rpartition("/")
@@ -152,19 +93,23 @@ class ObjectStoreOrigin:
                 yield bytes(chunk)
 
     def _file_system(self, source: ModelSource) -> Any:  # noqa: ANN401 - fsspec's file systems have no types
+        client = self._client
         try:
-            module = import_module(self._client.module)
+            return open_file_system(
+                client,
+                (lambda _: None) if client.reads_environment else os.environ.get,
+                endpoint=source.options.get("endpoint"),
+                region=source.options.get("region"),
+                anonymous=is_on(source, "anonymous"),
+            )
         except ImportError as error:
             raise SourceError(
-                f"the client for {source.uri.partition(':')[0]}:// is not installed",
+                f"the client for {client.scheme}:// is not installed",
                 where=redact(source.uri),
-                why=f"there is no module {error.name or self._client.module}",
-                remedy="run: pip install 'enginesmith[sources]'",
+                why=missing_module(client, error),
+                remedy=INSTALL,
                 reason=SourceReason.MISSING_CLIENT,
             ) from error
-        # Not cached by the library: another thread's file system may hold other credentials or a closed loop.
-        factory = getattr(module, self._client.name)
-        return factory(skip_instance_cache=True, **self._client.arguments(source))
 
     @contextmanager
     def _translated(self, name: str) -> Iterator[None]:
@@ -186,7 +131,7 @@ class ObjectStoreOrigin:
 
     def _from_client(self, error: Exception, where: str) -> SourceError:
         why = redact(" ".join(str(error).split())) or type(error).__name__
-        if isinstance(error, PermissionError) or "redential" in f"{type(error).__name__} {why}":
+        if is_access_denied(error, why):
             return SourceError(
                 "the source refuses to give the model",
                 where=where,

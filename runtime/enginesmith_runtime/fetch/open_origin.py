@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import assert_never
 
 from enginesmith_contract.preparation import ModelSource
 from enginesmith_runtime.fetch.http import HttpOrigin
 from enginesmith_runtime.fetch.location import Scheme, scheme_of
 from enginesmith_runtime.fetch.modelscope import ModelScopeOrigin
+from enginesmith_runtime.fetch.object_store import ObjectStoreOrigin
 from enginesmith_runtime.fetch.options import check_options
 from enginesmith_runtime.fetch.origin import Origin
+from enginesmith_runtime.fetch.registry import RegistryOrigin
 
 __all__ = ["open_origin"]
 
@@ -21,7 +22,8 @@ def open_origin(source: ModelSource) -> Iterator[Origin]:
     Raises:
         enginesmith_contract.errors.SourceError: `MissingClient`, `UnknownOption`, `UnsupportedScheme`, `NotFound`.
     """
-    match scheme_of(source.uri):
+    scheme = scheme_of(source.uri)
+    match scheme:
         case Scheme.FILE:
             raise ValueError(source.uri)
         case Scheme.HTTP | Scheme.HTTPS:
@@ -31,15 +33,7 @@ def open_origin(source: ModelSource) -> Iterator[Origin]:
         case Scheme.MS:
             with ModelScopeOrigin(source) as origin:
                 yield origin
-        case Scheme.S3 | Scheme.GS | Scheme.OSS | Scheme.HF as scheme:
-            from enginesmith_runtime.fetch.object_store import (  # noqa: PLC0415 - an optional dependency
-                ObjectStoreOrigin,
-            )
-
-            yield ObjectStoreOrigin(source, scheme)
         case Scheme.OCI:
-            from enginesmith_runtime.fetch.registry import RegistryOrigin  # noqa: PLC0415 - an optional dependency
-
             yield RegistryOrigin(source)
-        case unknown:
-            assert_never(unknown)
+        case _:
+            yield ObjectStoreOrigin(source, scheme)

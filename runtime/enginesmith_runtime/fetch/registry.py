@@ -15,7 +15,15 @@ from enginesmith_runtime.fetch.location import redact
 from enginesmith_runtime.fetch.options import check_options, is_on
 from enginesmith_runtime.fetch.origin import Transfer
 from enginesmith_runtime.fetch.reasons import SourceReason
-from enginesmith_runtime.registry_session import LoginMissingError, open_session
+from enginesmith_runtime.registry_session import (
+    DENIED,
+    NOT_FOUND,
+    LoginMissingError,
+    RegistrySession,
+    open_session,
+    say_answer,
+)
+from enginesmith_runtime.storage_clients import INSTALL, REGISTRY, missing_module
 
 __all__ = ["RegistryOrigin"]
 
@@ -24,8 +32,6 @@ _TITLE: Final = "org.opencontainers.image.title"
 _READ_BYTES: Final = 64 << 10
 _OK: Final = 200
 _PARTIAL: Final = 206
-_NOT_FOUND: Final = 404
-_DENIED: Final = frozenset({401, 403})
 
 
 class RegistryOrigin:
@@ -46,8 +52,8 @@ class RegistryOrigin:
         reference, _, wanted = source.uri.partition("://")[2].partition("#")
         self._where = redact(source.uri).partition("#")[0]
         with self._translated(self._where):
-            self._registry, self._container = _connect(reference, plain_http=is_on(source, "plainHttp"))
-            manifest = self._request(f"{self._container.manifest_url()}", self._where).json()
+            self._session = _connect(reference, plain_http=is_on(source, "plainHttp"))
+            manifest = self._request(self._session.container.manifest_url(), self._where).json()
         self._layers = self._layers_of(manifest)
         self.model = wanted or self._only_model()
 
@@ -70,7 +76,7 @@ class RegistryOrigin:
         digest = str(layer["digest"])
         resumes = offset if validator == digest and offset < int(layer["size"]) else 0
         with self._translated(where):
-            url = self._container.get_blob_url(digest)
+            url = self._session.container.get_blob_url(digest)
             response = self._request(url, where, {"Range": f"bytes={resumes}-"} if resumes else {})
             with response:
                 yield Transfer(
@@ -84,19 +90,12 @@ class RegistryOrigin:
         import oras.defaults  # noqa: PLC0415 - an optional dependency
 
         accept = ", ".join(oras.defaults.default_manifest_accepted_media_types)
-        # Without the library's own retries, which take two minutes: `Downloads` retries, and resumes.
-        response = self._registry.do_request.__wrapped__(
-            self._registry,
-            f"{self._registry.prefix}://{url}",
-            "GET",
-            headers={"Accept": accept, **(headers or {})},
-            stream=True,
-        )
+        response = self._session.request("GET", url, headers={"Accept": accept, **(headers or {})}, stream=True)
         if response.status_code in (_OK, _PARTIAL):
             return response
-        answer = f"the registry answered {response.status_code}"
+        answer = redact(say_answer(response))
         response.close()
-        if response.status_code == _NOT_FOUND:
+        if response.status_code == NOT_FOUND:
             raise SourceError(
                 "there is no such artifact",
                 where=where,
@@ -104,7 +103,7 @@ class RegistryOrigin:
                 remedy="check repository and tag",
                 reason=SourceReason.NOT_FOUND,
             )
-        if response.status_code in _DENIED:
+        if response.status_code in DENIED:
             raise _denied(where, answer)
         raise SourceError(
             "the registry did not give the model",
@@ -161,14 +160,15 @@ class RegistryOrigin:
             ) from error
 
 
-def _connect(reference: str, *, plain_http: bool) -> tuple[Any, Any]:
+def _connect(reference: str, *, plain_http: bool) -> RegistrySession:
     try:
         return open_session(reference, plain_http=plain_http)
     except ImportError as error:
         raise SourceError(
-            "the client for oci:// is not installed",
+            f"the client for {REGISTRY.scheme}:// is not installed",
             where=f"oci://{reference}",
-            remedy="run: pip install 'enginesmith[sources]'",
+            why=missing_module(REGISTRY, error),
+            remedy=INSTALL,
             reason=SourceReason.MISSING_CLIENT,
         ) from error
     except LoginMissingError as error:
@@ -180,6 +180,6 @@ def _denied(where: str, why: str) -> SourceError:
         "the registry refuses to give the model",
         where=where,
         why=why,
-        remedy="log in with a container tool, or name the folder of its config.json in DOCKER_CONFIG",
+        remedy=f"log in with a container tool, or set {REGISTRY.credentials}",
         reason=SourceReason.ACCESS_DENIED,
     )

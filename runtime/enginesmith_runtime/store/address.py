@@ -1,7 +1,7 @@
 """A store's URI, taken apart.
 
     /path or file:///path           a folder
-    s3://bucket/prefix              also gs:// and oss://
+    s3://bucket/prefix              and the other schemes of `storage_clients` that can keep engines
     oci://registry/repository
 
 Endpoint, region, plain HTTP and credentials come from the environment (see `settings`), so that a URI is the store's
@@ -9,43 +9,35 @@ name and nothing else.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
 from enginesmith_contract.errors import StoreError
+from enginesmith_runtime.storage_clients import REGISTRY, STORE_CLIENTS, StorageClient
 
-__all__ = ["StoreAddress", "StoreScheme", "parse_address"]
+__all__ = ["StoreAddress", "parse_address"]
 
-
-class StoreScheme(StrEnum):
-    """What a store's URI may begin with; a plain path is `FILE`."""
-
-    FILE = "file"
-    S3 = "s3"
-    GS = "gs"
-    OSS = "oss"
-    OCI = "oci"
-
-
-_KINDS: Final = "a folder (/path or file:///path), s3://bucket/prefix, gs://, oss:// or oci://registry/repository"
+_CLIENTS: Final = {row.scheme: row for row in STORE_CLIENTS}
+_FOLDER: Final = "file"
+_EXAMPLES: Final = ("/path", "file:///path", *(f"{row.scheme}://{row.place}" for row in STORE_CLIENTS))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreAddress:
-    """A remote store's URI.
+    """A store's URI.
 
     Attributes:
+        client: row of the library that reaches it; None: a folder.
         location: without the scheme, without slashes at its ends ("bucket/prefix", "registry:5000/repository").
     """
 
-    scheme: StoreScheme
+    client: StorageClient | None
     location: str
 
     @property
     def uri(self) -> str:
         """The URI in its one spelling."""
-        return f"{self.scheme}://{self.location}"
+        return f"{self.client.scheme if self.client is not None else _FOLDER}://{self.location}"
 
 
 def parse_address(uri: str) -> StoreAddress:
@@ -57,9 +49,9 @@ def parse_address(uri: str) -> StoreAddress:
     """
     parts = urlsplit(uri)
     where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    if parts.scheme not in list(StoreScheme):
-        raise _refused("this kind of store is not supported", f"{parts.scheme}://", f"a store is {_KINDS}")
-    scheme = StoreScheme(parts.scheme)
+    if parts.scheme not in {_FOLDER, *_CLIENTS}:
+        raise _refused("this kind of store is not supported", f"{parts.scheme}://", f"use {', '.join(_EXAMPLES)}")
+    client = _CLIENTS.get(parts.scheme)
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise _refused(
             "a store's URI has neither credentials nor options",
@@ -68,10 +60,11 @@ def parse_address(uri: str) -> StoreAddress:
             remedy="set the variables that docs/store.md names",
         )
     location = f"{parts.netloc}/{parts.path.strip('/')}".strip("/")
-    if scheme is not StoreScheme.FILE and (not parts.netloc or (scheme is StoreScheme.OCI and "/" not in location)):
-        example = "oci://registry/repository" if scheme is StoreScheme.OCI else f"{scheme}://bucket/prefix"
+    is_short = client is REGISTRY and "/" not in location
+    if client is not None and (not parts.netloc or is_short):
+        example = f"{client.scheme}://{client.place}"
         raise _refused("the URI names no place for a store", where, f"it is written {example}")
-    return StoreAddress(scheme=scheme, location=location)
+    return StoreAddress(client=client, location=location)
 
 
 def _refused(what: str, where: str, why: str, remedy: str = "") -> StoreError:

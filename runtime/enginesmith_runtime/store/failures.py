@@ -9,6 +9,7 @@ from typing import Final
 from enginesmith_contract.errors import StoreError
 from enginesmith_contract.store_layout import StoredFile, blob_name
 from enginesmith_runtime.local_files.space import free_bytes, is_disk_full, say_bytes
+from enginesmith_runtime.storage_clients import INSTALL, StorageClient, missing_module
 
 __all__ = [
     "access_denied",
@@ -127,12 +128,12 @@ def connection_lost(where: str, doing: str, why: str) -> StoreError:
     )
 
 
-def client_missing(where: str, module: str) -> StoreError:
+def client_missing(where: str, client: StorageClient, error: ImportError) -> StoreError:
     """Return the error of a store whose client library is not part of this installation."""
     return StoreError(
         "the client for this kind of store is not installed",
         where=where,
-        why=f"there is no module {module}",
-        remedy="run: pip install 'enginesmith[sources]'",
+        why=missing_module(client, error),
+        remedy=INSTALL,
         reason="MissingClient",
     )

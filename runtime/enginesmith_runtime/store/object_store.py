@@ -17,10 +17,11 @@ from typing import Any, Final
 from enginesmith_contract.errors import StoreError
 from enginesmith_contract.store_layout import StoredFile, blob_name
 from enginesmith_runtime.local_files.digests import digest_file
+from enginesmith_runtime.storage_clients import StorageClient
 from enginesmith_runtime.store.address import StoreAddress
 from enginesmith_runtime.store.failures import blob_damaged, blob_missing, name_refused, translated
 from enginesmith_runtime.store.interface import REFRESH_SECONDS, BlobEntry, PointerEntry
-from enginesmith_runtime.store.object_client import open_client, translated_client
+from enginesmith_runtime.store.object_client import ObjectClient
 from enginesmith_runtime.store.remote_files import lay_out_remote
 from enginesmith_runtime.store.settings import StoreSettings
 
@@ -36,7 +37,7 @@ class ObjectStore:
         uri: that `open_store` takes.
     """
 
-    def __init__(self, address: StoreAddress, settings: StoreSettings) -> None:
+    def __init__(self, address: StoreAddress, client: StorageClient, settings: StoreSettings) -> None:
         """Open the client; no request is made.
 
         Raises:
@@ -44,7 +45,7 @@ class ObjectStore:
         """
         self.uri = address.uri
         self._root = address.location
-        self._client = open_client(address, settings)
+        self._client = ObjectClient(address, client, settings)
 
     def put_files(self, folder: Path, paths: Iterable[Path]) -> tuple[StoredFile, ...]:
         """Store files of `folder` as blobs; see `Store.put_files`."""
@@ -74,7 +75,7 @@ class ObjectStore:
         path = self._path(name)
         with self._translated(f"writing {name}"), self._bucket_known(name):
             try:
-                self._client.create(self._client.files, path, document)
+                self._client.create(path, document)
             except FileNotFoundError:
                 raise
             except Exception as error:
@@ -209,7 +210,7 @@ class ObjectStore:
         return f"{self._root}/{parts}"
 
     def _translated(self, doing: str) -> AbstractContextManager[None]:
-        return translated_client(self.uri, doing, self._client.credentials)
+        return self._client.translated(doing)
 
     @contextmanager
     def _bucket_known(self, name: str) -> Iterator[None]:

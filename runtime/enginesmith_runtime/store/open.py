@@ -1,20 +1,22 @@
 """From a store's URI to the store; a remote one's client is imported only when it is asked for."""
 
 from pathlib import Path
-from typing import assert_never
 from urllib.parse import unquote, urlsplit
 
 from enginesmith_contract.errors import StoreError
-from enginesmith_runtime.store.address import StoreScheme, parse_address
+from enginesmith_runtime.storage_clients import REGISTRY
+from enginesmith_runtime.store.address import parse_address
 from enginesmith_runtime.store.file_store import FileStore
 from enginesmith_runtime.store.interface import Store
+from enginesmith_runtime.store.object_store import ObjectStore
+from enginesmith_runtime.store.registry_store import RegistryStore
 from enginesmith_runtime.store.settings import StoreSettings
 
 __all__ = ["open_store"]
 
 
 def open_store(uri: str, settings: StoreSettings | None = None) -> Store:
-    """Return the store at `uri`: a path, or a URI of one of `StoreScheme`.
+    """Return the store at `uri`: a path, file:///path, or a URI whose scheme `storage_clients` has.
 
     Nothing is asked of a remote store yet; a folder need not exist: the first write makes it.
 
@@ -29,19 +31,12 @@ def open_store(uri: str, settings: StoreSettings | None = None) -> Store:
     if "://" not in uri:
         return FileStore.open(Path(uri).expanduser().absolute())
     address = parse_address(uri)
-    match address.scheme:
-        case StoreScheme.FILE:
-            return FileStore.open(_local_path(uri))
-        case StoreScheme.S3 | StoreScheme.GS | StoreScheme.OSS:
-            from enginesmith_runtime.store.object_store import ObjectStore  # noqa: PLC0415 - only where one is used
-
-            return ObjectStore(address, settings or StoreSettings.of_process())
-        case StoreScheme.OCI:
-            from enginesmith_runtime.store.registry_store import RegistryStore  # noqa: PLC0415 - only where one is used
-
-            return RegistryStore(address, settings or StoreSettings.of_process())
-        case unknown:
-            assert_never(unknown)
+    if address.client is None:
+        return FileStore.open(_local_path(uri))
+    settings = settings or StoreSettings.of_process()
+    if address.client is REGISTRY:
+        return RegistryStore(address, settings)
+    return ObjectStore(address, address.client, settings)
 
 
 def _local_path(uri: str) -> Path:

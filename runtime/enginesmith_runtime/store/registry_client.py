@@ -1,8 +1,4 @@
-"""The few calls of the OCI distribution API that a store needs, with errors in its words.
-
-Authentication is oras': its `push` and `pull` would read whole files into memory, retry for minutes and present a token
-for reading when a write follows a read, so the requests are made here.
-"""
+"""The few calls of the OCI distribution API that a store needs, with errors in its words."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +7,16 @@ from typing import IO, Any, Final
 from urllib.parse import urljoin
 
 from enginesmith_contract.errors import EnginesmithError, StoreError
-from enginesmith_runtime.registry_session import LoginMissingError, open_session
+from enginesmith_runtime.registry_session import (
+    DENIED,
+    NOT_FOUND,
+    Body,
+    LoginMissingError,
+    RegistrySession,
+    open_session,
+    say_answer,
+)
+from enginesmith_runtime.storage_clients import REGISTRY
 from enginesmith_runtime.store.address import StoreAddress
 from enginesmith_runtime.store.failures import access_denied, client_missing, connection_lost
 from enginesmith_runtime.store.settings import StoreSettings
@@ -19,19 +24,11 @@ from enginesmith_runtime.store.settings import StoreSettings
 __all__ = ["MANIFEST_TYPE", "RegistryClient", "open_file"]
 
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
-_CREDENTIALS: Final = (
-    "REGISTRY_USERNAME and REGISTRY_PASSWORD, or the folder of a container tool's config.json in DOCKER_CONFIG"
-)
+_CREDENTIALS: Final = f"REGISTRY_USERNAME and REGISTRY_PASSWORD, or {REGISTRY.credentials}"
 _READ_BYTES: Final = 1 << 20
 _TAGS_A_PAGE: Final = 1000
 _OK: Final = frozenset({200, 201, 202})
-_NOT_FOUND: Final = 404
-_UNAUTHORIZED: Final = 401
 _NOT_ALLOWED: Final = 405
-_DENIED: Final = frozenset({401, 403})
-
-Body = Callable[[], IO[bytes]] | bytes
-"""A file is given as a function that opens it, since a request that meets a challenge is sent twice."""
 
 
 class RegistryClient:
@@ -44,7 +41,7 @@ class RegistryClient:
         self._login = (user, password) if user and password else None
         self._configuration = settings.docker_config
         self._host, _, self._repository = address.location.partition("/")
-        self._session: Any = None
+        self._session: RegistrySession | None = None
 
     def has_blob(self, digest: str) -> bool:
         """Whether the repository has a blob of this SHA-256."""
@@ -112,7 +109,7 @@ class RegistryClient:
     ) -> Any:  # noqa: ANN401 - requests' Response, whose session oras hands on untyped
         response = self._ask(method, path, doing, body=body, headers=headers)
         if response is None:
-            raise connection_lost(self._where, doing, f"the registry answered {_NOT_FOUND}")
+            raise connection_lost(self._where, doing, f"the registry answered {NOT_FOUND}")
         return response
 
     def _ask(  # noqa: PLR0913 - the parts of a request; most by keyword
@@ -129,44 +126,24 @@ class RegistryClient:
             response = self._send(method, path, body, headers or {}, stream=stream)
         if response.status_code in _OK:
             return response
-        why = f"the registry answered {response.status_code}{_words(response)}"
+        why = say_answer(response)
         response.close()
-        if response.status_code == _NOT_FOUND:
+        if response.status_code == NOT_FOUND:
             return None
-        if response.status_code in _DENIED:
+        if response.status_code in DENIED:
             raise access_denied(self._where, doing, why, _CREDENTIALS)
         raise connection_lost(self._where, doing, why)
 
     def _send(self, method: str, path: str, body: Body | None, headers: Mapping[str, str], *, stream: bool) -> Any:  # noqa: ANN401 - the same
         if self._session is None:
-            self._session, _ = open_session(
+            self._session = open_session(
                 f"{self._host}/{self._repository}",
                 plain_http=self._plain_http,
                 login=self._login,
                 configuration=self._configuration,
             )
-        session = self._session
-        url = path if "://" in path else f"{session.prefix}://{self._host}/v2/{self._repository}/{path}"
-        known = session.auth.get_auth_header() if self._is_authenticated() else {}
-        response = self._send_once(method, url, body, {**headers, **known}, stream=stream)
-        if response.status_code != _UNAUTHORIZED:
-            return response
-        # Each kind of access has a token of its own, and oras would present the old one again.
-        asked, changed = session.auth.authenticate_request(response, dict(headers), refresh=True)
-        if not changed:
-            return response
-        response.close()
-        return self._send_once(method, url, body, asked, stream=stream)
-
-    def _send_once(self, method: str, url: str, body: Body | None, headers: Mapping[str, str], *, stream: bool) -> Any:  # noqa: ANN401 - the same
-        if callable(body):
-            with body() as opened:
-                return self._session.session.request(method, url, data=opened, headers=headers, stream=stream)
-        return self._session.session.request(method, url, data=body, headers=headers, stream=stream)
-
-    def _is_authenticated(self) -> bool:
-        auth = self._session.auth
-        return bool(getattr(auth, "token", None) or (not hasattr(auth, "token") and hasattr(auth, "_basic_auth")))
+        url = path if "://" in path else f"{self._host}/v2/{self._repository}/{path}"
+        return self._session.request(method, url, headers=headers, body=body, stream=stream)
 
     def _chunks(self, response: Any) -> Iterator[bytes]:  # noqa: ANN401 - the same
         chunks = response.iter_content(_READ_BYTES)
@@ -184,7 +161,7 @@ class RegistryClient:
         except EnginesmithError:
             raise
         except ImportError as error:
-            raise client_missing(self._where, error.name or "oras") from error
+            raise client_missing(self._where, REGISTRY, error) from error
         except LoginMissingError as error:
             raise access_denied(self._where, doing, str(error), _CREDENTIALS) from error
         except Exception as error:  # requests' and urllib3's own, and oras's
@@ -194,12 +171,3 @@ class RegistryClient:
 def open_file(path: Path) -> Callable[[], IO[bytes]]:
     """Return what opens a file for an upload."""
     return lambda: path.open("rb")
-
-
-def _words(response: Any) -> str:  # noqa: ANN401 - the same
-    """Return the registry's own words, `: CODE message`; nothing where it has none."""
-    try:
-        errors = response.json()["errors"]
-        return ": " + "; ".join(f"{one['code']} {one.get('message', '')}".strip() for one in errors)
-    except (ValueError, KeyError, TypeError):
-        return ""

@@ -6,7 +6,7 @@ import yaml
 from typing_extensions import override
 
 from enginesmith_operator.api.introspect import summary
-from enginesmith_operator.api.schema.kinds import GROUP, VERSION, Column, Kind
+from enginesmith_operator.api.schema.kinds import Column, Definition
 from enginesmith_operator.api.schema.structural import Schema, schema_of_model
 
 __all__ = ["crd", "crd_yaml"]
@@ -14,40 +14,41 @@ __all__ = ["crd", "crd_yaml"]
 _HEADER: Final = "# Written by hack/generate-crds from operator/enginesmith_operator/api; do not edit.\n"
 
 
-def crd(kind: Kind) -> dict[str, Any]:
+def crd(definition: Definition) -> dict[str, Any]:
     """Return the definition as plain values, in the order in which it is written."""
+    resource = definition.resource
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": kind.definition_name},
+        "metadata": {"name": definition.name},
         "spec": {
-            "group": GROUP,
+            "group": resource.group,
             "names": {
-                "kind": kind.name,
-                "listKind": f"{kind.name}List",
-                "plural": kind.plural,
-                "singular": kind.name.lower(),
-                "shortNames": [kind.short_name],
+                "kind": resource.kind,
+                "listKind": f"{resource.kind}List",
+                "plural": resource.plural,
+                "singular": resource.kind.lower(),
+                "shortNames": [definition.short_name],
                 "categories": ["enginesmith"],
             },
             "scope": "Namespaced",
             "versions": [
                 {
-                    "name": VERSION,
+                    "name": resource.version,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
-                    "additionalPrinterColumns": [_column(column) for column in kind.columns],
-                    "schema": {"openAPIV3Schema": _root(kind)},
+                    **({"subresources": {"status": {}}} if definition.status is not None else {}),
+                    "additionalPrinterColumns": [_column(column) for column in definition.columns],
+                    "schema": {"openAPIV3Schema": _root(definition)},
                 }
             ],
         },
     }
 
 
-def crd_yaml(kind: Kind) -> str:
+def crd_yaml(definition: Definition) -> str:
     """Return the definition as the text of its file."""
-    return _HEADER + yaml.dump(crd(kind), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return _HEADER + yaml.dump(crd(definition), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def _column(column: Column) -> dict[str, Any]:
@@ -55,21 +56,23 @@ def _column(column: Column) -> dict[str, Any]:
     return written | ({"priority": column.priority} if column.priority else {})
 
 
-def _root(kind: Kind) -> Schema:
+def _root(definition: Definition) -> Schema:
     root: Schema = {
-        "description": summary(kind.root),
+        "description": summary(definition.root),
         "type": "object",
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string", "maxLength": 63},
             "kind": {"type": "string", "maxLength": 63},
             "metadata": {"type": "object"},
-            "spec": {"description": summary(kind.spec)} | schema_of_model(kind.spec),
-            "status": {"description": summary(kind.status)} | schema_of_model(kind.status, defaults=False),
+            "spec": {"description": summary(definition.spec)} | schema_of_model(definition.spec),
         },
     }
-    if kind.rules:
-        root["x-kubernetes-validations"] = [rule._asdict() for rule in kind.rules]
+    if definition.status is not None:
+        status = {"description": summary(definition.status)}
+        root["properties"]["status"] = status | schema_of_model(definition.status, defaults=False)
+    if definition.rules:
+        root["x-kubernetes-validations"] = [rule._asdict() for rule in definition.rules]
     return root
 
 

@@ -1,4 +1,4 @@
-"""Kinds of the API: names, columns, and the types from which their schemas are generated."""
+"""Definitions of the API's kinds: short names, columns, and the types from which their schemas are generated."""
 
 from typing import Final, NamedTuple
 
@@ -7,11 +7,9 @@ from enginesmith_operator.api.engine_build import EngineBuild, EngineBuildSpec, 
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec
 from enginesmith_operator.api.schema.rules import BUILD_ROOT_RULES, ENGINE_ROOT_RULES, Rule
+from enginesmith_operator.kinds import ENGINE_BUILD, INFERENCE_ENGINE, Resource
 
-__all__ = ["GROUP", "KINDS", "VERSION", "Column", "Kind"]
-
-GROUP: Final = "enginesmith.io"
-VERSION: Final = "v1alpha1"
+__all__ = ["DEFINITIONS", "Column", "Definition"]
 
 
 class Column(NamedTuple):
@@ -23,36 +21,38 @@ class Column(NamedTuple):
     priority: int = 0
 
 
-class Kind(NamedTuple):
-    """One kind.
+class Definition(NamedTuple):
+    """One CustomResourceDefinition.
 
     Attributes:
+        resource: Row of the kind in the table of kinds.
         root: Type of the whole object, for its summary.
+        status: Type of what the operator writes; None: the kind has no status.
         rules: CEL rules of the whole object.
+        about: sentences for the top of its reference page.
     """
 
-    name: str
-    plural: str
+    resource: Resource
     short_name: str
     root: type[ApiModel]
     spec: type[ApiModel]
-    status: type[ApiModel]
     columns: tuple[Column, ...]
+    status: type[ApiModel] | None = None
     rules: tuple[Rule, ...] = ()
+    about: str = ""
 
     @property
-    def definition_name(self) -> str:
-        """Return the name of the kind's CustomResourceDefinition."""
-        return f"{self.plural}.{GROUP}"
+    def name(self) -> str:
+        """Return the name of the CustomResourceDefinition."""
+        return f"{self.resource.plural}.{self.resource.group}"
 
 
 _READY: Final = '.status.conditions[?(@.type=="Ready")]'
 _AGE: Final = Column("Age", ".metadata.creationTimestamp", "date")
 
-KINDS: Final = (
-    Kind(
-        name="InferenceEngine",
-        plural="inferenceengines",
+DEFINITIONS: Final = (
+    Definition(
+        resource=INFERENCE_ENGINE,
         short_name="ie",
         root=InferenceEngine,
         spec=InferenceEngineSpec,
@@ -70,9 +70,8 @@ KINDS: Final = (
         ),
         rules=ENGINE_ROOT_RULES,
     ),
-    Kind(
-        name="EngineBuild",
-        plural="enginebuilds",
+    Definition(
+        resource=ENGINE_BUILD,
         short_name="eb",
         root=EngineBuild,
         spec=EngineBuildSpec,
@@ -91,5 +90,10 @@ KINDS: Final = (
             _AGE,
         ),
         rules=BUILD_ROOT_RULES,
+        about=(
+            "The operator creates one for each engine that the store lacks, and deletes it with the last\n"
+            "InferenceEngine that needs it. A CI pipeline may create its own. The name has at most 63 characters,\n"
+            "because the Job has the same name."
+        ),
     ),
 )

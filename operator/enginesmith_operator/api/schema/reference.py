@@ -10,12 +10,12 @@ from enginesmith_operator.api import conditions
 from enginesmith_operator.api.bounds import Bounds
 from enginesmith_operator.api.introspect import FieldType, attribute_docs, field_type, fields_by_alias, summary
 from enginesmith_operator.api.quantities import BYTES_PATTERN, DURATION_PATTERN, QUANTITY_PATTERN
-from enginesmith_operator.api.schema.kinds import GROUP, KINDS, VERSION, Kind
+from enginesmith_operator.api.schema.kinds import DEFINITIONS, Definition
 from enginesmith_operator.api.schema.structural import default_of
 
-__all__ = ["FieldEntry", "build_page", "engine_page", "field_entries"]
+__all__ = ["FieldEntry", "definition_page", "engine_page", "field_entries"]
 
-_ENGINE, _BUILD = KINDS
+_ENGINE: Final = DEFINITIONS[0]
 _NOTE: Final = "<!-- Written by hack/generate-reference from operator/enginesmith_operator/api; do not edit. -->\n"
 _ENGINE_HEAD: Final = """# InferenceEngine
 
@@ -32,14 +32,12 @@ described here, and [`status`](#status), which only the operator writes.
 
 [every-field.yaml](every-field.yaml) has all examples in complete documents.
 """
-_BUILD_HEAD: Final = """# EngineBuild
+_HEAD: Final = """# {kind}
 
 {summary}
 
-`apiVersion: {version}`, `kind: EngineBuild`, short name `eb`. The operator creates one for each engine that
-the store lacks, and deletes it with the last InferenceEngine that needs it. A CI pipeline may create its own. The name
-has at most 63 characters, because the Job has the same name. Fields in bold are required if the structure around them
-is given.
+`apiVersion: {version}`, `kind: {kind}`, short name `{short}`. Fields in bold are required if the structure around
+them is given. {about}
 """
 
 _PATTERNS: Final[Mapping[str, str]] = {
@@ -68,9 +66,10 @@ class FieldEntry(NamedTuple):
     model: type[BaseModel]
 
 
-def field_entries(kind: Kind, part: str) -> tuple[FieldEntry, ...]:
+def field_entries(definition: Definition, part: str) -> tuple[FieldEntry, ...]:
     """Return every field of one part of a kind ("spec" or "status"), in the order of the types."""
-    return tuple(_entries(kind.spec if part == "spec" else kind.status, f"{part}.", ""))
+    model = definition.spec if part == "spec" else definition.status
+    return tuple(_entries(model, f"{part}.", "")) if model is not None else ()
 
 
 def engine_page(examples: Sequence[Mapping[str, Any]]) -> str:
@@ -92,27 +91,39 @@ def engine_page(examples: Sequence[Mapping[str, Any]]) -> str:
     return "".join([*parts, _status(_ENGINE)])
 
 
-def build_page() -> str:
-    """Return the page of EngineBuild as Markdown."""
-    head = _BUILD_HEAD.format(summary=summary(_BUILD.root), version=_API_VERSION)
-    rows = [_row(entry) for entry in field_entries(_BUILD, "spec")]
-    return "".join([_NOTE, head, f"\n## spec\n\n{summary(_BUILD.spec)}\n\n{_TABLE_HEAD}", *rows, _status(_BUILD)])
+def definition_page(definition: Definition) -> str:
+    """Return the page of another kind as Markdown."""
+    resource = definition.resource
+    head = _HEAD.format(
+        kind=resource.kind,
+        summary=summary(definition.root),
+        version=resource.api_version,
+        short=definition.short_name,
+        about=definition.about,
+    )
+    rows = [_row(entry) for entry in field_entries(definition, "spec")]
+    spec = f"\n## spec\n\n{summary(definition.spec)}\n\n{_TABLE_HEAD}"
+    return "".join([_NOTE, head, spec, *rows, _status(definition)])
 
 
-_API_VERSION: Final = f"{GROUP}/{VERSION}"
+_API_VERSION: Final = _ENGINE.resource.api_version
 _EXAMPLE_HEAD: Final = "| field | type | default | meaning | example |\n|---|---|---|---|---|\n"
 _TABLE_HEAD: Final = "| field | type | default | meaning |\n|---|---|---|---|\n"
 
 
-def _status(kind: Kind) -> str:
-    """Return the section on the status, with the conditions first, because they give the reasons."""
-    rows = [_row(entry) for entry in field_entries(kind, "status")]
-    return f"\n## status\n\n{summary(kind.status)}\n\n{_condition_table(kind)}\n{_TABLE_HEAD}{''.join(rows)}"
+def _status(definition: Definition) -> str:
+    """Return what the operator writes: conditions first, since they say why; empty for a kind without a status."""
+    if definition.status is None:
+        return ""
+    rows = [_row(entry) for entry in field_entries(definition, "status")]
+    return (
+        f"\n## status\n\n{summary(definition.status)}\n\n{_condition_table(definition)}\n{_TABLE_HEAD}{''.join(rows)}"
+    )
 
 
-def _condition_table(kind: Kind) -> str:
-    """Return the kind's table of conditions from the docstring of the module `conditions`."""
-    text = (conditions.__doc__ or "").partition(f"\n{kind.name}\n\n")[2]
+def _condition_table(definition: Definition) -> str:
+    """Return the kind's table of conditions, which their module keeps as its documentation."""
+    text = (conditions.__doc__ or "").partition(f"\n{definition.resource.kind}\n\n")[2]
     return text.partition("\n\n")[0].replace("| type |", "| condition |") + "\n"
 
 
