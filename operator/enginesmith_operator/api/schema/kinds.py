@@ -29,7 +29,7 @@ class Definition(NamedTuple):
         root: Type of the whole object, for its summary.
         status: Type of what the operator writes; None: the kind has no status.
         rules: CEL rules of the whole object.
-        about: sentences for the top of its reference page.
+        about: Sentences for the top of its reference page.
     """
 
     resource: Resource
