@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from enginesmith_cli.signals import stop_signals_raise  # noqa: PLC0415 - kept out of `--help`
-    from enginesmith_contract.errors import EnginesmithError  # noqa: PLC0415 - the same
+    from enginesmith_cli.signals import stop_signals_raise
+    from enginesmith_contract.errors import EnginesmithError
 
     parsed.debug = _wants_traceback(parsed)
     with stop_signals_raise() as stop:
@@ -92,7 +92,7 @@ def _report_full_disk(error: OSError) -> int:
 
 
 def _report_fault(error: Exception) -> int:
-    from enginesmith_cli.fault_log import write_fault_log  # noqa: PLC0415 - needed only when something is broken
+    from enginesmith_cli.fault_log import write_fault_log
 
     path = write_fault_log(error)
     summary = " ".join(f"{type(error).__name__}: {error}".split())
@@ -105,7 +105,7 @@ def _wants_traceback(parsed: argparse.Namespace) -> bool:
 
 
 def _version() -> str:
-    from importlib.metadata import version  # noqa: PLC0415 - it reads package metadata from disk
+    from importlib.metadata import version
 
     return version("enginesmith")
 

@@ -111,8 +111,8 @@ def observe_model(
     try:
         if scheme_of(source.uri) is not Scheme.FILE:
             return observed
-        from enginesmith_runtime.fetch.model import fetch_model  # noqa: PLC0415 - loads onnx, only for a local model
-        from enginesmith_runtime.prepare.facts import inspect_model  # noqa: PLC0415 - the same
+        from enginesmith_runtime.fetch.model import fetch_model
+        from enginesmith_runtime.prepare.facts import inspect_model
 
         fetched = fetch_model(source, scratch, SilentReporter(), base=base)
         known = observed.model_copy(

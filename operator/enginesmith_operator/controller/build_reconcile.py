@@ -42,7 +42,7 @@ _NO_LONGER_READ: Final = 512
 class BuildReconciler:
     """Makes an EngineBuild's Job, and its status of what the Job says."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the process; all by keyword
+    def __init__(
         self,
         *,
         api: Api,

@@ -52,7 +52,7 @@ _APPLIED: Final = frozenset({DEPLOYMENT.kind, SERVICE.kind, DISRUPTION_BUDGET.ki
 class Gatherer:
     """Makes snapshots."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the process
+    def __init__(
         self,
         cache: ObjectCache,
         nodes: NodeMemory,

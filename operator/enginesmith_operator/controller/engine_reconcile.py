@@ -52,7 +52,7 @@ class _Taken:
 class EngineReconciler:
     """Makes what an InferenceEngine asks for, and its status of what came of it."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the process; all by keyword
+    def __init__(
         self,
         *,
         api: Api,

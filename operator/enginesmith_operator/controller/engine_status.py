@@ -52,7 +52,7 @@ _TOLD_REASONS: Final = frozenset({"MadeRoom", "Replacing"})
 """Reasons that are an event in whatever phase: the operator ends a replica by itself."""
 
 
-def compose_status(  # noqa: PLR0913 - what a status is made of; the last by keyword
+def compose_status(
     snapshot: EngineSnapshot,
     plan: Plan,
     step: PreparationStep,

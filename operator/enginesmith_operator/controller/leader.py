@@ -75,7 +75,7 @@ class Elector:
         clock: monotonic seconds.
     """
 
-    def __init__(  # noqa: PLR0913 - what an election needs; all by keyword
+    def __init__(
         self,
         *,
         open_transport: Callable[[], Awaitable[Transport]],

@@ -201,7 +201,7 @@ def _plan_engines(
     return tuple(engines), tuple(lacking)
 
 
-def _engine_plan(  # noqa: PLR0913, PLR0917 - one value for each thing that the engine depends on
+def _engine_plan(
     engine: InferenceEngine,
     target: TargetSpec,
     choice: Choice,

@@ -190,7 +190,7 @@ def _build_is_full(state: RolloutState, now: datetime) -> bool:
     return any(_is_full(one.waits_since, now) for one in queued)
 
 
-def _decision(  # noqa: PLR0913 - what is decided, by keyword
+def _decision(
     state: RolloutState,
     trials: Trials,
     served: Engines,

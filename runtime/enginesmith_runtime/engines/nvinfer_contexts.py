@@ -91,7 +91,7 @@ class ProfileContext:
         can_record: False once it refused the recording of its own opt shapes.
     """
 
-    def __init__(self, native: Any, library: Library) -> None:  # noqa: ANN401 - the library has no types
+    def __init__(self, native: Any, library: Library) -> None:
         self.native = native
         self.bound: Run | None = None
         self.allocators: dict[str, Any] = {}
@@ -153,7 +153,7 @@ class ActivationMemory:
         self._size = size
         self._allocation: Any = memory.device(size, Purpose.CONTEXTS)
 
-    def give_to(self, native: Any) -> None:  # noqa: ANN401 - IExecutionContext
+    def give_to(self, native: Any) -> None:
         """Let a context use it."""
         if hasattr(native, "set_device_memory"):
             native.set_device_memory(int(self._allocation), self._size)

@@ -376,5 +376,5 @@ def _unopened(error: EnginesmithError) -> EngineRefusedError:
     )
 
 
-def _fail(call: str, code: Any) -> NoReturn:  # noqa: ANN401 - CUresult
+def _fail(call: str, code: Any) -> NoReturn:
     raise CudaCallError(call, int(code))

@@ -54,7 +54,7 @@ class OnnxRuntimeBuilder:
         Raises:
             BuildError: ONNX Runtime has no implementation of a node, or refuses the model; its words are in it.
         """
-        import onnxruntime  # noqa: PLC0415 - takes most of a second
+        import onnxruntime
 
         provider = find_provider(job.request.toolchain.provider)
         try:
@@ -77,7 +77,7 @@ class OnnxRuntimeBuilder:
         )
 
 
-def _write_optimised(runtime: Any, job: BuildJob, provider: Provider) -> tuple[Path, ...]:  # noqa: ANN401 - untyped
+def _write_optimised(runtime: Any, job: BuildJob, provider: Provider) -> tuple[Path, ...]:
     levels = runtime.GraphOptimizationLevel
     options = runtime.SessionOptions()
     options.log_severity_level = 3

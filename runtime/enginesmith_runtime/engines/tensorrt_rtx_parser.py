@@ -15,7 +15,7 @@ def main(path: str) -> int:
     """Parse the model and print every node that the parser refuses; returns the exit code."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # the library prints where it likes
-    import tensorrt_rtx as trt  # noqa: PLC0415 - half a second that `--help` and tests of this module need not pay
+    import tensorrt_rtx as trt
 
     logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
     builder = trt.Builder(logger)

@@ -151,7 +151,7 @@ class ObjectStoreOrigin:
             while chunk := stream.read(_READ_BYTES):
                 yield bytes(chunk)
 
-    def _file_system(self, source: ModelSource) -> Any:  # noqa: ANN401 - fsspec's file systems have no types
+    def _file_system(self, source: ModelSource) -> Any:
         try:
             module = import_module(self._client.module)
         except ImportError as error:

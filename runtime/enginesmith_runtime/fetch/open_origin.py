@@ -32,13 +32,13 @@ def open_origin(source: ModelSource) -> Iterator[Origin]:
             with ModelScopeOrigin(source) as origin:
                 yield origin
         case Scheme.S3 | Scheme.GS | Scheme.OSS | Scheme.HF as scheme:
-            from enginesmith_runtime.fetch.object_store import (  # noqa: PLC0415 - an optional dependency
+            from enginesmith_runtime.fetch.object_store import (
                 ObjectStoreOrigin,
             )
 
             yield ObjectStoreOrigin(source, scheme)
         case Scheme.OCI:
-            from enginesmith_runtime.fetch.registry import RegistryOrigin  # noqa: PLC0415 - an optional dependency
+            from enginesmith_runtime.fetch.registry import RegistryOrigin
 
             yield RegistryOrigin(source)
         case unknown:

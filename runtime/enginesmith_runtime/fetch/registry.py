@@ -80,8 +80,8 @@ class RegistryOrigin:
                     chunks=response.iter_content(_READ_BYTES),
                 )
 
-    def _request(self, url: str, where: str, headers: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 - requests' Response, which oras hands on untyped
-        import oras.defaults  # noqa: PLC0415 - an optional dependency
+    def _request(self, url: str, where: str, headers: Mapping[str, str] | None = None) -> Any:
+        import oras.defaults
 
         accept = ", ".join(oras.defaults.default_manifest_accepted_media_types)
         # Without the library's own retries, which take two minutes: `Downloads` retries, and resumes.

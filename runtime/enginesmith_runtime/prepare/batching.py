@@ -16,7 +16,7 @@ from enginesmith_runtime.prepare.jobs import BatchJob, Event, EventKind, Feed, S
 __all__ = ["prove_batching"]
 
 
-def prove_batching(  # noqa: PLR0913 - what is run, with what, where, within what, and who is told
+def prove_batching(
     model: Path,
     feed: Feed,
     profiles: Sequence[Profile],

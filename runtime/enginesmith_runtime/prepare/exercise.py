@@ -149,7 +149,7 @@ def points_of(profiles: Sequence[Profile]) -> tuple[Point, ...]:
     )
 
 
-def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and who is told
+def exercise(
     model: Path,
     feed: Feed,
     profiles: Sequence[Profile],
@@ -178,7 +178,7 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
     return outcome
 
 
-def attempt(  # noqa: PLR0913 - as exercise
+def attempt(
     model: Path,
     feed: Feed,
     profiles: Sequence[Profile],
@@ -213,7 +213,7 @@ def attempt(  # noqa: PLR0913 - as exercise
     )
 
 
-def _run(  # noqa: PLR0913, PLR0917 - as exercise
+def _run(
     model: Path, feed: Feed, points: Sequence[Point], folder: Path, budget: Budget, tick: Callable[[float], None]
 ) -> _Results:
     """Run the points in children; where one dies in a run, the next takes the runs after it."""
@@ -275,7 +275,7 @@ def _verdict(point: Point, run: str, results: _Results) -> Exercise:
     )
 
 
-def _working_change(  # noqa: PLR0913, PLR0917 - as exercise
+def _working_change(
     model: Path, feed: Feed, point: Point, folder: Path, budget: Budget, tick: Callable[[], None]
 ) -> Change | None:
     """Return the single change that makes the model take the shape; None where none was found."""

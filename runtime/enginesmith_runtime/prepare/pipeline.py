@@ -57,7 +57,7 @@ _STEP_SECONDS = 1800.0
 _PARSER_SECONDS = 60.0
 
 
-def prepare(  # noqa: PLR0913 - what, where to, where meanwhile, who is told; one by keyword
+def prepare(
     request: PreparationRequest,
     store: Store,
     work: Path,

@@ -66,11 +66,11 @@ def _oss_arguments(settings: StoreSettings) -> Mapping[str, object]:
     }
 
 
-def _create_by_mode(files: Any, path: str, data: bytes) -> None:  # noqa: ANN401 - fsspec has no types
+def _create_by_mode(files: Any, path: str, data: bytes) -> None:
     files.pipe_file(path, data, mode="create")
 
 
-def _create_by_header(files: Any, path: str, data: bytes) -> None:  # noqa: ANN401 - fsspec has no types
+def _create_by_header(files: Any, path: str, data: bytes) -> None:
     files.pipe_file(path, data, headers={"x-oss-forbid-overwrite": "true"})
 
 

@@ -33,11 +33,11 @@ def open_store(uri: str, settings: StoreSettings | None = None) -> Store:
         case StoreScheme.FILE:
             return FileStore.open(_local_path(uri))
         case StoreScheme.S3 | StoreScheme.GS | StoreScheme.OSS:
-            from enginesmith_runtime.store.object_store import ObjectStore  # noqa: PLC0415 - only where one is used
+            from enginesmith_runtime.store.object_store import ObjectStore
 
             return ObjectStore(address, settings or StoreSettings.of_process())
         case StoreScheme.OCI:
-            from enginesmith_runtime.store.registry_store import RegistryStore  # noqa: PLC0415 - only where one is used
+            from enginesmith_runtime.store.registry_store import RegistryStore
 
             return RegistryStore(address, settings or StoreSettings.of_process())
         case unknown:

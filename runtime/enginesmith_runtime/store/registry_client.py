@@ -109,13 +109,13 @@ class RegistryClient:
 
     def _need(
         self, method: str, path: str, doing: str, *, body: Body | None = None, headers: Mapping[str, str] | None = None
-    ) -> Any:  # noqa: ANN401 - requests' Response, whose session oras hands on untyped
+    ) -> Any:
         response = self._ask(method, path, doing, body=body, headers=headers)
         if response is None:
             raise connection_lost(self._where, doing, f"the registry answered {_NOT_FOUND}")
         return response
 
-    def _ask(  # noqa: PLR0913 - the parts of a request; most by keyword
+    def _ask(
         self,
         method: str,
         path: str,
@@ -124,7 +124,7 @@ class RegistryClient:
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         stream: bool = False,
-    ) -> Any:  # noqa: ANN401 - the same
+    ) -> Any:
         with self._translated(doing):
             response = self._send(method, path, body, headers or {}, stream=stream)
         if response.status_code in _OK:
@@ -137,7 +137,7 @@ class RegistryClient:
             raise access_denied(self._where, doing, why, _CREDENTIALS)
         raise connection_lost(self._where, doing, why)
 
-    def _send(self, method: str, path: str, body: Body | None, headers: Mapping[str, str], *, stream: bool) -> Any:  # noqa: ANN401 - the same
+    def _send(self, method: str, path: str, body: Body | None, headers: Mapping[str, str], *, stream: bool) -> Any:
         if self._session is None:
             self._session, _ = open_session(
                 f"{self._host}/{self._repository}",
@@ -158,7 +158,7 @@ class RegistryClient:
         response.close()
         return self._send_once(method, url, body, asked, stream=stream)
 
-    def _send_once(self, method: str, url: str, body: Body | None, headers: Mapping[str, str], *, stream: bool) -> Any:  # noqa: ANN401 - the same
+    def _send_once(self, method: str, url: str, body: Body | None, headers: Mapping[str, str], *, stream: bool) -> Any:
         if callable(body):
             with body() as opened:
                 return self._session.session.request(method, url, data=opened, headers=headers, stream=stream)
@@ -168,7 +168,7 @@ class RegistryClient:
         auth = self._session.auth
         return bool(getattr(auth, "token", None) or (not hasattr(auth, "token") and hasattr(auth, "_basic_auth")))
 
-    def _chunks(self, response: Any) -> Iterator[bytes]:  # noqa: ANN401 - the same
+    def _chunks(self, response: Any) -> Iterator[bytes]:
         chunks = response.iter_content(_READ_BYTES)
         while True:
             with self._translated("reading a blob"):
@@ -196,7 +196,7 @@ def open_file(path: Path) -> Callable[[], IO[bytes]]:
     return lambda: path.open("rb")
 
 
-def _words(response: Any) -> str:  # noqa: ANN401 - the same
+def _words(response: Any) -> str:
     """Return the registry's own words, `: CODE message`; nothing where it has none."""
     try:
         errors = response.json()["errors"]
