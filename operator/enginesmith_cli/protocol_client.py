@@ -105,11 +105,6 @@ class ProtocolClient:
         }
         return Answer(outputs=outputs, parameters=_parameters(response.parameters))
 
-    def model_names(self) -> tuple[str, ...]:
-        """Return the names of the server's models, sorted."""
-        found = self._call("RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse)
-        return tuple(sorted({model.name for model in found.models}))
-
     def _call(self, name: str, request: Any, answer: Any) -> Any:  # noqa: ANN401 - generated messages share no useful type
         rpc = self._channel.unary_unary(
             f"{_SERVICE}/{name}",

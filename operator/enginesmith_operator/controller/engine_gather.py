@@ -128,10 +128,7 @@ class Gatherer:
         return self._fleet().model_copy(
             update={
                 "deployments": tuple(
-                    ObservedDeployment(
-                        name=one.document["metadata"]["name"], target=one.target, ready_replicas=one.ready_replicas
-                    )
-                    for one in deployments
+                    ObservedDeployment(target=one.target, ready_replicas=one.ready_replicas) for one in deployments
                 ),
                 "pinned": _pinned(status, deployments, catalog),
                 "store": store.uri if isinstance(store, ChosenStore) else "",

@@ -117,11 +117,6 @@ class Elector:
             return False
         return self._clock() < renewed_at + self._times.deadline
 
-    def renewal_age_seconds(self) -> float | None:
-        """Return how old the last renewal is; None for a follower."""
-        renewed_at = self._renewed_at
-        return None if renewed_at is None else self._clock() - renewed_at
-
     def _run(self) -> None:
         try:
             asyncio.run(self._compete())

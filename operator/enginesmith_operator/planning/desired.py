@@ -48,22 +48,16 @@ class Deployment(Record):
         resource: extended resource that each pod asks for; None: none.
         pins: a pod's node must have one of them; empty where no GPU is asked for.
         avoid_nodes: nodes that have such a label and are refused, by name.
-        archs: of the nodes, as Kubernetes spells them.
         models: one per engine of the target; the pod takes the one for the GPU that it finds. Empty: keys are pending.
-        images: runtime images of the engines' toolchains; empty in local mode.
     """
 
-    target: str
     replicas: int | None
-    standby: bool
     serves: bool
     resource: str | None = None
     gpus: int = 0
     pins: tuple[LabelPin, ...] = ()
     avoid_nodes: tuple[str, ...] = ()
-    archs: tuple[str, ...] = ()
     models: tuple[ServedModel, ...] = ()
-    images: tuple[str, ...] = ()
 
 
 def preparation_key_of(spec: InferenceEngineSpec, observed: Observed) -> str | None:

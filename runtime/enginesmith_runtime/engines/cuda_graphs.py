@@ -48,9 +48,6 @@ class GraphCache:
         self._limit = limit
         self._kept: list[Recordable] = []
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     @property
     def is_on(self) -> bool:
         """Whether any graph is recorded at all."""
