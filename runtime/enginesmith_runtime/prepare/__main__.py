@@ -18,10 +18,10 @@ from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.preparation_job import PreparationJobRequest, PreparationReport
 from enginesmith_contract.store_layout import preparation_pointer
 from enginesmith_runtime.credential_files import take_source_credentials
+from enginesmith_runtime.fetch.claims import in_mounted_claim
 from enginesmith_runtime.pod.requests import read_request
 from enginesmith_runtime.pod.signals import signals_cancel
 from enginesmith_runtime.pod.termination import termination_path, write_termination
-from enginesmith_runtime.prepare.claims import in_mounted_claim
 from enginesmith_runtime.prepare.pipeline import prepare
 from enginesmith_runtime.prepare.report import encode_report, failure_report, find_stored_engines, success_report
 from enginesmith_runtime.prepare.source_watch import SourceWatch
