@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Final, NamedTuple
 
 from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.text import one_line
 
 __all__ = ["main"]
 
@@ -95,7 +96,7 @@ def _report_fault(error: Exception) -> int:
     from enginesmith_cli.fault_log import write_fault_log
 
     path = write_fault_log(error)
-    summary = " ".join(f"{type(error).__name__}: {error}".split())
+    summary = one_line(f"{type(error).__name__}: {error}")
     print(f"enginesmith: a fault of ours: {summary[:300]}. The traceback is in {path}.", file=sys.stderr)
     return ExitCode.INTERNAL
 

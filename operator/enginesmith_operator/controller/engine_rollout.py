@@ -17,7 +17,7 @@ from enginesmith_operator.api.engine_status import TargetStatus
 from enginesmith_operator.api.serving import WhenFull
 from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.conditions import Observation, one_line
+from enginesmith_operator.controller.conditions import Observation, bounded_line
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
 from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, PodFacts
 from enginesmith_operator.controller.waiting import refused_pods, serving_obstacle
@@ -151,7 +151,7 @@ def _ruled_out(view: TargetView) -> frozenset[str]:
 def refusal_text(planned: TargetPlan) -> str:
     """Return why a target has no plan: first what keeps the nodes that are meant, and what helps."""
     lines = [count.sentence() for count in planned.refusals] + list(planned.hints)
-    return one_line("; ".join(lines)) if lines else "no node was seen"
+    return bounded_line("; ".join(lines)) if lines else "no node was seen"
 
 
 def _wanted(view: TargetView, planned: EnginePlan) -> WantedEngine:
@@ -299,7 +299,7 @@ def _reason(report: ServingReport | None, ending: Ending) -> str:
 
 def _sentence(report: ServingReport | None, ending: Ending, pod: str, container: str) -> str:
     if report is not None and report.failure is not None:
-        return one_line(report.failure.sentence())
+        return bounded_line(report.failure.sentence())
     who = "the server" if container == SERVER_CONTAINER else "the init step"
     if ending.out_of_memory:
         return f"{who} was killed for memory; {_MEMORY_REMEDY}"

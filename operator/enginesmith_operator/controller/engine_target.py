@@ -6,7 +6,7 @@ from typing import Final
 
 from enginesmith_operator.api.engine_status import TargetEngine, TargetPhase, TargetStatus
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.conditions import one_line, timestamp
+from enginesmith_operator.controller.conditions import bounded_line, timestamp
 from enginesmith_operator.controller.decision import Deletion
 from enginesmith_operator.controller.engine_builds import BuildSteps, decide_builds
 from enginesmith_operator.controller.engine_drain import Drain, find_drain
@@ -200,7 +200,7 @@ def _status(view: TargetView, decided: RolloutDecision) -> TargetStatus:
         name=view.target.name,
         phase=decided.phase,
         reason=decided.reason,
-        message=one_line(decided.message),
+        message=bounded_line(decided.message),
         toolchain=planned[0].toolchain if planned else (memory.toolchain if memory else None),
         engines=tuple(_engine(view, one, serving) for one in planned[:_MAX_ENGINES]),
         desired=tuple(one.engine_key for one in planned if one.engine_key)[:_MAX_ENGINES],

@@ -12,6 +12,7 @@ import numpy as np
 
 from enginesmith_contract.errors import EngineRefusedError, InferenceError
 from enginesmith_contract.tensors import TensorSpec
+from enginesmith_contract.text import one_line
 from enginesmith_runtime.engines.cuda_memory import CudaMemory, Purpose
 from enginesmith_runtime.engines.nvinfer_buffers import ALIGNMENT, size_bytes
 from enginesmith_runtime.engines.nvinfer_runs import Run
@@ -76,7 +77,7 @@ class Library:
         """Return the first of what the library said since the last time, each once and on one line."""
         # In one step, since other instances' threads write meanwhile.
         heard = tuple(self.log.errors)
-        said = tuple(dict.fromkeys(" ".join(message.split()) for message in heard))
+        said = tuple(dict.fromkeys(one_line(message) for message in heard))
         self.log.errors.clear()
         return said[:_QUOTED_MESSAGES]
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from enginesmith_contract.errors import EnginesmithError, SourceError
 from enginesmith_contract.preparation import ModelSource
+from enginesmith_contract.text import one_line
 from enginesmith_runtime.fetch.location import Scheme, model_name, redact
 from enginesmith_runtime.fetch.options import check_options, is_on
 from enginesmith_runtime.fetch.origin import Transfer
@@ -185,7 +186,7 @@ class ObjectStoreOrigin:
             raise self._from_client(error, where) from error
 
     def _from_client(self, error: Exception, where: str) -> SourceError:
-        why = redact(" ".join(str(error).split())) or type(error).__name__
+        why = redact(one_line(str(error))) or type(error).__name__
         if isinstance(error, PermissionError) or "redential" in f"{type(error).__name__} {why}":
             return SourceError(
                 "the source refuses to give the model",

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from enginesmith_contract.errors import EnginesmithError, SourceError
 from enginesmith_contract.preparation import ModelSource
+from enginesmith_contract.text import one_line
 from enginesmith_runtime.fetch.location import redact
 from enginesmith_runtime.fetch.options import check_options, is_on
 from enginesmith_runtime.fetch.origin import Transfer
@@ -154,7 +155,7 @@ class RegistryOrigin:
             raise SourceError(
                 "the connection failed",
                 where=where,
-                why=redact(" ".join(str(error).split())),
+                why=redact(one_line(str(error))),
                 remedy="try again: what came is kept",
                 reason=SourceReason.CONNECTION_LOST,
                 retry=True,

@@ -18,6 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from enginesmith_contract.preparation import Batching
 from enginesmith_contract.tensors import DType
+from enginesmith_contract.text import one_line
 from enginesmith_runtime.prepare.inputs import Array, fill_inputs
 from enginesmith_runtime.prepare.jobs import BatchJob, EventKind, Feed, ProbeJob, RunJob, Shapes
 from enginesmith_runtime.prepare.worker_events import Emit
@@ -281,7 +282,7 @@ def _as_numpy(value: ort.OrtValue) -> Array:
 
 
 def _failed(error: Exception) -> RunFailedError:
-    words = " ".join(str(error).split())
+    words = one_line(str(error))
     return RunFailedError(_shortened(words), out_of_memory=any(word in words.lower() for word in _MEMORY_WORDS))
 
 

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.text import one_line
 from enginesmith_runtime.store.address import StoreAddress, StoreScheme
 from enginesmith_runtime.store.failures import access_denied, client_missing, connection_lost
 from enginesmith_runtime.store.settings import StoreSettings
@@ -125,7 +126,7 @@ def translated_client(where: str, doing: str, credentials: str) -> Iterator[None
     except (EnginesmithError, FileNotFoundError):
         raise
     except Exception as error:  # each client has a tree of exceptions of its own
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = one_line(str(error)) or type(error).__name__
         if isinstance(error, PermissionError) or "redential" in f"{type(error).__name__} {why}":
             raise access_denied(where, doing, why, credentials) from error
         raise connection_lost(where, doing, why) from error

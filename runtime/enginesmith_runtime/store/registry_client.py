@@ -11,6 +11,7 @@ from typing import IO, Any, Final
 from urllib.parse import urljoin
 
 from enginesmith_contract.errors import EnginesmithError, StoreError
+from enginesmith_contract.text import one_line
 from enginesmith_runtime.registry_session import LoginMissingError, open_session
 from enginesmith_runtime.store.address import StoreAddress
 from enginesmith_runtime.store.failures import access_denied, client_missing, connection_lost
@@ -188,7 +189,7 @@ class RegistryClient:
         except LoginMissingError as error:
             raise access_denied(self._where, doing, str(error), _CREDENTIALS) from error
         except Exception as error:  # requests' and urllib3's own, and oras's
-            raise connection_lost(self._where, doing, " ".join(str(error).split())) from error
+            raise connection_lost(self._where, doing, one_line(str(error))) from error
 
 
 def open_file(path: Path) -> Callable[[], IO[bytes]]:
