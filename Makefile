@@ -34,8 +34,8 @@ run: setup  ## run the operator in this shell against the cluster of KUBECONFIG 
 lint: setup  ## run ruff, mypy, the import contracts and the search for dead code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy -p enginesmith_contract -p enginesmith_runtime -p enginesmith_operator -p enginesmith_cli
-	$(BIN)/mypy hack/development_cluster
+	$(BIN)/mypy
+	$(BIN)/mypy --scripts-are-modules $$(grep -lE '^#!.*python' -d skip hack/*)
 	$(BIN)/lint-imports
 	$(BIN)/python hack/dead-code
 

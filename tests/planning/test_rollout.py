@@ -55,7 +55,7 @@ def wanted(
     return WantedEngine(servable=engine, state=state, nodes=tuple(nodes), waits_since=waits_since, message=message)
 
 
-def runs(*engines: ServableEngine, ready: int = 1, old: int = 0, replicas: int = 1, **fields: Any) -> RunningPods:  # noqa: ANN401
+def runs(*engines: ServableEngine, ready: int = 1, old: int = 0, replicas: int = 1, **fields: Any) -> RunningPods:
     """A Deployment; `old` pods of an older template are ready beside."""
     return RunningPods(
         engines=engines,
@@ -67,7 +67,7 @@ def runs(*engines: ServableEngine, ready: int = 1, old: int = 0, replicas: int =
     )
 
 
-def rollout(**fields: Any) -> RolloutState:  # noqa: ANN401 - fields of a record are of any type
+def rollout(**fields: Any) -> RolloutState:
     """The state of a target with one replica; keywords are fields of it."""
     return RolloutState.model_validate({"replicas": 1} | fields)
 
