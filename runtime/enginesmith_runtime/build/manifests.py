@@ -45,6 +45,7 @@ def compose_manifest(
         timings=result.timings,
         verification=result.verification,
         precision=preparation.precision,
+        own_precisions=preparation.own_precisions,
         references=preparation.references,
         inspector=result.inspector,
         plugins=plugins,

@@ -1,4 +1,4 @@
-"""The kinds of the API: names, columns, and the types that their schemas come from."""
+"""Kinds of the API: names, columns, and the types from which their schemas are generated."""
 
 from typing import Final, NamedTuple
 
@@ -27,7 +27,7 @@ class Kind(NamedTuple):
     """One kind.
 
     Attributes:
-        root: the whole object, for its summary.
+        root: Type of the whole object, for its summary.
         rules: CEL rules of the whole object.
     """
 
@@ -57,7 +57,7 @@ KINDS: Final = (
         root=InferenceEngine,
         spec=InferenceEngineSpec,
         status=EngineStatus,
-        # Is it serving, how much of it, on what, since when, why not.
+        # Whether it serves, how many targets, on which hardware, since when, and why not.
         columns=(
             Column("Ready", f"{_READY}.status"),
             Column("Serving", ".status.serving"),
