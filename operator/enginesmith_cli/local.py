@@ -135,8 +135,8 @@ class LocalMachine:
         return with_preparation(observed.model_copy(update={"source_digest": digest}), engine).preparation
 
     def _prepare(self, engine: InferenceEngine, planned: Plan) -> Preparation:
+        from enginesmith_runtime.onnx_graphs.graph import read_graph
         from enginesmith_runtime.prepare.facts import model_files
-        from enginesmith_runtime.prepare.graph import read_graph
         from enginesmith_runtime.prepare.pipeline import prepare
 
         begun_ns = time.time_ns()

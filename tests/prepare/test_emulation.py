@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from enginesmith_contract.backends import Precision
 from enginesmith_contract.preparation import Preparation
-from enginesmith_runtime.prepare.emulation import emulation_of
+from enginesmith_runtime.onnx_graphs.emulation import emulation_of
 
 Make = Callable[..., Path]
 Prepare = Callable[..., Preparation]

@@ -19,7 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from enginesmith_contract.tensors import DType
 from enginesmith_contract.text import one_line
 from enginesmith_contract.verification import InputValues
-from enginesmith_runtime.prepare.emulation import emulation_of
+from enginesmith_runtime.onnx_graphs.emulation import emulation_of
 from enginesmith_runtime.prepare.inputs import FLOATS, Array, as_floats, fill_inputs
 from enginesmith_runtime.prepare.jobs import Change, EventKind, Feed, OtherSize, OtherValues, ProbeJob, RunJob, Shapes
 from enginesmith_runtime.prepare.worker_events import Emit
