@@ -30,10 +30,10 @@ class PrecisionPolicy(Record):
     """Precision of a model, and the nodes that must keep a higher one.
 
     Attributes:
-        default: the precision of every layer that nothing else names.
-        keep: node names or operator types that stay in FP32; shell patterns are allowed, and each has to match a node.
-        auto_keep: whether nodes whose values are all below 6.1e-5 in a reference run stay in FP32 as well.
-        calibration: URI of calibration data (.npz); int8 and fp8 need it.
+        default: Precision of every layer that `keep` and `auto_keep` do not exclude.
+        keep: Node names or operator types that stay in FP32. Shell patterns are allowed. Each entry must match a node.
+        auto_keep: Whether nodes whose values are all below 6.1e-5 in a reference run also stay in FP32.
+        calibration: URI of an .npz file with calibration data. Required for int8 and fp8.
     """
 
     default: Precision = Precision.FP32

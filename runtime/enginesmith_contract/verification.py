@@ -33,12 +33,12 @@ class InputValues(Record):
 
 
 class OutputGate(Record):
-    """The limits of one output, in place of those of all outputs.
+    """Limits of one output, which replace the limits of all outputs.
 
     Attributes:
-        limit: the largest ratio that passes; an output of integers or ids with a limit and without `mismatches` is
-            judged by ratio, and not by equality.
-        mismatches: the largest share of integers, ids and booleans that may differ.
+        limit: Largest ratio that passes. An output of integers or ids that has `limit` and no `mismatches` is compared
+            by ratio instead of equality.
+        mismatches: Largest share of integers, ids and booleans that may differ from the references.
     """
 
     limit: float | None = None
@@ -49,12 +49,14 @@ class VerificationPolicy(Record):
     """Comparison of an engine's outputs with reference outputs. An engine beyond the limit is not served.
 
     Attributes:
-        metric: `maxRelative` is max|a-b| / max|b| over one output, b the reference; over one slice of it where slices
-            have ranges of their own.
-        limit: the largest ratio that passes; None: by precision (see default_limit in the build's verify module).
-        mismatches: the largest share of integers, ids and booleans that may differ; None: 0.
-        inputs: how inputs are filled, by name; others are uniform in [0, 1], integers in what the model bears.
-        outputs: limits of single outputs, by name.
+        metric: Measure of the difference. `maxRelative` is max|a-b| / max|b| over one output, or over one slice of it
+            if slices have different ranges, where b is the reference.
+        limit: Largest ratio that passes. If None, it depends on the precision: 0.001 for fp32, 0.01 for tf32 and fp16,
+            0.08 for bf16, 0.1 for int8, 0.25 for fp8.
+        mismatches: Largest share of integers, ids and booleans that may differ from the references. If None, 0.
+        inputs: Values of inputs, by input name. Other inputs get uniform values in [0, 1], or integers that the model
+            accepts.
+        outputs: Limits of single outputs, by output name.
     """
 
     metric: str = "maxRelative"
@@ -73,18 +75,19 @@ class VerificationStatus(StrEnum):
 
 
 class OutputDifference(Record):
-    """The largest difference of one output over all references of one profile.
+    """Largest difference of one output over all references of one profile.
 
-    An output that holds measures and ids has two: one of each kind.
+    An output that has measures and ids has two entries: one of each kind.
 
     Attributes:
-        difference: max|a-b| / max|b| (no unit); of ids and integers, too, which are judged by `mismatches`.
-        scale: the largest absolute value in the references, in the output's own unit; None: not kept.
-        point: where in the profile the difference was found ("min", "opt" or "max"); None: not kept.
-        found: why nothing can be compared (NaN, another shape); None: it can be.
-        mismatches: share of integers, ids and booleans that differ; None: judged by ratio.
-        worst: the worst element with both values, in words; None: nothing differs, or it was not kept.
-        silent: what of the output is too near to zero to be verified, in words; None: nothing.
+        difference: Ratio max|a-b| / max|b|, without a unit; also of ids and integers, which are judged by `mismatches`.
+        scale: Largest absolute value in the references, in the output's own unit; None if it was not kept.
+        point: Point of the profile with the difference ("min", "opt" or "max"); None if it was not kept.
+        found: Reason why nothing can be compared (NaN, another shape); None if everything can.
+        mismatches: Share of integers, ids and booleans that differ; None if the output is judged by ratio.
+        worst: Text that names the worst element with both values; None if nothing differs, or if it was not kept.
+        silent: Text that names the parts of the output that are too close to zero to be verified; None if there are
+            none.
     """
 
     output: str
@@ -99,9 +102,9 @@ class OutputDifference(Record):
 
 
 class Verification(Record):
-    """What the gate found. `reason` says in a sentence why it was not run or failed, or what a pass does not prove.
+    """Result of a verification. `reason` says why it was not run or failed, or what a pass does not prove.
 
-    `metric`, `limit`, `mismatches` and `outputs` are those of the policy that it was judged by.
+    `metric`, `limit`, `mismatches` and `outputs` are those of the policy that was used.
     """
 
     status: VerificationStatus
