@@ -50,13 +50,13 @@ def wanted(
     state: EngineState = EngineState.STORED,
     *,
     nodes: Sequence[str] = ("n1", "n2"),
-    **fields: Any,  # noqa: ANN401 - fields of a record are of any type
+    **fields: Any,
 ) -> WantedEngine:
     """An engine of the plan."""
     return WantedEngine(servable=engine, state=state, nodes=tuple(nodes), **fields)
 
 
-def runs(*engines: ServableEngine, ready: int = 1, old: int = 0, replicas: int = 1, **fields: Any) -> RunningPods:  # noqa: ANN401
+def runs(*engines: ServableEngine, ready: int = 1, old: int = 0, replicas: int = 1, **fields: Any) -> RunningPods:
     """A Deployment; `old` pods of an older template are ready too."""
     return RunningPods(
         engines=engines,
@@ -102,7 +102,7 @@ def case(
     want_replicas: int | None = -1,
     want_strategy: Strategy = Strategy.SURGE,
     want_last_good: str | None = None,
-    **fields: Any,  # noqa: ANN401 - fields of a record are of any type
+    **fields: Any,
 ) -> Case:
     """A case with one replica where no engine served before; the replicas and the last good engines stay.
 
@@ -119,9 +119,9 @@ def case(
     )
 
 
-def after_a(want_status: str, want_engines: str, **fields: Any) -> Case:  # noqa: ANN401
+def after_a(want_status: str, want_engines: str, **given: Any) -> Case:
     """A case where engine A served last and runs; B is wanted, and stored."""
-    fields = {"wanted": (wanted(B),), "last_good": (A,), "running": runs(A)} | fields
+    fields: dict[str, Any] = {"wanted": (wanted(B),), "last_good": (A,), "running": runs(A)} | given
     return case(want_status, want_engines, **fields)
 
 
@@ -135,7 +135,7 @@ WAITING_B = (wanted(B, EngineState.QUEUED, waits_since=LONG_AGO),)
 PENDING = A.model_copy(update={"engine": A.engine.model_copy(update={"engine_key": ""})})
 NO_MODEL = Obstacle(reason="SourceMissing", message="the model's file does not exist")
 NO_CLAIM = {"obstacle": "ClaimMissing", "message": "the claim does not exist"}
-NO_IMAGE = {"obstacle": "ImageCannotBePulled", "obstacle_message": "the image does not exist"}
+NO_IMAGE: dict[str, Any] = {"obstacle": "ImageCannotBePulled", "obstacle_message": "the image does not exist"}
 
 CASES = {
     "the first engine is built": case(

@@ -17,7 +17,7 @@ from enginesmith_operator.api.engine_status import TargetStatus
 from enginesmith_operator.api.serving import WhenFull
 from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.conditions import one_line
+from enginesmith_operator.controller.conditions import bounded_line
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
 from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, PodFacts
 from enginesmith_operator.controller.waiting import refused_pods, serving_obstacle

@@ -187,7 +187,7 @@ def _status(view: TargetView, decided: RolloutDecision) -> TargetStatus:
         name=view.target.name,
         phase=decided.phase,
         reason=decided.reason,
-        message=one_line(decided.message),
+        message=bounded_line(decided.message),
         toolchain=planned[0].toolchain if planned else (previous.toolchain if previous else None),
         engines=tuple(_engine(view, one, serving) for one in planned[:_MAX_ENGINES]),
         desired=tuple(one.engine_key for one in planned if one.engine_key)[:_MAX_ENGINES],

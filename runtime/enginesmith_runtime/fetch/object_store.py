@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from enginesmith_contract.errors import EnginesmithError, SourceError
 from enginesmith_contract.preparation import ModelSource
-from enginesmith_contract.text import one_line
 from enginesmith_runtime.fetch.location import Scheme, model_name, redact
 from enginesmith_runtime.fetch.options import check_options, is_on
 from enginesmith_runtime.fetch.origin import Transfer
@@ -93,7 +92,7 @@ class ObjectStoreOrigin:
             while chunk := stream.read(_READ_BYTES):
                 yield bytes(chunk)
 
-    def _file_system(self, source: ModelSource) -> Any:  # noqa: ANN401 - fsspec's file systems have no types
+    def _file_system(self, source: ModelSource) -> Any:
         client = self._client
         try:
             return open_file_system(

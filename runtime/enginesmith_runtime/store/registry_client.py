@@ -7,6 +7,7 @@ from typing import IO, Any, Final
 from urllib.parse import urljoin
 
 from enginesmith_contract.errors import EnginesmithError, StoreError
+from enginesmith_contract.text import one_line
 from enginesmith_runtime.registry_session import (
     DENIED,
     NOT_FOUND,
