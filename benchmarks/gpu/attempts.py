@@ -194,15 +194,17 @@ def _full_gpu_in_build(work: Workplace) -> object:
 
 
 def _nan_gate(work: Workplace) -> object:
-    """Build a model whose middle is beyond FP16's 65504 and whose ends are not."""
+    """Build a model in FP16 whose middle is beyond 65504; what is cast from FP32 would stay in FP32 there."""
     width = 256
     nodes = [
-        helper.make_node("MatMul", ["x", "up"], ["wide"]),
+        helper.make_node("Cast", ["x"], ["half"], to=TensorProto.FLOAT16),
+        helper.make_node("MatMul", ["half", "up"], ["wide"]),
         helper.make_node("Relu", ["wide"], ["kept"]),
-        helper.make_node("MatMul", ["kept", "down"], ["y"]),
+        helper.make_node("MatMul", ["kept", "down"], ["narrow"]),
+        helper.make_node("Cast", ["narrow"], ["y"], to=TensorProto.FLOAT),
     ]
-    up = numpy_helper.from_array(np.full((width, width), 900, np.float32), "up")
-    down = numpy_helper.from_array((np.eye(width) * 1e-5).astype(np.float32), "down")
+    up = numpy_helper.from_array(np.full((width, width), 900, np.float16), "up")
+    down = numpy_helper.from_array((np.eye(width) * 1e-5).astype(np.float16), "down")
     shape = ["batch", width]
     graph = helper.make_graph(
         nodes,
@@ -218,7 +220,7 @@ def _nan_gate(work: Workplace) -> object:
         model="overflow",
         tensor="x",
         ranges=((1, width), (4, width), (8, width)),
-        precision="fp16",
+        precision="fp32",
     )
     return work.build(document.engine(work.backend))
 

@@ -8,7 +8,7 @@ __all__ = ["Backend", "Hardware", "Precision", "PrecisionPolicy", "Toolchain"]
 
 
 class Backend(StrEnum):
-    """What turns a prepared model into an engine and runs it."""
+    """Library that turns a prepared model into an engine and runs it."""
 
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
@@ -16,7 +16,7 @@ class Backend(StrEnum):
 
 
 class Precision(StrEnum):
-    """The arithmetic of a layer. Networks are strongly typed, so it lives in the prepared graph."""
+    """Numeric precision of a layer. Networks are strongly typed, so the prepared graph holds it."""
 
     FP32 = "fp32"
     TF32 = "tf32"
@@ -27,13 +27,13 @@ class Precision(StrEnum):
 
 
 class PrecisionPolicy(Record):
-    """Which precision a model gets, and what must keep a higher one.
+    """Precision of a model, and the nodes that must keep a higher one.
 
     Attributes:
-        default: the precision of every layer that nothing else names.
-        keep: node names or operator types (shell patterns) that stay in FP32.
-        auto_keep: whether the preparation itself keeps nodes whose values leave the precision's range.
-        calibration: URI of calibration data (.npz); int8 and fp8 need it.
+        default: Precision of every layer that `keep` and `auto_keep` do not exclude.
+        keep: Node names or operator types that stay in FP32. Shell patterns are allowed. Each entry must match a node.
+        auto_keep: Whether nodes whose values are all below 6.1e-5 in a reference run also stay in FP32.
+        calibration: URI of an .npz file with calibration data. Required for int8 and fp8.
     """
 
     default: Precision = Precision.FP32
@@ -43,17 +43,18 @@ class PrecisionPolicy(Record):
 
 
 class Hardware(Record):
-    """One kind of device as an engine is bound to it, or as a runtime finds itself on it.
+    """Kind of device that an engine is built for, or that a runtime finds itself on.
 
     Attributes:
-        product: GPU Feature Discovery's spelling of the model, without sharing and MIG suffix; None: no GPU.
-        mig_profile: "1g.10gb" where the device is a slice.
-        compute_capability: "8.9".
-        memory_mib: as GPU Feature Discovery or NVML reports it.
-        multiprocessors: SM count; a plan built on more does not run on fewer.
-        driver: "580.159.04".
-        arch: as Kubernetes spells it ("amd64", "arm64").
-        os: "linux".
+        product: GPU product as GPU Feature Discovery spells it, without sharing and MIG suffix. If None, there is no
+            GPU.
+        mig_profile: MIG profile of the slice, such as "1g.10gb"; None for a whole GPU.
+        compute_capability: CUDA compute capability, such as "8.9".
+        memory_mib: Device memory in MiB, as GPU Feature Discovery or NVML reports it.
+        multiprocessors: Number of streaming multiprocessors (SMs). An engine built with more SMs does not run on fewer.
+        driver: Version of the NVIDIA driver, such as "580.159.04".
+        arch: CPU architecture as Kubernetes spells it, such as "amd64" or "arm64".
+        os: Operating system, such as "linux".
     """
 
     product: str | None = None
@@ -67,15 +68,15 @@ class Hardware(Record):
 
 
 class Toolchain(Record):
-    """One frozen set of versions that builds and serves.
+    """One fixed set of versions that builds and serves engines.
 
     Attributes:
-        name: the catalog's key, or the wheel's name in local mode.
-        backend: what it builds and runs.
-        version: of the backend's library, in full ("10.13.3.9", "1.7.1.116", "1.32.0").
-        cuda: CUDA build of the library ("12.9"); None where there is none.
-        provider: ONNX Runtime execution provider ("cpu", "openvino").
-        image: runtime image by digest; None in local mode.
+        name: Key in the toolchain catalog, or the name of the Python wheel in local mode.
+        backend: Library that builds and runs engines.
+        version: Full version of the backend's library, such as "10.13.3.9", "1.7.1.116" or "1.32.0".
+        cuda: CUDA version that the library is built for, such as "12.9"; None if it does not use CUDA.
+        provider: ONNX Runtime execution provider, such as "cpu" or "openvino"; None for the other backends.
+        image: Runtime image, pinned by digest; None in local mode.
     """
 
     name: str

@@ -11,11 +11,11 @@ __all__ = ["BuildOptions", "BuildRequest", "PluginLibrary"]
 
 
 class PluginLibrary(Record):
-    """A library with TensorRT plugins. It runs inside builder and server, so its digest is never optional.
+    """Library with TensorRT plugins. It runs inside the builder and the server, so its digest is required.
 
     Attributes:
-        uri: file, http(s), s3, gs, oss, oci or hf; a plain path in local mode.
-        sha256: of its bytes.
+        uri: URI of the shared library (file, http, https, s3, gs, oss, oci or hf); a plain path in local mode.
+        sha256: SHA-256 of the library file, as 64 hexadecimal digits.
     """
 
     uri: str
@@ -23,17 +23,19 @@ class PluginLibrary(Record):
 
 
 class BuildOptions(Record):
-    """Knobs of the builder.
+    """Settings of the builder.
 
     Attributes:
-        workspace_bytes: scratch memory that a tactic may take; None: by model size, 1 to 2 GiB.
-        optimization_level: 0 to 5, TensorRT's own scale.
-        timeout_seconds: enforced by the builder itself; the Job's deadline is 60 s later.
-        hardware_compatibility: "none", "ampere-plus" or "same-compute-capability".
-        version_compatible: a plan that a newer TensorRT can load; slower.
-        weight_streaming: weights may stay on the host.
-        refittable: weights can be replaced without a rebuild.
-        plugins: plugin libraries in loading order; their digests are those of the key.
+        workspace_bytes: Scratch memory in bytes that one TensorRT tactic may use. If None, it depends on the model's
+            size: 1 to 2 GiB.
+        optimization_level: TensorRT's builder optimization level: 0 builds fastest, 5 gives the fastest engine.
+        timeout_seconds: Seconds after which the builder stops. The Job's own deadline is 60 s later.
+        hardware_compatibility: Other GPUs on which the engine may run: "none", "ampere-plus" or
+            "same-compute-capability".
+        version_compatible: Whether newer TensorRT versions can load the engine. Such an engine is slower.
+        weight_streaming: Whether weights may stay in host memory and be streamed to the GPU.
+        refittable: Whether the engine's weights can be replaced without a rebuild.
+        plugins: Plugin libraries, in loading order. Their digests are part of the engine key.
     """
 
     workspace_bytes: int | None = Field(default=None, ge=1, le=1 << 40)
@@ -47,17 +49,17 @@ class BuildOptions(Record):
 
 
 class BuildRequest(Record):
-    """One engine to build from a stored preparation.
+    """Request to build one engine from a stored preparation.
 
     Attributes:
-        schema_version: of this record.
-        engine_key: of `key_inputs`; the builder computes it again and refuses a difference.
-        key_inputs: all that the engine depends on.
+        schema_version: Version of this record's schema.
+        engine_key: Hash of `key_inputs`. The builder computes it again and refuses a mismatch.
+        key_inputs: Everything the engine depends on.
         store: URI of the store that holds the preparation and receives the engine.
-        toolchain: that the builder must find itself to be.
-        hardware: what the engine is for; the builder compares it with the device it finds.
-        options: knobs of the builder.
-        verification: the gate of the engine.
+        toolchain: Toolchain that the builder must match.
+        hardware: Hardware that the engine is for. The builder compares it with the device it finds.
+        options: Settings of the builder.
+        verification: Verification that the engine must pass.
     """
 
     schema_version: int = Field(default=1, ge=1, le=1000)

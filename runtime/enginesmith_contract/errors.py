@@ -16,8 +16,8 @@
     ├── InferenceError     one inference failed; the engine and the device are fine
     └── CancelledBuildError the user or the pod's end stopped it
 
-The class says how an error is handled, `reason` (CamelCase, stable) which one it is, `exit_code` what a process that
-ends on it returns. Messages are one line and deterministic: no time, no temporary path.
+The class says how an error is handled, `reason` (CamelCase, stable, a row of `reasons.yaml`) which one it is,
+`exit_code` what a process that ends on it returns. Messages are one line and deterministic: no time, no temporary path.
 """
 
 from enginesmith_contract.exit_codes import ExitCode

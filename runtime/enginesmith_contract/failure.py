@@ -12,16 +12,16 @@ __all__ = ["Failure"]
 
 
 class Failure(Record):
-    """One `EnginesmithError` as a value; see there for what each part says.
+    """One `EnginesmithError` as a value, with the same parts.
 
     Attributes:
-        exit_code: what the process ended with (`enginesmith_contract.exit_codes`).
-        what: what went wrong, as a clause.
-        where: the field, file, node or tensor it is about.
-        why: what was found.
-        remedy: what to do, as an imperative.
-        reason: a stable CamelCase word.
-        retry: whether the same attempt may succeed later without a change by the user.
+        exit_code: Exit code of the process that failed.
+        what: Clause that says what went wrong.
+        where: Field, file, node or tensor that the failure is about.
+        why: Observation that explains the failure.
+        remedy: Action for the user, as an imperative.
+        reason: One stable CamelCase word for programs that names the kind of failure.
+        retry: Whether the same attempt may succeed later without a change by the user.
     """
 
     exit_code: int

@@ -27,7 +27,7 @@ __all__ = [
     "refit_key",
 ]
 
-RECIPE_VERSION: Final = 1
+RECIPE_VERSION: Final = 2
 """Raised when a release prepares the same model differently, so that old preparations are not reused."""
 
 NAME_KEY_LENGTH: Final = 20
@@ -49,20 +49,21 @@ class PreparationKeyInputs(Record):
 
 
 class EngineCandidate(Record):
-    """What an engine depends on beside the model: known from the plan, before the model is fetched.
+    """Everything an engine depends on except the model. The plan knows it before the model is fetched.
 
     Attributes:
-        backend: what builds and runs it.
-        backend_version: in full; an engine of another build number does not load.
-        cuda: CUDA build of the backend's library; None for ONNX Runtime.
-        os: of the nodes that run it.
-        arch: of the nodes that run it, as Kubernetes spells it.
-        gpu_product: canonical; None where no GPU is asked for.
-        mig_profile: where the engine is for a slice.
-        provider: ONNX Runtime execution provider; None for the others.
-        flags: build options that change the engine, by name ("optimizationLevel": "3").
+        backend: Library that builds and runs the engine.
+        backend_version: Full version of the backend's library. A library with another build number does not load the
+            engine.
+        cuda: CUDA version that the backend's library is built for; None for ONNX Runtime.
+        os: Operating system of the nodes that run the engine.
+        arch: CPU architecture of the nodes that run the engine, as Kubernetes spells it.
+        gpu_product: GPU product in its canonical spelling. If None, the engine needs no GPU.
+        mig_profile: MIG profile of the slice that the engine is for, such as "1g.10gb"; None for a whole GPU.
+        provider: ONNX Runtime execution provider; None for the other backends.
+        flags: Build options that change the engine, by name ("optimizationLevel": "3").
         plugins: SHA-256 of each plugin library, in loading order.
-        epoch: `build.epoch`; raised by a user who wants a fresh build of the same inputs.
+        epoch: Value of `build.epoch`. A new value asks for a rebuild with the same inputs.
     """
 
     backend: Backend
@@ -83,22 +84,22 @@ class EngineCandidate(Record):
 
 
 class EngineKeyInputs(EngineCandidate):
-    """What an engine depends on.
+    """Everything an engine depends on.
 
     Attributes:
-        preparation_key: of the prepared model.
+        preparation_key: Key of the preparation that the engine is built from.
     """
 
     preparation_key: str
 
 
 class RefitKeyInputs(Record):
-    """What two engines have in common of which one can be made of the other by replacing weights.
+    """Everything that two engines must share, so that one becomes the other when its weights are replaced.
 
     Attributes:
-        candidate: everything of the engine's key but the model.
-        structure_digest: of the prepared model without its weights' values.
-        precision: the policy's default; TF32 and FP32 are one graph and two engines.
+        candidate: Everything in the engine's key except the model.
+        structure_digest: Digest of the prepared model without the values of its weights.
+        precision: Default precision of the policy. TF32 and FP32 have the same graph and different engines.
     """
 
     candidate: EngineCandidate

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from enginesmith_contract.backends import Hardware, PrecisionPolicy, Toolchain
+from enginesmith_contract.backends import Hardware, Precision, PrecisionPolicy, Toolchain
 from enginesmith_contract.keys import EngineKeyInputs
 from enginesmith_contract.preparation import Batching, ReferenceSet
 from enginesmith_contract.profiles import Profile
@@ -45,6 +45,7 @@ class Manifest(Record):
         runs_on: compute capabilities that it was compiled for where that is more than one device (TensorRT for RTX).
         device_memory_bytes: what one execution context takes, where the backend tells.
         precision: the policy that the model was prepared with; a default limit follows from it.
+        own_precisions: FP16 and BF16, where nodes of the source compute in them; as `precision`.
         references: inputs and outputs to verify against where `verification` is `notRun`.
         inspector: the backend's own description of layers and precisions, in counts.
         structure_digest: of the prepared model without its weights' values.
@@ -70,6 +71,7 @@ class Manifest(Record):
     timings: Timings
     verification: Verification
     precision: PrecisionPolicy = PrecisionPolicy()
+    own_precisions: tuple[Precision, ...] = ()
     references: tuple[ReferenceSet, ...] = ()
     inspector: Mapping[str, JsonValue] = {}
     plugins: tuple[StoredFile, ...] = ()

@@ -1,9 +1,10 @@
 """What a CPU finds out about a model before any GPU is taken."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import Final
 
-from enginesmith_contract.backends import PrecisionPolicy
+from enginesmith_contract.backends import Precision, PrecisionPolicy
 from enginesmith_contract.profiles import Profile
 from enginesmith_contract.record import Record
 from enginesmith_contract.store_layout import StoredFile
@@ -19,7 +20,12 @@ __all__ = [
     "Preparation",
     "PreparationRequest",
     "ReferenceSet",
+    "Refusal",
+    "describe_refusals",
 ]
+
+
+_MOST_NAMED: Final = 3
 
 
 class ModelSource(Record):
@@ -106,6 +112,22 @@ class Advice(Record):
     message: str
 
 
+class Refusal(Record):
+    """A node that TensorRT refuses, or builds as something else; ONNX Runtime takes it.
+
+    Attributes:
+        node: its name; the tensor's name for an input or output.
+        op: its operator; "input" or "output" for a tensor.
+        message: what is wrong, as a clause about the node.
+        remedy: the cure, as an imperative.
+    """
+
+    node: str
+    op: str
+    message: str
+    remedy: str
+
+
 class Preparation(Record):
     """The result of a preparation: what every build of this model starts from.
 
@@ -117,7 +139,9 @@ class Preparation(Record):
         model: the prepared model's files, the ONNX file first.
         profiles: the request's, or the static model's own shapes as one profile.
         precision: the policy that the model was prepared with; the verification's default limit follows from it.
+        own_precisions: FP16 and BF16, where nodes of the source compute in them; as `precision`, for the limit.
         kept: nodes that stayed in FP32, with the reason.
+        refusals: what no TensorRT builder takes: a build for one ends on them before it starts.
         warnings: one line each, for the user.
     """
 
@@ -133,5 +157,24 @@ class Preparation(Record):
     batching: Batching
     advice: tuple[Advice, ...] = ()
     precision: PrecisionPolicy = PrecisionPolicy()
+    own_precisions: tuple[Precision, ...] = ()
     kept: Mapping[str, str] = {}
+    refusals: tuple[Refusal, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def describe_refusals(refusals: Iterable[Refusal]) -> tuple[str, ...]:
+    """Return one line for each cure: what it is for, up to three nodes by name, what is wrong, the cure."""
+    groups: dict[str, list[Refusal]] = {}
+    for refusal in refusals:
+        groups.setdefault(refusal.remedy, []).append(refusal)
+    return tuple(f"{_name_some(group)}: {group[0].message}; {remedy}" for remedy, group in groups.items())
+
+
+def _name_some(group: list[Refusal]) -> str:
+    named = [
+        f"{one.op} {one.node!r}" if one.op in {"input", "output"} else f"node {one.node!r} ({one.op})"
+        for one in group[:_MOST_NAMED]
+    ]
+    more = len(group) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")

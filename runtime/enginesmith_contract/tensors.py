@@ -62,14 +62,14 @@ DTYPE_BYTES: Final[dict[DType, int | None]] = {
 
 
 class TensorSpec(Record):
-    """One input or output.
+    """One input or output of a model.
 
     Attributes:
-        name: as in the ONNX graph.
-        dtype: as clients send it.
-        shape: by dimension; -1 where the model leaves a dimension open.
-        symbols: the model's own name of each open dimension, None where it has none or the dimension is fixed. Two
-            inputs with one symbol must agree on its value.
+        name: Name of the tensor in the ONNX graph.
+        dtype: Datatype as clients send or receive it.
+        shape: Size of each dimension; -1 for a dimension that the model leaves open.
+        symbols: Name that the model gives to each open dimension. A dimension that is fixed or unnamed has no name.
+            Dimensions with the same name must have the same size.
     """
 
     name: str
@@ -84,15 +84,15 @@ class TensorSpec(Record):
 
 
 class ModelFacts(Record):
-    """What is known of a model without running it.
+    """Facts about a model that are known without running it.
 
     Attributes:
-        inputs: what clients send, in the graph's order.
-        outputs: what they get, in the graph's order.
-        opset: version of the default ONNX operator set.
-        producer: what wrote the file, as it says itself ("PaddlePaddle", "pytorch 2.9").
-        size_bytes: the file and its external weights.
-        shape_inputs: names of integer inputs whose values are sizes or shapes; TensorRT needs a range of them.
+        inputs: Inputs that clients send, in the graph's order.
+        outputs: Outputs that clients receive, in the graph's order.
+        opset: Version of the default ONNX operator set.
+        producer: Program that wrote the ONNX file, such as "PaddlePaddle" or "pytorch 2.9".
+        size_bytes: Size of the ONNX file and its external weights in bytes.
+        shape_inputs: Names of integer inputs whose values are sizes or shapes. TensorRT needs a value range for them.
     """
 
     inputs: tuple[TensorSpec, ...]

@@ -51,7 +51,7 @@ def _target(path: str, value: object) -> dict[str, Any]:
         ("build.workspace", "1023Ki", "at least 1Mi"),
         ("build.workspace", "1e30", "at most 2^63 - 1"),
         ("build.workspace", "2Ti", "at most 1Ti"),
-        ("build.workspace", -1, "never negative"),
+        ("build.workspace", -1, "must not be negative"),
         ("serving.maxMessageBytes", "0", "at least 1"),
         ("serving.maxMessageBytes", "2Gi", "at most 2147483647"),
         ("podTemplate.resources", {"requests": {"cpu": "1e30"}}, "at most 1E"),
@@ -59,9 +59,9 @@ def _target(path: str, value: object) -> dict[str, Any]:
         ("build.resources", {"limits": {"memory": "9Ei"}}, "at most 1E"),
         ("build.resources", {"requests": {"memory": "1025Mi"}, "limits": {"memory": "1Gi"}}, "the limit of memory is"),
         ("podTemplate.tolerations[]", {"key": "a", "effect": "NoExecute", "tolerationSeconds": -1}, "greater than or"),
-        ("podTemplate.tolerations[]", {"key": "a", "tolerationSeconds": 1}, "only a NoExecute taint has seconds"),
-        ("podTemplate.tolerations[]", {"value": "a"}, "no key to compare"),
-        ("podTemplate.tolerations[]", {"operator": "Exists", "value": "a"}, "compares no value"),
+        ("podTemplate.tolerations[]", {"key": "a", "tolerationSeconds": 1}, "only for the effect NoExecute"),
+        ("podTemplate.tolerations[]", {"value": "a"}, "without a key needs the operator Exists"),
+        ("podTemplate.tolerations[]", {"operator": "Exists", "value": "a"}, "does not compare a value"),
     ],
 )
 def test_what_is_too_small_or_too_large_is_refused_with_what_would_do(

@@ -13,7 +13,7 @@ from enginesmith_contract.build_request import BuildOptions, PluginLibrary
 from enginesmith_contract.errors import SpecError
 from enginesmith_contract.preparation import ModelSource
 from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
-from enginesmith_contract.verification import InputValues, VerificationPolicy
+from enginesmith_contract.verification import InputValues, OutputGate, VerificationPolicy
 from enginesmith_operator.api.build import HardwareCompatibility, default_workspace_bytes
 from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec, warnings
 from enginesmith_operator.api.load import load_documents, read_file
@@ -131,11 +131,13 @@ def test_every_kind_of_value_reaches_the_contract(every_field: str) -> None:
     assert profiles(spec) == (Profile(name="default", inputs={"images": images, "k": top}),)
     assert verification_policy(spec) == VerificationPolicy(
         limit=0.01,
+        mismatches=0.001,
         inputs={
             "images": InputValues(range=(0, 1)),
             "temperature": InputValues(constant=0.5),
             "tokens": InputValues(npz="s3://models/tokens.npz"),
         },
+        outputs={"boxes": OutputGate(limit=0.05), "classes": OutputGate(mismatches=0.01)},
     )
     assert build_options(spec) == BuildOptions(
         workspace_bytes=2 << 30,

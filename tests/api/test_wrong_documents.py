@@ -48,7 +48,7 @@ WRONG = [
     ("build: []", ["spec.build: found []", "expected a mapping"]),
     ("build: {plugins: {}}", ["spec.build.plugins", "expected a list"]),
     ("build: {plugins: [{uri: a.so}]}", ["spec.build.plugins[0].sha256", "required"]),
-    ("replicas: 2", ["spec.replicas", "unknown field", "belongs to spec.targets[].replicas"]),
+    ("replicas: 2", ["spec.replicas", "unknown field", "move it to spec.targets[].replicas"]),
     ("precision: fp61", ['spec.precision: found "fp61"', "did you mean `fp16`?"]),
     ("precision: FP16", ["spec.precision", "did you mean `fp16`?"]),
     ("precision: 16", ["spec.precision: found 16", "fp16", "or a mapping"]),
@@ -94,7 +94,10 @@ WRONG = [
     ("targets: [{name: A100 big}]", ["spec.targets[0].name", "did you mean `a100-big`?"]),
     ("targets: [{name: 3090}]", ["spec.targets[0].name: found 3090", "expected a string", "in quotes"]),
     ("targets: [{name: a, provider: cpu}]", ["spec.targets[0].provider", "no execution providers", "onnxruntime"]),
-    ("targets: [{name: a, replicas: 1, autoscaling: {maxReplicas: 2}}]", ["spec.targets[0].replicas", "exclude"]),
+    (
+        "targets: [{name: a, replicas: 1, autoscaling: {maxReplicas: 2}}]",
+        ["spec.targets[0].replicas", "must not be set together"],
+    ),
     ("targets: [{name: a, autoscaling: {minReplicas: 3, maxReplicas: 2}}]", ["autoscaling.minReplicas", "value is 2"]),
     ("targets: [{name: a, gpu: {computeCapability: 8.9}}]", ["gpu.computeCapability: found 8.9", 'value is "8.9"']),
     (
@@ -126,7 +129,7 @@ WRONG = [
     ),
     ("model: {uri: s4://b/m.onnx}", ["engine.yaml:5", "spec.model.uri", "did you mean `s3://b/m.onnx`?"]),
     ("model: {uri: https://me:pw@host/m.onnx}", ["credentials", "did you mean `https://host/m.onnx`?"]),
-    ("model: {uri: s3://}", ["spec.model.uri", "nothing follows the scheme"]),
+    ("model: {uri: s3://}", ["spec.model.uri", "nothing after the scheme"]),
     ("model: {}", ["spec.model.uri", "required"]),
     ("model: {uri: m.onnx, sha256: 'SHA256:00'}", ["spec.model.sha256", "64 hexadecimal digits"]),
     ("model: {uri: m.onnx, options: {secret_key: x}}", ["spec.model.options.secret_key", "spec.model.secretRef"]),
@@ -138,15 +141,15 @@ WRONG = [
     ("podTemplate: {env: [{name: A, value: 08}]}", ["spec.podTemplate.env[0].value: found 8"]),
     (
         "podTemplate: {env: [{name: PYTHONPATH, value: /models/weights}]}",
-        ["spec.podTemplate.env[0].name", "PYTHONPATH changes what the pods' processes load", "leave it out"],
+        ["spec.podTemplate.env[0].name", "PYTHONPATH changes what the pods' processes load", "remove it"],
     ),
     (
         "podTemplate: {env: [{name: ld_preload, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}",
-        ["spec.podTemplate.env[0].name", "so no user may set it"],
+        ["spec.podTemplate.env[0].name", "so it is not allowed"],
     ),
     ("podTemplate: {tolerations: [{operator: exists}]}", ["tolerations[0].operator", "did you mean `Exists`?"]),
     ("podTemplate: {resources: {limits: {memory: 4GB}}}", ["spec.podTemplate.resources.limits.memory", "quantity"]),
-    ("build: {epoch: 1, epoch: 2}", ["spec.build.epoch", "written twice, first on line 5"]),
+    ("build: {epoch: 1, epoch: 2}", ["spec.build.epoch", "set twice, first on line 5"]),
 ]
 
 
@@ -189,15 +192,15 @@ def test_all_problems_are_listed_in_the_order_of_their_lines(document_with: Docu
 @pytest.mark.parametrize(
     ("text", "want_fragments"),
     [
-        ("", ["engine.yaml: the file holds no document"]),
-        ("# only a comment\n---\n", ["holds no document"]),
+        ("", ["engine.yaml: the file has no document"]),
+        ("# only a comment\n---\n", ["has no document"]),
         ("- a", ["engine.yaml:1", "expected a mapping of kind InferenceEngine"]),
         ("text", ['found "text"', "expected a mapping"]),
         ("a: [", ["engine.yaml:2"]),
         ("a: b: c", ["engine.yaml:1", "mapping values are not allowed"]),
         ("\ta: 1", ["engine.yaml:1"]),
         ("a: \x00", ["engine.yaml:1"]),
-        ("a: &x [*x]", ["the alias *x has no anchor before it"]),
+        ("a: &x [*x]", ["the alias *x has no earlier anchor"]),
         ("a: !!python/object:os.system {}", ["the tag", "not supported"]),
         ("a: !!timestamp 2026-01-01", ["the tag", "not supported"]),
         ("1: a", ["a field's name must be a string", 'valid value is "1"']),
@@ -210,7 +213,7 @@ def test_all_problems_are_listed_in_the_order_of_their_lines(document_with: Docu
         ("{a: " * 2000, ["nested more than"]),
         ("---\n" * 300, ["more than 256 documents"]),
         ("#" * ((1 << 20) + 1), ["larger than"]),
-        ("{<<: 1}", ["a merge key takes a mapping"]),
+        ("{<<: 1}", ["a mapping or a list of mappings after a merge key"]),
     ],
 )
 def test_what_is_no_engine_at_all_gets_a_sentence(text: str, want_fragments: list[str]) -> None:

@@ -185,3 +185,15 @@ def test_a_cast_model_is_tried_with_the_values(
     preparation = prepare_model(_model("Reshape", tmp_path), _profile("Reshape"), Precision.FP16)
     manifest = build(make_request(preparation), work, SilentReporter())
     assert manifest.verification.status is VerificationStatus.PASSED
+
+
+def test_what_leaves_fp16_s_range_is_looked_for_with_the_values(prepare_model: PrepareModel, tmp_path: Path) -> None:
+    path = _model("Range of a scalar", tmp_path)
+    model = onnx.load(path)
+    # 70,000 is outside FP16's range; 0 and 1, which fill an input without values, are inside.
+    model.graph.node.extend([_node("Cast", ["s"], ["f"], to=_FLOAT), _node("Relu", ["f"], ["z"], name="z")])
+    model.graph.output.append(helper.make_tensor_value_info("z", _FLOAT, []))
+    onnx.save(model, path)
+    sizes = ShapeRange(min=[], opt=[], max=[], values=ValueRange(min=[1], opt=[3], max=[70_000]))
+    preparation = prepare_model(path, Profile(inputs={"s": sizes}), Precision.FP16)
+    assert preparation.kept["z"] == "its values reach 7e+04, and FP16 ends at 65504"

@@ -121,18 +121,18 @@ def test_every_field_that_a_user_may_set_is_taken(cluster: Cluster, namespace: s
             "min, opt and max must have the same number of dimensions",
         ),
         ({"targets": [L4, L4]}, 'spec.targets: duplicate entries for key [name="l4"]'),
-        ({"targets": [L4 | {"replicas": 1, "autoscaling": {"maxReplicas": 2}}]}, "exclude each other"),
+        ({"targets": [L4 | {"replicas": 1, "autoscaling": {"maxReplicas": 2}}]}, "must not be set together"),
         ({"targets": [L4 | {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}]}, "minReplicas must be at most"),
         ({"targets": [L4 | {"provider": "openvino"}]}, "provider is only for the backend onnxruntime"),
         ({"targets": [{"name": "No"}]}, "should match '^[a-z]"),
-        ({"model": {"uri": "/models/model.onnx"}}, "a file of this machine cannot be reached"),
+        ({"model": {"uri": "/models/model.onnx"}}, "a local file is not reachable"),
         ({"store": {"pvc": {"claimName": "a"}, "s3": {"bucket": "b"}}}, "expected exactly one of pvc, s3, oci, path"),
-        ({"store": {"path": "/engines"}}, "a folder of this machine cannot be reached from the cluster"),
+        ({"store": {"path": "/engines"}}, "a local folder is not reachable from the cluster"),
         ({"precision": "fp12"}, "spec.precision"),
         ({"build": {"timeout": "30"}}, "spec.build.timeout"),
-        ({"verification": {"inputs": {"x": {"range": [2, 1]}}}}, "the smaller value comes first"),
-        ({"podTemplate": {"env": [{"name": "PYTHONPATH", "value": "/models"}]}}, "so no user may set it"),
-        ({"podTemplate": {"env": [{"name": "ld_Preload", "value": "/models/a.so"}]}}, "so no user may set it"),
+        ({"verification": {"inputs": {"x": {"range": [2, 1]}}}}, "the smaller value must come first"),
+        ({"podTemplate": {"env": [{"name": "PYTHONPATH", "value": "/models"}]}}, "so it is not allowed"),
+        ({"podTemplate": {"env": [{"name": "ld_Preload", "value": "/models/a.so"}]}}, "so it is not allowed"),
         (
             {"podTemplate": {"env": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}]}},
             "value and",
@@ -187,7 +187,7 @@ def test_a_build_never_changes_but_its_owners_may(cluster: Cluster, namespace: s
     for change in ({"spec": {"backoffLimit": 5}}, deeper):
         refused = cluster.run("kubectl", "patch", *address, "--type=merge", "-p", json.dumps(change))
         assert refused.returncode != 0
-        assert "the spec never changes: another build is another EngineBuild" in refused.stderr
+        assert "the spec is immutable: create another EngineBuild for another build" in refused.stderr
     cluster.kubectl("label", *address, "owner=another")
     cluster.apply(build)
 

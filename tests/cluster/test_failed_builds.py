@@ -90,6 +90,6 @@ def test_what_serves_goes_on_while_its_successor_fails(tenant: Tenant, calls: Op
 
     told = tenant.target(NAME, "cpu")
     assert (told["phase"], told["readyReplicas"], told["serving"]) == ("Serving", 1, serving)
-    assert "the engine that served goes on" in told["message"]
+    assert "the previous engine still serves" in told["message"]
     assert tenant.condition(NAME, "Ready")["status"] == "False"
     assert tenant.condition(NAME, "Serving")["status"] == "True"

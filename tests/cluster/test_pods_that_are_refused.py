@@ -189,6 +189,8 @@ def test_a_sidecar_keeps_neither_a_preparation_nor_a_build_and_its_gpu(
     tenant.until(lambda: tenant.get("jobs")["items"] == [], "the Jobs are gone", seconds=90)
     tenant.until_ready(NAME)
 
+    # The sidecar hears no signal, so that kubelet kills it after half a minute.
+    tenant.until(lambda: len(tenant.get("pods")["items"]) == 1, "the pods of the Jobs are gone", seconds=90)
     (pod,) = tenant.get("pods")["items"]
     assert {one["name"] for one in pod["spec"]["containers"]} == {"server", "proxy"}
 

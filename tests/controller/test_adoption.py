@@ -77,3 +77,15 @@ def test_all_orphans_are_named_and_nothing_else() -> None:
     objects = [_orphan(one) if kind != "Service" else one for kind, one in _serving().items()]
     names = orphan_names(objects, "ocr")
     assert [name.partition(" ")[0] for name in names] == ["Deployment", "Job", "PodDisruptionBudget"]
+
+
+def test_the_pods_of_an_adopted_deployment_serve_the_engine_that_is_younger() -> None:
+    world = EngineWorld()
+    world.serve()
+    world.engine["metadata"]["creationTimestamp"] = "2026-11-23T13:00:00Z"
+    world.put(world.engine)
+    assert world.target("l4").ready_replicas == 0
+    (deployment,) = world.of_kind("Deployment")
+    deployment["metadata"]["creationTimestamp"] = "2026-11-23T12:00:00Z"
+    world.put(deployment)
+    assert world.target("l4").ready_replicas == 1

@@ -169,4 +169,4 @@ def test_a_new_pod_that_fits_no_node_is_told_of_the_cordoned_one() -> None:
     target = world.target("l4")
     assert target.reason == "NodeCordoned"
     assert "node gpu-1 is cordoned (kubectl uncordon)" in target.message
-    assert "no GPU is free" not in target.message
+    assert "no free" not in target.message

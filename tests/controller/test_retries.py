@@ -71,7 +71,7 @@ def test_an_engine_that_fails_with_no_way_back_keeps_its_pods_and_serves_when_th
     failed = world.target("l4")
     assert (failed.phase, failed.rejected, failed.excluded) == (TargetPhase.FAILED, (), ())
     assert "gpu-1" in failed.message
-    assert "started again" in failed.message
+    assert "kubelet restarts it" in failed.message
     assert _replicas(world) == 1
     world.start_pods()
     world.settle()

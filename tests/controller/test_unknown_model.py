@@ -30,7 +30,7 @@ def test_a_target_whose_next_engine_is_forbidden_says_why_and_serves_on() -> Non
     target = world.target("l4")
     assert target.ready_replicas == 1
     assert target.reason == "PluginNotAllowed"
-    assert target.message.startswith("the engine that served goes on; spec.build.plugins[0]")
+    assert target.message.startswith("the previous engine still serves; spec.build.plugins[0]")
     for kind in ("Ready", "Prepared"):
         condition = world.condition(kind)
         assert (condition.status, condition.reason) == (ConditionStatus.FALSE, "PluginNotAllowed")

@@ -150,7 +150,7 @@ def test_strings_are_taken_with_a_warning(make_model: Make) -> None:
     path = make_model(nodes, inputs={"s": (TensorProto.STRING, [2])}, outputs={"t": (TensorProto.STRING, [2])})
     inspection = inspect(path)
     assert inspection.facts.inputs[0].dtype is DType.BYTES
-    assert "onnxruntime backend only" in inspection.warnings[0]
+    assert "or use the backend onnxruntime" in inspection.warnings[0]
 
 
 def test_weights_are_no_inputs_and_question_marks_are_no_names(make_model: Make, ocr_models: Path) -> None:

@@ -62,24 +62,71 @@ def test_a_cast_that_clips_weights_would_turn_the_detector_into_noise(tmp_path: 
     assert np.max(np.abs(_run(source, feed)[0] - _run(clipped, feed)[0])) > 0.5
 
 
-@pytest.mark.slow
-def test_auto_keep_finds_values_that_fp16_cannot_hold(
+def test_values_beyond_the_range_in_a_reference_run_stay_in_fp32(
     prepare_model: Callable[..., Preparation], make_model: Make
 ) -> None:
     path = make_model(
         [
             node("Mul", ["x", "k"], ["a"], name="once"),
             node("Mul", ["a", "k"], ["b"], name="twice"),
-            node("Div", ["b", "k"], ["c"], name="back"),
-            node("Relu", ["c"], ["y"], name="rest"),
+            node("Mul", ["b", "k"], ["c"], name="thrice"),
+            node("Div", ["c", "k"], ["d"], name="back"),
+            node("Relu", ["d"], ["y"], name="rest"),
         ],
         inputs={"x": (F, [1, 64])},
         outputs={"y": (F, [1, 64])},
-        weights={"k": np.full(1, 1000, np.float32)},
+        weights={"k": np.full(1, 200, np.float32)},
     )
-    kept = prepare_model(path, precision={"default": "fp16", "autoKeep": True}).kept
-    assert set(kept) == {"twice", "back"}
-    assert "FP16 ends at 65504" in kept["twice"]
+    preparation = prepare_model(path, precision={"default": "fp16"})
+    assert set(preparation.kept) == {"thrice", "back"}
+    assert "FP16 ends at 65504" in preparation.kept["thrice"]
+    assert any("thrice, back stay in FP32" in warning for warning in preparation.warnings)
+
+
+@pytest.mark.slow
+def test_nodes_that_break_in_emulated_fp16_stay_in_fp32(
+    prepare_model: Callable[..., Preparation], make_model: Make
+) -> None:
+    small = 1e-4 * np.eye(64, dtype=np.float32)
+    path = make_model(
+        [
+            node("MatMul", ["x", "w"], ["a"], name="small"),
+            node("MatMul", ["a", "w"], ["b"], name="smaller"),
+            node("Div", ["b", "b"], ["y"], name="quotient"),
+        ],
+        inputs={"x": (F, [1, 64])},
+        outputs={"y": (F, [1, 64])},
+        weights={"w": small},
+    )
+    preparation = prepare_model(path, precision={"default": "fp16"})
+    assert {"smaller", "quotient"} <= set(preparation.kept)
+    assert "NaN or infinity" in preparation.kept["quotient"]
+    assert not any("has NaN" in warning for warning in preparation.warnings)
+
+
+@pytest.mark.slow
+def test_an_fp16_model_that_differs_on_the_reference_inputs_is_warned_of(
+    prepare_model: Callable[..., Preparation], make_model: Make
+) -> None:
+    path = make_model(
+        [node("MatMul", ["x", "w"], ["a"]), node("Add", ["a", "k"], ["b"]), node("Sub", ["b", "k"], ["y"])],
+        inputs={"x": (F, [1, 64])},
+        outputs={"y": (F, [1, 64])},
+        weights={"w": np.eye(64, dtype=np.float32), "k": np.full(1, 256.5, np.float32)},
+    )
+    warnings = prepare_model(path, precision={"default": "fp16"}).warnings
+    assert any("output 'y' in FP16 differs by" in warning for warning in warnings)
+
+
+@pytest.mark.slow
+def test_auto_keep_finds_values_that_are_too_small(prepare_model: Callable[..., Preparation], make_model: Make) -> None:
+    path = make_model(
+        [node("Mul", ["x", "k"], ["a"], name="once"), node("Mul", ["a", "k"], ["y"], name="twice")],
+        inputs={"x": (F, [1, 64])},
+        outputs={"y": (F, [1, 64])},
+        weights={"k": np.full(1, 1 / 256, np.float32)},
+    )
+    assert set(prepare_model(path, precision={"default": "fp16", "autoKeep": True}).kept) == {"twice"}
     assert prepare_model(path, precision={"default": "fp16"}).kept == {}
 
 
@@ -123,7 +170,7 @@ def test_a_weight_beyond_the_range_keeps_its_node_and_says_so(make_model: Make, 
     )
     cast, result = _cast(path, tmp_path)
     assert "grow" in result.kept
-    assert "beyond FP16's range" in result.warnings[0]
+    assert "its constant 1e+06 is inf in FP16" in result.warnings[0]
     np.testing.assert_allclose(_run(cast, {"x": np.full((1, 4), 1e-3, np.float32)})[0][0, 3], 1e3, rtol=1e-2)
 
 

@@ -85,7 +85,7 @@ def test_a_static_model_gets_its_own_shapes_as_a_profile(prepare_model: Make, ma
     assert [(profile.name, profile.inputs["x"].max) for profile in preparation.profiles] == [("default", (2, 4))]
     assert [entry.point for entry in preparation.exercises] == ["min", "opt", "max"]
     assert [entry.answer_bytes for entry in preparation.exercises] == [2 * 4 * 4] * 3
-    assert len(preparation.references) == 1
+    assert len(preparation.references) == 3
     assert not preparation.batching.proved
     assert "fixed at 2" in preparation.batching.reason
 

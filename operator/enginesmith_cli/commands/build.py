@@ -117,8 +117,14 @@ def _facts(built: "BuiltEngine") -> dict[str, object]:
 
 def _line(built: "BuiltEngine") -> str:
     manifest, verification = built.manifest, built.manifest.verification
-    worst = max((one.difference for one in verification.differences), default=None)
-    detail = verification.reason if worst is None else f"largest difference {worst:.2g}, limit {verification.limit:.2g}"
+    worst = max((one.difference for one in verification.differences if one.mismatches is None), default=None)
+    share = max((one.mismatches for one in verification.differences if one.mismatches is not None), default=None)
+    parts = (
+        "" if worst is None else f"largest difference {worst:.2g}, limit {verification.limit:.2g}",
+        "" if share is None else f"share of different integers, ids and booleans {share:.2g}",
+        verification.reason,
+    )
+    detail = "; ".join(part for part in parts if part)
     return (
         f"{built.document.plan.name}/{built.target.name}  {manifest.engine_key[:20]}  "
         f"{manifest.toolchain.name} {manifest.toolchain.version}  "

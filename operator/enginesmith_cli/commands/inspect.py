@@ -87,7 +87,11 @@ def _describe(manifest: "Manifest") -> Iterator[str]:
     yield f"verification   {verification.status.value} {verification.reason}".rstrip()
     for one in verification.differences:
         point = "" if one.point is None else f", {one.point}"
-        yield f"               {one.output}, profile {one.profile}{point}: {verification.metric} {one.difference:.3g}"
+        found = f"{verification.metric} {one.difference:.3g}"
+        if one.mismatches is not None:
+            found = f"share of different values {one.mismatches:.3g}"
+        worst = f" ({one.worst})" if one.worst else ""
+        yield f"               {one.output}, profile {one.profile}{point}: {found}{worst}"
     batching = manifest.batching
     yield f"batching       {'up to ' + str(batching.max_batch_size) if batching.proved else 'off'}: {batching.reason}"
     yield from (_tensor("input", tensor) for tensor in manifest.inputs)

@@ -1,9 +1,9 @@
 """The base of every type that a user writes.
 
 Fields have two names: camelCase in YAML, snake_case with the unit at the end in Python (`workspace` and
-`workspace_bytes`). Loading a document accepts the first only; Python code uses the second. What one field alone cannot
-tell (`min <= opt`, unique names) is checked by validators that raise `finding_error`, so that every error has the
-path of the field that is to be edited, however deep the check sits.
+`workspace_bytes`). Loading a document accepts the first only; Python code uses the second. Rules
+that span several values (`min <= opt`, unique names) are checked by validators that raise `finding_error`, so that
+every error has the path of the field to edit, whichever model checks it.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ FINDING: Final = "enginesmith_finding"
 
 
 class ApiModel(BaseModel):
-    """A frozen part of a document that refuses fields it does not know."""
+    """Frozen part of a document that refuses unknown fields."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -36,10 +36,10 @@ class Finding(NamedTuple):
     """One thing that is wrong in a value.
 
     Attributes:
-        reason: a clause that says what is wanted.
-        nearest: a value that would do, as the user would write it; empty where none can be named.
-        path: from the value that was checked down to the field in question, in YAML's spelling.
-        hint: a whole sentence on what to do, where a value alone would not say it.
+        reason: Clause that says what is expected.
+        nearest: Valid value as the user would write it; empty if there is none.
+        path: Path from the checked value to the wrong field, in YAML's spelling.
+        hint: Sentence that says what to do, if a value alone does not say it.
     """
 
     reason: str
@@ -55,10 +55,10 @@ def finding_error(*findings: Finding) -> PydanticCustomError:
 
 
 def raise_findings(findings: Iterable[Finding]) -> None:
-    """Raise `finding_error` where there is any finding.
+    """Raise `finding_error` if there is a finding.
 
     Raises:
-        pydantic_core.PydanticCustomError: there is one; only for use inside a validator.
+        pydantic_core.PydanticCustomError: there is a finding; only for use inside a validator.
     """
     found = tuple(findings)
     if found:
@@ -66,14 +66,14 @@ def raise_findings(findings: Iterable[Finding]) -> None:
 
 
 def refuse_unimplemented(value: object, **fields: str) -> None:
-    """Refuse fields of a mapping that are planned and do nothing yet: a document must not rely on them.
+    """Refuse fields of a mapping that are planned but not implemented: a document must not rely on them.
 
     Args:
-        value: as it came from the document, before it was read.
-        fields: names as in YAML, each with what is missing.
+        value: Value from the document, before it is parsed.
+        fields: Names as in YAML, each with a clause that says what is missing.
 
     Raises:
-        pydantic_core.PydanticCustomError: one is set; only for use inside a validator.
+        pydantic_core.PydanticCustomError: a field is set; only for use inside a validator.
     """
     if isinstance(value, dict):
         raise_findings(

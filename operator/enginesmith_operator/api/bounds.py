@@ -1,4 +1,4 @@
-"""The least and the largest amount of a field, said once for the types, the CRD and the reference page."""
+"""Smallest and largest amount of a field, in one place for the types, the CRD and the reference page."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,9 +27,9 @@ class Bounds:
     """Annotation of an amount that lies between two others, both included.
 
     Attributes:
-        kind: decides how the amounts are read and compared.
-        least: as a user writes it.
-        most: as a user writes it.
+        kind: Kind of amount, which decides how amounts are parsed and compared.
+        least: Smallest allowed amount, as a user writes it.
+        most: Largest allowed amount, as a user writes it.
     """
 
     kind: _Kind
@@ -37,14 +37,14 @@ class Bounds:
     most: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401 - pydantic's own signature
-        """Check the amount after it was read."""
+        """Check the amount after it is parsed."""
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def check(self, value: Any) -> Any:  # noqa: ANN401 - any of the three kinds of amount
         """Return `value`.
 
         Raises:
-            pydantic_core.PydanticCustomError: it is smaller than the least or larger than the largest amount.
+            pydantic_core.PydanticCustomError: it is below the smallest or above the largest amount.
         """
         amount = self._amount(value)
         if amount < self._amount(self.least):
@@ -54,11 +54,11 @@ class Bounds:
         return value
 
     def sentence(self) -> str:
-        """Return what is wanted, as a clause."""
+        """Return what is expected, as a clause."""
         return f"expected a {self.kind} of at least {self.least} and at most {self.most}"
 
     def rule(self) -> dict[str, str]:
-        """Return the CEL rule that says the same to the API server."""
+        """Return the CEL rule with which the API server checks the same."""
         least, most = _CEL.get(self.kind, _CEL["number of bytes"])
         return {"rule": f"{least.format(self.least)} && {most.format(self.most)}", "message": self.sentence()}
 

@@ -1,4 +1,4 @@
-"""`spec.build`: knobs of the builder and of the Job that runs it."""
+"""`spec.build`: settings of the builder and of the Job that runs it."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -19,7 +19,7 @@ _WORKSPACE_PER_MODEL_BYTE: Final = 4
 
 
 class HardwareCompatibility(StrEnum):
-    """On which other GPUs an engine may run. All but `none` cost speed."""
+    """Other GPUs on which an engine may run. Every value except `none` makes the engine slower."""
 
     NONE = "none"
     AMPERE_PLUS = "amperePlus"
@@ -39,11 +39,11 @@ _CONTRACT_VALUES: Final = {
 
 
 class PluginSpec(ApiModel):
-    """A library with TensorRT plugins. It runs inside builder and server, so its digest is never optional.
+    """Library with TensorRT plugins. It runs inside the builder and the server, so its digest is required.
 
     Attributes:
-        uri: of the shared library, as `spec.model.uri`.
-        sha256: of its bytes.
+        uri: URI of the shared library, with the same schemes as `spec.model.uri`.
+        sha256: SHA-256 of the library file, as 64 hexadecimal digits in lower case.
     """
 
     uri: ModelUri
@@ -51,22 +51,23 @@ class PluginSpec(ApiModel):
 
 
 class BuildSpec(ApiModel):
-    """How an engine is built.
+    """Settings of the builder and of the Job that runs it.
 
     Attributes:
-        workspace_bytes: scratch memory that one tactic may take; omitted: by the model's size, 1 to 2 GiB.
-        optimization_level: 0 (quick to build) to 5 (quick to run), TensorRT's own scale.
-        timeout_seconds: after this the builder is stopped; the Job's own deadline is 60 s later.
-        hardware_compatibility: on which other GPUs the engine may run.
-        version_compatible: an engine that a newer TensorRT can load; slower.
-        weight_streaming: weights may stay in the host's memory.
-        refittable: weights can be replaced without a build.
-        plugins: plugin libraries in loading order.
-        epoch: raise it for a fresh build of unchanged inputs.
-        resources: CPU, memory and other resources of the build Job's container; the GPU itself is added. The
-            preparation takes the same CPU and memory.
-        priority_class_name: of the build Job's pod.
-        queue_name: Kueue's LocalQueue that admits the build Job.
+        workspace_bytes: Scratch memory that one TensorRT tactic may use. If omitted, four times the model's size, but
+            at least 1 GiB and at most 2 GiB.
+        optimization_level: TensorRT's builder optimization level: 0 builds fastest, 5 gives the fastest engine.
+        timeout_seconds: Time after which the builder stops. The Job's own deadline is 60 s later.
+        hardware_compatibility: Other GPUs on which the engine may run.
+        version_compatible: Whether newer TensorRT versions can load the engine. Such an engine is slower.
+        weight_streaming: Whether weights may stay in host memory and be streamed to the GPU.
+        refittable: Whether the engine's weights can be replaced without a rebuild.
+        plugins: Plugin libraries, in loading order.
+        epoch: Number in the engine key. Raise it to rebuild engines although nothing else changed.
+        resources: CPU, memory and other resources of the build Job's container. The GPU is added automatically. The
+            preparation Job gets the same CPU and memory.
+        priority_class_name: Name of the PriorityClass of the build Job's pod.
+        queue_name: Name of the Kueue LocalQueue that admits the build Job.
     """
 
     workspace_bytes: Annotated[ByteQuantity, between_bytes("1Mi", "1Ti")] | None = Field(
@@ -88,5 +89,5 @@ class BuildSpec(ApiModel):
 
 
 def default_workspace_bytes(model_size_bytes: int) -> int:
-    """Return the workspace of a model for which the user names none: four times its size, within 1 and 2 GiB."""
+    """Return the default workspace of a model: four times its size, but at least 1 GiB and at most 2 GiB."""
     return max(_GIB, min(2 * _GIB, _WORKSPACE_PER_MODEL_BYTE * model_size_bytes))

@@ -1,33 +1,34 @@
-"""Conditions as both kinds' statuses hold them, and what each type means.
+"""Conditions in the status of both kinds, and the meaning of each type.
 
 InferenceEngine
 
 | type | True means | False means | Unknown or absent means |
 |---|---|---|---|
-| Ready | a target serves, and every other that can does too | the reason says what is missing | not looked at yet |
-| AllTargets | every target that is to serve does, as wanted | the reason of the first that does not | no status yet |
-| Planned | every target has a plan | at least one has none; the reason of the first is shown | never planned |
-| KeysResolved | source digest and keys are known | pending: the model was not fetched yet | never planned |
-| Prepared | the model is prepared | the preparation runs, waits or failed | never planned |
-| Built | every wanted engine is stored and verified | builds run, wait or failed | never planned |
-| Serving | at least one target answers inferences | none does | never planned |
-| UpdateAvailable | a newer toolchain is in range and not used | - | nothing newer |
-| NodesMissing | a target waits for nodes of a node class | - | nodes are there |
-| SpecInvalid | what admission let through is wrong | - | the spec can be read |
-| Conflict | an object with a name of ours belongs to somebody else, or somebody else changes ours | - | there is none |
-| InternalError | the operator failed at this object; the log has the id that the message names | - | it did not |
+| Ready | a target serves, and so do all others that can | the reason says what is missing | not evaluated yet |
+| AllTargets | all targets that should serve do, as specified | the first other one gives the reason | no status yet |
+| Planned | every target has a plan | the first target without a plan gives the reason | never planned |
+| KeysResolved | source digest and engine keys are known | the model was not fetched yet | never planned |
+| Prepared | the model is prepared | the preparation is running, waiting or failed | never planned |
+| Built | every wanted engine is stored and verified | builds are running, waiting or failed | never planned |
+| Serving | at least one target answers inference requests | no target does | never planned |
+| UpdateAvailable | a newer toolchain in the version range is not used | - | no newer toolchain |
+| NodesMissing | a target waits for nodes of a node class | - | no target waits for nodes |
+| SpecInvalid | the spec passed admission but is invalid | - | the spec is valid |
+| Conflict | a required name belongs to another owner, or another client edits managed objects | - | no conflict |
+| InternalError | the operator failed on this object; the message has the id of the log entry | - | no internal error |
 
 EngineBuild
 
 | type | True means | False means | Unknown or absent means |
 |---|---|---|---|
-| Ready | the engine is in the store and may serve | the build runs, waits or failed | not looked at yet |
-| Scheduled | the build's pod has a node | it waits; the reason says for what | no pod yet |
-| InternalError | the operator failed at this object; the log has the id that the message names | - | it did not |
+| Ready | the engine is stored and may serve | the build is running, waiting or failed | not evaluated yet |
+| Scheduled | the build's pod is assigned to a node | the pod waits; the reason says for what | no pod yet |
+| InternalError | the operator failed on this object; the message has the id of the log entry | - | no internal error |
 
-Ready, AllTargets, Planned, KeysResolved, Prepared, Built, Serving and Scheduled are good when True; the others tell
-something and are absent otherwise. A target that is Refused or Failed keeps AllTargets False, and Ready only where no
-other target serves. Messages are one line, hold no time, and stay as they are while the same thing recurs.
+Ready, AllTargets, Planned, KeysResolved, Prepared, Built, Serving and Scheduled are good when True. The other
+conditions report something that needs attention and are absent otherwise. A target that is Refused or Failed keeps
+AllTargets False, and keeps Ready False only if no other target serves. Messages are one line without times, and stay
+the same while the same problem recurs.
 """
 
 from datetime import datetime
@@ -75,13 +76,13 @@ SCHEDULED: Final = "Scheduled"
 
 MAX_CONDITIONS: Final = 32
 MAX_MESSAGE: Final = 4096
-"""Letters of one condition's message."""
+"""Maximum length of a condition's message, in characters."""
 
 
 def _check_timestamp(value: str) -> str:
-    """Refuse a moment that the API server lets through and Python cannot read: the year 0, an offset of 99 hours."""
+    """Refuse a time that the API server accepts and Python cannot parse: the year 0, an offset of 99 hours."""
     if datetime.fromisoformat(value).tzinfo is None:
-        raise finding_error(Finding("expected a moment with its offset from UTC, such as 2026-11-23T12:00:00Z"))
+        raise finding_error(Finding("expected a time with its offset from UTC, such as 2026-11-23T12:00:00Z"))
     return value
 
 
@@ -90,11 +91,11 @@ Timestamp = Annotated[
     AfterValidator(_check_timestamp),
     WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 64}),
 ]
-"""RFC 3339, UTC, whole seconds."""
+"""Time as in RFC 3339, in UTC and whole seconds."""
 
 
 class ConditionStatus(StrEnum):
-    """Whether what the type names holds."""
+    """Whether a condition holds."""
 
     TRUE = "True"
     FALSE = "False"
@@ -102,15 +103,15 @@ class ConditionStatus(StrEnum):
 
 
 class StatusCondition(ApiModel):
-    """One observation; see `kubectl explain` of the kind for the types.
+    """One observation of an object's state.
 
     Attributes:
-        type: what is observed, in CamelCase; one of each.
-        status: whether it holds.
-        observed_generation: of the object that was looked at.
-        last_transition_time: when `status` last changed.
-        reason: one CamelCase word for programs.
-        message: one line for people.
+        type: Condition type in CamelCase, such as `Ready`. Each type occurs once.
+        status: Whether the condition holds: `True`, `False` or `Unknown`.
+        observed_generation: Value of `metadata.generation` that the condition was computed from.
+        last_transition_time: Time at which `status` last changed.
+        reason: One CamelCase word for programs that says why the condition has this status.
+        message: One line of text for people that explains the reason.
     """
 
     type: Annotated[str, Field(min_length=1, max_length=316)]

@@ -1,8 +1,8 @@
-"""YAML as kubectl reads it, with the line of every value and no way to make the reader work without bound.
+"""YAML as kubectl reads it, with the line of every value and bounds on the work of the reader.
 
-PyYAML parses (an iterative event stream); values are made here, since its own constructors recurse without bound, let
-the last of two equal keys win, read `1e-2` as a string and `2026-01-01` as a date. A document becomes plain values
-(None, bool, int, float, str, list, dict) and a map from each path to its line.
+PyYAML parses into a stream of events; this module constructs the values, because PyYAML's constructors recurse without
+bound, keep the last of two equal keys, and read `1e-2` as a string and `2026-01-01` as a date. A document becomes plain
+values (None, bool, int, float, str, list, dict) and a map from each path to its line.
 """
 
 import re
@@ -17,12 +17,12 @@ from enginesmith_operator.api.problems import Path, Problem, Value, spell_path
 __all__ = ["MAX_BYTES", "Document", "read_documents"]
 
 MAX_BYTES: Final = 1 << 20
-"""Largest file that is read: an object of the API server may not be much larger either."""
+"""Largest file that is read, in bytes; the API server's limit for an object is similar."""
 _MAX_DEPTH: Final = 32
 _MAX_VALUES: Final = 50_000
 _MAX_DOCUMENTS: Final = 256
 
-# The C parser where PyYAML was built with it: thirty times as fast, same events.
+# The C parser, if PyYAML was built with it, gives the same events thirty times as fast.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NULL = re.compile(r"~|null|Null|NULL|", re.ASCII)
@@ -39,10 +39,10 @@ class Document:
     """One document of a file while it is read.
 
     Attributes:
-        value: what it holds; None where it is empty.
-        lines: line of every value and key, counted from 1.
-        texts: how every scalar was written, without quotes.
-        problems: what is wrong with it as YAML.
+        value: Value of the document; None if it is empty.
+        lines: Line of every value and key, counted from 1.
+        texts: Text of every scalar as it was written, without quotes.
+        problems: Errors in the document's YAML.
     """
 
     value: Value = None
@@ -60,7 +60,7 @@ class Document:
 
 
 class _UnreadableError(Exception):
-    """Nothing more of this file can be read; carries the problem."""
+    """The rest of the file cannot be read; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.reason)
@@ -90,11 +90,11 @@ _Node = _Scalar | _List | _Map
 
 
 def read_documents(text: str, *, where: str) -> tuple[list[Document], list[Problem]]:
-    """Return the documents of a file that are not empty, and what keeps the rest of it from being read.
+    """Return the documents of a file that are not empty, and the problem because of which the rest cannot be read.
 
     Args:
-        text: of the file.
-        where: name of the file, for messages.
+        text: Text of the file.
+        where: Name of the file, for messages.
     """
     documents: list[Document] = []
     try:
@@ -109,7 +109,7 @@ def read_documents(text: str, *, where: str) -> tuple[list[Document], list[Probl
 
 
 class _Composer:
-    """Makes nodes of events; an alias is the node itself again, so that a bomb is counted where it is unfolded."""
+    """Composes nodes from events. An alias is the same node again, so that a bomb is counted when it is expanded."""
 
     def __init__(self, text: str, where: str) -> None:
         self._where = where
@@ -140,14 +140,14 @@ class _Composer:
     def _node(self, event: yaml.Event, depth: int) -> _Node:
         line = _line(event)
         if depth > _MAX_DEPTH:
-            raise self._unreadable(line, f"nested more than {_MAX_DEPTH} deep")
+            raise self._unreadable(line, f"nested more than {_MAX_DEPTH} levels deep")
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
-                raise self._unreadable(line, f"the alias *{event.anchor} has no anchor before it")
+                raise self._unreadable(line, f"the alias *{event.anchor} has no earlier anchor")
             return self._anchors[event.anchor]
         node = self._new_node(event, line, depth)
         if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
-            # Only now: an anchor is unknown inside its own value, so nothing can contain itself.
+            # Register the anchor after its value, so that a value cannot contain itself.
             self._anchors[event.anchor] = node
         return node
 
@@ -175,7 +175,7 @@ class _Composer:
 
 
 class _Constructor:
-    """Makes one document's values of its nodes."""
+    """Constructs one document's values from its nodes."""
 
     def __init__(self, document: Document, where: str) -> None:
         self._document = document
@@ -189,7 +189,7 @@ class _Constructor:
     def _value(self, node: _Node, path: Path, depth: int) -> Value:
         self._values += 1
         if self._values > _MAX_VALUES or depth > _MAX_DEPTH:
-            reason = "the document unfolds to too many values (aliases that repeat aliases?)"
+            reason = "the document expands to too many values (aliases that repeat aliases?)"
             raise _UnreadableError(Problem(where=f"{self._where}:{node.line}", reason=reason))
         self._document.lines.setdefault(path, node.line)
         if isinstance(node, _Scalar):
@@ -210,7 +210,7 @@ class _Constructor:
                 continue
             name = key.text
             if name in result:
-                self._add(key.line, (*path, name), f"written twice, first on line {first_lines[name]}")
+                self._add(key.line, (*path, name), f"the field is set twice, first on line {first_lines[name]}")
                 continue
             first_lines[name] = key.line
             self._document.lines[(*path, name)] = key.line
@@ -218,7 +218,7 @@ class _Constructor:
         return result
 
     def _merged(self, node: _Map, own: set[str], path: Path, depth: int) -> Iterator[tuple[_Node, _Node]]:
-        """Yield the pairs of a mapping, then those of its merge keys (`<<: *anchor`) that it does not have itself."""
+        """Yield the pairs of a mapping, then the pairs of its merge keys (`<<: *anchor`) that it does not override."""
         merges: list[_Node] = []
         for key, value in node.pairs:
             if isinstance(key, _Scalar) and key.plain and key.text == "<<":
@@ -228,7 +228,7 @@ class _Constructor:
         for merge in merges:
             self._values += 1
             if not isinstance(merge, _Map) or depth > _MAX_DEPTH:
-                self._add(merge.line, path, "a merge key takes a mapping or a list of mappings")
+                self._add(merge.line, path, "expected a mapping or a list of mappings after a merge key")
                 continue
             for key, value in self._merged(merge, own, path, depth + 1):
                 if isinstance(key, _Scalar) and key.text not in own:

@@ -1,14 +1,14 @@
-"""`EngineBuild`: one build of one engine for one target. Its spec never changes; another build is another object.
+"""`EngineBuild`: one build of one engine for one target. Its spec is immutable; another build is another object.
 
     EngineBuild
-    ├── spec: request                what is built: the builder's own request  (enginesmith_contract.build_request)
-    │         image, store           with what, and where the result goes
-    │         placement              on which hardware                         (BuildPlacement)
-    │         backoffLimit, ...      how often, how long it stays
-    └── status: phase, conditions    how far it is, or why it failed
+    ├── spec: request                input of the builder                  (enginesmith_contract.build_request)
+    │         image, store           runtime image, and store of the result
+    │         placement              hardware of the build                 (BuildPlacement)
+    │         backoffLimit, ...      retries, and how long the Job is kept
+    └── status: phase, conditions    progress, or the reason of the failure
               result                 digest, accuracy, latency
 
-The operator makes one for each engine that the store lacks; a CI pipeline may write its own.
+The operator creates one for each engine that the store lacks. A CI pipeline may create its own.
 """
 
 from collections.abc import Mapping
@@ -50,12 +50,12 @@ _MAX_LOG: Final = 8192
 
 
 class NodeLabel(ApiModel):
-    """A label that a node has.
+    """Label that a node has.
 
     Attributes:
-        label: its key.
-        value: its value.
-        also: further labels that the same node has.
+        label: Key of the node label.
+        value: Value of the node label.
+        also: Additional labels that the same node has.
     """
 
     label: LabelName
@@ -64,22 +64,24 @@ class NodeLabel(ApiModel):
 
 
 class BuildPlacement(ApiModel):
-    """On which hardware the build runs, exactly.
+    """Exact hardware on which the build runs, and settings of its pod.
 
     Attributes:
-        pins: the node must have at least one of these labels; omitted: any node.
-        arch: of the node, as Kubernetes spells it.
-        node_selector: labels that the node must have beside.
-        avoid_nodes: names of nodes that have the label and not the hardware to itself.
-        gpu_resource: extended resource, of which the build takes one; omitted: it needs no GPU.
-        tolerations: taints to put up with; that of GPU nodes is tolerated already.
-        runtime_class_name: RuntimeClass, such as `nvidia`.
-        priority_class_name: PriorityClass of the build's pod.
-        queue_name: Kueue's LocalQueue that admits the build.
-        service_account_name: ServiceAccount of the pod, which calls no API.
-        image_pull_secrets: Secrets for the image's registry.
-        env: environment variables of the builder.
-        resources: of the builder's container; the GPU itself is added.
+        pins: Node labels of which the node must have at least one. If omitted, any node is suitable.
+        arch: CPU architecture of the node as Kubernetes spells it, such as `amd64` or `arm64`.
+        node_selector: Additional labels the node must have.
+        avoid_nodes: Names of nodes that have the labels but must not run the build, for example because their GPUs are
+            shared.
+        gpu_resource: Extended resource, such as `nvidia.com/gpu`, of which the build takes one. If omitted, the build
+            needs no GPU.
+        tolerations: Taints that the pod tolerates. The taint `nvidia.com/gpu` is always tolerated.
+        runtime_class_name: Name of the pod's RuntimeClass, such as `nvidia`.
+        priority_class_name: Name of the PriorityClass of the build's pod.
+        queue_name: Name of the Kueue LocalQueue that admits the build.
+        service_account_name: Name of the pod's ServiceAccount. The pod does not call the Kubernetes API.
+        image_pull_secrets: Secrets with credentials for the image's registry.
+        env: Environment variables of the builder.
+        resources: CPU, memory and other resources of the builder's container. The GPU is added automatically.
     """
 
     pins: Annotated[tuple[NodeLabel, ...], Field(max_length=32)] = ()
@@ -98,17 +100,18 @@ class BuildPlacement(ApiModel):
 
 
 class EngineBuildSpec(ApiModel):
-    """What is built, with what, and where. It never changes.
+    """Engine to build, with the image, the store and the hardware of the build. The spec is immutable.
 
     Attributes:
-        target: of the InferenceEngine that wants it.
-        request: what the builder is told.
-        image: that builds, by digest.
-        store: how the pod reaches the store that `request.store` names.
-        source_secret: credentials of the place that plugins come from.
-        placement: on which hardware.
-        backoff_limit: further attempts after a failure that may be the node's; a refusal of the builder is final.
-        ttl_seconds_after_finished: how long the Job and its log stay, in seconds.
+        target: Name of the target, in the InferenceEngine, that needs the engine.
+        request: Input of the builder: the engine key, everything that the key is computed from, and the build options.
+        image: Runtime image that runs the build, pinned by digest.
+        store: Store that `request.store` names, with what the pod needs to reach it.
+        source_secret: Secret with credentials for downloading plugins.
+        placement: Exact hardware on which the build runs, and settings of its pod.
+        backoff_limit: Number of retries after a failure that the node may have caused. A build that the builder refuses
+            is not retried.
+        ttl_seconds_after_finished: Seconds for which the Job and its log are kept after the build ends.
     """
 
     target: Name
@@ -122,7 +125,7 @@ class EngineBuildSpec(ApiModel):
 
 
 class BuildPhase(StrEnum):
-    """How far a build is."""
+    """Phase of a build."""
 
     PENDING = "Pending"
     BUILDING = "Building"
@@ -131,15 +134,15 @@ class BuildPhase(StrEnum):
 
 
 class BuildResult(ApiModel):
-    """What a build left in the store.
+    """Engine that the build stored, with measurements.
 
     Attributes:
-        engine_digest: SHA-256 of the engine.
-        size_bytes: of its files.
-        verification: whether its answers were held against the model's.
-        difference: the largest measured difference (ratio); omitted: none was measured.
-        latency_seconds: of one inference at each profile's opt, in seconds.
-        build_seconds: that the builder itself took.
+        engine_digest: SHA-256 of the engine file.
+        size_bytes: Size of the engine's files in bytes.
+        verification: Result of the comparison of the engine's outputs with the references.
+        difference: Largest difference from the references, as a ratio. Omitted if none was measured.
+        latency_seconds: Latency of one inference in seconds at the `opt` shapes, by profile name.
+        build_seconds: Time that the builder itself took, in seconds.
     """
 
     engine_digest: Sha256
@@ -153,14 +156,14 @@ class BuildResult(ApiModel):
 
 
 class BuildFailure(ApiModel):
-    """Why a build failed.
+    """Reason why a build failed.
 
     Attributes:
-        reason: one CamelCase word.
-        message: the whole sentence.
-        exit_code: of the builder; omitted: it never ran.
-        retry: whether the same attempt may succeed later.
-        log_tail: the last lines of its log.
+        reason: One CamelCase word for programs that says why the build failed.
+        message: Full error message for people.
+        exit_code: Exit code of the builder. Omitted if the builder did not run.
+        retry: Whether the same build may succeed later without a change by the user.
+        log_tail: Last lines of the builder's log.
     """
 
     reason: Annotated[str, Field(min_length=1, max_length=128)]
@@ -171,21 +174,21 @@ class BuildFailure(ApiModel):
 
 
 class EngineBuildStatus(ApiModel):
-    """How far the build is, or how it ended.
+    """Observed state of the build, written by the operator.
 
     Attributes:
-        observed_generation: of the spec that was looked at.
-        phase: the short of it.
-        progress: the stage that runs.
-        node: that the build's pod is or was on.
-        image: that really ran, with the digest that the node pulled.
-        attempts: pods that were started.
-        started_at: when the first container ran.
-        finished_at: when the build ended.
-        duration_seconds: from start to end, in seconds.
-        result: what is in the store now.
-        failure: why there is none.
-        conditions: observations, one of each type.
+        observed_generation: Value of `metadata.generation` that this status describes.
+        phase: Current phase of the build.
+        progress: Current stage of the build.
+        node: Name of the node that runs or ran the build's pod.
+        image: Runtime image that ran, with the digest that the node pulled.
+        attempts: Number of pods that were started.
+        started_at: Time at which the first container started.
+        finished_at: Time at which the build ended.
+        duration_seconds: Seconds from the start to the end of the build.
+        result: Engine that the build stored, with measurements. Omitted until the build succeeds.
+        failure: Reason why the build failed. Omitted unless it failed.
+        conditions: Observations of the object's state, one for each condition type.
     """
 
     observed_generation: Annotated[int, Field(ge=0)] | None = None
@@ -203,14 +206,14 @@ class EngineBuildStatus(ApiModel):
 
 
 class EngineBuild(ApiModel):
-    """One build of one engine for one target; it owns the Job that runs on that hardware.
+    """One build of one engine for one target. It owns the Job that runs on the target's hardware.
 
     Attributes:
-        api_version: group and version of this kind.
-        kind: of the object.
-        metadata: name, namespace, labels and annotations.
-        spec: what is built, with what, and where.
-        status: how far it is; never written by a user.
+        api_version: API group and version of this kind.
+        kind: Name of this kind.
+        metadata: Name, namespace, labels and annotations of the object.
+        spec: Engine to build, with the image, the store and the hardware of the build.
+        status: Observed state of the build, written by the operator.
     """
 
     api_version: Literal["enginesmith.io/v1alpha1"] = API_VERSION

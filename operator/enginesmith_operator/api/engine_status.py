@@ -1,14 +1,14 @@
-"""`status` of an InferenceEngine: the operator's memory, and what `kubectl get` shows.
+"""`status` of an InferenceEngine: what the operator must remember, and what `kubectl get` shows.
 
     EngineStatus
     ├── serving, servingOn, targetNames   one line each, for the columns
     ├── model           the source's digest, resolved once
-    ├── preparation     what the preparation's pod reported: its Job is gone after a while, this stays
-    ├── targets[]       by name: what is wanted, what serves, what was rejected, on which nodes
+    ├── preparation     results of the preparation's pod, kept after its Job is deleted
+    ├── targets[]       by name: engines that should serve, that serve, that were rejected, and nodes
     └── conditions[]    by type (conditions.py)
 
-Everything here can be found out again but three things: the toolchain that was chosen, the engines that were rejected,
-and the nodes that refused.
+The operator can compute all of this again, with three exceptions: the chosen toolchain, the rejected engines and the
+excluded nodes.
 """
 
 from enum import StrEnum
@@ -40,9 +40,9 @@ __all__ = [
 ]
 
 MAX_ENGINES: Final = 16
-"""Engines of one target that the status keeps: products of the target, or rejected ones."""
+"""Maximum number of engines of one target in each list of the status."""
 MAX_NODES: Final = 32
-"""Names of nodes that the status shows; `readyReplicas` counts them all."""
+"""Maximum number of node names in each list of the status; `readyReplicas` counts the pods of all nodes."""
 
 _Line = Annotated[str, Field(max_length=1024)]
 _Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
@@ -53,12 +53,12 @@ _Tries = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class ModelStatus(ApiModel):
-    """The model as it was found.
+    """Model as it was resolved.
 
     Attributes:
-        uri: that was resolved; another one in the spec is resolved anew.
-        digest: of the model and its external weights.
-        resolved_at: when it was looked at last.
+        uri: URI that was resolved. If `spec.model.uri` changes, it is resolved again.
+        digest: SHA-256 over the model file and its external weights.
+        resolved_at: Time at which the source was last checked.
     """
 
     uri: Annotated[str, Field(max_length=2048)]
@@ -67,11 +67,11 @@ class ModelStatus(ApiModel):
 
 
 class StoredEngine(ApiModel):
-    """An engine that the store has.
+    """Engine that the store has.
 
     Attributes:
-        key: of the engine.
-        digest: of its files.
+        key: Key of the stored engine.
+        digest: SHA-256 of the stored engine file.
     """
 
     key: Sha256
@@ -79,7 +79,7 @@ class StoredEngine(ApiModel):
 
 
 class PreparationPhase(StrEnum):
-    """How far a preparation is."""
+    """Phase of a preparation."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -88,21 +88,23 @@ class PreparationPhase(StrEnum):
 
 
 class PreparationStatus(ApiModel):
-    """What the preparation's pod reported.
+    """Results that the preparation's pod reported.
 
     Attributes:
-        request: the hash in its Job's name; another one means another preparation.
-        phase: the short of it.
-        key: of the preparation in the store.
-        source_digest: of the model and its external weights.
-        calibration_digest: of the calibration data.
-        size_bytes: of the prepared model and its weights.
-        max_batch_size: of joined requests; 0: joining was not proved.
-        facts: of the prepared model.
-        stored_engines: engines that the store had when the preparation ended, and those built since.
-        warnings: what the user should know.
-        failure: why there is no preparation.
-        finished_at: when it ended.
+        request: Hash of the preparation request, which is part of the Job's name. Another hash means another
+            preparation.
+        phase: Current phase of the preparation.
+        key: Key of the preparation in the store.
+        source_digest: SHA-256 over the model file and its external weights.
+        calibration_digest: SHA-256 of the calibration data.
+        size_bytes: Size of the prepared model and its weights in bytes.
+        max_batch_size: Largest batch that joined requests may form. 0 if joined requests were not proved to give the
+            same outputs.
+        facts: Inputs, outputs and other facts of the prepared model.
+        stored_engines: Engines that the store had when the preparation ended, and engines built since then.
+        warnings: Warnings about the model, one line each.
+        failure: Reason why the preparation failed. Omitted unless it failed.
+        finished_at: Time at which the preparation ended.
     """
 
     request: Annotated[str, Field(max_length=64)]
@@ -121,24 +123,24 @@ class PreparationStatus(ApiModel):
     @field_validator("facts", mode="before")
     @classmethod
     def _read_facts(cls, value: object) -> object:
-        """Take the empty names of dimensions for none."""
+        """Parse the empty name of a dimension as None."""
         return _renamed(value, "", None)
 
     @field_serializer("facts", when_used="json-unless-none")
     def _write_facts(self, facts: ModelFacts) -> object:
-        """Write no null into a list: `kubectl describe` would show it as <nil>."""
+        """Write an empty name in place of null, which `kubectl describe` would show as <nil>."""
         return _renamed(facts.model_dump(mode="json", by_alias=True, exclude_none=True), None, "")
 
 
 def _renamed(facts: object, old: str | None, new: str | None) -> object:
-    """Return the document of a model's facts with `new` where a dimension is called `old`."""
+    """Return the document of a model's facts with `new` in place of each dimension name `old`."""
     if not isinstance(facts, dict):
         return facts
     changed = dict(facts)
     for end in ("inputs", "outputs"):
         tensors = facts.get(end)
         if isinstance(tensors, list | tuple):
-            changed[end] = [_with_symbols(one, old, new) for one in tensors]
+            changed[end] = [_with_symbols(tensor, old, new) for tensor in tensors]
     return changed
 
 
@@ -149,7 +151,7 @@ def _with_symbols(tensor: object, old: str | None, new: str | None) -> object:
 
 
 class TargetPhase(StrEnum):
-    """What becomes of a target, from "no" to serving."""
+    """Phase of a target, from refused to serving."""
 
     REFUSED = "Refused"
     PREPARING = "Preparing"
@@ -163,17 +165,17 @@ class TargetPhase(StrEnum):
 
 
 class TargetEngine(ApiModel):
-    """One engine of a target: one GPU product, one key.
+    """One engine of a target: one GPU product, one engine key.
 
     Attributes:
-        key: that is wanted; omitted while the model's digest is not known.
-        digest: of the stored engine.
-        product: of the GPU; omitted: none is asked for.
-        mig_profile: where the engine is for a slice.
-        arch: of the nodes.
-        stored: whether the store has it.
-        serving: whether the target's pods take it.
-        build: name of the EngineBuild.
+        key: Engine key. Omitted while the model's digest is unknown.
+        digest: SHA-256 of the stored engine file.
+        product: GPU product that the engine is for. Omitted if the engine needs no GPU.
+        mig_profile: MIG profile of the slice that the engine is for, such as `1g.10gb`. Omitted for a whole GPU.
+        arch: CPU architecture of the nodes as Kubernetes spells it, such as `amd64` or `arm64`.
+        stored: Whether the store has the engine.
+        serving: Whether the target's pods serve the engine.
+        build: Name of the EngineBuild that builds the engine.
     """
 
     key: Sha256 | None = None
@@ -187,17 +189,19 @@ class TargetEngine(ApiModel):
 
 
 class RejectedEngine(ApiModel):
-    """An engine that was tried and failed; it is tried again once what its pods are made of changes.
+    """Engine that was tried and failed. It is tried again when the configuration of its pods changes.
 
     Attributes:
-        key: of the engine.
-        reason: one CamelCase word.
-        message: the sentence of whoever rejected it.
-        node: where that was.
-        fingerprint: of what was known of that node; the engine is tried again once that changes.
-        made_of: hash of what its pods were made of; the engine is tried again once that changes.
-        retry_at: when the engine is tried again although nothing changed; omitted: never, since the engine is wrong.
-        tries: how often it failed for a reason that may pass; the pause before the next try doubles with each.
+        key: Key of the rejected engine.
+        reason: One CamelCase word for programs that says why the engine was rejected.
+        message: Error message from the process that rejected the engine.
+        node: Name of the node on which the engine was rejected.
+        fingerprint: Hash of the GPU product, driver and GPU partitions of the node that rejected the engine. The engine
+            is tried again when it changes.
+        made_of: Hash of the configuration of the engine's pods. The engine is tried again when it changes.
+        retry_at: Time at which the engine is tried again although nothing changed. If omitted, the failure is
+            permanent.
+        tries: Number of temporary failures of the engine. The pause before the next attempt doubles with each one.
     """
 
     key: Sha256
@@ -211,17 +215,18 @@ class RejectedEngine(ApiModel):
 
 
 class ExcludedNode(ApiModel):
-    """A node that refused an engine; it is tried again once its GPU, partitions, driver or the engine's pods change.
+    """Node that refused an engine. It is tried again when its GPU, its driver or the engine's pods change.
 
     Attributes:
-        name: of the node.
-        reason: one CamelCase word.
-        message: the sentence of the pod that refused.
-        fingerprint: of what was known of the node when it refused.
-        key: of the engine; omitted: whichever.
-        made_of: hash of what the pod was made of.
-        retry_at: when the node is tried again although nothing changed; omitted: never, since the engine does not fit.
-        tries: how often the node failed for a reason that may pass; the pause before the next try doubles with each.
+        name: Name of the excluded node.
+        reason: One CamelCase word for programs that says why the node was excluded.
+        message: Error message from the pod that refused the engine.
+        fingerprint: Hash of the node's GPU product, driver and GPU partitions when it refused the engine.
+        key: Key of the refused engine. If omitted, the node is excluded for every engine.
+        made_of: Hash of the configuration of the pod that refused the engine.
+        retry_at: Time at which the node is tried again although nothing changed. If omitted, the engine does not fit
+            the node.
+        tries: Number of temporary failures on the node. The pause before the next attempt doubles with each one.
     """
 
     name: Annotated[str, Field(max_length=253)]
@@ -235,23 +240,23 @@ class ExcludedNode(ApiModel):
 
 
 class TargetStatus(ApiModel):
-    """What becomes of one target.
+    """Observed state of one target.
 
     Attributes:
-        name: of the target.
-        phase: the short of it.
-        reason: one CamelCase word for programs.
-        message: one line for people.
-        toolchain: chosen once and kept: version and image that build and serve this target.
-        engines: one for each product that the target finds.
-        desired: keys of the engines that are to serve.
-        serving: keys of the engines that do.
-        rejected: engines that were tried and refused.
-        excluded: nodes that refused an engine of this target.
-        nodes: that its pods are on, the first in order of their names.
-        replicas: pods that are wanted; omitted: an autoscaler decides.
-        ready_replicas: pods that answer.
-        since: when `phase` last changed.
+        name: Name of the target.
+        phase: Current phase of the target.
+        reason: One CamelCase word for programs that says why the target is in this phase.
+        message: One line of text for people that explains the reason.
+        toolchain: Toolchain version and image that build and serve this target. They are chosen once and kept.
+        engines: Engines of the target, one for each GPU product that its nodes have.
+        desired: Keys of the engines that should serve.
+        serving: Keys of the engines that are serving.
+        rejected: Engines that were tried and rejected.
+        excluded: Nodes that refused an engine of this target.
+        nodes: Names of the nodes that run the target's pods, in alphabetical order, at most 32.
+        replicas: Number of pods that should run. Omitted if an autoscaler decides.
+        ready_replicas: Number of pods that are Ready.
+        since: Time at which `phase` last changed.
     """
 
     name: Name
@@ -271,17 +276,18 @@ class TargetStatus(ApiModel):
 
 
 class EngineStatus(ApiModel):
-    """What the operator found and did; never written by a user.
+    """Observed state of the InferenceEngine, written by the operator.
 
     Attributes:
-        observed_generation: of the spec that was looked at.
-        serving: how many targets serve of those that the spec asks to, as `2/3`; a standby stands in for the others.
-        serving_on: which hardware serves, the targets in order.
-        target_names: names of the targets.
-        model: the source as it was found.
-        preparation: what the preparation reported.
-        targets: what becomes of each target.
-        conditions: observations, one of each type.
+        observed_generation: Value of `metadata.generation` that this status describes.
+        serving: Number of targets that serve, out of those that should, as `2/3`. A standby that replaces all of them
+            counts as one.
+        serving_on: Hardware that serves, in the order of the targets.
+        target_names: Names of the targets, separated by commas.
+        model: Model as it was resolved.
+        preparation: Results that the preparation's pod reported.
+        targets: Observed state of each target.
+        conditions: Observations of the object's state, one for each condition type.
     """
 
     observed_generation: Annotated[int, Field(ge=0)] | None = None

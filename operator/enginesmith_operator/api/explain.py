@@ -1,6 +1,6 @@
-"""pydantic's errors in the words of the person who wrote the document.
+"""Describes pydantic's errors in the terms of the document.
 
-One rule per error type, as a literal table: what is wanted, and the nearest value that would do.
+One rule per error type, as a table: what is expected, and the nearest valid value.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,23 +20,23 @@ __all__ = ["Located", "explain", "nearest_word"]
 
 
 _EXACT: Final = float(1 << 53)
-"""Below this every whole number is a float."""
+"""Below this value a float represents every whole number exactly."""
 
 
 class Located(NamedTuple):
-    """A problem and the path of its field, for the line in the file."""
+    """Problem with the path of its field, for the line in the file."""
 
     path: Path
     problem: Problem
 
 
 def explain(error: ValidationError, document: Value, texts: Mapping[Path, str]) -> Iterator[Located]:
-    """Yield what is wrong.
+    """Yield the problems that `error` reports.
 
     Args:
-        error: from validating `document` as an InferenceEngine.
-        document: what was validated.
-        texts: how scalars were written; empty for an object of a cluster.
+        error: Error from validating `document` as an InferenceEngine.
+        document: Document that was validated.
+        texts: Text of every scalar as it was written; empty for an object of a cluster.
     """
     for details in error.errors(include_url=False):
         path = _existing(details["loc"], document, missing=details["type"] == "missing")
@@ -49,7 +49,7 @@ def explain(error: ValidationError, document: Value, texts: Mapping[Path, str]) 
 
 
 def nearest_word(word: str, choices: list[str]) -> str:
-    """Return the choice that `word` was most likely meant to be; empty where none is close."""
+    """Return the choice that `word` most likely stands for; empty if none is close."""
     folded = {choice.lower().replace("-", "").replace("_", ""): choice for choice in choices}
     plain = word.lower().replace("-", "").replace("_", "").replace(" ", "")
     if plain in folded:
@@ -71,7 +71,7 @@ def _located(path: Path, finding: Finding, document: Value) -> Located:
 
 
 def _existing(loc: Path, document: Value, *, missing: bool) -> Path:
-    """Return `loc` cut to what the user wrote: a word that stands for a mapping has no fields inside."""
+    """Return `loc` cut to the part that exists in the document: the short form of a mapping has no fields inside."""
     here: object = document
     for depth, step in enumerate(loc):
         here, there = _lookup((step,), here)
@@ -91,7 +91,7 @@ def _lookup(path: Path, document: object) -> tuple[object, bool]:
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Whether a list is called too short only since its entries, reported on their own, were wrong."""
+    """Whether a list is too short only because its invalid entries, which are reported separately, were dropped."""
     given = details["input"]
     return details["type"] == "too_short" and isinstance(given, list) and len(given) >= details["ctx"]["min_length"]
 
@@ -118,9 +118,9 @@ def _unknown_field(path: Path) -> Finding:
     nearest = nearest_word(name, known)
     places = places_of(InferenceEngine).get(to_camel(name), ())
     if not nearest and places:
-        return Finding("unknown field", hint=f"it belongs to {' or '.join(places[:2])}")
+        return Finding("unknown field", hint=f"move it to {' or '.join(places[:2])}")
     if not nearest and known:
-        return Finding("unknown field", hint=f"known are {', '.join(known)}")
+        return Finding("unknown field", hint=f"known fields are {', '.join(known)}")
     return Finding("unknown field", nearest)
 
 
@@ -170,7 +170,7 @@ def _expected(what: str) -> Callable[[object, Mapping[str, Any]], Finding]:
 
 
 def _pattern(_value: object, context: Mapping[str, Any]) -> Finding:
-    return Finding(f"expected what matches {context['pattern']}")
+    return Finding(f"expected a string that matches {context['pattern']}")
 
 
 def _reads_as_number(text: str) -> bool:

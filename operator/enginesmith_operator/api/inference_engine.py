@@ -1,12 +1,13 @@
-"""`InferenceEngine`: one ONNX model, the hardware that is to serve it, and how.
+"""`InferenceEngine`: one ONNX model, the hardware that serves it, and the settings for both.
 
     InferenceEngine
-    └── spec: model, precision, profiles          what is served              (model.py, precision.py, profiles.py)
-              build, toolchain, verification      how engines come to be      (build.py, toolchain.py, verification.py)
+    └── spec: model, precision, profiles          the model                   (model.py, precision.py, profiles.py)
+              build, toolchain, verification      how engines are built       (build.py, toolchain.py, verification.py)
               targets, serving, rollout           where and how they serve    (targets.py, serving.py)
-              store, retention, podTemplate       what it stands on           (store.py, serving.py, pod_template.py)
+              store, retention, podTemplate       where engines are kept      (store.py, serving.py, pod_template.py)
 
-The CRD and the reference page are generated from these types. Values of the contract are made in translate.py.
+The CRD and the reference page are generated from these types. translate.py converts them into values of the
+contract.
 """
 
 from collections import Counter
@@ -44,28 +45,30 @@ def _unique_names(items: tuple[_Named, ...]) -> tuple[_Named, ...]:
         seen[item.name] += 1
         if seen[item.name] > 1:
             free = next(name for n in range(2, len(items) + 3) if (name := f"{item.name[:59]}-{n}") not in taken)
-            findings.append(Finding("an earlier entry has this name", free, (index, "name")))
+            findings.append(Finding("an earlier entry has the same name", free, (index, "name")))
     raise_findings(findings)
     return items
 
 
 class InferenceEngineSpec(ApiModel):
-    """What to serve, where and how.
+    """Model to serve, the hardware that serves it, and how its engines are built and replaced.
 
     Attributes:
-        model: where the ONNX model comes from.
-        precision: the arithmetic of the engine.
-        profiles: which input shapes it takes; omitted: fine for a model whose shapes are all fixed.
-        build: how engines are built.
-        toolchain: which versions may build and serve.
-        verification: how far an engine's answers may be from the model's.
-        targets: the hardware that serves, in order of preference; omitted: any GPU (`gpu`, tensorrt), and a standby on
-            the CPU (`cpu`, onnxruntime).
-        serving: how one pod serves.
-        rollout: how a new engine replaces the one that serves.
-        store: where prepared models and engines are kept; omitted: the operator's default, or a folder in local mode.
-        pod_template: what is added to the pods.
-        retention: how long engines that no longer serve are kept.
+        model: Source of the ONNX model.
+        precision: Numeric precision of the engine: one word such as `fp16`, or a mapping.
+        profiles: Optimization profiles, which say the input shapes that the engine accepts. Not needed if all shapes of
+            the model are fixed.
+        build: Settings of the builder and of the Job that runs it.
+        toolchain: Versions that may build and serve the engines.
+        verification: Comparison of each engine's outputs with reference outputs.
+        targets: Hardware that serves the engine, in order of preference. If omitted, there are two targets: `gpu` with
+            any GPU (backend `tensorrt`), and the standby `cpu` (backend `onnxruntime`).
+        serving: Settings of the server in each pod.
+        rollout: Settings for the replacement of the serving engine by a new one.
+        store: Store for prepared models and engines. If omitted, the operator's default store, or a folder in local
+            mode.
+        pod_template: Settings added to the pods that prepare, build and serve.
+        retention: Number and age of engines to keep after they stop serving.
     """
 
     model: ModelSpec
@@ -85,14 +88,14 @@ class InferenceEngineSpec(ApiModel):
 
 
 class InferenceEngine(ApiModel):
-    """An ONNX model, served as the right engine on every GPU that it names.
+    """ONNX model that is built into an engine for each target's hardware and served there.
 
     Attributes:
-        api_version: group and version of this kind.
-        kind: of the object.
-        metadata: name, namespace, labels and annotations.
-        spec: what to serve, where and how.
-        status: what the operator found and did; never written by a user.
+        api_version: API group and version of this kind.
+        kind: Name of this kind.
+        metadata: Name, namespace, labels and annotations of the object.
+        spec: Model to serve, the hardware that serves it, and how its engines are built and replaced.
+        status: Observed state of the InferenceEngine, written by the operator.
     """
 
     api_version: Literal["enginesmith.io/v1alpha1"] = API_VERSION
@@ -102,22 +105,22 @@ class InferenceEngine(ApiModel):
     status: Mapping[str, JsonValue] | None = None
 
     def to_document(self) -> dict[str, Any]:
-        """Return the document as a user would write it: only what was set, amounts in their original spelling."""
+        """Return the document as a user would write it: only set fields, amounts in their original spelling."""
         head: dict[str, Any] = {"apiVersion": self.api_version, "kind": self.kind}
         return head | self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def warnings(spec: InferenceEngineSpec) -> tuple[str, ...]:
-    """Return what is allowed and probably not meant, one sentence each, the field's path first."""
+    """Return warnings about values that are valid but probably unintended: the field's path, then a sentence."""
     found = []
     workspace = spec.build.workspace_bytes
     if workspace is not None and workspace < _SMALL_WORKSPACE:
         found.append(
-            f"spec.build.workspace: {workspace} bytes are less than 512Mi: TensorRT drops tactics that need more, and "
-            "the engine gets slower or cannot be built."
+            f"spec.build.workspace: {workspace} bytes are less than 512Mi: TensorRT skips tactics that need more, so "
+            "the engine may be slower or the build may fail."
         )
     if spec.targets[0].standby:
-        found.append("spec.targets[0].standby: no target stands before the first one, so it always serves.")
+        found.append("spec.targets[0].standby: there is no earlier target, so the first target always serves.")
     if all(target.replicas == 0 and target.autoscaling is None for target in spec.targets):
-        found.append("spec.targets: every target has 0 replicas: engines are built and nothing serves.")
+        found.append("spec.targets: every target has 0 replicas, so engines are built but nothing serves.")
     return tuple(found)

@@ -1,4 +1,4 @@
-"""What the types say about themselves: the fields at a path, the kind of an annotation, the words of a docstring.
+"""Facts about the API's types: the fields at a path, the parts of an annotation, the text of a docstring.
 
 Shared by the error messages ("did you mean"), the CRD and the reference page.
 """
@@ -22,12 +22,12 @@ class FieldType(NamedTuple):
     """An annotation taken apart.
 
     Attributes:
-        origin: a model, an enum, `tuple`, `Mapping`, `Literal`, or a plain type.
-        item: of a tuple's elements or a mapping's values.
-        key: of a mapping's keys.
-        metadata: constraints and schemas attached to the annotation, outermost last.
-        optional: whether None is allowed.
-        values: of a Literal.
+        origin: Model, enum, `tuple`, `Mapping`, `Literal`, or a plain type.
+        item: Type of a tuple's elements or a mapping's values.
+        key: Type of a mapping's keys.
+        metadata: Constraints and schemas attached to the annotation, outermost last.
+        optional: Whether None is allowed.
+        values: Values of a Literal.
     """
 
     origin: Any
@@ -39,12 +39,12 @@ class FieldType(NamedTuple):
 
     @property
     def model(self) -> type[BaseModel] | None:
-        """Return the model that the annotation names, None where it is something else."""
+        """Return the model that the annotation names; None if it is not a model."""
         return self.origin if isinstance(self.origin, type) and issubclass(self.origin, BaseModel) else None
 
     @property
     def enum(self) -> type[StrEnum] | None:
-        """Return the enum that the annotation names, None where it is something else."""
+        """Return the enum that the annotation names; None if it is not an enum."""
         return self.origin if isinstance(self.origin, type) and issubclass(self.origin, StrEnum) else None
 
 
@@ -72,7 +72,7 @@ def fields_by_alias(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def model_at(root: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel] | None:
-    """Return the model whose fields stand at `path`, None where there is none."""
+    """Return the model whose fields are at `path`; None if there is none."""
     here: FieldType | None = FieldType(root)
     for step in path:
         if here is None:
@@ -87,7 +87,7 @@ def model_at(root: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseMod
 
 @cache
 def places_of(root: type[BaseModel]) -> dict[str, tuple[str, ...]]:
-    """Return the paths of every field, by the field's own name: where a misplaced one belongs."""
+    """Return the paths of every field by its name, to say where a misplaced field belongs."""
     found: dict[str, list[str]] = {}
     for path, alias in _walk(root, ""):
         found.setdefault(alias, []).append(path)
@@ -95,9 +95,9 @@ def places_of(root: type[BaseModel]) -> dict[str, tuple[str, ...]]:
 
 
 def attribute_docs(model: type[BaseModel]) -> dict[str, str]:
-    """Return what the `Attributes:` sections of the class and its bases say of each field, by its Python name.
+    """Return each field's description from the `Attributes:` sections of the class and its bases, by Python name.
 
-    The words are those of someone who writes YAML: there a field is omitted and never None, and its name is camelCase.
+    The text is for readers of YAML: a field is omitted there instead of None, and its name is camelCase.
     """
     docs: dict[str, str] = {}
     for each in reversed(model.__mro__):

@@ -1,8 +1,7 @@
-"""From a file or an object of a cluster to `InferenceEngine` values, with everything that is wrong said at once.
+"""Reads `InferenceEngine` values from a file or an object of a cluster, and reports all problems at once.
 
-A file is refused as a whole: the person who wrote it is there to edit it. An object of a cluster is read as far as it
-can be: fields that this release does not know become problems for a condition, since a newer CRD may have put them
-there.
+A file with a problem is refused as a whole, because its author can edit it. An object of a cluster is read as far as
+possible: fields that this release does not know become problems for a condition, because a newer CRD may have them.
 """
 
 import json
@@ -31,7 +30,7 @@ def read_file(path: FilePath | str) -> tuple[InferenceEngine, ...]:
     """Return the engines of a YAML or JSON file.
 
     Raises:
-        enginesmith_contract.errors.SpecError: the file cannot be read, or a document of it is wrong.
+        enginesmith_contract.errors.SpecError: the file cannot be read, or a document in it is invalid.
     """
     where = str(path)
     try:
@@ -56,20 +55,20 @@ def read_file(path: FilePath | str) -> tuple[InferenceEngine, ...]:
 
 
 def load_documents(text: str, *, where: str) -> tuple[InferenceEngine, ...]:
-    """Return the engines of a text with one or more YAML documents, in order.
+    """Return the engines in a text of one or more YAML documents, in order.
 
     Args:
-        text: YAML or JSON.
-        where: name of its file, for messages.
+        text: Documents in YAML or JSON.
+        where: Name of the file, for messages.
 
     Raises:
-        enginesmith_contract.errors.SpecError: anything is wrong; a `SpecProblemsError` that lists all of it.
+        enginesmith_contract.errors.SpecError: there is a problem; a `SpecProblemsError` lists all of them.
     """
-    # A character takes up to four bytes; the cheap bound first.
+    # A character takes up to four bytes; check the cheap bound first.
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise SpecProblemsError(where, [_too_large(where)])
     if not text.isascii() and _SURROGATE.search(text):
-        problem = Problem(where=where, reason="the text holds half a character (a lone surrogate)")
+        problem = Problem(where=where, reason="the text has half a character (a lone surrogate)")
         raise SpecProblemsError(where, [problem])
     documents, problems = read_documents(text, where=where)
     engines: list[InferenceEngine] = []
@@ -84,22 +83,22 @@ def load_documents(text: str, *, where: str) -> tuple[InferenceEngine, ...]:
                 problems.append(_duplicate(document, where, engine.metadata.name, names[key]))
             engines.append(engine)
     if not documents and not problems:
-        problems.append(Problem(where=where, reason="the file holds no document", hint=f"write one of kind {KIND}"))
+        problems.append(Problem(where=where, reason="the file has no document", hint=f"write one of kind {KIND}"))
     if problems:
         raise SpecProblemsError(where, sorted(problems, key=_by_line))
     return tuple(engines)
 
 
 def read_object(document: Mapping[str, object]) -> tuple[InferenceEngine | None, tuple[Problem, ...]]:
-    """Return an object of a cluster, and what is wrong with it.
+    """Return an object of a cluster, and its problems.
 
-    Fields that this release does not know are left out and named; with any other problem there is no engine. Never
-    raises.
+    Fields that this release does not know are left out and reported. Any other problem means that no engine is
+    returned. Never raises.
     """
     try:
         plain: Value = _without_nulls(json.loads(json.dumps(document)))
     except (TypeError, ValueError, RecursionError):
-        return None, (Problem(reason="the object is no JSON"),)
+        return None, (Problem(reason="the object is not valid JSON"),)
     if not isinstance(plain, dict):
         return None, (Problem(reason="expected a mapping"),)
     wrong_kind = _kind_problems(plain)
@@ -108,7 +107,7 @@ def read_object(document: Mapping[str, object]) -> tuple[InferenceEngine | None,
 
 def _read_known(plain: dict[str, Value]) -> tuple[InferenceEngine | None, tuple[Problem, ...]]:
     unknown: list[Problem] = []
-    # The second pass validates without the unknown fields; a third could find nothing new.
+    # The second pass validates without the unknown fields; a third pass would find nothing new.
     for _ in range(_MANY):
         try:
             return _validate(plain), tuple(unknown)
@@ -146,13 +145,13 @@ def _engine(document: Document, where: str) -> tuple[InferenceEngine | None, lis
 
 
 def _validate(document: dict[str, Value]) -> InferenceEngine:
-    # By way of JSON: strict there means JSON's own types, lists for tuples and words for enums included.
+    # Validate JSON text: its strict mode accepts lists for tuples and strings for enums.
     text = json.dumps(document)
     return InferenceEngine.model_validate_json(text, strict=True, by_alias=True, by_name=False)
 
 
 def _kind_problems(document: dict[str, Value]) -> list[Located]:
-    """Judge apiVersion and kind alone: what a document of another kind holds is none of our business."""
+    """Check only apiVersion and kind: the fields of another kind are not validated."""
     found: list[Located] = []
     for name, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
         value = document.get(name)
@@ -162,7 +161,7 @@ def _kind_problems(document: dict[str, Value]) -> list[Located]:
         reason = f"expected {wanted}" if name in document else "the field is required"
         hint = ""
         if name == "apiVersion" and isinstance(value, str) and value.startswith("enginesmith.io/"):
-            hint = "this release knows no other version"
+            hint = "this release supports no other version"
         near = value is None or (isinstance(value, str) and nearest_word(value, [wanted]))
         nearest = f"{name}: {wanted}" if value is None else (wanted if near or hint else "")
         shown = spell_value(value) if name in document else ""
@@ -171,7 +170,7 @@ def _kind_problems(document: dict[str, Value]) -> list[Located]:
 
 
 def _without_nulls(value: Value) -> Value:
-    """Drop null fields, as the API server does where a field is not nullable."""
+    """Drop null fields, as the API server does if a field is not nullable."""
     if isinstance(value, dict):
         return {name: _without_nulls(each) for name, each in value.items() if each is not None}
     if isinstance(value, list):
@@ -203,7 +202,7 @@ def _duplicate(document: Document, where: str, name: str, count: int) -> Problem
         where=f"{where}:{line}",
         path="metadata.name",
         found=spell_value(name),
-        reason="an earlier document of the file has this name",
+        reason="an earlier document in the file has the same name",
         nearest=f"{name}-{count}",
     )
 

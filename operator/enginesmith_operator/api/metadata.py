@@ -1,4 +1,4 @@
-"""`metadata`: the part of every Kubernetes object that is not ours, with every field named, so that a typo is found."""
+"""`metadata` of a Kubernetes object. Every field is listed, so that a misspelled field is reported."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -14,24 +14,25 @@ _Items = Annotated[tuple[JsonValue, ...], Field(max_length=256)]
 
 
 class ObjectMetadata(ApiModel):
-    """Kubernetes' own description of the object.
+    """Kubernetes' own metadata of the object.
 
     Attributes:
-        name: the engine's name; clients ask for the model under it.
-        generate_name: refused here: clients need a name that they can know.
-        namespace: default: the command's own; local mode ignores it.
-        labels: for selectors.
-        annotations: for tools; never read by Enginesmith.
-        uid: set by the cluster.
-        resource_version: set by the cluster.
-        generation: set by the cluster; raised by each change of the spec.
-        creation_timestamp: set by the cluster.
-        deletion_timestamp: set by the cluster.
-        deletion_grace_period_seconds: set by the cluster.
-        owner_references: set by whoever creates the object on another's behalf.
-        finalizers: set by controllers.
-        managed_fields: set by the cluster.
-        self_link: set by old clusters.
+        name: Name of the engine, under which clients ask for the model.
+        generate_name: Prefix for a generated name. It is refused, because clients need a name that they know in
+            advance.
+        namespace: Namespace of the object. If omitted, the command's own. Local mode ignores it.
+        labels: Labels for selectors.
+        annotations: Annotations for tools. Enginesmith does not read them.
+        uid: Unique id, set by the cluster.
+        resource_version: Version of the object, set by the cluster.
+        generation: Number that the cluster raises with each change of the spec.
+        creation_timestamp: Time of the creation, set by the cluster.
+        deletion_timestamp: Time of the deletion, set by the cluster.
+        deletion_grace_period_seconds: Seconds until the deletion is final, set by the cluster.
+        owner_references: Objects that own this one, set by the client that creates it for them.
+        finalizers: Tasks to finish before the object is deleted, set by controllers.
+        managed_fields: Fields by the client that set them, set by the cluster.
+        self_link: URL path of the object, set by old clusters.
     """
 
     name: Name

@@ -1,4 +1,4 @@
-"""`spec.model`: where the ONNX model comes from."""
+"""`spec.model`: the source of the ONNX model."""
 
 import re
 from collections.abc import Mapping
@@ -34,10 +34,10 @@ def _check_uri(value: str) -> str:
     if "@" in rest.partition("/")[0] and scheme in {"http", "https", "s3", "gs", "oss"}:
         bare = f"{scheme}://{rest.partition('@')[2]}"
         raise finding_error(
-            Finding("credentials do not belong into a URI, which every reader of the object sees", bare)
+            Finding("credentials are not allowed in a URI, because everyone who can read the object sees them", bare)
         )
     if not rest.strip("/"):
-        raise finding_error(Finding("nothing follows the scheme", f"{scheme}://bucket/model.onnx"))
+        raise finding_error(Finding("the URI has nothing after the scheme", f"{scheme}://bucket/model.onnx"))
     return value
 
 
@@ -46,29 +46,31 @@ ModelUri = Annotated[
     AfterValidator(_check_uri),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": _LONGEST_URI}),
 ]
-"""A URI of a known scheme, or a path in local mode."""
+"""URI of a known scheme, or a path in local mode."""
 
 
 class SecretReference(ApiModel):
-    """A Secret of the same namespace; its keys become environment variables of the client that fetches.
+    """Secret in the same namespace. Its keys become environment variables of the client that needs them.
 
     Attributes:
-        name: of the Secret.
+        name: Name of the Secret.
     """
 
     name: KubernetesName
 
 
 class ModelSpec(ApiModel):
-    """Where the ONNX model comes from.
+    """Source of the ONNX model.
 
     Attributes:
-        uri: `pvc://claim/path`, `http(s)://`, `s3://`, `gs://`, `oss://`, `oci://`, `hf://owner/repository/file`,
-            `ms://owner/repository/file`; a path or `file://` only in local mode.
-        sha256: digest of the model file that the user expects; a policy may demand it.
-        secret_ref: credentials of the source.
-        options: passed to the source's client (endpoint, region); never credentials.
-        refresh_seconds: how often a URI whose content may change is looked at again; omitted: once, and never again.
+        uri: URI of the ONNX file: `pvc://claim/path`, `http(s)://`, `s3://`, `gs://`, `oss://`, `oci://`,
+            `hf://owner/repository/file` or `ms://owner/repository/file`. A path or `file://` works only in local mode.
+        sha256: Expected SHA-256 of the ONNX file, as 64 hexadecimal digits in lower case. A file with another digest is
+            refused.
+        secret_ref: Secret with credentials for the source.
+        options: Options of the source's client, such as `endpoint` or `region`. Credentials are refused here.
+        refresh_seconds: Interval at which a URI whose content may change is checked again. If omitted, the URI is
+            resolved once.
     """
 
     uri: ModelUri
@@ -80,12 +82,12 @@ class ModelSpec(ApiModel):
     refresh_seconds: Annotated[Duration, between_durations("1m", "8760h")] | None = Field(default=None, alias="refresh")
 
     @model_validator(mode="after")
-    def _hold_no_credentials(self) -> "ModelSpec":
+    def _reject_credentials(self) -> "ModelSpec":
         raise_findings(
             Finding(
-                "credentials do not belong into the document",
+                "credentials are not allowed in the document",
                 path=("options", name),
-                hint="put it into a Secret and name that in spec.model.secretRef",
+                hint="put them into a Secret and name it in spec.model.secretRef",
             )
             for name in self.options
             if _CREDENTIAL.search(name)

@@ -1,4 +1,4 @@
-"""`spec.podTemplate`: what a user may set on the pods that build and serve, and no more."""
+"""`spec.podTemplate`: the fields that a user may set on the pods that prepare, build and serve."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -37,15 +37,15 @@ class ResourceRequirements(ApiModel):
     """CPU, memory and other resources of a container.
 
     Attributes:
-        requests: what the scheduler sets aside, by resource name.
-        limits: what the container may not exceed, by resource name.
+        requests: Amounts that the scheduler reserves, by resource name.
+        limits: Amounts that the container must not exceed, by resource name.
     """
 
     requests: Annotated[Mapping[LabelName, _Amount], Field(max_length=32)] = {}
     limits: Annotated[Mapping[LabelName, _Amount], Field(max_length=32)] = {}
 
     @model_validator(mode="after")
-    def _request_no_more_than_the_limit(self) -> "ResourceRequirements":
+    def _require_requests_within_limits(self) -> "ResourceRequirements":
         raise_findings(
             Finding(f"the limit of {name} is {self.limits[name]}", str(self.limits[name]), ("requests", name))
             for name, value in self.requests.items()
@@ -54,7 +54,7 @@ class ResourceRequirements(ApiModel):
         return self
 
     def spelled(self) -> "ResourceRequirements":
-        """Return the same amounts in the API server's spelling: another spelling is no reason to change anything."""
+        """Return the same amounts in the API server's spelling, so that a different spelling causes no update."""
         return ResourceRequirements(
             requests={name: spell_quantity(value) for name, value in self.requests.items()},
             limits={name: spell_quantity(value) for name, value in self.limits.items()},
@@ -62,14 +62,14 @@ class ResourceRequirements(ApiModel):
 
 
 class TolerationOperator(StrEnum):
-    """How a toleration's key and value are compared with a taint's."""
+    """Comparison of a toleration's key and value with those of a taint."""
 
     EXISTS = "Exists"
     EQUAL = "Equal"
 
 
 class TaintEffect(StrEnum):
-    """What a taint does to pods that do not tolerate it."""
+    """Effect of a taint on pods that do not tolerate it."""
 
     NO_SCHEDULE = "NoSchedule"
     PREFER_NO_SCHEDULE = "PreferNoSchedule"
@@ -77,15 +77,15 @@ class TaintEffect(StrEnum):
 
 
 class Toleration(ApiModel):
-    """A taint that the pods put up with. The taint `nvidia.com/gpu` is tolerated without being named.
+    """Taint that the pods tolerate. The taint `nvidia.com/gpu` is always tolerated.
 
     Attributes:
-        key: of the taint; omitted: every taint.
-        operator: whether `value` is compared.
-        value: of the taint.
-        effect: of the taint; omitted: every effect.
-        toleration_seconds: how long a NoExecute taint is put up with, in seconds; omitted: for ever. Only with the
-            effect NoExecute.
+        key: Key of the taint. If omitted, every taint is tolerated, and `operator` must be `Exists`.
+        operator: Comparison with the taint: `Equal` compares key and value, `Exists` only the key.
+        value: Value of the taint. Only for the operator `Equal`.
+        effect: Effect of the taint. If omitted, every effect is tolerated.
+        toleration_seconds: Seconds to tolerate a NoExecute taint; unlimited if omitted. Only for the effect
+            `NoExecute`.
     """
 
     key: Annotated[str, Field(max_length=316)] | None = None
@@ -95,23 +95,27 @@ class Toleration(ApiModel):
     toleration_seconds: Annotated[int, Field(ge=0, le=_LONGEST_TOLERATION)] | None = None
 
     @model_validator(mode="after")
-    def _be_one_that_kubernetes_takes(self) -> "Toleration":
+    def _require_valid_toleration(self) -> "Toleration":
         if self.toleration_seconds is not None and self.effect is not TaintEffect.NO_EXECUTE:
             hint = "set effect to NoExecute, or remove tolerationSeconds"
-            raise finding_error(Finding("only a NoExecute taint has seconds", path=("tolerationSeconds",), hint=hint))
+            raise finding_error(
+                Finding("tolerationSeconds is only for the effect NoExecute", path=("tolerationSeconds",), hint=hint)
+            )
         if self.operator is TolerationOperator.EXISTS and self.value:
             hint = "remove value, or set operator to Equal"
-            raise finding_error(Finding("Exists compares no value", path=("value",), hint=hint))
+            raise finding_error(Finding("the operator Exists does not compare a value", path=("value",), hint=hint))
         if self.operator is TolerationOperator.EQUAL and not self.key:
-            raise finding_error(Finding("a toleration of every taint has no key to compare", "Exists", ("operator",)))
+            raise finding_error(
+                Finding("a toleration without a key needs the operator Exists", "Exists", ("operator",))
+            )
         return self
 
 
 class LocalObjectReference(ApiModel):
-    """An object of the same namespace.
+    """Object in the same namespace.
 
     Attributes:
-        name: of the object.
+        name: Name of the object.
     """
 
     name: KubernetesName
@@ -121,9 +125,9 @@ class KeySelector(ApiModel):
     """One key of a Secret or a ConfigMap.
 
     Attributes:
-        name: of the Secret or ConfigMap.
-        key: whose value is taken.
-        optional: whether the pod starts without it.
+        name: Name of the Secret or ConfigMap.
+        key: Key whose value is used.
+        optional: Whether the pod starts without the key.
     """
 
     name: KubernetesName
@@ -132,11 +136,11 @@ class KeySelector(ApiModel):
 
 
 class FieldSelector(ApiModel):
-    """A field of the pod itself.
+    """Field of the pod itself.
 
     Attributes:
-        field_path: such as `metadata.name` or `status.podIP`.
-        api_version: of the schema that `fieldPath` is written in.
+        field_path: Path of the pod's field, such as `metadata.name` or `status.podIP`.
+        api_version: API version of the schema that `field_path` refers to.
     """
 
     field_path: Annotated[str, Field(min_length=1, max_length=316)]
@@ -144,12 +148,12 @@ class FieldSelector(ApiModel):
 
 
 class EnvSource(ApiModel):
-    """Where the value of an environment variable comes from; exactly one.
+    """Source of an environment variable's value. Exactly one field must be set.
 
     Attributes:
-        secret_key_ref: a key of a Secret.
-        config_map_key_ref: a key of a ConfigMap.
-        field_ref: a field of the pod.
+        secret_key_ref: Key of a Secret.
+        config_map_key_ref: Key of a ConfigMap.
+        field_ref: Field of the pod.
     """
 
     secret_key_ref: KeySelector | None = None
@@ -157,20 +161,20 @@ class EnvSource(ApiModel):
     field_ref: FieldSelector | None = None
 
     @model_validator(mode="after")
-    def _be_one(self) -> "EnvSource":
+    def _require_exactly_one(self) -> "EnvSource":
         if sum(each is not None for each in (self.secret_key_ref, self.config_map_key_ref, self.field_ref)) != 1:
             raise finding_error(Finding("expected exactly one of secretKeyRef, configMapKeyRef and fieldRef"))
         return self
 
 
 class EnvVar(ApiModel):
-    """An environment variable of the pods.
+    """Environment variable of the pods.
 
     Attributes:
-        name: of the variable. Variables that change what the processes load are refused: PYTHON*, LD_*, PATH, HOME,
+        name: Name of the variable. Names that change what the processes load are refused: PYTHON*, LD_*, PATH, HOME,
             ENGINESMITH_* and others (docs/operator.md).
-        value: as a string.
-        value_from: another place to take the value from.
+        value: Value of the variable as a string.
+        value_from: Source of the value, in place of `value`.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")]
@@ -179,36 +183,36 @@ class EnvVar(ApiModel):
 
     @field_validator("name")
     @classmethod
-    def _be_harmless(cls, name: str) -> str:
+    def _reject_reserved_name(cls, name: str) -> str:
         if is_reserved(name):
             raise finding_error(
                 Finding(
-                    f"{name} changes what the pods' processes load, so no user may set it",
-                    hint="leave it out; docs/operator.md lists the variables that are refused",
+                    f"{name} changes what the pods' processes load, so it is not allowed",
+                    hint="remove it; docs/operator.md lists the variables that are refused",
                 )
             )
         return name
 
     @model_validator(mode="after")
-    def _have_one_value(self) -> "EnvVar":
+    def _check_value_source(self) -> "EnvVar":
         if self.value is not None and self.value_from is not None:
-            raise finding_error(Finding("value and valueFrom exclude each other", path=("valueFrom",)))
+            raise finding_error(Finding("value and valueFrom must not be set together", path=("valueFrom",)))
         return self
 
 
 class PodTemplate(ApiModel):
-    """What is added to the pods that prepare, build and serve.
+    """Settings added to the pods that prepare, build and serve.
 
     Attributes:
-        node_selector: labels that a node must have, beside the hardware pin.
-        tolerations: taints to put up with; that of GPU nodes is tolerated already.
-        runtime_class_name: RuntimeClass, such as `nvidia`.
-        image_pull_secrets: Secrets for the images' registry.
-        service_account_name: ServiceAccount of the pods; Enginesmith's pods call no API.
-        env: environment variables.
-        resources: CPU, memory and other resources of the serving container; the GPU itself is added. The step that
-            fetches the engine takes the same CPU and memory.
-        priority_class_name: PriorityClass of the serving pods.
+        node_selector: Additional labels the node must have. The operator itself selects the hardware.
+        tolerations: Taints that the pods tolerate. The taint `nvidia.com/gpu` is always tolerated.
+        runtime_class_name: Name of the pods' RuntimeClass, such as `nvidia`.
+        image_pull_secrets: Secrets with credentials for the images' registry.
+        service_account_name: Name of the pods' ServiceAccount. The pods do not call the Kubernetes API.
+        env: Environment variables of the pods.
+        resources: CPU, memory and other resources of the serving container. The GPU is added automatically. The init
+            container that fetches the engine gets the same CPU and memory.
+        priority_class_name: Name of the PriorityClass of the serving pods.
     """
 
     node_selector: Annotated[Mapping[LabelName, LabelValue], Field(max_length=32)] = {}

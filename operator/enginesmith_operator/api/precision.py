@@ -1,4 +1,4 @@
-"""`spec.precision`: the arithmetic of the engine, as one word or as a policy."""
+"""`spec.precision`: the numeric precision of the engine, as one word or as a mapping."""
 
 from typing import Annotated, Any, Final
 
@@ -14,13 +14,13 @@ _CALIBRATED: Final = frozenset({Precision.INT8, Precision.FP8})
 
 
 class PrecisionSpec(ApiModel):
-    """The arithmetic of the engine: a word such as `fp16`, or a policy with these fields.
+    """Numeric precision of the engine: one word such as `fp16`, or a mapping with these fields.
 
     Attributes:
-        default: the precision of every layer that nothing else names.
-        keep: node names or operator types (shell patterns) that stay in FP32.
-        auto_keep: whether the preparation itself keeps nodes whose values leave the precision's range.
-        calibration: URI of an .npz file with calibration inputs; int8 and fp8 need it.
+        default: Precision of every layer that `keep` and `auto_keep` do not exclude.
+        keep: Node names or operator types that stay in FP32. Shell patterns are allowed. Each entry must match a node.
+        auto_keep: Whether nodes whose values are all below 6.1e-5 in a reference run also stay in FP32.
+        calibration: URI of an .npz file with calibration inputs. Required for int8 and fp8.
     """
 
     default: Precision = Precision.FP32
@@ -30,12 +30,12 @@ class PrecisionSpec(ApiModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _accept_a_word(cls, value: object) -> object:
+    def _parse_short_form(cls, value: object) -> object:
         if isinstance(value, str):
             return {"default": value}
         refuse_unimplemented(value, fallback="a build whose verification fails is not repeated in another precision")
         if isinstance(value, dict) and isinstance(value.get("keep"), list):
-            # After a "before" validator strict validation wants Python's own sequence.
+            # After a "before" validator, strict validation accepts only a tuple.
             return value | {"keep": tuple(value["keep"])}
         if isinstance(value, int | float | list):
             words = ", ".join(precision.value for precision in Precision)
@@ -43,12 +43,12 @@ class PrecisionSpec(ApiModel):
         return value
 
     @model_validator(mode="after")
-    def _need_calibration(self) -> "PrecisionSpec":
+    def _require_calibration(self) -> "PrecisionSpec":
         raise_findings(self._findings())
         return self
 
     @model_serializer(mode="wrap")
-    def _write_as_a_word(self, write: SerializerFunctionWrapHandler) -> Any:  # noqa: ANN401 - a word or a policy
+    def _serialize_short_form(self, write: SerializerFunctionWrapHandler) -> Any:  # noqa: ANN401 - a word or a mapping
         if self.model_fields_set == {"default"}:
             return self.default.value
         return write(self)

@@ -1,7 +1,7 @@
-"""What is wrong with a document: a place, a field, what was found, what is wanted, and the nearest value that would do.
+"""Problems of a document: the place, the field, what was found, what is expected, and the nearest valid value.
 
-pydantic finds the errors; this module says them in the words of the person who wrote the file. Every error of a
-document is listed, in the order of its lines.
+pydantic finds the errors; this module describes them in the terms of the file. All errors of a document are listed, in
+the order of its lines.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,9 +13,9 @@ from enginesmith_contract.record import Record
 __all__ = ["Path", "Problem", "SpecProblemsError", "Value", "spell_path", "spell_value"]
 
 Path: TypeAlias = tuple[str | int, ...]
-"""From a document's root to a value."""
+"""Path from a document's root to a value."""
 Value: TypeAlias = "bool | int | float | str | list[Value] | dict[str, Value] | None"
-"""What YAML and JSON can hold."""
+"""Value that YAML and JSON can represent."""
 
 _LONGEST_VALUE: Final = 80
 _MOST_PROBLEMS: Final = 50
@@ -25,12 +25,12 @@ class Problem(Record):
     """One thing that is wrong.
 
     Attributes:
-        where: "file:line"; empty for an object of a cluster.
-        path: of the field as the user wrote it ("spec.targets[0].backend"); empty: the document as a whole.
-        found: the value found, as JSON; empty where nothing was.
-        reason: a clause that says what is wanted.
-        nearest: a value that would do, as the user would write it.
-        hint: a sentence on what to do, where a value alone would not say it.
+        where: Place as "file:line"; empty for an object of a cluster.
+        path: Path of the field as the user wrote it ("spec.targets[0].backend"); empty for the document as a whole.
+        found: Value that was found, as JSON; empty if there is none.
+        reason: Clause that says what is expected.
+        nearest: Valid value as the user would write it.
+        hint: Sentence that says what to do, if a value alone does not say it.
     """
 
     where: str = ""
@@ -42,24 +42,24 @@ class Problem(Record):
 
     @property
     def remedy(self) -> str:
-        """Return what to do; empty where nothing is known."""
-        asked = f"did you mean `{self.nearest}`?" if self.nearest else ""
+        """Return what to do; empty if nothing is known."""
+        suggestion = f"did you mean `{self.nearest}`?" if self.nearest else ""
         if self.nearest and not any(letter.isalpha() for letter in self.nearest):
-            asked = f"the nearest valid value is {self.nearest}"
-        return "; ".join(part for part in (asked, self.hint) if part)
+            suggestion = f"the nearest valid value is {self.nearest}"
+        return "; ".join(part for part in (suggestion, self.hint) if part)
 
     def sentence(self, *, with_place: bool = True) -> str:
-        """Return the whole of it on one line."""
+        """Return the whole problem on one line."""
         body = f"found {self.found}: {self.reason}" if self.found else self.reason
         head = ": ".join(part for part in (self.where if with_place else "", self.path, body) if part)
         return f"{head}; {self.remedy}" if self.remedy else head
 
 
 class SpecProblemsError(SpecError):
-    """A document is wrong in the ways that `problems` lists."""
+    """A document has the problems that `problems` lists."""
 
     def __init__(self, where: str, problems: Iterable[Problem]) -> None:
-        """Make one error of all `problems` of the file `where`."""
+        """Combine all `problems` of the file `where` into one error."""
         self.problems = tuple(problems)
         count = len(self.problems)
         if count == 1:
@@ -85,7 +85,7 @@ def spell_path(path: Path) -> str:
 
 
 def spell_value(value: object) -> str:
-    """Return a value as short JSON-like text; structures by their kind."""
+    """Return a value as short JSON-like text; a mapping or a long list only by its kind."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

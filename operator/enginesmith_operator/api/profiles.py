@@ -1,4 +1,4 @@
-"""`spec.profiles`: which input shapes an engine takes, and which one it is tuned for."""
+"""`spec.profiles`: the input shapes that an engine accepts, and the one it is optimized for."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Final
@@ -11,10 +11,10 @@ from enginesmith_operator.api.scalars import Identifier
 __all__ = ["MAX_PROFILES", "MAX_RANK", "ProfileSpec", "ShapeRangeSpec", "ValueRangeSpec"]
 
 MAX_RANK: Final = 8
-"""TensorRT's own limit (`Dims::MAX_DIMS`)."""
+"""Maximum rank of an input: TensorRT's own limit (`Dims::MAX_DIMS`)."""
 MAX_PROFILES: Final = 16
 MAX_VALUES: Final = 16
-"""Of one input that holds sizes: the paddings of eight dimensions."""
+"""Maximum number of values of one input that holds sizes: two paddings for each of eight dimensions."""
 
 _Dimension = Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
 _Shape = Annotated[tuple[_Dimension, ...], Field(max_length=MAX_RANK)]
@@ -25,12 +25,12 @@ _InputName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class ValueRangeSpec(ApiModel):
-    """Values of an integer input that holds sizes; every element obeys min <= opt <= max.
+    """Value range of an integer input that holds sizes. Every element must satisfy min <= opt <= max.
 
     Attributes:
-        min: smallest value of each element, in row-major order; one element for a scalar.
-        opt: values that the engine is tuned for.
-        max: largest value of each element; it decides how much device memory the outputs take.
+        min: Smallest value of each element, in row-major order; one element for a scalar.
+        opt: Value of each element for which the engine is optimized.
+        max: Largest value of each element, which determines how much device memory the outputs need.
     """
 
     min: _Values
@@ -38,21 +38,21 @@ class ValueRangeSpec(ApiModel):
     max: _Values
 
     @model_validator(mode="after")
-    def _be_ordered(self) -> "ValueRangeSpec":
-        raise_findings(_length_findings(self.min, self.opt, self.max, "all three must have one value for each element"))
+    def _require_ordered(self) -> "ValueRangeSpec":
+        raise_findings(_length_findings(self.min, self.opt, self.max, "all three must have one value per element"))
         raise_findings(_disorder(self.min, self.opt, self.max))
         return self
 
 
 class ShapeRangeSpec(ApiModel):
-    """The shapes of one input; every dimension obeys min <= opt <= max. An empty list is a scalar.
+    """Shape range of one input. Every dimension must satisfy min <= opt <= max. An empty list is a scalar.
 
     Attributes:
-        min: the smallest value of each dimension.
-        opt: the shape that the engine is tuned for.
-        max: the largest value of each dimension; it decides how much device memory the engine takes.
-        values: range of the values, for an integer input that the model uses as a shape or a size (the K of TopK, the
-            shape of Reshape). TensorRT needs it. Requests with values outside it are refused, on every backend.
+        min: Smallest size of each dimension.
+        opt: Size of each dimension for which the engine is optimized.
+        max: Largest size of each dimension, which determines how much device memory the engine needs.
+        values: Value range of an integer input that the model uses as a shape or a size (the K of TopK, the shape of
+            Reshape). TensorRT requires it. Requests with values outside the range are refused on every backend.
     """
 
     min: _Shape
@@ -61,7 +61,7 @@ class ShapeRangeSpec(ApiModel):
     values: ValueRangeSpec | None = None
 
     @model_validator(mode="after")
-    def _be_ordered(self) -> "ShapeRangeSpec":
+    def _require_ordered(self) -> "ShapeRangeSpec":
         raise_findings(self._findings())
         return self
 
@@ -71,11 +71,11 @@ class ShapeRangeSpec(ApiModel):
 
 
 class ProfileSpec(ApiModel):
-    """One range of shapes for every dynamic input.
+    """Optimization profile: one shape range for each dynamic input.
 
     Attributes:
-        name: of the profile; unique.
-        inputs: the range of each input, by the input's name in the ONNX graph.
+        name: Unique name of the profile.
+        inputs: Shape range of each input, by its name in the ONNX graph.
     """
 
     name: Identifier = "default"

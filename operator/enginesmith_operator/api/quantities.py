@@ -1,7 +1,7 @@
-"""Amounts as Kubernetes and Go spell them, as numbers that remember their spelling.
+"""Amounts in the notation of Kubernetes and Go, as numbers that keep their original spelling.
 
-`2Gi` is `2147483648` to Python and `2Gi` again when the document is written: a user's file survives a round trip, and
-code only ever sees bytes and seconds.
+`2Gi` is `2147483648` in Python and `2Gi` again when the document is written: a user's file survives a round trip, and
+the code works with bytes and seconds only.
 
 Grammar of byte quantities: Kubernetes API conventions, "Quantity". Grammar of durations: Go, `time.ParseDuration`.
 """
@@ -56,7 +56,7 @@ _UNITS: Final = {
     "m": Fraction(60),
     "h": Fraction(3600),
 }
-# No micro sign in the CRD's pattern: `us` is what people type, and ASCII is what every tool can show.
+# The CRD's pattern has no micro sign: people type `us`, and every tool can show ASCII.
 DURATION_PATTERN: Final = r"^(0|(([0-9]{1,15}(\.[0-9]{0,9})?|\.[0-9]{1,9})(ns|us|ms|s|m|h)){1,6})$"
 _DURATION_PART = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(?P<unit>ns|us|µs|μs|ms|s|m|h)")
 _MAX_SECONDS: Final = (1 << 63) / 1e9
@@ -64,7 +64,7 @@ _LONGEST: Final = 64
 
 
 class SpelledBytes(int):
-    """A number of bytes and how the user wrote it (empty: a number)."""
+    """Number of bytes, with the user's spelling (empty if it was a plain number)."""
 
     text: str
 
@@ -76,7 +76,7 @@ class SpelledBytes(int):
 
 
 class SpelledSeconds(float):
-    """A number of seconds and how the user wrote it (empty: a number)."""
+    """Number of seconds, with the user's spelling (empty if it was a plain number)."""
 
     text: str
 
@@ -91,7 +91,7 @@ def parse_bytes(value: object) -> SpelledBytes:
     """Return a byte quantity (`2Gi`, `1.5G`, `1e9`, 1073741824) as a number of bytes, rounded up as Kubernetes does.
 
     Raises:
-        pydantic_core.PydanticCustomError: it is none, negative, or larger than 2^63 - 1 bytes.
+        pydantic_core.PydanticCustomError: it is not a byte quantity, is negative, or is larger than 2^63 - 1 bytes.
     """
     if isinstance(value, SpelledBytes):
         return value
@@ -112,7 +112,7 @@ def parse_duration(value: object) -> SpelledSeconds:
     """Return a duration (`500us`, `1h30m`, `0`) as seconds; a float from Python code is seconds already.
 
     Raises:
-        pydantic_core.PydanticCustomError: it is none, negative, or longer than Go's 292 years.
+        pydantic_core.PydanticCustomError: it is not a duration, is negative, or is longer than 292 years (Go's limit).
     """
     if isinstance(value, SpelledSeconds):
         return value
@@ -133,12 +133,12 @@ def parse_duration(value: object) -> SpelledSeconds:
     if not text or position != len(text) or position > _LONGEST:
         raise finding_error(Finding(_DURATION_WANTED, _nearest_duration(text)))
     if total > _MAX_SECONDS:
-        raise finding_error(Finding("a duration is at most 292 years", "24h"))
+        raise finding_error(Finding("a duration must be at most 292 years", "24h"))
     return SpelledSeconds(float(total), text)
 
 
 def spell_bytes(value: int) -> int | str:
-    """Return `value` as the user wrote it, else in the largest binary unit that divides it, else as a number."""
+    """Return `value` as the user wrote it, or in the largest binary unit that divides it, or as a number."""
     if isinstance(value, SpelledBytes) and value.text:
         return value.text
     for suffix, scale in reversed(_BINARY.items()):
@@ -148,7 +148,7 @@ def spell_bytes(value: int) -> int | str:
 
 
 def spell_duration(value: float) -> str:
-    """Return `value` seconds as the user wrote it, else in the largest unit that divides it."""
+    """Return `value` seconds as the user wrote it, or in the largest unit that divides it."""
     if isinstance(value, SpelledSeconds) and value.text:
         return value.text
     nanoseconds = round(Fraction(value) * 10**9)
@@ -163,7 +163,7 @@ def quantity_value(text: str) -> Fraction:
     """Return the amount of a Kubernetes quantity, rounded up to 1n as the API server does.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a quantity.
     """
     match = _BYTES.fullmatch(text) if _QUANTITY_WHOLE.fullmatch(text) else None
     if match is None:
@@ -175,13 +175,13 @@ def quantity_value(text: str) -> Fraction:
 
 
 def spell_quantity(value: str | int) -> str:
-    """Return the one spelling of a Kubernetes quantity's amount: `0.1` and `100m` both become `100m`.
+    """Return the canonical spelling of a Kubernetes quantity: `0.1` and `100m` both become `100m`.
 
-    It is one that the API server leaves as it is, so that an object is not written again because of its spelling, and
-    pods are not replaced when a user spells the same amount in another way.
+    The API server keeps this spelling, so another spelling of the same amount neither updates an object nor replaces
+    pods.
 
     Raises:
-        ValueError: it is no quantity.
+        ValueError: it is not a quantity.
     """
     amount = quantity_value(str(value))
     if amount.denominator > 1:
@@ -189,7 +189,7 @@ def spell_quantity(value: str | int) -> str:
         return f"{amount / _SMALL[suffix]}{suffix}"
     whole = amount.numerator
     scales = _BINARY if whole % 1024 == 0 and whole % 1000 else _DECIMAL
-    suffix, scale = max(((one, size) for one, size in scales.items() if whole % size == 0), key=itemgetter(1))
+    suffix, scale = max(((name, size) for name, size in scales.items() if whole % size == 0), key=itemgetter(1))
     return f"{whole // scale}{suffix}" if whole else "0"
 
 
@@ -208,9 +208,9 @@ _DURATION_WANTED: Final = "expected a duration with its unit, such as 500us, 5s,
 
 def _within_bytes(amount: Fraction) -> int:
     if amount < 0:
-        raise finding_error(Finding("a number of bytes is never negative", "0"))
+        raise finding_error(Finding("a number of bytes must not be negative", "0"))
     if amount > _MAX_BYTES:
-        raise finding_error(Finding("a number of bytes is at most 2^63 - 1", "8191Pi"))
+        raise finding_error(Finding("a number of bytes must be at most 2^63 - 1", "8191Pi"))
     return -(-amount.numerator // amount.denominator)
 
 
@@ -272,7 +272,7 @@ ByteQuantity = Annotated[
     PlainSerializer(spell_bytes),
     WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": BYTES_PATTERN, "maxLength": 32}),
 ]
-"""Bytes: an `int` to Python, `2Gi` in YAML."""
+"""Number of bytes: an `int` in Python, `2Gi` in YAML."""
 
 Duration = Annotated[
     float,
@@ -280,11 +280,11 @@ Duration = Annotated[
     PlainSerializer(spell_duration),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "maxLength": 64}),
 ]
-"""Seconds: a `float` to Python, `30m` in YAML."""
+"""Number of seconds: a `float` in Python, `30m` in YAML."""
 
 ResourceQuantity = Annotated[
     str | int,
     PlainValidator(_parse_resource),
     WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": QUANTITY_PATTERN, "maxLength": 32}),
 ]
-"""An amount of a Kubernetes resource, kept as written (`500m`, `2`, `4Gi`)."""
+"""Amount of a Kubernetes resource, kept as written (`500m`, `2`, `4Gi`)."""

@@ -1,4 +1,4 @@
-"""Files that can be read to their end."""
+"""Paths that are not regular files, and must not be read as such."""
 
 import stat
 from pathlib import Path
@@ -16,10 +16,10 @@ _DESCRIPTORS: Final = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
 
 
 def what_it_is(path: Path) -> str:
-    """Return what a path is that is neither a file nor a folder ("a named pipe"); empty where it can be opened.
+    """Return the kind of a path that is neither a file nor a folder ("a named pipe"); empty if it can be opened.
 
-    Opening a named pipe waits until something writes to it, which may be never. What a shell has opened already
-    (`<(command)`, /dev/stdin) has a writer.
+    Opening a named pipe blocks until another process writes to it, which may never happen. A path that a shell has
+    already opened (`<(command)`, /dev/stdin) has a writer.
 
     Raises:
         OSError: there is nothing at the path.

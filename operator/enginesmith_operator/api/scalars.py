@@ -1,4 +1,4 @@
-"""Strings with a grammar of their own, each with the sentence that a wrong one gets."""
+"""Strings with a grammar, each with the error message for an invalid value."""
 
 import re
 from collections.abc import Callable
@@ -76,13 +76,13 @@ Name = Annotated[
     str,
     _matching(
         _NAME,
-        "expected at most 63 of a-z, 0-9 and '-', with a letter first (Services carry it)",
+        "expected 1 to 63 of a-z, 0-9 and '-', starting with a letter (it names Services)",
         _to_name,
         _LONGEST_LABEL,
     ),
     _schema(_NAME, _LONGEST_LABEL),
 ]
-"""A DNS label (RFC 1035)."""
+"""DNS label (RFC 1035)."""
 
 KubernetesName = Annotated[
     str,
@@ -94,14 +94,14 @@ KubernetesName = Annotated[
     ),
     _schema(_SUBDOMAIN, _LONGEST_SUBDOMAIN),
 ]
-"""The name of another Kubernetes object (DNS subdomain, RFC 1123)."""
+"""Name of another Kubernetes object (DNS subdomain, RFC 1123)."""
 
 Identifier = Annotated[
     str,
-    _matching(_IDENTIFIER, "expected at most 63 of A-Z, a-z, 0-9, '-', '_' and '.'", _to_identifier, _LONGEST_LABEL),
+    _matching(_IDENTIFIER, "expected 1 to 63 of A-Z, a-z, 0-9, '-', '_' and '.'", _to_identifier, _LONGEST_LABEL),
     _schema(_IDENTIFIER, _LONGEST_LABEL),
 ]
-"""A name that no Kubernetes object carries."""
+"""Name that is not the name of a Kubernetes object."""
 
 Sha256 = Annotated[
     str,
@@ -118,7 +118,7 @@ ComputeCapability = Annotated[
 GpuProduct = Annotated[
     str,
     _matching(
-        _PRODUCT, "expected the model as the label nvidia.com/gpu.product spells it", _to_identifier, _LONGEST_LABEL
+        _PRODUCT, "expected a GPU product as in the node label nvidia.com/gpu.product", _to_identifier, _LONGEST_LABEL
     ),
     _schema(_PRODUCT, _LONGEST_LABEL),
 ]
@@ -130,4 +130,4 @@ MigProfile = Annotated[
 ]
 
 Text = Annotated[str, Field(min_length=1, max_length=2048)]
-"""Any string that is not empty."""
+"""String that is not empty."""

@@ -1,4 +1,4 @@
-"""`spec.serving` and `spec.rollout`: how an engine is served, and how a new one replaces it."""
+"""`spec.serving`, `spec.rollout` and `spec.retention`: how an engine is served, replaced and kept."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -22,18 +22,18 @@ _MAX_MESSAGE: Final = SpelledBytes(64 << 20, "64Mi")
 
 
 class ServingSpec(ApiModel):
-    """How one pod serves.
+    """Settings of the server in each pod.
 
     Attributes:
-        instances: inferences that run at the same time in one pod.
-        drain_delay_seconds: how long a terminating server says NOT_SERVING and still accepts requests.
-        grace_period_seconds: how long running requests may take after that.
-        max_message_bytes: the largest request or response; less than 2Gi, which is gRPC's own limit.
-        max_queued: requests that may wait for an instance, 0 to 4096; the next one is refused at once.
-        max_streams: streams of requests that clients may have open in one pod, 1 to 4096, in each front end where there
-            are some; the next one is refused. Each takes a thread.
-        front_ends: processes of a pod that take requests off the wire for the one with the engine; worth their
-            processors where messages have a megabyte and more and the GPU waits for them. 0 to 32; 0: none.
+        instances: Number of inferences that run at the same time in one pod.
+        drain_delay_seconds: Time for which a terminating server reports NOT_SERVING and still accepts requests.
+        grace_period_seconds: Time that running requests have to finish after the drain delay.
+        max_message_bytes: Largest size of a request or a response. gRPC's own limit is 2Gi.
+        max_queued: Number of requests that may wait for an instance. Further requests are refused at once.
+        max_streams: Number of streams that clients may have open in one pod, or in each of its front ends. Further
+            streams are refused. Each open stream needs one thread.
+        front_ends: Number of processes in one pod that receive requests for the process with the engine. They need CPU
+            time of their own and help if messages have 1 MB or more and the GPU waits for them.
     """
 
     instances: Annotated[int, Field(ge=1, le=64)] = 2
@@ -52,39 +52,40 @@ class ServingSpec(ApiModel):
 
     @property
     def changed_max_streams(self) -> int | None:
-        """Return the number of streams; None where it is the server's own default, which an older server has too."""
+        """Return the number of streams; None if it is the server's default, which older servers have as well."""
         return None if self.max_streams == DEFAULT_MAX_STREAMS else self.max_streams
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_what_is_not_implemented(cls, value: object) -> object:
+    def _reject_unimplemented(cls, value: object) -> object:
         refuse_unimplemented(value, batching="requests are not joined yet")
         return value
 
 
 class WhenFull(StrEnum):
-    """What a build or a rollout does where no matching GPU is free."""
+    """Action of a build or a rollout if no matching GPU is free."""
 
     WAIT = "wait"
     REPLACE = "replace"
 
 
 class RolloutSpec(ApiModel):
-    """How a new engine replaces the one that serves.
+    """Settings for the replacement of the serving engine by a new one.
 
     Attributes:
-        when_full: `wait` for a free GPU, or `replace`: free the GPU of one serving replica first.
+        when_full: Action if no matching GPU is free: `wait` for one, or `replace`, which first frees the GPU of one
+            serving replica.
     """
 
     when_full: WhenFull = WhenFull.WAIT
 
 
 class RetentionSpec(ApiModel):
-    """How long engines that no longer serve stay in the store, for a way back.
+    """Number and age of engines to keep in the store after they stop serving, for a rollback.
 
     Attributes:
-        keep_engines: engines of each target that stay beside the serving one.
-        keep_for_seconds: how long they stay at least; omitted: the number alone decides.
+        keep_engines: Number of earlier engines to keep for each target, in addition to the serving one.
+        keep_for_seconds: Minimum time for which an engine is kept after its build. If omitted, only the number decides.
     """
 
     keep_engines: Annotated[int, Field(ge=0, le=100)] = 2

@@ -1,4 +1,4 @@
-"""`spec.store`: where prepared models and engines are kept."""
+"""`spec.store`: the store for prepared models and engines."""
 
 from typing import Annotated
 
@@ -14,11 +14,11 @@ _Path = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class PvcStore(ApiModel):
-    """A PersistentVolumeClaim of the same namespace; ReadWriteMany where more than one node builds or serves.
+    """PersistentVolumeClaim in the same namespace. It must be ReadWriteMany if several nodes build or serve.
 
     Attributes:
-        claim_name: of the claim.
-        sub_path: folder inside the volume.
+        claim_name: Name of the PersistentVolumeClaim.
+        sub_path: Folder inside the volume.
     """
 
     claim_name: KubernetesName
@@ -26,14 +26,14 @@ class PvcStore(ApiModel):
 
 
 class S3Store(ApiModel):
-    """A bucket that speaks S3.
+    """Bucket of an S3-compatible service.
 
     Attributes:
-        bucket: name of the bucket.
-        prefix: of every object's key.
-        endpoint: URL of the service; omitted: Amazon's.
-        region: of the bucket.
-        secret_ref: credentials.
+        bucket: Name of the bucket.
+        prefix: Prefix of every object key.
+        endpoint: URL of the service. If omitted, Amazon S3.
+        region: Region of the bucket.
+        secret_ref: Secret with credentials for the bucket.
     """
 
     bucket: Annotated[str, Field(min_length=1, max_length=255)]
@@ -44,12 +44,12 @@ class S3Store(ApiModel):
 
 
 class OciStore(ApiModel):
-    """A repository of an OCI registry.
+    """Repository in an OCI registry.
 
     Attributes:
-        repository: registry host and path, without a tag.
-        plain_http: speak HTTP without TLS.
-        secret_ref: credentials.
+        repository: Registry host and repository path, without a tag.
+        plain_http: Whether to use HTTP without TLS.
+        secret_ref: Secret with credentials for the registry.
     """
 
     repository: Annotated[str, Field(min_length=1, max_length=512)]
@@ -58,13 +58,13 @@ class OciStore(ApiModel):
 
 
 class StoreSpec(ApiModel):
-    """Where prepared models and engines are kept; exactly one.
+    """Store for prepared models and engines. Exactly one field must be set.
 
     Attributes:
-        pvc: a PersistentVolumeClaim.
-        s3: a bucket.
-        oci: a registry.
-        path: a folder; only in local mode.
+        pvc: PersistentVolumeClaim that holds the store.
+        s3: S3 bucket that holds the store.
+        oci: OCI repository that holds the store.
+        path: Local folder that holds the store. Only in local mode.
     """
 
     pvc: PvcStore | None = None
@@ -73,7 +73,7 @@ class StoreSpec(ApiModel):
     path: _Path | None = None
 
     @model_validator(mode="after")
-    def _be_one(self) -> "StoreSpec":
+    def _require_exactly_one(self) -> "StoreSpec":
         if sum(way is not None for way in (self.pvc, self.s3, self.oci, self.path)) != 1:
             raise finding_error(Finding("expected exactly one of pvc, s3, oci and path", "{pvc: {claimName: engines}}"))
         return self

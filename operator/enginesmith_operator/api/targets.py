@@ -1,4 +1,4 @@
-"""`spec.targets`: the hardware that is to serve, and how much of it."""
+"""`spec.targets`: the hardware that serves, and the number of replicas."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -27,22 +27,22 @@ __all__ = [
 
 MAX_TARGETS: Final = 32
 DEFAULT_PROVIDER: Final = "cpu"
-"""ONNX Runtime's execution provider where none is named."""
+"""Default execution provider of ONNX Runtime."""
 
 _LABEL_SUFFIX = re.compile(r"-(SHARED|MIG-(?P<profile>[0-9].*?)(-SHARED)?)$")
 _Replicas = Annotated[int, Field(ge=0, le=10_000)]
 
 
 class GpuSpec(ApiModel):
-    """Which GPUs will do. Every field that is set must fit; one engine is built per GPU model found.
+    """GPUs this target accepts. A GPU must match every field that is set. Each GPU product gets its own engine.
 
     Attributes:
-        product: the model as the node label nvidia.com/gpu.product spells it, without `-SHARED` and MIG suffix.
-        compute_capability: "8.9", in quotes.
-        min_memory_bytes: the least memory of one GPU, or of one slice where `migProfile` is set; of the machine where
-            CPU and GPU share it (GB10, Jetson).
-        mig_profile: a slice ("1g.10gb"); omitted: whole GPUs only.
-        count: GPUs for each pod; an engine uses one, so more only reserves them.
+        product: GPU product as in the node label `nvidia.com/gpu.product`, without `-SHARED` and MIG suffix.
+        compute_capability: CUDA compute capability as a quoted string, such as "8.9".
+        min_memory_bytes: Minimum memory of one GPU, or of one MIG slice if `mig_profile` is set. If CPU and GPU share
+            memory (GB10, Jetson), the memory of the machine.
+        mig_profile: MIG profile of the slice, such as "1g.10gb". If omitted, only whole GPUs match.
+        count: Number of GPUs for each pod. An engine uses one GPU; more GPUs are reserved but not used.
     """
 
     product: GpuProduct | None = None
@@ -54,10 +54,10 @@ class GpuSpec(ApiModel):
     count: Annotated[int, Field(ge=1, le=16)] = 1
 
     @model_validator(mode="after")
-    def _name_the_bare_product(self) -> "GpuSpec":
+    def _require_bare_product(self) -> "GpuSpec":
         match = _LABEL_SUFFIX.search(self.product or "")
         if match is not None:
-            reason = "expected the model without the suffix that sharing and MIG append to the label"
+            reason = "expected the GPU product without the suffix that sharing and MIG append to the label"
             hint = f"set gpu.migProfile to {match['profile']}" if match["profile"] else ""
             bare = (self.product or "")[: match.start()]
             raise_findings([Finding(reason, bare, ("product",), hint)])
@@ -65,11 +65,11 @@ class GpuSpec(ApiModel):
 
 
 class PodMetric(ApiModel):
-    """A metric of the pods themselves, from the cluster's custom metrics API.
+    """Metric of the pods from the cluster's custom metrics API.
 
     Attributes:
-        name: of the metric there.
-        average_value: over all pods, that the autoscaler aims at.
+        name: Name of the metric.
+        average_value: Target value of the metric, averaged over all pods.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
@@ -77,16 +77,16 @@ class PodMetric(ApiModel):
 
 
 class AutoscalingSpec(ApiModel):
-    """Bounds for an autoscaler, which then owns the number of replicas.
+    """Bounds for an autoscaler, which then controls the number of replicas.
 
-    A HorizontalPodAutoscaler is made where a metric is named; without one, an autoscaler of the user's own (KEDA, ...)
-    acts on the target's Deployment.
+    If `cpuUtilization` or `podMetric` is set, the operator creates a HorizontalPodAutoscaler. Otherwise another
+    autoscaler (such as KEDA) may act on the target's Deployment.
 
     Attributes:
-        min_replicas: never fewer; 0 only where the autoscaler can wake a sleeping target.
-        max_replicas: never more.
-        cpu_utilization: in percent of the requested CPU, that the autoscaler aims at.
-        pod_metric: another metric to scale by.
+        min_replicas: Minimum number of replicas. 0 requires an autoscaler that can scale up from zero.
+        max_replicas: Maximum number of replicas.
+        cpu_utilization: Target CPU utilization in percent of the requested CPU.
+        pod_metric: Metric of the pods to scale by.
     """
 
     min_replicas: _Replicas = 1
@@ -95,7 +95,7 @@ class AutoscalingSpec(ApiModel):
     pod_metric: PodMetric | None = None
 
     @model_validator(mode="after")
-    def _be_ordered(self) -> "AutoscalingSpec":
+    def _require_ordered(self) -> "AutoscalingSpec":
         if self.min_replicas > self.max_replicas:
             reason = f"minReplicas {self.min_replicas} is larger than maxReplicas {self.max_replicas}"
             raise_findings([Finding(reason, str(self.max_replicas), ("minReplicas",))])
@@ -106,16 +106,17 @@ class TargetSpec(ApiModel):
     """One kind of hardware that serves the engine.
 
     Attributes:
-        name: of the target; unique, and part of its Service's name.
-        gpu: which GPUs will do; omitted: any GPU for the TensorRT backends, none for `onnxruntime`.
-        backend: what builds and runs the engine.
-        provider: ONNX Runtime's execution provider (`cpu`, `openvino`, ...); only for `onnxruntime`, where `cpu` is the
-            default.
-        backend_options: options of the library that runs the engine, by name (`intraOpThreads: "2"`, `spin: "false"`);
-            the page on backends lists them. Values are strings.
-        replicas: pods of this target; with `autoscaling` the autoscaler decides instead.
-        autoscaling: bounds for an autoscaler.
-        standby: serve only while no target before this one is Ready.
+        name: Unique name of the target, which is part of its Service's name.
+        gpu: GPUs this target accepts. If omitted, any GPU for the TensorRT backends and none for `onnxruntime`.
+        backend: Library that builds and runs the engine.
+        provider: ONNX Runtime execution provider, such as `cpu` (the default) or `openvino`. Only for the backend
+            `onnxruntime`.
+        backend_options: Options of the backend by name, such as `intraOpThreads` or `spin` (docs/backends.md). Values
+            are strings.
+        replicas: Number of pods of this target. It must not be set together with `autoscaling`.
+        autoscaling: Bounds for an autoscaler, which then controls the number of replicas. If it names a metric, the
+            operator creates a HorizontalPodAutoscaler.
+        standby: Whether the target serves only while no earlier target is Ready.
     """
 
     name: Name
@@ -137,7 +138,7 @@ class TargetSpec(ApiModel):
         return self.provider or DEFAULT_PROVIDER
 
     @model_validator(mode="after")
-    def _be_consistent(self) -> "TargetSpec":
+    def _require_consistent(self) -> "TargetSpec":
         raise_findings(self._findings())
         return self
 
@@ -150,15 +151,15 @@ class TargetSpec(ApiModel):
             if problem is not None:
                 close = get_close_matches(name, problem.known, n=1)
                 meant = f"did you mean {close[0]}? " if close else ""
-                hint = f"{meant}known are {', '.join(problem.known)}" if problem.known else ""
+                hint = f"{meant}known options are {', '.join(problem.known)}" if problem.known else ""
                 yield Finding(problem.reason, path=("backendOptions", name), hint=hint)
         if self.autoscaling is not None and "replicas" in self.model_fields_set:
             hint = "remove one of the two"
-            yield Finding("replicas and autoscaling exclude each other", path=("replicas",), hint=hint)
+            yield Finding("replicas and autoscaling must not be set together", path=("replicas",), hint=hint)
 
 
 DEFAULT_TARGETS: Final = (
     TargetSpec(name="gpu"),
     TargetSpec(name="cpu", backend=Backend.ONNXRUNTIME, standby=True),
 )
-"""What an engine without `targets` gets: any GPU, and the CPU for as long as no GPU serves."""
+"""Default targets: any GPU, and the CPU while no GPU serves."""

@@ -1,4 +1,4 @@
-"""`spec.toolchain`: which TensorRT may build and serve."""
+"""`spec.toolchain`: the versions that may build and serve."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -56,23 +56,24 @@ VersionRange = Annotated[
     AfterValidator(_check_range),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": _LONGEST}),
 ]
-"""A version range as in Python requirements (PEP 440)."""
+"""Version range as in Python requirements (PEP 440)."""
 
 
 class ToolchainUpdate(StrEnum):
-    """What happens when the catalog offers a newer toolchain within the range."""
+    """Action if the catalog offers a newer toolchain within the range."""
 
     MANUAL = "manual"
     AUTO = "auto"
 
 
 class ToolchainSpec(ApiModel):
-    """Which versions may build and serve. One is chosen, once, and pinned in the status.
+    """Versions that may build and serve the engines. One toolchain is chosen once and pinned in the status.
 
     Attributes:
-        tensorrt: range of TensorRT versions for targets whose backend is `tensorrt`.
-        cuda: range of CUDA versions that the toolchain may be built for; omitted: any that the driver bears.
-        update: `manual`: a newer toolchain shows as UpdateAvailable; `auto`: it is built, verified and rolled out.
+        tensorrt: Range of TensorRT versions for targets with the backend `tensorrt`.
+        cuda: Range of CUDA versions that the toolchain may be built for. If omitted, any version the driver supports.
+        update: Action if the catalog offers a newer toolchain within the range: `manual` sets the condition
+            UpdateAvailable, `auto` builds, verifies and rolls out.
     """
 
     tensorrt: VersionRange = ">=10.9,<12"
@@ -80,11 +81,11 @@ class ToolchainSpec(ApiModel):
     update: ToolchainUpdate = ToolchainUpdate.MANUAL
 
     def accepts_tensorrt(self, version: str) -> bool:
-        """Whether `version` ("10.13.3.9") lies within the range; pre-releases do where the range admits them."""
+        """Whether `version` ("10.13.3.9") is in the range. A pre-release is only if the range allows pre-releases."""
         return _contains(self.tensorrt, version)
 
     def accepts_cuda(self, version: str | None) -> bool:
-        """Whether a toolchain built for CUDA `version` ("12.9"; None: for none) may be used."""
+        """Whether a toolchain built for CUDA `version` ("12.9"; None if it does not use CUDA) may be used."""
         return self.cuda is None or (version is not None and _contains(self.cuda, version))
 
 

@@ -1,10 +1,10 @@
-"""From what a user wrote to the contract's values; the only place that knows both spellings."""
+"""Conversion of an InferenceEngine's spec into values of the contract; the only place that knows both spellings."""
 
 from enginesmith_contract.backends import PrecisionPolicy
 from enginesmith_contract.build_request import BuildOptions, PluginLibrary
 from enginesmith_contract.preparation import ModelSource
 from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
-from enginesmith_contract.verification import InputValues, VerificationPolicy
+from enginesmith_contract.verification import InputValues, OutputGate, VerificationPolicy
 from enginesmith_operator.api.build import default_workspace_bytes
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.profiles import ValueRangeSpec
@@ -14,12 +14,12 @@ __all__ = ["build_options", "model_source", "precision_policy", "profiles", "ver
 
 
 def model_source(spec: InferenceEngineSpec) -> ModelSource:
-    """Return where the model comes from, without credentials."""
+    """Return the source of the model, without credentials."""
     return ModelSource(uri=spec.model.uri, sha256=spec.model.sha256, options=dict(spec.model.options))
 
 
 def precision_policy(spec: InferenceEngineSpec) -> PrecisionPolicy:
-    """Return which precision a layer gets."""
+    """Return the precision policy of the model."""
     precision = spec.precision
     return PrecisionPolicy(
         default=precision.default,
@@ -30,7 +30,7 @@ def precision_policy(spec: InferenceEngineSpec) -> PrecisionPolicy:
 
 
 def profiles(spec: InferenceEngineSpec) -> tuple[Profile, ...]:
-    """Return the profiles in the user's order; empty where none is given."""
+    """Return the profiles in the user's order; empty if there are none."""
     return tuple(
         Profile(
             name=profile.name,
@@ -44,18 +44,27 @@ def profiles(spec: InferenceEngineSpec) -> tuple[Profile, ...]:
 
 
 def verification_policy(spec: InferenceEngineSpec) -> VerificationPolicy:
-    """Return the gate of the engine."""
+    """Return the verification that the engine must pass."""
     verification = spec.verification
     inputs = {name: _input_values(values) for name, values in verification.inputs.items()}
-    return VerificationPolicy(metric=verification.metric.value, limit=verification.limit, inputs=inputs)
+    outputs = {
+        name: OutputGate(limit=gate.limit, mismatches=gate.mismatches) for name, gate in verification.outputs.items()
+    }
+    return VerificationPolicy(
+        metric=verification.metric.value,
+        limit=verification.limit,
+        mismatches=verification.mismatches or None,
+        inputs=inputs,
+        outputs=outputs or None,
+    )
 
 
 def build_options(spec: InferenceEngineSpec, *, model_size_bytes: int | None = None) -> BuildOptions:
-    """Return the builder's knobs.
+    """Return the settings of the builder.
 
     Args:
-        spec: of the engine.
-        model_size_bytes: of the model and its weights; decides the workspace where the user names none. None: unknown.
+        spec: Spec of the InferenceEngine.
+        model_size_bytes: Size of the model and its weights, which decides the default workspace; None if unknown.
     """
     build = spec.build
     workspace = build.workspace_bytes

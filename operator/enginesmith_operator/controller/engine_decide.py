@@ -36,6 +36,7 @@ from enginesmith_operator.planning.plan import plan
 from enginesmith_operator.planning.plan_records import Plan
 from enginesmith_operator.planning.preparation import preparation_job_request
 from enginesmith_operator.planning.refusals import Refusal
+from enginesmith_operator.planning.rollout_state import Obstacle
 from enginesmith_operator.planning.rollout_words import MAKING_ROOM
 
 __all__ = ["EngineDecision", "Resolution", "decide_engine", "resolve_engine", "wanted_keys"]
@@ -148,8 +149,8 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
 
 
 def _targets(snapshot: EngineSnapshot, resolution: Resolution, digests: dict[str, str]) -> list[TargetDecision]:
-    """Decide for each target; where one makes room, those after it wait, so that one of them serves."""
-    memory = {one.name: one for one in snapshot.status.targets}
+    """Decide for each target; while one stops a replica to make room, those after it do not: one of them serves."""
+    previous = {one.name: one for one in snapshot.status.targets}
     targets: list[TargetDecision] = []
     for spec, planned in zip(snapshot.engine.spec.targets, resolution.plan.targets, strict=True):
         view = TargetView(
@@ -158,7 +159,7 @@ def _targets(snapshot: EngineSnapshot, resolution: Resolution, digests: dict[str
             planned=planned,
             store=resolution.store,
             digests=digests,
-            memory=memory.get(spec.name),
+            previous=previous.get(spec.name),
             obstacle=_obstacle(resolution.preparation),
             may_make_room=not any(one.status.reason in MAKING_ROOM for one in targets),
         )
@@ -207,10 +208,10 @@ def _digests(snapshot: EngineSnapshot, step: PreparationStep) -> dict[str, str]:
     return found | built
 
 
-def _obstacle(step: PreparationStep) -> Observation | None:
+def _obstacle(step: PreparationStep) -> Obstacle | None:
     """Return why the model is not prepared, unless it is just under way."""
     is_good = step.condition.status is ConditionStatus.TRUE or step.condition.reason in {"Preparing", "Starting"}
-    return None if is_good else step.condition
+    return None if is_good else Obstacle(reason=step.condition.reason, message=step.condition.message)
 
 
 def _services(snapshot: EngineSnapshot, targets: Iterable[TargetDecision]) -> tuple[Json, ...]:

@@ -87,7 +87,7 @@ class Gatherer:
             preparation_pods={key: self._pods_of_job(uid, one) for key, one in jobs.items()},
             builds=_by_key(children, uid),
             deployments={one.target: one for one in deployments},
-            pods=self._serving_pods(children, document["metadata"]),
+            pods=self._serving_pods(children, document["metadata"], deployments),
             objects={
                 (one.address.kind, one.address.name): one.document() for one in children if one.address.kind in APPLIED
             },
@@ -183,15 +183,22 @@ class Gatherer:
         pods = [self._pod(owner, one) for one in labelled if one.controller and one.controller.uid == job.uid]
         return tuple(sorted(pods, key=lambda pod: (pod.created_at, pod.name)))
 
-    def _serving_pods(self, children: list[StoredObject], engine: Json) -> dict[str, tuple[PodFacts, ...]]:
-        """Return the pods by target; those from before the engine are of an earlier one of the same name."""
+    def _serving_pods(
+        self, children: list[StoredObject], engine: Json, deployments: list[KnownDeployment]
+    ) -> dict[str, tuple[PodFacts, ...]]:
+        """Return the pods by target; those from before the engine are of an earlier one of the same name.
+
+        A Deployment that was adopted is older than the engine, and its pods are the engine's.
+        """
+        made = engine["creationTimestamp"]
+        since = {one.target: one.document["metadata"].get("creationTimestamp") or made for one in deployments}
         pods: dict[str, list[PodFacts]] = defaultdict(list)
         for one in children:
             target = one.labels.get(TARGET)
             if one.address.kind != POD.kind or not target or JOB_NAME in one.labels:
                 continue
             pod = self._pod(engine["uid"], one)
-            if pod.created_at >= engine["creationTimestamp"]:
+            if pod.created_at >= min(made, since.get(target, made)):
                 pods[target].append(pod)
         return {
             target: tuple(sorted(found, key=lambda pod: (pod.created_at, pod.name))) for target, found in pods.items()

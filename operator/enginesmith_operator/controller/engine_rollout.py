@@ -1,4 +1,4 @@
-"""From a target's plan, builds, Deployment and pods to the state that its rollout is decided by. Pure."""
+"""The state of a target's rollout, from its plan, builds, Deployment and pods. Pure."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ from enginesmith_operator.api.engine_status import TargetStatus
 from enginesmith_operator.api.serving import WhenFull
 from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.conditions import Observation, one_line
+from enginesmith_operator.controller.conditions import one_line
 from enginesmith_operator.controller.engine_snapshot import ChosenStore, EngineSnapshot, KnownBuild, KnownDeployment
 from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, PodFacts
 from enginesmith_operator.controller.waiting import refused_pods, serving_obstacle
@@ -31,6 +31,7 @@ from enginesmith_operator.planning.plan_records import EnginePlan, TargetPlan, T
 from enginesmith_operator.planning.refusals import Refusal
 from enginesmith_operator.planning.rollout_state import (
     EngineState,
+    Obstacle,
     PodTrouble,
     RolloutState,
     RunningPods,
@@ -42,7 +43,7 @@ from enginesmith_operator.planning.rollout_state import (
 
 __all__ = ["ENGINE_MISSING", "TargetView", "build_obstacle", "refusal_text", "rollout_state"]
 
-# What an engine is refused for wherever it goes; everything else is about the node that it was on.
+# Refusals because of the engine itself: it is wrong on every node. All other refusals are about the node.
 _ENGINE_IS_WRONG: Final = frozenset(
     {
         "Tampered",
@@ -54,30 +55,30 @@ _ENGINE_IS_WRONG: Final = frozenset(
         "PluginNotAllowed",
     }
 )
-# Refusals for what a node's hardware is not to blame for: its driver restarts, another process has its memory.
+# Refusals with a temporary cause on the node: its driver restarts, another process has its memory.
 _MAY_PASS: Final = frozenset({"NoGpu", "NoDriver", "NoDevice", "OutOfMemory", "DevicesDisagree"})
 _CRASHES: Final = 3
 _REFUSALS: Final = frozenset({ExitCode.ENGINE_REFUSED, ExitCode.VERIFICATION_FAILED})
-"""Exit codes that a rollout acts on at once."""
+"""Exit codes that a rollout reacts to after the first exit."""
 _MEMORY_REMEDY: Final = (
     "raise spec.podTemplate.resources.limits.memory, or lower serving.maxMessageBytes, instances or frontEnds"
 )
 _HASH_DIGITS: Final = 20
 _UNDER_WAY: Final = frozenset({"", "JobCreated", "Starting", "ResultLost"})
 ENGINE_MISSING: Final = "EngineMissing"
-"""The store has lost an engine: it is built again, and nobody is to blame."""
+"""Reason of a pod whose engine the store has lost: the engine is rebuilt, and no node or engine is rejected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetView:
-    """All that is decided for one target by.
+    """All that the decision for one target depends on.
 
     Attributes:
-        store: or why there is none: then nothing new is built or started.
-        digests: of the engines that the store has, by key.
-        memory: of the status that is there.
+        store: engine store, or why there is none: then nothing new is built or started.
+        digests: digests of the engines that the store has, by key.
+        previous: the target's status of the previous pass.
         obstacle: what keeps the model from being prepared; None: nothing that a person could remove.
-        may_make_room: whether a replica may end before its successor is there, where the spec allows that: one target
+        may_make_room: whether a replica may stop before its successor is ready, where the spec allows that: one target
             at a time does so.
     """
 
@@ -86,18 +87,18 @@ class TargetView:
     planned: TargetPlan
     store: ChosenStore | Refusal
     digests: Mapping[str, str]
-    memory: TargetStatus | None
-    obstacle: Observation | None = None
+    previous: TargetStatus | None
+    obstacle: Obstacle | None = None
     may_make_room: bool = True
 
     @property
     def live(self) -> KnownDeployment | None:
-        """The Deployment that is there."""
+        """The target's Deployment; None: there is none."""
         return self.snapshot.deployments.get(self.target.name)
 
     @property
     def pods(self) -> tuple[PodFacts, ...]:
-        """Pods that are there, of whichever template."""
+        """The target's pods, of every template."""
         return self.snapshot.pods.get(self.target.name, ())
 
     def build_of(self, one: EnginePlan) -> KnownBuild | None:
@@ -105,20 +106,27 @@ class TargetView:
         return self.snapshot.builds.get(one.engine_key) if one.engine_key is not None else None
 
 
-def rollout_state(view: TargetView) -> RolloutState:
-    """Return the state of one target."""
+def rollout_state(view: TargetView, *, drain: str = "") -> RolloutState:
+    """Return the state of one target.
+
+    Args:
+        view: all that the decision depends on.
+        drain: sentence about a drain that no other node has room for; empty: there is none.
+    """
     deployment, target, live = view.planned.deployment, view.target, view.live
     running = _running(view, live) if live is not None else None
-    rejected = view.memory.rejected if view.memory is not None else ()
-    excluded = view.memory.excluded if view.memory is not None else ()
-    # Nearly always there is nothing that would be compared with it.
+    rejected = view.previous.rejected if view.previous is not None else ()
+    excluded = view.previous.excluded if view.previous is not None else ()
+    # Hashing every pod is only worth it where there is an entry to compare.
     is_compared = bool(rejected or excluded or (running is not None and running.troubles))
     return RolloutState(
         refusal=refusal_text(view.planned) if view.planned.state is TargetState.REFUSED else "",
+        model_obstacle=view.obstacle,
         wanted=tuple(_wanted(view, one) for one in view.planned.engines),
-        served=live.notes.served if live is not None else (),
+        last_good=live.notes.served if live is not None else (),
         ruled_out=_ruled_out(view),
         running=running,
+        drain=drain,
         rejected=rejected,
         excluded=excluded,
         nodes=_fingerprints(view),
@@ -131,9 +139,9 @@ def rollout_state(view: TargetView) -> RolloutState:
 
 
 def _ruled_out(view: TargetView) -> frozenset[str]:
-    """Return the keys of engines that served and are for a GPU, or for none, that the target's spec does not ask for.
+    """Return the keys of the engines that served last and do not match the GPU in the target's spec.
 
-    What nodes are there now is no reason: a label that is gone for a moment moves no pod.
+    The nodes do not matter: a label that is missing for a moment moves no pod.
     """
     gpu, served = view.target.gpu, view.live.notes.served if view.live is not None else ()
     asks = needs_gpu(view.target)
@@ -149,7 +157,7 @@ def _ruled_out(view: TargetView) -> frozenset[str]:
 
 
 def refusal_text(planned: TargetPlan) -> str:
-    """Return why a target has no plan: first what keeps the nodes that are meant, and what helps."""
+    """Return why a target has no plan: the refusals of its nodes, then hints."""
     lines = [count.sentence() for count in planned.refusals] + list(planned.hints)
     return one_line("; ".join(lines)) if lines else "no node was seen"
 
@@ -168,7 +176,7 @@ def _wanted(view: TargetView, planned: EnginePlan) -> WantedEngine:
 
 
 def build_obstacle(build: KnownBuild) -> str:
-    """Return in one CamelCase word what keeps a build from running; empty: it runs, has ended, or is about to."""
+    """Return a CamelCase word for what keeps a build from running; empty: it runs, has ended, or is about to run."""
     return "" if build.phase is not BuildPhase.PENDING or build.reason in _UNDER_WAY else build.reason
 
 
@@ -189,12 +197,14 @@ def _state(
 
 
 def _running(view: TargetView, live: KnownDeployment) -> RunningPods:
-    pods, memory = view.pods, view.memory
+    pods, previous = view.pods, view.previous
     newest = [pod for pod in pods if _template(pod.labels) == _template(live.template_labels)]
     older = [pod for pod in pods if pod not in newest and not pod.is_finished]
     waiting = [pod.unschedulable_since for pod in newest if pod.unschedulable and pod.unschedulable_since]
     rolling = live.document["spec"].get("strategy", {}).get("rollingUpdate") or {}
-    obstacle, message = serving_obstacle(newest, memory.reason if memory else "", memory.message if memory else "")
+    obstacle, message = serving_obstacle(
+        newest, previous.reason if previous else "", previous.message if previous else ""
+    )
     if not obstacle:
         obstacle, message = _ended(newest)
     if live.refused and len([pod for pod in newest if not pod.is_terminating]) < live.replicas:
@@ -220,12 +230,12 @@ def _running(view: TargetView, live: KnownDeployment) -> RunningPods:
 
 
 def _template(labels: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return what tells pods of one template from another's; the key alone where another release made it."""
+    """Return what identifies a pod's template; the key alone where another release created the pod."""
     return labels.get(ENGINE_KEY), labels.get(TEMPLATE)
 
 
 def _ended(pods: Iterable[PodFacts]) -> tuple[str, str]:
-    """Return reason and message of a container that ended and is started again; empty: there is none."""
+    """Return reason and message of a container that ended and is restarted; empty: there is none."""
     for pod in pods:
         for container, ending, report in _endings(pod):
             if ending.exit_code not in _REFUSALS:
@@ -235,9 +245,9 @@ def _ended(pods: Iterable[PodFacts]) -> tuple[str, str]:
 
 
 def _endings(pod: PodFacts) -> Iterator[tuple[ContainerFacts, Ending, ServingReport | None]]:
-    """Give the containers of a pod that failed and are started again, with how they ended last.
+    """Give the containers of a pod that failed and are restarted, each with its last ending.
 
-    A pod that is on its way out or was evicted has nothing more to say: another one takes its place.
+    A pod that is terminating or was evicted is skipped: another one replaces it.
     """
     if pod.is_ready or pod.is_terminating or pod.is_finished or not pod.node:
         return
@@ -252,7 +262,7 @@ def _endings(pod: PodFacts) -> Iterator[tuple[ContainerFacts, Ending, ServingRep
 
 
 def _trouble(pod: PodFacts) -> PodTrouble | None:
-    """Return what is wrong with a pod that does not serve; None: nothing that a rollout acts on."""
+    """Return what is wrong with a pod that does not serve; None: nothing that a rollout reacts to."""
     for container, ending, report in _endings(pod):
         if ending.exit_code not in _REFUSALS and container.restarts < _CRASHES:
             continue
@@ -302,19 +312,18 @@ def _sentence(report: ServingReport | None, ending: Ending, pod: str, container:
         return one_line(report.failure.sentence())
     who = "the server" if container == SERVER_CONTAINER else "the init step"
     if ending.out_of_memory:
-        return f"{who} was killed for memory; {_MEMORY_REMEDY}"
-    logs = f"kubectl logs {pod} -c {container} --previous"
-    return f"{who} ended with exit code {ending.exit_code}; {logs} says more"
+        return f"{who} was killed because it ran out of memory; {_MEMORY_REMEDY}"
+    return f"{who} ended with exit code {ending.exit_code}; see kubectl logs {pod} -c {container} --previous"
 
 
 def _occasion(metadata: Json) -> str:
-    """Return what a person changes to have things tried again: the spec, or an annotation where it is right."""
+    """Return what a person changes to ask for another try: the spec's generation and the retry annotation."""
     asked = (metadata.get("annotations") or {}).get(RETRY, "")
     return f"{metadata.get('generation', 0)} {asked}".strip()
 
 
 def _made_of(view: TargetView) -> dict[str, str]:
-    """Return the hash of what each engine's pods would be made of now, by key; of all of them under the empty key."""
+    """Return the hash of the inputs of each engine's pods, by key; of all of them under the empty key."""
     if not isinstance(view.store, ChosenStore):
         return {}
     served = view.live.notes.served if view.live is not None else ()
@@ -338,7 +347,7 @@ def _fingerprints(view: TargetView) -> dict[str, str]:
 
 
 def _fingerprint(facts: NodeFacts) -> str:
-    """Return what a refused engine waits to see changed: the node's GPU, its partitions, its driver."""
+    """Return a hash of what may make a refused node fit: its GPU, its partitions and its driver."""
     told = {
         "product": facts.product,
         "driver": facts.driver,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from enginesmith_operator.api.engine_status import TargetEngine, TargetPhase, TargetStatus
+from enginesmith_operator.api.engine_status import TargetEngine, TargetStatus
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.conditions import one_line, timestamp
 from enginesmith_operator.controller.decision import Deletion
@@ -23,7 +23,6 @@ from enginesmith_operator.objects.serving_pods import serving_pods
 from enginesmith_operator.planning.plan_records import EnginePlan, TargetState
 from enginesmith_operator.planning.rollout import PATIENCE_SECONDS, decide_rollout
 from enginesmith_operator.planning.rollout_state import RolloutDecision
-from enginesmith_operator.planning.rollout_words import BUILDING_NEXT, GOES_ON, NODE_CORDONED
 
 __all__ = ["TargetDecision", "decide_target", "deployment_as_it_is"]
 
@@ -33,15 +32,15 @@ _MAX_NODES: Final = 32
 
 @dataclass(frozen=True, kw_only=True)
 class TargetDecision:
-    """What is to be done for one target.
+    """Actions and status of one target.
 
     Attributes:
-        wants: keys of engines whose builds are to stay or to be made.
-        objects: everything that is to be there, without stamps.
-        creates: EngineBuilds that are not there.
-        deletes: EngineBuilds that ended and are to be made anew.
-        shares: EngineBuilds of others that are to be owned by this engine too: their whole owner references.
-        is_planned: whether its plan says yes.
+        wants: keys of engines whose builds stay or are created.
+        objects: objects to apply, without the hash of the applied content.
+        creates: EngineBuilds to create.
+        deletes: EngineBuilds that ended and are recreated.
+        shares: EngineBuilds of other engines that this engine also owns now: their whole owner references.
+        is_planned: whether the target has a plan.
     """
 
     status: TargetStatus
@@ -55,16 +54,10 @@ class TargetDecision:
 
 
 def decide_target(view: TargetView) -> TargetDecision:
-    """Return what is to be done for one target."""
+    """Decide the builds, the objects and the status of one target."""
     snapshot, planned, store = view.snapshot, view.planned, view.store
-    decided = decide_rollout(rollout_state(view), snapshot.now)
-    if view.obstacle is not None and _waits_for_model(view, decided):
-        serves = "" if decided.phase is TargetPhase.PREPARING else f"{GOES_ON}; "
-        told = {"reason": view.obstacle.reason, "message": f"{serves}{view.obstacle.message}"}
-        decided = decided.model_copy(update=told)
     drain = find_drain(view)
-    if drain is not None and drain.message and decided.phase is TargetPhase.SERVING:
-        decided = decided.model_copy(update={"reason": NODE_CORDONED, "message": drain.message})
+    decided = decide_rollout(rollout_state(view, drain=drain.message if drain is not None else ""), snapshot.now)
     keyed = [one for one in planned.engines if one.engine_key is not None]
     lacking = [one for one in keyed if one.engine_key not in view.digests]
     builds = BuildSteps()
@@ -95,12 +88,6 @@ def decide_target(view: TargetView) -> TargetDecision:
     )
 
 
-def _waits_for_model(view: TargetView, decided: RolloutDecision) -> bool:
-    """Whether nothing is wrong with the target but that nobody knows what it is to serve."""
-    is_pending = any(one.engine_key is None for one in view.planned.engines)
-    return decided.phase is TargetPhase.PREPARING or (is_pending and decided.reason == BUILDING_NEXT)
-
-
 def _objects(view: TargetView, decided: RolloutDecision, store: ChosenStore, drain: Drain | None) -> list[Json]:
     engine, target = view.snapshot.engine, view.target
     found: list[Json] = []
@@ -119,21 +106,21 @@ def _objects(view: TargetView, decided: RolloutDecision, store: ChosenStore, dra
 
 
 def _deployment(view: TargetView, decided: RolloutDecision, store: ChosenStore) -> Json | None:
-    """Return the Deployment that is to be there; None: none is, and none is wanted."""
+    """Return the wanted Deployment; None: there is none, and none is wanted."""
     live, planned = view.live, view.planned.deployment
-    if not decided.run:
+    if not decided.template_engines:
         return deployment_as_it_is(live, decided.replicas) if live is not None else None
-    # Without a plan nobody knows which nodes would do; what the template keeps clear of stays.
+    # Without a plan the matching nodes are not known: the template avoids the same nodes as before.
     avoided = planned.avoid_nodes if planned is not None else live.notes.avoid_nodes if live is not None else ()
     pods = serving_pods(
         view.snapshot.engine,
         view.target,
-        decided.run,
+        decided.template_engines,
         store=store.spec,
         store_uri=store.uri,
         avoid_nodes=(*avoided, *decided.must_avoid),
     )
-    notes = ServingNotes(engines=decided.run, served=decided.served, avoid_nodes=pods.avoid_nodes)
+    notes = ServingNotes(engines=decided.template_engines, served=decided.last_good, avoid_nodes=pods.avoid_nodes)
     made = deployment(
         view.snapshot.engine,
         pods,
@@ -148,9 +135,9 @@ def _deployment(view: TargetView, decided: RolloutDecision, store: ChosenStore) 
 
 
 def _number(view: TargetView, decided: RolloutDecision) -> int | None:
-    """Return the replicas that the Deployment is to ask for; None: an autoscaler has set them and owns the number.
+    """Return the Deployment's replicas; None: an autoscaler has set them and owns the field.
 
-    Until one has, the number stays ours: a field that its only owner leaves out falls back to 1.
+    Until one has, the operator owns the field: one that its only owner leaves out falls back to 1.
     """
     bounds, live = view.target.autoscaling, view.live
     if decided.replicas is not None or bounds is None:
@@ -161,14 +148,14 @@ def _number(view: TargetView, decided: RolloutDecision) -> int | None:
     owner = replicas_owner(live.document)
     if not owner:
         return min(max(live.replicas, least), bounds.max_replicas)
-    # An autoscaler of ours wants no fewer either, and a person is no autoscaler; another one's number is its affair.
+    # The engine's own autoscaler wants no fewer either, and `kubectl scale` is no autoscaler. Any other owner decides.
     by_hand = owner.startswith("kubectl") and bounds.min_replicas > 0
     is_short = live.replicas < least and (needs_autoscaler(view.target) or by_hand)
     return least if is_short else None
 
 
 def _needs_forgiven_nodes(view: TargetView, live: KnownDeployment, avoid_nodes: tuple[str, ...]) -> bool:
-    """Whether a pod has no place, or none runs, while the template keeps clear of nodes that would do now."""
+    """Whether a pod fits no node, or none runs, while the template avoids nodes that are no longer excluded."""
     if frozenset(live.notes.avoid_nodes) <= frozenset(avoid_nodes):
         return False
     waiting = (datetime.fromisoformat(pod.unschedulable_since) for pod in view.pods if pod.unschedulable_since)
@@ -177,11 +164,11 @@ def _needs_forgiven_nodes(view: TargetView, live: KnownDeployment, avoid_nodes: 
 
 
 def deployment_as_it_is(live: KnownDeployment, replicas: int | None) -> Json:
-    """Return a Deployment whose template nobody can make any more, with another number of replicas."""
+    """Return a Deployment with its template as it is, and other replicas: the template's inputs are not known."""
     metadata, spec = live.document["metadata"], live.document["spec"]
     annotations = metadata.get("annotations") or {}
     kept = {key: metadata[key] for key in ("name", "namespace", "labels", "ownerReferences")}
-    # What says how it was applied last, and others' annotations, are no part of what is wanted.
+    # The hash of the applied content and annotations of other owners are left out.
     kept["annotations"] = {key: annotations[key] for key in (INPUTS, TEMPLATE, NOTES) if key in annotations}
     return {
         "apiVersion": live.document["apiVersion"],
@@ -192,25 +179,25 @@ def deployment_as_it_is(live: KnownDeployment, replicas: int | None) -> Json:
 
 
 def _status(view: TargetView, decided: RolloutDecision) -> TargetStatus:
-    planned, memory = view.planned.engines, view.memory
+    planned, previous = view.planned.engines, view.previous
     ready = [pod for pod in view.pods if pod.is_ready and not pod.is_terminating]
-    serving = tuple(one.key for one in decided.served) if ready else ()
-    same = memory is not None and memory.phase is decided.phase
+    serving = tuple(one.key for one in decided.last_good) if ready else ()
+    same = previous is not None and previous.phase is decided.phase
     return TargetStatus(
         name=view.target.name,
         phase=decided.phase,
         reason=decided.reason,
         message=one_line(decided.message),
-        toolchain=planned[0].toolchain if planned else (memory.toolchain if memory else None),
+        toolchain=planned[0].toolchain if planned else (previous.toolchain if previous else None),
         engines=tuple(_engine(view, one, serving) for one in planned[:_MAX_ENGINES]),
         desired=tuple(one.engine_key for one in planned if one.engine_key)[:_MAX_ENGINES],
         serving=serving[:_MAX_ENGINES],
         rejected=decided.rejected[:_MAX_ENGINES],
         excluded=decided.excluded[:_MAX_NODES],
         nodes=tuple(sorted({pod.node for pod in ready}))[:_MAX_NODES],
-        replicas=decided.replicas if view.live is not None or decided.run else None,
+        replicas=decided.replicas if view.live is not None or decided.template_engines else None,
         ready_replicas=len(ready),
-        since=memory.since if same and memory is not None else timestamp(view.snapshot.now),
+        since=previous.since if same and previous is not None else timestamp(view.snapshot.now),
     )
 
 

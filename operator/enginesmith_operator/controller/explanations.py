@@ -19,6 +19,7 @@ __all__ = ["Explanations", "newest_explanation"]
 _LOGGER: Final = logging.getLogger(__name__)
 _PAUSES: Final = (2.0, 3.0, 10.0, 30.0, 60.0)
 """Seconds before the first question about an object, and between two; what begins within seconds is never asked."""
+_GONE: Final = 600.0
 _FAILED_CREATE: Final = "FailedCreate"
 _FAILED_MOUNT: Final = "FailedMount"
 _REASONS: Final = frozenset({_FAILED_CREATE, _FAILED_MOUNT, "FailedAttachVolume"})
@@ -67,6 +68,7 @@ class Explanations:
         """
         now = self._clock()
         before = self._known.pop(owner, {})
+        self._forget_gone(now)
         questions = {uid: before.get(uid, _Question(at=now + _PAUSES[0])) for uid in waiting if uid}
         for uid, question in questions.items():
             if now >= question.at:
@@ -78,9 +80,11 @@ class Explanations:
         self._known[owner] = questions
         return max(min(one.at for one in questions.values()) - now, 0.0)
 
-    def forget(self, owner: str) -> None:
-        """Forget an object that is gone."""
-        self._known.pop(owner, None)
+    def _forget_gone(self, now: float) -> None:
+        """Forget objects that are not reconciled any more: their questions are long due."""
+        gone = [owner for owner, asked in self._known.items() if all(one.at < now - _GONE for one in asked.values())]
+        for owner in gone:
+            del self._known[owner]
 
     async def _ask(self, namespace: str, uid: str) -> str:
         try:

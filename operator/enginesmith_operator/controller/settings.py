@@ -52,7 +52,7 @@ class StoreSettings(ApiModel):
     shared: bool = False
 
     @model_validator(mode="after")
-    def _be_of_a_cluster(self) -> Self:
+    def _reject_local_path(self) -> Self:
         if self.default is not None and self.default.path is not None:
             raise finding_error(Finding("a folder is for local mode only", path=("default", "path")))
         return self

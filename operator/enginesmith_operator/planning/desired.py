@@ -40,16 +40,19 @@ __all__ = [
 
 
 class Deployment(Record):
-    """What serves one target.
+    """What would serve one target, were all engines of its plan stored: what `enginesmith plan` shows.
+
+    The operator reads `serves` and `avoid_nodes`. Its pods come from the engines that the rollout chooses, which may be
+    those of an earlier plan, so `objects.serving_pods` derives the rest from them.
 
     Attributes:
-        replicas: None: an autoscaler owns the number.
-        serves: False for a standby while a target before it serves: it has no replicas then.
+        replicas: number of pods; None: an autoscaler owns it.
+        serves: False for a standby while an earlier target serves: it has no replicas then.
         resource: extended resource that each pod asks for; None: none.
-        pins: a pod's node must have one of them; empty where no GPU is asked for.
-        avoid_nodes: nodes that have such a label and are refused, by name.
-        archs: of the nodes, as Kubernetes spells them.
-        models: one per engine of the target; the pod takes the one for the GPU that it finds. Empty: keys are pending.
+        pins: labels of which a pod's node must have one; empty where no GPU is asked for.
+        avoid_nodes: names of nodes that have such a label and are refused.
+        archs: architectures of the nodes, as Kubernetes spells them.
+        models: one model per engine of the target; the pod loads the one for its GPU. Empty: keys are pending.
         images: runtime images of the engines' toolchains; empty in local mode.
     """
 

@@ -1,4 +1,4 @@
-"""What a rollout looks at, and what it decides: values of one target."""
+"""Input and output of a rollout's decision, for one target."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,6 +15,7 @@ from enginesmith_operator.planning.plan_records import EnginePlan
 
 __all__ = [
     "EngineState",
+    "Obstacle",
     "PodTrouble",
     "RolloutDecision",
     "RolloutState",
@@ -29,8 +30,7 @@ __all__ = [
 class Strategy(StrEnum):
     """How new pods replace old ones.
 
-    `SURGE` starts a new pod beside the old ones, which takes a free GPU; `REPLACE` ends an old one first, which takes
-    none.
+    `SURGE` starts a new pod first, which takes a free GPU; `REPLACE` stops an old pod first, which takes none.
     """
 
     SURGE = "surge"
@@ -41,10 +41,10 @@ class ServableEngine(Record):
     """An engine that the store has, or had when it last served.
 
     Attributes:
-        pins: labels of the nodes that it is for.
-        toolchain: with the image that loads it.
+        pins: labels of the nodes that the engine is for.
+        toolchain: toolchain with the image that loads the engine.
         resource: extended resource that its pods ask for; None: none.
-        units: how many of it are one device; None: one.
+        units: number of resource units that make one device; None: one.
     """
 
     engine: PullableEngine
@@ -65,7 +65,7 @@ class ServableEngine(Record):
 
 
 class EngineState(StrEnum):
-    """How far a wanted engine is. `PENDING`: its key is not known yet; `QUEUED`: its build waits for a node."""
+    """Progress of a wanted engine. `PENDING`: its key is not known yet; `QUEUED`: its build waits for a node."""
 
     PENDING = "pending"
     QUEUED = "queued"
@@ -78,11 +78,11 @@ class WantedEngine(Record):
     """One engine of the plan.
 
     Attributes:
-        servable: its key is empty while the state is `PENDING`.
-        nodes: that may serve it, by name; of a node class that has no node now, "class <name>".
-        waits_since: when its build's pod was first found to fit no node; None: it was not.
-        message: why it failed or waits, as a sentence.
-        obstacle: one CamelCase word for what keeps its build from running; empty: nothing that a person could remove.
+        servable: the engine; its key is empty while the state is `PENDING`.
+        nodes: names of the nodes that may serve it; "class <name>" for a node class that has no node now.
+        waits_since: time when its build's pod was first found to fit no node; None: it fits one.
+        message: sentence that says why the build failed or waits.
+        obstacle: CamelCase word for what keeps its build from running; empty: nothing that a person could remove.
     """
 
     servable: ServableEngine
@@ -111,12 +111,12 @@ class WantedEngine(Record):
         """Return an engine of a plan.
 
         Args:
-            planned: by the plan.
-            state: how far it is; without a key it is pending whatever this says.
-            digest: of the stored engine.
-            waits_since: when its build's pod was first found to fit no node.
-            message: why it failed or waits.
-            obstacle: what keeps its build from running.
+            planned: engine of the plan.
+            state: progress of the engine; ignored without a key, since the engine is pending then.
+            digest: digest of the stored engine.
+            waits_since: time when its build's pod was first found to fit no node.
+            message: sentence that says why the build failed or waits.
+            obstacle: CamelCase word for what keeps its build from running.
         """
         hardware = planned.hardware
         engine = PullableEngine(
@@ -146,10 +146,10 @@ class Trouble(StrEnum):
     """What is wrong with a pod.
 
     `REFUSED_NODE`: the engine does not fit this node (another GPU than its label says, no GPU, an older driver).
-    `REFUSED_ENGINE`: the engine itself is wrong (not what was built, wrong answers): it is wrong everywhere.
+    `REFUSED_ENGINE`: the engine itself is wrong (not what was built, wrong answers), on every node.
     `FAILED_DEVICE`: its GPU failed several times.
-    `CRASHING`: a container ended several times for another reason, which may pass: a store that is away, an account
-    that is wrong, too little memory.
+    `CRASHING`: a container ended several times for another, maybe temporary reason: an unreachable store, wrong
+    credentials, too little memory.
     """
 
     REFUSED_NODE = "refusedNode"
@@ -162,10 +162,10 @@ class PodTrouble(Record):
     """One pod of the target's newest template that does not serve.
 
     Attributes:
-        engine_key: that it took; None: none fits the GPU that it found.
-        message: the pod's own sentence.
-        may_pass: whether a refusal is about the state of the node now (no driver answers, no memory is free), and not
-            about its hardware.
+        engine_key: key of the engine that it loaded; None: no engine fits the GPU that it found.
+        message: sentence from the pod's termination message.
+        may_pass: whether a refusal is about the node's state now (no driver answers, no memory is free) and not about
+            its hardware.
     """
 
     trouble: Trouble
@@ -180,17 +180,17 @@ class RunningPods(Record):
     """A target's Deployment and its pods.
 
     Attributes:
-        engines: that its template lists; empty: its notes cannot be read.
-        replicas: that its specification asks for.
-        updated_ready: pods of the newest template that are Ready.
-        ready: pods of any template that are Ready.
-        idle_old: pods of an older template that serve nobody, and have not been told to end.
-        is_settled: no pod of an older template is left, and the controller has seen the newest.
-        unschedulable_since: when a pod of the newest template was first found to fit no node; None: all have one.
-        troubles: of pods of the newest template.
-        obstacle: one CamelCase word for what keeps a pod of the newest template from starting; empty: nothing does.
+        engines: engines that its template lists; empty: its notes cannot be read.
+        replicas: number of replicas in its specification.
+        updated_ready: number of Ready pods of the newest template.
+        ready: number of Ready pods of any template.
+        idle_old: number of pods of an older template that are neither Ready nor terminating.
+        is_settled: whether no pod of an older template is left, and the Deployment controller has seen the newest.
+        unschedulable_since: time when a pod of the newest template was first found to fit no node; None: all fit one.
+        troubles: troubles of the newest template's pods.
+        obstacle: CamelCase word for what keeps a pod of the newest template from starting; empty: nothing does.
         obstacle_message: the same as a sentence.
-        cordoned: nodes that would do and are cordoned, by name.
+        cordoned: names of the matching nodes that are cordoned.
     """
 
     engines: tuple[ServableEngine, ...]
@@ -208,41 +208,57 @@ class RunningPods(Record):
 
     @property
     def crash(self) -> PodTrouble | None:
-        """Return the first pod that failed several times for a reason that may pass; None: none did."""
+        """Return the first pod that failed several times for a maybe temporary reason; None: no pod did."""
         may_pass = {Trouble.CRASHING, Trouble.FAILED_DEVICE}
-        return next((one for one in self.troubles if one.trouble in may_pass), None)
+        return next((trouble for trouble in self.troubles if trouble.trouble in may_pass), None)
 
     @property
     def takes_gpus(self) -> bool:
         """Return whether its pods ask for a GPU."""
-        return any(one.resource is not None for one in self.engines)
+        return any(engine.resource is not None for engine in self.engines)
+
+
+class Obstacle(Record):
+    """A reason that a person can remove.
+
+    Attributes:
+        reason: one CamelCase word.
+        message: one line.
+    """
+
+    reason: str
+    message: str
 
 
 class RolloutState(Record):
     """All that a rollout looks at.
 
     Attributes:
-        refusal: why the target has no plan; empty: it has one.
+        refusal: sentence that says why the target has no plan; empty: it has one.
+        model_obstacle: what keeps the model from being prepared; None: it is prepared, or its preparation runs.
         wanted: engines of the plan, one for each product.
-        served: engines that served last, all of one toolchain; empty: none ever did.
-        ruled_out: keys among them that are for hardware which the target does not ask for any more.
-        running: None: there is no Deployment.
-        rejected: from the status.
-        excluded: from the status.
-        nodes: fingerprint of every node that may serve a wanted engine, by name: changes when its GPU or driver do.
-        made_of: hash of what an engine's pods are made of now, by key; under the empty key of all engines. A key that
-            is missing is not known now.
-        occasion: changes with the spec and whenever a person asks for another try; another one gives what failed for a
-            reason that may pass another try.
-        replicas: wanted; None: an autoscaler owns the number.
-        serves: False for a standby while a target before it serves.
+        last_good: engines that served last, all of one toolchain; empty: none ever served.
+        ruled_out: keys among them for hardware that the target does not ask for any more.
+        running: Deployment and its pods; None: there is no Deployment.
+        drain: sentence about a drain that no other node has room for; empty: there is none.
+        rejected: rejected engines of the previous status.
+        excluded: excluded nodes of the previous status.
+        nodes: fingerprint of every node that may serve a wanted engine, by name: changes with its GPU and driver.
+        made_of: hash of the inputs of an engine's pods, by key; of all engines under the empty key. A missing key is
+            not known now.
+        occasion: text that changes with the spec and with every request for another try; a new one gives engines that
+            failed for a temporary reason another try.
+        replicas: wanted number; None: an autoscaler owns it.
+        serves: False for a standby while an earlier target serves.
     """
 
     refusal: str = ""
+    model_obstacle: Obstacle | None = None
     wanted: tuple[WantedEngine, ...] = ()
-    served: tuple[ServableEngine, ...] = ()
+    last_good: tuple[ServableEngine, ...] = ()
     ruled_out: frozenset[str] = frozenset()
     running: RunningPods | None = None
+    drain: str = ""
     rejected: tuple[RejectedEngine, ...] = ()
     excluded: tuple[ExcludedNode, ...] = ()
     nodes: Mapping[str, str] = {}
@@ -254,23 +270,23 @@ class RolloutState(Record):
 
 
 class RolloutDecision(Record):
-    """What the target's Deployment is to be.
+    """Wanted state of the target's Deployment, with the target's status.
 
     Attributes:
-        run: engines that its template lists, all of one toolchain; empty: no Deployment is made, and the template of
-            one that is there stays.
-        replicas: None: between the bounds of the target's autoscaling: what an autoscaler set stays.
-        served: engines that serve now or served last: where a failed rollout goes back to.
-        must_avoid: names of nodes that refused; pods keep away from them.
+        template_engines: engines that its template lists, all of one toolchain; empty: no Deployment is created, and
+            the template of an existing one stays.
+        replicas: number of replicas; None: an autoscaler's number stays, within the bounds of the target's autoscaling.
+        last_good: engines that serve now or served last: where a failed rollout goes back to.
+        must_avoid: names of nodes that refused an engine; pods keep away from them.
         reason: one CamelCase word.
         message: one line.
-        look_again_seconds: after which time alone may change the decision; None: never.
+        look_again_seconds: seconds after which time alone may change the decision; None: never.
     """
 
-    run: tuple[ServableEngine, ...] = ()
+    template_engines: tuple[ServableEngine, ...] = ()
     replicas: int | None = 0
     strategy: Strategy = Strategy.SURGE
-    served: tuple[ServableEngine, ...] = ()
+    last_good: tuple[ServableEngine, ...] = ()
     rejected: tuple[RejectedEngine, ...] = ()
     excluded: tuple[ExcludedNode, ...] = ()
     must_avoid: tuple[str, ...] = ()

@@ -1,14 +1,14 @@
 """What was tried and failed: engines and nodes that are not tried now, and when they are tried again.
 
-| a pod says | then |
+| a pod reports | then |
 |---|---|
-| the engine is wrong wherever it goes | it is not tried again until what its pods are made of changes |
-| the engine does not fit this node | the node is avoided until the node changes, or what the pods are made of |
-| the node has no driver, no GPU or no memory now; its GPU failed several times | the same, and for a while only |
-| it failed several times for any other reason, and another engine served | back to that one, and another try later |
-| the same, and there is no way back | kubelet starts it again and again; nothing is remembered |
+| the engine is wrong on every node | it is not tried again until the inputs of its pods change |
+| the engine does not fit this node | the node is avoided until the node or the inputs of the pods change |
+| the node has no driver, no GPU or no memory now; its GPU failed several times | the same, for a limited time |
+| it failed several times for any other reason, and another engine served | back to that one, and a new try later |
+| the same, and no other engine served | kubelet restarts it; nothing is remembered |
 
-The pause before another try doubles, within bounds.
+The pause before the next try doubles, up to a limit.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ _NODE_PAUSE_SECONDS: Final = 300.0
 _LONGEST_PAUSE_SECONDS: Final = 1800.0
 _DIGITS: Final = 20
 _MOST_REFUSING_NODES: Final = 3
-"""So many nodes refuse one engine, and it is the engine that is wrong."""
+"""As many nodes refuse one engine before the engine counts as wrong."""
 
 Entry = RejectedEngine | ExcludedNode
 
@@ -44,99 +44,105 @@ class Trials(NamedTuple):
     """The outcome of every trial so far.
 
     Attributes:
-        rejected: engines that failed; remembered until what they depend on changes, or until they serve.
-        excluded: nodes that refused; remembered in the same way.
-        avoid: names of the nodes among them that are not tried now.
-        out: wanted engines, then served ones, that are not tried now, with the first reason: rejected, or no node left.
-        waits_seconds: until the next of them is tried again; None: none is by time alone.
+        rejected: engines that failed, kept until their inputs change or they serve.
+        excluded: nodes that refused an engine, kept in the same way.
+        avoid: names of the excluded nodes that are not tried now.
+        not_tried: wanted engines, then last good ones, that are not tried now, with the first reason: rejected, or no
+            node left.
+        waits_seconds: seconds until the next of them is tried again; None: time alone leads to no new try.
     """
 
     rejected: tuple[RejectedEngine, ...]
     excluded: tuple[ExcludedNode, ...]
     avoid: tuple[str, ...]
-    out: tuple[RejectedEngine, ...]
+    not_tried: tuple[RejectedEngine, ...]
     waits_seconds: float | None
 
     @property
-    def keys_out(self) -> frozenset[str]:
+    def keys_not_tried(self) -> frozenset[str]:
         """Return the keys that are not tried now."""
-        return frozenset(one.key for one in self.out)
+        return frozenset(entry.key for entry in self.not_tried)
 
-    def next_out(self, run: tuple[ServableEngine, ...]) -> tuple[RejectedEngine, ...]:
-        """Return those among them that would take the place of `run`."""
-        keys = {one.key for one in run}
-        return tuple(one for one in self.out if one.key not in keys)
+    def not_tried_instead_of(self, engines: tuple[ServableEngine, ...]) -> tuple[RejectedEngine, ...]:
+        """Return those among them that would replace `engines`."""
+        keys = {engine.key for engine in engines}
+        return tuple(entry for entry in self.not_tried if entry.key not in keys)
 
 
 def judge_trials(state: RolloutState, now: datetime) -> Trials:
-    """Sort the pods' troubles into engines that are wrong and nodes that are; forget what no longer holds."""
-    wanted = {one.servable.key for one in state.wanted}
-    served = {one.key for one in state.served}
-    excluded = {(one.name, one.key or ""): one for one in state.excluded if _still_holds(one, state, now)}
-    rejected = {one.key: one for one in state.rejected if one.key in wanted | served and _still_holds(one, state, now)}
+    """Sort the pods' troubles into wrong engines and unfit nodes; forget what no longer holds."""
+    wanted = {engine.servable.key for engine in state.wanted}
+    last_good = {engine.key for engine in state.last_good}
+    excluded = {(entry.name, entry.key or ""): entry for entry in state.excluded if _still_holds(entry, state, now)}
+    rejected = {
+        entry.key: entry
+        for entry in state.rejected
+        if entry.key in wanted | last_good and _still_holds(entry, state, now)
+    }
     for pod in state.running.troubles if state.running is not None else ():
-        avoided = frozenset(one.name for one in excluded.values() if not _is_due(one, now))
+        avoided = frozenset(entry.name for entry in excluded.values() if not _is_due(entry, now))
         if _is_of_node(pod, state, avoided):
             place = (pod.node, pod.engine_key or "")
             excluded[place] = _exclusion(pod, state, excluded.get(place), now)
             continue
         keys = set(_keys_of(pod, state.running))
         if pod.trouble is not Trouble.REFUSED_ENGINE:
-            # Without another engine to go back to, kubelet tries again as often as anybody could.
-            keys = keys - served if served else set()
+            # Without another engine to go back to, kubelet's own restarts are all that helps.
+            keys = keys - last_good if last_good else set()
         for key in sorted(keys):
             rejected[key] = _rejection(pod, key, state, rejected.get(key), now)
     ordered = tuple(excluded[key] for key in sorted(excluded, key=lambda key: (natural_order(key[0]), key[1])))
     kept = tuple(rejected.values())
-    held = tuple(one for one in kept if not _is_due(one, now))
-    closed = tuple(one for one in ordered if not _is_due(one, now))
-    lapsed = (one for one in held if one.key in served - wanted)
+    held = tuple(entry for entry in kept if not _is_due(entry, now))
+    closed = tuple(entry for entry in ordered if not _is_due(entry, now))
+    lapsed = (entry for entry in held if entry.key in last_good - wanted)
     closed_now: tuple[Entry, ...] = (*held, *closed)
     return Trials(
         rejected=kept,
         excluded=ordered,
-        avoid=tuple(sorted({one.name for one in closed})),
-        out=(*_out(state.wanted, held, closed), *lapsed),
-        waits_seconds=min((_seconds_left(one, now) for one in closed_now if one.retry_at), default=None),
+        avoid=tuple(sorted({entry.name for entry in closed})),
+        not_tried=(*_not_tried(state.wanted, held, closed), *lapsed),
+        waits_seconds=min((_seconds_left(entry, now) for entry in closed_now if entry.retry_at), default=None),
     )
 
 
-def _still_holds(one: Entry, state: RolloutState, now: datetime) -> bool:
-    """Whether nothing changed that an entry depends on; what is not known now has not changed."""
-    node = one.name if isinstance(one, ExcludedNode) else one.node
-    if one.fingerprint and state.nodes.get(node, one.fingerprint) != one.fingerprint:
+def _still_holds(entry: Entry, state: RolloutState, now: datetime) -> bool:
+    """Whether nothing that an entry depends on has changed; a value that is not known now counts as unchanged."""
+    node = entry.name if isinstance(entry, ExcludedNode) else entry.node
+    if entry.fingerprint and state.nodes.get(node, entry.fingerprint) != entry.fingerprint:
         return False
-    may_pass = one.retry_at is not None
-    if _made_of(one.key, state, may_pass=may_pass) not in {"", one.made_of}:
+    may_pass = entry.retry_at is not None
+    if _made_of(entry.key, state, may_pass=may_pass) not in {"", entry.made_of}:
         return False
     running = state.running
-    # What was due for another try and serves is no trouble any more.
+    # An entry that was due for another try is over once its pods serve.
     serves = running is not None and running.is_settled and running.updated_ready >= max(running.replicas, 1)
-    is_it = serves and running is not None and one.key in {None, *(each.key for each in running.engines)}
-    return not (is_it and _is_due(one, now))
+    is_it = serves and running is not None and entry.key in {None, *(engine.key for engine in running.engines)}
+    return not (is_it and _is_due(entry, now))
 
 
 def _made_of(key: str | None, state: RolloutState, *, may_pass: bool) -> str:
-    """Return what an engine's pods are made of now; empty: not known now."""
+    """Return the hash of the inputs of an engine's pods; empty: not known now."""
     found = state.made_of.get(key or "", "")
-    # Whatever somebody changes may have been what was in the way.
+    # A change of the spec may have removed a cause that is not among the inputs.
     return sha256(f"{found} {state.occasion}".encode()).hexdigest()[:_DIGITS] if found and may_pass else found
 
 
-def _is_due(one: Entry, now: datetime) -> bool:
-    return one.retry_at is not None and _seconds_left(one, now) <= 0
+def _is_due(entry: Entry, now: datetime) -> bool:
+    return entry.retry_at is not None and _seconds_left(entry, now) <= 0
 
 
-def _seconds_left(one: Entry, now: datetime) -> float:
-    return (datetime.fromisoformat(one.retry_at) - now).total_seconds() if one.retry_at is not None else 0.0
+def _seconds_left(entry: Entry, now: datetime) -> float:
+    return (datetime.fromisoformat(entry.retry_at) - now).total_seconds() if entry.retry_at is not None else 0.0
 
 
 def _is_of_node(pod: PodTrouble, state: RolloutState, avoided: frozenset[str]) -> bool:
-    """Whether the node is to be avoided; one whose GPU failed only where there is another to go to."""
+    """Whether the node is to be avoided; after a GPU failure only if another node is left."""
     if pod.trouble is not Trouble.FAILED_DEVICE:
         return pod.trouble is Trouble.REFUSED_NODE
     return any(
-        pod.engine_key in {None, one.servable.key} and set(one.nodes) - avoided - {pod.node} for one in state.wanted
+        pod.engine_key in {None, engine.servable.key} and set(engine.nodes) - avoided - {pod.node}
+        for engine in state.wanted
     )
 
 
@@ -187,22 +193,25 @@ def _after_pause(tries: int, now: datetime, first_seconds: float) -> str:
 def _keys_of(pod: PodTrouble, running: RunningPods | None) -> tuple[str, ...]:
     if pod.engine_key is not None:
         return (pod.engine_key,)
-    return tuple(one.key for one in running.engines) if running is not None else ()
+    return tuple(engine.key for engine in running.engines) if running is not None else ()
 
 
-def _out(
+def _not_tried(
     wanted: tuple[WantedEngine, ...], rejected: tuple[RejectedEngine, ...], excluded: tuple[ExcludedNode, ...]
 ) -> Iterator[RejectedEngine]:
-    for one in wanted:
-        key = one.servable.key
+    for engine in wanted:
+        key = engine.servable.key
+        if not key:
+            # Its model is not known yet, so no node can have refused it.
+            continue
         named = next((rejection for rejection in rejected if rejection.key == key), None)
         if named is not None:
             yield named
             continue
-        refusing = {node.name: node for node in excluded if node.key in {None, key} and node.name in one.nodes}
-        if refusing and (len(refusing) == len(set(one.nodes)) or len(refusing) >= _MOST_REFUSING_NODES):
+        refusing = {node.name: node for node in excluded if node.key in {None, key} and node.name in engine.nodes}
+        if refusing and (len(refusing) == len(set(engine.nodes)) or len(refusing) >= _MOST_REFUSING_NODES):
             first = next(iter(refusing.values()))
-            count = f"{len(refusing)} of its {len(set(one.nodes))} nodes refused it; " if len(refusing) > 1 else ""
+            count = f"{len(refusing)} of its {len(set(engine.nodes))} nodes refused it; " if len(refusing) > 1 else ""
             yield RejectedEngine(
                 key=key,
                 reason=first.reason,

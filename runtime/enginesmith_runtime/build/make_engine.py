@@ -205,7 +205,12 @@ def _draft_result(job: ChildJob, built: BuiltEngine, device: Hardware, build_sec
         device_memory_bytes=built.device_memory_bytes,
         inspector=built.inspector,
         hardware=device,
-        verification=not_run(request.verification, job.preparation.precision, "the build has not verified it yet"),
+        verification=not_run(
+            request.verification,
+            job.preparation.precision,
+            "the build has not verified it yet",
+            own=job.preparation.own_precisions,
+        ),
         timings=Timings(build_seconds=build_seconds),
     )
 
@@ -213,9 +218,9 @@ def _draft_result(job: ChildJob, built: BuiltEngine, device: Hardware, build_sec
 def _verify(
     job: ChildJob, draft: ChildResult, build_with: Builder, reporter: Reporter
 ) -> tuple[Verification, Measurement | None]:
-    policy, precision = job.request.verification, job.preparation.precision
+    policy, precision, own = job.request.verification, job.preparation.precision, job.preparation.own_precisions
     if not job.preparation.references:
-        return not_run(policy, precision, "the preparation kept no references"), None
+        return not_run(policy, precision, "the preparation kept no references", own=own), None
     manifest = _local_manifest(job, draft)
     try:
         engine = loader(build_with.backend).load(
@@ -233,12 +238,12 @@ def _verify(
                 remedy=error.remedy,
                 reason=error.reason,
             ) from error
-        return not_run(policy, precision, str(error)), None
+        return not_run(policy, precision, str(error), own=own), None
     try:
         measurement = _measure(engine, job.preparation.references, Path(job.references), reporter)
     finally:
         engine.close()
-    return judge_differences(measurement.differences, policy, precision), measurement
+    return judge_differences(measurement.differences, policy, precision, own=own), measurement
 
 
 def _measure(engine: Engine, references: tuple[ReferenceSet, ...], folder: Path, reporter: Reporter) -> Measurement:

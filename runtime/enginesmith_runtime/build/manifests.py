@@ -45,6 +45,7 @@ def compose_manifest(  # noqa: PLR0913 - a manifest says where each of these cam
         timings=result.timings,
         verification=result.verification,
         precision=preparation.precision,
+        own_precisions=preparation.own_precisions,
         references=preparation.references,
         inspector=result.inspector,
         plugins=plugins,

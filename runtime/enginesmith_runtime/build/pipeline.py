@@ -19,8 +19,9 @@ from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import BuildError, StoreError
 from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest
-from enginesmith_contract.preparation import Preparation
+from enginesmith_contract.preparation import Preparation, describe_refusals
 from enginesmith_contract.store_layout import engine_pointer, preparation_pointer
+from enginesmith_contract.verification import check_outputs
 from enginesmith_runtime.build.child_process import run_child
 from enginesmith_runtime.build.manifests import compose_manifest
 from enginesmith_runtime.build.plugin_libraries import PluginPlaces, fetch_plugins
@@ -49,7 +50,7 @@ def build(
 
     Raises:
         SourceError: a plugin library is missing, is another one or cannot be had.
-        SpecError: a plugin library is not allowed.
+        SpecError: a plugin library is not allowed; `verification.outputs` names an output that there is not.
         BuildError: the key is not that of its inputs; the builder refused, failed, ran out of time or memory.
         VerificationError: the answers differ from the references; nothing was stored.
         StoreError: the store cannot be written, or lacks the preparation.
@@ -66,6 +67,8 @@ def build(
         if stored is not None:
             return stored
         preparation = _read_preparation(store, request)
+        check_outputs(request.verification, (spec.name for spec in preparation.facts.outputs))
+        _refuse_nodes(request, preparation)
         with tempfile.TemporaryDirectory(dir=work, prefix="build-") as folder:
             scratch = Path(folder)
             plugins = _fetch_plugins(request, scratch, reporter, plugins_from or PluginPlaces())
@@ -106,6 +109,19 @@ def _read_preparation(store: Store, request: BuildRequest) -> Preparation:
             reason="PreparationMissing",
         )
     return preparation
+
+
+def _refuse_nodes(request: BuildRequest, preparation: Preparation) -> None:
+    """End before the builder does, whose words name a node and no cure."""
+    if traits(request.toolchain.backend).matrix is None or not preparation.refusals:
+        return
+    raise BuildError(
+        "TensorRT does not take the model",
+        where=preparation.model[0].path,
+        why="\n".join(describe_refusals(preparation.refusals)),
+        remedy="change the model as said, or use the backend onnxruntime",
+        reason="UnsupportedOperators",
+    )
 
 
 def _fetch_plugins(request: BuildRequest, folder: Path, reporter: Reporter, places: PluginPlaces) -> tuple[Path, ...]:

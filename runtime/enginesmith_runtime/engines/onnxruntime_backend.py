@@ -1,12 +1,13 @@
 """The onnxruntime backend: the model with every offline optimisation applied is the engine.
 
 Optimising again at every start would take seconds for a large model. What depends on the loading CPU (the layout of
-convolutions, which follows its vector width) stays out of the file and happens at load. A provider that compiles whole
-subgraphs itself gets the standard operators only, for it does not know ONNX Runtime's fused ones.
+convolutions, which follows its vector width) stays out of the file and happens at load. FP16 and BF16 are emulated
+(see `enginesmith_runtime.prepare.emulation`), or the engine would compute in FP32 whatever its graph says. A provider
+that compiles whole subgraphs itself gets the standard operators only, for it does not know ONNX Runtime's fused ones.
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, EngineRefusedError
 from enginesmith_contract.providers import Provider, find_provider
@@ -14,6 +15,9 @@ from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, Progres
 from enginesmith_runtime.engines.onnxruntime_engine import OnnxRuntimeLoader, check_provider, is_out_of_memory
 from enginesmith_runtime.engines.onnxruntime_inspect import inspect_model
 from enginesmith_runtime.engines.onnxruntime_weights import inline_inner_weights
+
+if TYPE_CHECKING:
+    from enginesmith_runtime.prepare.emulation import Emulation
 
 __all__ = ["OnnxRuntimeBuilder", "create_builder", "create_loader"]
 
@@ -64,7 +68,11 @@ class OnnxRuntimeBuilder:
                 error.what, where=error.where, why=error.why, remedy=error.remedy, reason=error.reason
             ) from error
         progress.phase(_PHASE, steps=2)
-        files = _write_optimised(onnxruntime, job, provider)
+        # Only a build needs onnx.
+        from enginesmith_runtime.prepare.emulation import emulation_of  # noqa: PLC0415
+
+        emulation = emulation_of(job.model)
+        files = _write_optimised(onnxruntime, job, provider, emulation)
         progress.step(_PHASE, 1)
         inspector = inspect_model(onnxruntime, files[0], provider)
         progress.step(_PHASE, 2)
@@ -74,10 +82,24 @@ class OnnxRuntimeBuilder:
             inputs=job.preparation.facts.inputs,
             outputs=job.preparation.facts.outputs,
             inspector=inspector,
+            notes=_notes(emulation),
         )
 
 
-def _write_optimised(runtime: Any, job: BuildJob, provider: Provider) -> tuple[Path, ...]:  # noqa: ANN401 - untyped
+def _notes(emulation: "Emulation | None") -> tuple[str, ...]:
+    if emulation is None or not emulation.nodes:
+        return ()
+    names = " and ".join(one.value.upper() for one in emulation.precisions)
+    how = "each computes in FP32 and its results are rounded, since ONNX Runtime on a CPU would compute in FP32"
+    return (f"arithmetic: emulated {names} (nodes: {emulation.nodes}); {how}",)
+
+
+def _write_optimised(
+    runtime: Any,  # noqa: ANN401 - untyped
+    job: BuildJob,
+    provider: Provider,
+    emulation: "Emulation | None",
+) -> tuple[Path, ...]:
     levels = runtime.GraphOptimizationLevel
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -88,7 +110,10 @@ def _write_optimised(runtime: Any, job: BuildJob, provider: Provider) -> tuple[P
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS_FILE)
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     try:
-        runtime.InferenceSession(str(job.model), options, providers=["CPUExecutionProvider"])
+        if emulation is None:
+            runtime.InferenceSession(str(job.model), options, providers=["CPUExecutionProvider"])
+        else:
+            emulation.open(runtime, job.model, options)
     except MemoryError:
         raise
     except Exception as error:  # ONNX Runtime's errors share no other base

@@ -1,11 +1,14 @@
 """Shows or denies f(a then b) = f(a) then f(b): without it a server must never join two users' requests.
 
 Many exports mix rows: a softmax over the wrong axis, a reshape that folds the batch into time, a normalisation over the
-batch. A declared batch dimension says nothing of that, so it is tried with two fillings of different size.
+batch. A declared batch dimension says nothing of that, so it is tried (see `batch_runs`) with fillings of different
+size, several seeds, and values up to the limits of what the spec allows.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from enginesmith_contract.preparation import Batching
 from enginesmith_contract.profiles import Profile, ShapeRange
@@ -14,6 +17,19 @@ from enginesmith_runtime.prepare.child import Limits, run_worker
 from enginesmith_runtime.prepare.jobs import BatchJob, Event, EventKind, Feed, Shapes
 
 __all__ = ["prove_batching"]
+
+
+_MOST_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """A batch of a profile in two parts: their shapes, a second part that fills it, and its most rows."""
+
+    first: Shapes
+    second: Shapes
+    largest: Shapes | None
+    most: int
 
 
 def prove_batching(  # noqa: PLR0913 - what is run, with what, where, within what, and who is told
@@ -43,12 +59,25 @@ def prove_batching(  # noqa: PLR0913 - what is run, with what, where, within wha
     splits = [split for profile in profiles if (split := _split(profile)) is not None]
     if not splits:
         return Batching(proved=False, reason="no profile takes two batches of its smallest size joined")
-    for first, second, _ in splits:
-        job = BatchJob(model=str(model), feed=feed, first=first, second=second, memory_bytes=memory_bytes)
-        verdict = _try(job, folder, limits(), tick)
+    reasons = []
+    for split in splits:
+        within = limits()
+        job = BatchJob(
+            model=str(model),
+            feed=feed,
+            first=split.first,
+            second=split.second,
+            largest=split.largest,
+            memory_bytes=memory_bytes,
+            seconds=min(_MOST_SECONDS, (within.seconds or _MOST_SECONDS) / 4),
+        )
+        verdict = _try(job, folder, within, tick)
         if not verdict.proved:
             return verdict
-    return Batching(proved=True, max_batch_size=max(most for _, _, most in splits))
+        reasons.append(verdict.reason)
+    return Batching(
+        proved=True, max_batch_size=max(split.most for split in splits), reason="; ".join(dict.fromkeys(reasons))
+    )
 
 
 def _try(job: BatchJob, folder: Path, limits: Limits, tick: Callable[[], None]) -> Batching:
@@ -59,7 +88,7 @@ def _try(job: BatchJob, folder: Path, limits: Limits, tick: Callable[[], None]) 
             verdicts.append(Batching.model_validate(event.data))
 
     run_worker(job, folder=folder, limits=limits, tick=tick, on_event=receive)
-    return verdicts[0] if verdicts else Batching(proved=False, reason="the proof did not fit the budget")
+    return verdicts[-1] if verdicts else Batching(proved=False, reason="the proof did not fit the budget")
 
 
 def _shape_reason(facts: ModelFacts) -> str:
@@ -73,8 +102,8 @@ def _shape_reason(facts: ModelFacts) -> str:
     return ""
 
 
-def _split(profile: Profile) -> tuple[Shapes, Shapes, int] | None:
-    """Return the shapes of a and b and the largest batch; None where the profile has no room for both."""
+def _split(profile: Profile) -> _Split | None:
+    """Return how a batch is cut in two; None where the profile has no room for both."""
     ranges = profile.inputs.values()
     least = max(sizes.min[0] for sizes in ranges) or 1
     most = min(sizes.max[0] for sizes in ranges)
@@ -82,11 +111,12 @@ def _split(profile: Profile) -> tuple[Shapes, Shapes, int] | None:
         return None
     # Of different sizes where there is room: equal halves can hide an exchange.
     other = least + 1 if most > 2 * least else least
-    first, second = (
-        {name: (rows, *_smallest_filled(sizes)[1:]) for name, sizes in profile.inputs.items()}
-        for rows in (least, other)
-    )
-    return first, second, most
+
+    def shapes(rows: int) -> Shapes:
+        return {name: (rows, *_smallest_filled(sizes)[1:]) for name, sizes in profile.inputs.items()}
+
+    largest = shapes(most - least) if most - least > other else None
+    return _Split(first=shapes(least), second=shapes(other), largest=largest, most=most)
 
 
 def _smallest_filled(sizes: ShapeRange) -> tuple[int, ...]:

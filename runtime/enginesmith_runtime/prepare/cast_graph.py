@@ -15,18 +15,29 @@ _FIRST_IR_WITH_FREE_WEIGHTS = 4
 
 
 def hoist_constants(model: onnx.ModelProto) -> None:
-    """Turn Constant nodes with an FP32 tensor into initializers: PaddlePaddle's exports keep their weights in nodes."""
+    """Turn Constant nodes with FP32 values into initializers: PaddlePaddle's exports keep their weights in nodes."""
     # Up to IR version 3 every weight had to be an input too.
     model.ir_version = max(model.ir_version, _FIRST_IR_WITH_FREE_WEIGHTS)
     graph = model.graph
     for index in reversed(range(len(graph.node))):
         node = graph.node[index]
-        value = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
-        if node.op_type != "Constant" or value is None or value.data_type != TensorProto.FLOAT:
+        value = _constant_value(node)
+        if value is None or value.data_type != TensorProto.FLOAT:
             continue
         graph.initializer.add().CopyFrom(value)
         graph.initializer[-1].name = node.output[0]
         del graph.node[index]
+
+
+def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    for attribute in node.attribute if node.op_type == "Constant" else ():
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name == "value_float":
+            return helper.make_tensor("", TensorProto.FLOAT, [], [attribute.f])
+        if attribute.name == "value_floats":
+            return helper.make_tensor("", TensorProto.FLOAT, [len(attribute.floats)], attribute.floats)
+    return None
 
 
 class Rewriter:

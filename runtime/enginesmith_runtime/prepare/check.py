@@ -11,13 +11,16 @@ import onnx
 from onnx import checker, defs
 
 from enginesmith_contract.errors import ModelError
-from enginesmith_contract.tensors import DType, ModelFacts
+from enginesmith_contract.preparation import describe_refusals
 from enginesmith_runtime.prepare.advice import ranked_operators, table_advice
+from enginesmith_runtime.prepare.emulation import Emulation, emulate
 from enginesmith_runtime.prepare.facts import facts_of, model_files
 from enginesmith_runtime.prepare.graph import all_nodes, is_onnx_domain, label, opset_of, read_graph
 from enginesmith_runtime.prepare.index_bounds import find_index_bounds
 from enginesmith_runtime.prepare.inferred_shapes import without_declarations
 from enginesmith_runtime.prepare.jobs import Inspection
+from enginesmith_runtime.prepare.keep_list import check_keep
+from enginesmith_runtime.prepare.node_findings import find_random_nodes, find_refusals, find_zero_divisors
 from enginesmith_runtime.prepare.ranks import first_input_ranks
 from enginesmith_runtime.prepare.readable_weights import make_weights_readable
 from enginesmith_runtime.prepare.structure import structure_digest
@@ -28,23 +31,33 @@ _OLDEST_OPSET: Final = 7  # ONNX Runtime's floor ("Compatibility" page of its do
 _PLUGIN_SUFFIX: Final = "_TRT"  # how TensorRT's own plugins are called in exports (EfficientNMS_TRT)
 
 
-def inspect(path: Path, output: Path | None = None) -> Inspection:
+def inspect(path: Path, output: Path | None = None, *, keep: tuple[str, ...] = ()) -> Inspection:
     """Check a model and return what is known of it.
 
     Args:
         path: of the ONNX file.
         output: an empty folder, for a copy of the model with weights that every reader takes; None: no copy.
+        keep: `precision.keep`.
 
     Raises:
         enginesmith_contract.errors.ModelError: see `check_model` and `facts_of`.
+        enginesmith_contract.errors.SpecError: see `check_keep`.
     """
     model = read_graph(path)
     said = facts_of(model, path)
     plugin_warnings = check_model(model, path)
+    check_keep(model.graph, keep)
     files = () if output is None else make_weights_readable(model, path, output)
     if files:
         said = facts_of(model, path)  # more follows from the values of weights that are in the file
-    warnings = (*said.warnings, *plugin_warnings, *_string_warnings(said.facts))
+    refusals = find_refusals(model, path.parent)
+    emulation = emulate(model)
+    warnings = (
+        *said.warnings,
+        *plugin_warnings,
+        *(f"TensorRT: {line}, or use the backend onnxruntime" for line in describe_refusals(refusals)),
+        *_bf16_warnings(emulation),
+    )
     nodes = [(label(node), node.op_type, node.domain) for node in all_nodes(model.graph)]
     return Inspection(
         files=files,
@@ -52,8 +65,12 @@ def inspect(path: Path, output: Path | None = None) -> Inspection:
         unranked=said.unranked,
         index_bounds=find_index_bounds(model.graph),
         advice=table_advice(nodes, first_input_ranks(model, ranked_operators())),
+        refusals=refusals,
+        random=find_random_nodes(model, path.parent),
         warnings=warnings,
         structure_digest=structure_digest(model),
+        own_precisions=emulation.precisions if emulation else (),
+        needs_emulation=emulation is not None and emulation.has_bf16,
     )
 
 
@@ -62,7 +79,8 @@ def check_model(model: onnx.ModelProto, path: Path) -> tuple[str, ...]:
 
     Raises:
         enginesmith_contract.errors.ModelError: `ModelTooNew`, `OpsetTooOld`, `ExternalDataMissing`,
-            `OperatorsUnknown` (every one of them by node and operator) or `ModelInvalid` (the ONNX checker's words).
+            `OperatorsUnknown` (every one of them by node and operator), `ModelInvalid` (the ONNX checker's words) or
+            `DividesByZero` (integers by a constant).
     """
     _check_versions(model, path)
     _check_files(model, path)
@@ -77,6 +95,7 @@ def check_model(model: onnx.ModelProto, path: Path) -> tuple[str, ...]:
         )
     if not plugins:
         _run_checker(model, path)
+    _check_divisors(model, path)
     return tuple(f"node {name} uses {op}, which needs a plugin library in build.plugins" for name, op in plugins)
 
 
@@ -170,7 +189,21 @@ def _checked(model: onnx.ModelProto, path: Path) -> onnx.ModelProto | str:
     return copy
 
 
-def _string_warnings(facts: ModelFacts) -> Iterator[str]:
-    names = [tensor.name for tensor in (*facts.inputs, *facts.outputs) if tensor.dtype is DType.BYTES]
-    if names:
-        yield f"{', '.join(names)}: strings run on the onnxruntime backend only, TensorRT has no such type"
+def _check_divisors(model: onnx.ModelProto, path: Path) -> None:
+    nodes = find_zero_divisors(model, path.parent)
+    if nodes:
+        raise ModelError(
+            "the model divides integers by zero",
+            where=path.name,
+            why=f"a constant divisor holds 0: {', '.join(nodes)}",
+            remedy="export it with a divisor that is not 0, or divide in float",
+            reason="DividesByZero",
+        )
+
+
+def _bf16_warnings(emulation: Emulation | None) -> Iterator[str]:
+    if emulation is not None and emulation.has_bf16:
+        yield (
+            "the model computes in BF16, and ONNX Runtime on a CPU does not: the references come from FP32, "
+            f"each result rounded to the node's own type (nodes: {emulation.nodes})"
+        )

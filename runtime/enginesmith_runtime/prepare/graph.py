@@ -20,6 +20,7 @@ __all__ = [
     "is_onnx_domain",
     "label",
     "name_nodes",
+    "node_names",
     "opset_of",
     "read_graph",
     "subgraphs",
@@ -124,13 +125,19 @@ def label(node: onnx.NodeProto) -> str:
 
 def name_nodes(model: onnx.ModelProto) -> None:
     """Give every node of the main graph a name of its own; the same file always gets the same names."""
-    taken: set[str] = set()
-    for node in model.graph.node:
+    for node, name in zip(model.graph.node, node_names(model.graph), strict=True):
+        node.name = name
+
+
+def node_names(graph: onnx.GraphProto) -> list[str]:
+    """Return the name that `name_nodes` gives each node of a graph, in the graph's order."""
+    names: dict[str, None] = {}
+    for node in graph.node:
         name, number = label(node), 0
-        while (made := f"{name}_{number}" if number else name) in taken:
+        while (made := f"{name}_{number}" if number else name) in names:
             number += 1
-        node.name = made
-        taken.add(made)
+        names[made] = None
+    return list(names)
 
 
 def _not_onnx(path: Path, why: str, remedy: str) -> ModelError:

@@ -19,11 +19,11 @@ from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_contract.verification import InputValues
 from enginesmith_runtime.prepare.jobs import Feed, Shapes
 
-__all__ = ["Array", "check_values", "fill_inputs", "local_values"]
+__all__ = ["FLOATS", "Array", "as_floats", "check_values", "fill_inputs", "local_values", "read_values"]
 
 Array = npt.NDArray[np.generic]
 
-_FLOATS: Final = frozenset({DType.FP16, DType.FP32, DType.FP64, DType.BF16})
+FLOATS: Final = frozenset({DType.FP16, DType.FP32, DType.FP64, DType.BF16})
 _UNSIGNED_BYTE_MAX: Final = 255
 _WORDS: Final = (b"a", b"engine", b"smith", b"")
 
@@ -46,6 +46,22 @@ def fill_inputs(feed: Feed, shapes: Shapes, seed: str) -> dict[str, Array]:
         else _fill(spec, tuple(shapes[spec.name]), feed.values.get(spec.name), feed.index_bounds, seed)
         for spec in feed.facts.inputs
     }
+
+
+def as_floats(array: Array, dtype: DType) -> npt.NDArray[np.float64]:
+    """Return the numbers of an array; BF16 comes as its raw uint16 bits."""
+    if dtype is DType.BF16:
+        array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return array.astype(np.float64)
+
+
+def read_values(name: str, path: Path) -> Array:
+    """Return an input's array from an .npz file.
+
+    Raises:
+        enginesmith_contract.errors.SpecError: `InputsUnreadable` or `InputNotInFile`.
+    """
+    return _read_npz(f"verification.inputs.{name}", path, name)
 
 
 def local_values(values: Mapping[str, InputValues], base: Path | None) -> dict[str, InputValues]:
@@ -99,7 +115,7 @@ def _fill(
         words = np.array([word.decode() for word in _WORDS], dtype=object)
         return np.asarray(words[random.integers(0, len(words), size=shape)], dtype=object)
     low, high = _range(spec, values, bounds.get(spec.name))
-    if spec.dtype in _FLOATS:
+    if spec.dtype in FLOATS:
         return _typed(random.random(shape, dtype=np.float32) * np.float32(high - low) + np.float32(low), spec.dtype)
     return _typed(random.integers(int(low), int(high), size=shape, endpoint=True), spec.dtype)
 

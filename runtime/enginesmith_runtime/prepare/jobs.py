@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from enginesmith_contract.backends import PrecisionPolicy
-from enginesmith_contract.preparation import Advice
+from enginesmith_contract.backends import Precision, PrecisionPolicy
+from enginesmith_contract.preparation import Advice, Refusal
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import ModelFacts
 from enginesmith_contract.verification import InputValues
@@ -22,13 +22,18 @@ __all__ = [
     "BatchJob",
     "CastJob",
     "CastResult",
+    "Change",
     "Event",
     "EventKind",
     "Feed",
     "InspectJob",
     "Inspection",
+    "OtherSize",
+    "OtherValues",
     "ProbeJob",
     "RangeJob",
+    "Rehearsal",
+    "RehearseJob",
     "RunJob",
     "Shapes",
     "ShapesByRun",
@@ -52,7 +57,10 @@ class EventKind(StrEnum):
     STARTED = "started"
     """A run began: `run`."""
     RAN = "ran"
-    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs), `shapes` (of its outputs)."""
+    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs), `answer` (bytes of its outputs as
+    they travel), `shapes` (of its outputs), `nan` (outputs that are NaN throughout)."""
+    VARIED = "varied"
+    """A run was repeated with the same inputs: `output` differed, empty where none did; `runs` (how many)."""
     REFUSED = "refused"
     """The model refused a run: `run`, `message`."""
     OUT_OF_MEMORY = "outOfMemory"
@@ -69,18 +77,20 @@ class Event(Record):
 
 
 class Feed(Record):
-    """How a model's inputs are filled.
+    """How a model is run in ONNX Runtime: what its inputs are filled with, and in which arithmetic.
 
     Attributes:
         values: the user's wishes, with local paths in place of URIs.
         index_bounds: for inputs that index a table: the table's size, so that a random id stays inside.
         given: elements of inputs that hold sizes, by name, in row-major order; the profile says them for each point.
+        emulated: whether FP16 and BF16 are computed in FP32 and rounded, see `emulation`.
     """
 
     facts: ModelFacts
     values: Mapping[str, InputValues] = {}
     index_bounds: Mapping[str, int] = {}
     given: Mapping[str, tuple[int, ...]] = {}
+    emulated: bool = False
 
     def at(self, given: Values) -> "Feed":
         """Return the feed of a point at which inputs that hold sizes have these elements."""
@@ -92,11 +102,13 @@ class InspectJob(Record):
 
     Attributes:
         output: an empty folder, for a copy of the model with weights that every reader takes.
+        keep: `precision.keep`, each entry of which has to name a node.
     """
 
     job: Literal["inspect"] = "inspect"
     model: str
     output: str
+    keep: tuple[str, ...] = ()
 
 
 class Inspection(Record):
@@ -105,6 +117,10 @@ class Inspection(Record):
     Attributes:
         files: of the copy in the job's output folder, the ONNX file first; empty: the model is used as it is.
         unranked: names of outputs whose rank only a run tells; their shape in `facts` means nothing.
+        refusals: nodes that no TensorRT builder takes.
+        random: nodes that answer differently from run to run, in words, each with its cure.
+        own_precisions: FP16 and BF16, where nodes of the model compute in them.
+        needs_emulation: whether ONNX Runtime on a CPU can run the model in emulation only (BF16).
     """
 
     files: tuple[str, ...] = ()
@@ -112,8 +128,12 @@ class Inspection(Record):
     unranked: tuple[str, ...] = ()
     index_bounds: Mapping[str, int] = {}
     advice: tuple[Advice, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    random: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
     structure_digest: str
+    own_precisions: tuple[Precision, ...] = ()
+    needs_emulation: bool = False
 
 
 class RunJob(Record):
@@ -123,6 +143,7 @@ class RunJob(Record):
         given: `Feed.given` of each run that has any.
         folder: receives `<run>.npz` with inputs and outputs; None: nothing is kept.
         memory_bytes: what the runs may take on top of the idle process.
+        repeats: how often the first run is repeated with the same inputs, to see whether the answers are the same.
     """
 
     job: Literal["run"] = "run"
@@ -132,38 +153,110 @@ class RunJob(Record):
     given: Mapping[str, Values] = {}
     folder: str | None = None
     memory_bytes: int
+    repeats: int = 0
 
 
 class ProbeJob(Record):
-    """Find one open dimension whose change makes a refused shape work."""
+    """Find one input whose values, or one open dimension whose size, makes a refused run work when changed.
+
+    Attributes:
+        run: the refused run, whose values are used where nothing is changed.
+    """
 
     job: Literal["probe"] = "probe"
     model: str
     feed: Feed
+    run: str
     shapes: Shapes
     memory_bytes: int
 
 
+class OtherSize(Record):
+    """One dimension of an input, with a size that works where another was refused."""
+
+    input: str
+    axis: int
+    size: int
+
+
+class OtherValues(Record):
+    """Values of inputs that work, at the same shapes, where others were refused."""
+
+    inputs: tuple[str, ...]
+    values: InputValues
+
+
+Change = OtherSize | OtherValues
+"""What a `ProbeJob` finds."""
+
+
 class BatchJob(Record):
-    """Show or deny f(a then b) = f(a) then f(b), a and b being filled with different values."""
+    """Show or deny f(a then b) = f(a) then f(b), a and b being filled with different values.
+
+    Every result takes the place of the one before: the first comes once the claim is shown for ordinary values.
+
+    Attributes:
+        first: shapes of a.
+        second: shapes of b.
+        largest: shapes of a b that fills the profile's largest batch; None: `second` does.
+        seconds: what the trials with extreme values may take.
+    """
 
     job: Literal["batch"] = "batch"
     model: str
     feed: Feed
     first: Shapes
     second: Shapes
+    largest: Shapes | None = None
     memory_bytes: int
+    seconds: float
 
 
 class RangeJob(Record):
-    """Find nodes whose values leave FP16's range in a run with `shapes`."""
+    """Find nodes whose values leave FP16's range in one run of the model.
+
+    Attributes:
+        run: seeds the values, as in the `RunJob` of the same name.
+        small: whether values that are all too small count as well.
+    """
 
     job: Literal["range"] = "range"
     model: str
     feed: Feed
+    run: str
     shapes: Shapes
+    small: bool
+    memory_bytes: int
+
+
+class RehearseJob(Record):
+    """Run a cast model in emulated FP16 and hold its outputs against those of the source.
+
+    Attributes:
+        runs: what to run; `folder` has inputs and FP32 outputs of each as `<run>.npz`.
+        given: as of `RunJob`.
+    """
+
+    job: Literal["rehearse"] = "rehearse"
+    model: str
+    feed: Feed
+    runs: ShapesByRun
+    given: Mapping[str, Values] = {}
     folder: str
     memory_bytes: int
+
+
+class Rehearsal(Record):
+    """What emulated FP16 showed.
+
+    Attributes:
+        keep: nodes that make NaN or infinity of numbers where the source does not, with the reason.
+        differences: the largest max|a-b| / max|b| of each output over the runs; outputs with NaN or infinity that the
+            source has not are infinite.
+    """
+
+    keep: Mapping[str, str] = {}
+    differences: Mapping[str, float] = {}
 
 
 class CastJob(Record):
@@ -171,7 +264,7 @@ class CastJob(Record):
 
     Attributes:
         output: an empty folder that receives the cast model.
-        keep: nodes that stay in FP32 beside the policy's, by name, with the reason.
+        keep: nodes that stay in FP32 in addition to the policy's, by name, with the reason.
     """
 
     job: Literal["cast"] = "cast"
@@ -190,4 +283,4 @@ class CastResult(Record):
     structure_digest: str
 
 
-AnyJob = InspectJob | RunJob | ProbeJob | BatchJob | RangeJob | CastJob
+AnyJob = InspectJob | RunJob | ProbeJob | BatchJob | RangeJob | RehearseJob | CastJob

@@ -6,7 +6,7 @@ working folder goes with it. The pointer is written last: before it there is no 
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,27 +23,28 @@ from enginesmith_contract.preparation import (
 )
 from enginesmith_contract.profile_checks import ProfileProblem, check_profiles, complete_profiles
 from enginesmith_contract.profile_suggestions import suggest_profile
-from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
+from enginesmith_contract.profiles import Profile
 from enginesmith_contract.store_layout import StoredFile, preparation_pointer
 from enginesmith_contract.tensors import ModelFacts
+from enginesmith_contract.verification import check_outputs
 from enginesmith_runtime.fetch.model import FetchedModel, fetch_model
 from enginesmith_runtime.prepare.advice import parser_advice
+from enginesmith_runtime.prepare.answers import check_answers
 from enginesmith_runtime.prepare.batching import prove_batching
+from enginesmith_runtime.prepare.cast_stage import CastStage, Prepared
 from enginesmith_runtime.prepare.child import ChildEnd, Limits, Outcome, run_worker
-from enginesmith_runtime.prepare.exercise import Budget, Exercised, exercise
+from enginesmith_runtime.prepare.exercise import Exercised, exercise
 from enginesmith_runtime.prepare.inputs import check_values, local_values
 from enginesmith_runtime.prepare.jobs import (
     AnyJob,
-    CastJob,
-    CastResult,
     Event,
     EventKind,
     Feed,
     Inspection,
     InspectJob,
-    RangeJob,
 )
 from enginesmith_runtime.prepare.observed_shapes import correct_outputs
+from enginesmith_runtime.prepare.points import Budget
 from enginesmith_runtime.prepare.precision import needs_cast, refuse_unavailable
 from enginesmith_runtime.prepare.references import store_references
 from enginesmith_runtime.progress import Reporter
@@ -55,6 +56,10 @@ __all__ = ["prepare"]
 # A check or a cast reads the whole model; nothing but a hang takes longer.
 _STEP_SECONDS = 1800.0
 _PARSER_SECONDS = 60.0
+# One repetition shows what varies by itself; a draw of few booleans can come out alike several times.
+_RANDOM_REPEATS = 8
+# One run says little of the ranges of outputs.
+_LEAST_RUNS = 3
 
 
 def prepare(  # noqa: PLR0913 - what, where to, where meanwhile, who is told; one by keyword
@@ -79,8 +84,9 @@ def prepare(  # noqa: PLR0913 - what, where to, where meanwhile, who is told; on
     Raises:
         enginesmith_contract.errors.SourceError: the model could not be had.
         enginesmith_contract.errors.ModelError: the model cannot be used as asked; `reason` says why.
-        enginesmith_contract.errors.SpecError: a profile (`ProfileMissing` and the reasons of `ProfileProblem`) or
-            `verification.inputs` does not fit the model.
+        enginesmith_contract.errors.SpecError: a profile (`ProfileMissing` and the reasons of `ProfileProblem`),
+            `verification.inputs`, `verification.outputs` or `precision.keep` (`KeepMatchesNothing`) does not fit the
+            model.
         enginesmith_contract.errors.StoreError: the store failed.
         enginesmith_contract.errors.CancelledBuildError: the reporter was told to stop.
     """
@@ -132,10 +138,9 @@ class _Work:
     def run(self) -> Preparation:
         """Go through the stages; the first that fails ends it."""
         inspection, profiles = self._check()
-        values = local_values(self.request.verification.inputs, self.base)
-        feed = Feed(facts=inspection.facts, values=values, index_bounds=inspection.index_bounds)
-        check_values(feed, profiles)
-        exercised, budget = self._exercise(feed, profiles)
+        feed = self._feed(inspection, profiles)
+        exercised, budget = self._exercise(feed, profiles, inspection)
+        answer_warnings = check_answers(self.fetched.path.name, exercised, inspection.random)
         facts, corrections = correct_outputs(inspection.facts, inspection.unranked, exercised.seen)
         feed = feed.model_copy(update={"facts": facts})
         batching = prove_batching(
@@ -153,6 +158,7 @@ class _Work:
         model, references, reference_warnings = self._store(cast, exercised)
         warnings = (
             *inspection.warnings,
+            *answer_warnings,
             *corrections,
             *cast.warnings,
             parser_warning,
@@ -171,14 +177,17 @@ class _Work:
             batching=batching,
             advice=(*inspection.advice, *advice),
             precision=self.request.precision,
+            own_precisions=inspection.own_precisions,
             kept=cast.kept,
+            refusals=inspection.refusals,
             warnings=tuple(warning for warning in warnings if warning),
         )
 
     def _check(self) -> tuple[Inspection, tuple[Profile, ...]]:
         self.reporter.begin("check", self.fetched.path.name)
         output = _folder(self.folder, "source")
-        results = self._do(InspectJob(model=str(self.fetched.path), output=str(output)), "check")
+        job = InspectJob(model=str(self.fetched.path), output=str(output), keep=self.request.precision.keep)
+        results = self._do(job, "check")
         inspection = Inspection.model_validate(results)
         if inspection.files:
             self.path, self.files = output / inspection.files[0], tuple(output / name for name in inspection.files)
@@ -189,7 +198,19 @@ class _Work:
         self.reporter.end(inputs=len(facts.inputs), outputs=len(facts.outputs), opset=facts.opset)
         return inspection, complete_profiles(facts, self.request.profiles)
 
-    def _exercise(self, feed: Feed, profiles: tuple[Profile, ...]) -> tuple[Exercised, Budget]:
+    def _feed(self, inspection: Inspection, profiles: tuple[Profile, ...]) -> Feed:
+        values = local_values(self.request.verification.inputs, self.base)
+        feed = Feed(
+            facts=inspection.facts,
+            values=values,
+            index_bounds=inspection.index_bounds,
+            emulated=inspection.needs_emulation,
+        )
+        check_values(feed, profiles)
+        check_outputs(self.request.verification, (spec.name for spec in inspection.facts.outputs))
+        return feed
+
+    def _exercise(self, feed: Feed, profiles: tuple[Profile, ...], inspection: Inspection) -> tuple[Exercised, Budget]:
         self.reporter.begin("exercise", f"{3 * len(profiles)} shapes")
         budget = Budget(
             memory_bytes=self.request.memory_bytes, deadline=time.monotonic() + max(self.request.seconds, 1.0)
@@ -201,58 +222,32 @@ class _Work:
             folder=_folder(self.folder, "runs"),
             budget=budget,
             tick=self.reporter.advance,
+            repeats=_RANDOM_REPEATS if inspection.random else 1,
+            least=_LEAST_RUNS,
         )
         return exercised, budget
 
-    def _cast(self, inspection: Inspection, feed: Feed, exercised: Exercised, budget: Budget) -> "_Prepared":
+    def _cast(self, inspection: Inspection, feed: Feed, exercised: Exercised, budget: Budget) -> Prepared:
         policy = self.request.precision
         if not needs_cast(policy):
-            return _Prepared(folder=self.path.parent, files=self.files, structure_digest=inspection.structure_digest)
+            return Prepared(folder=self.path.parent, files=self.files, structure_digest=inspection.structure_digest)
         self.reporter.begin("cast", policy.default.value)
-        auto, warning = self._out_of_range(feed, exercised, budget) if policy.auto_keep else ({}, "")
-        output = _folder(self.folder, "prepared")
-        job = CastJob(model=str(self.path), output=str(output), policy=policy, keep=auto)
-        result = CastResult.model_validate(self._do(job, "cast"))
-        self._try_cast(output / result.files[0], feed, exercised, budget)
-        self.reporter.end(kept=len(result.kept))
-        warnings = (*result.warnings, warning) if warning else result.warnings
-        return _Prepared(
-            folder=output,
-            files=tuple(output / name for name in result.files),
-            structure_digest=result.structure_digest,
-            kept=result.kept,
-            warnings=warnings,
+        stage = CastStage(
+            model=self.path,
+            policy=policy,
+            feed=feed,
+            exercised=exercised,
+            budget=budget,
+            folder=self.folder,
+            ask=self._ask,
+            do=self._do,
+            tick=self.reporter.advance,
         )
+        prepared = stage.run()
+        self.reporter.end(kept=len(prepared.kept))
+        return prepared
 
-    def _out_of_range(self, feed: Feed, exercised: Exercised, budget: Budget) -> tuple[dict[str, str], str]:
-        """Look at all values in the largest run that fits the budget; returns nodes to keep and a warning."""
-        folder = _folder(self.folder, "ranges")
-        for point in reversed(exercised.stored):
-            job = RangeJob(
-                model=str(self.path),
-                feed=feed.at(point.given),
-                shapes=point.shapes,
-                folder=str(folder),
-                memory_bytes=budget.memory_bytes,
-            )
-            results, end = self._ask(job, folder, budget.limits())
-            if end.outcome is Outcome.FINISHED and isinstance(results, dict):
-                return {name: str(reason) for name, reason in results.items()}, ""
-        return {}, "precision.autoKeep found no run within the budget, so it kept nothing"
-
-    def _try_cast(self, model: Path, feed: Feed, exercised: Exercised, budget: Budget) -> None:
-        """Run the cast model once, at the smallest point that the source model was seen to run at."""
-        if not exercised.stored or budget.is_spent:
-            return
-        point = exercised.stored[0]
-        shapes = Profile(
-            name=point.profile, inputs={n: _fixed(shape, point.given.get(n)) for n, shape in point.shapes.items()}
-        )
-        exercise(
-            model, feed, [shapes], folder=_folder(self.folder, "castRuns"), budget=budget, tick=self.reporter.advance
-        )
-
-    def _second_opinion(self, prepared: "_Prepared") -> tuple[tuple[Advice, ...], str]:
+    def _second_opinion(self, prepared: Prepared) -> tuple[tuple[Advice, ...], str]:
         return parser_advice(
             prepared.files[0],
             folder=self.folder,
@@ -261,7 +256,7 @@ class _Work:
         )
 
     def _store(
-        self, prepared: "_Prepared", exercised: Exercised
+        self, prepared: Prepared, exercised: Exercised
     ) -> tuple[tuple[StoredFile, ...], tuple[ReferenceSet, ...], tuple[str, ...]]:
         self.reporter.begin("store")
         model = self.store.put_files(prepared.folder, prepared.files)
@@ -298,20 +293,9 @@ class _Work:
         self.reporter.advance(1.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Prepared:
-    """The model that builds start from: its folder, its files (the ONNX file first) and what stayed in FP32."""
-
-    folder: Path
-    files: tuple[Path, ...]
-    structure_digest: str
-    kept: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-
 def _folder(parent: Path, name: str) -> Path:
     folder = parent / name
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     return folder
 
 
@@ -321,11 +305,6 @@ def _unverified(exercises: Iterable[Exercise]) -> tuple[str, ...]:
         for entry in exercises
         if entry.status is ExerciseStatus.UNVERIFIED
     )
-
-
-def _fixed(shape: tuple[int, ...], given: tuple[int, ...] | None) -> ShapeRange:
-    values = None if given is None else ValueRange(min=given, opt=given, max=given)
-    return ShapeRange(min=shape, opt=shape, max=shape, values=values)
 
 
 def _profiles_refused(facts: ModelFacts, problems: tuple[ProfileProblem, ...]) -> SpecError:

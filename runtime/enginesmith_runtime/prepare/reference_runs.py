@@ -8,7 +8,7 @@ import ctypes
 import re
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,16 +16,27 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from enginesmith_contract.preparation import Batching
 from enginesmith_contract.tensors import DType
-from enginesmith_runtime.prepare.inputs import Array, fill_inputs
-from enginesmith_runtime.prepare.jobs import BatchJob, EventKind, Feed, ProbeJob, RunJob, Shapes
+from enginesmith_contract.verification import InputValues
+from enginesmith_runtime.prepare.emulation import emulation_of
+from enginesmith_runtime.prepare.inputs import FLOATS, Array, as_floats, fill_inputs
+from enginesmith_runtime.prepare.jobs import Change, EventKind, Feed, OtherSize, OtherValues, ProbeJob, RunJob, Shapes
 from enginesmith_runtime.prepare.worker_events import Emit
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-__all__ = ["RunFailedError", "Session", "bound_memory", "compare_batches", "probe", "run_all"]
+__all__ = [
+    "RunFailedError",
+    "Session",
+    "bound_memory",
+    "exact_options",
+    "is_same",
+    "open_session",
+    "probe",
+    "run_all",
+    "run_session",
+]
 
 _FAILURES: Final = (
     ort_errors.EPFail,
@@ -45,6 +56,11 @@ _BFLOAT16: Final = 16  # TensorProto.BFLOAT16, without importing onnx
 _USUAL_SIZES: Final = (
     1, 2, 3, 4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 100, 112, 128, 160, 192, 224, 256, 288, 299, 320, 336, 384,
     448, 480, 512, 518, 608, 640, 768, 1024, 1280,
+)  # fmt: skip
+# What integers are tried with where 0 and 1, or the user's values, are refused.
+_OTHER_VALUES: Final = (
+    InputValues(range=(1, 8)), InputValues(constant=1), InputValues(constant=2), InputValues(constant=0),
+    InputValues(constant=16), InputValues(constant=-1),
 )  # fmt: skip
 _STEPS: Final = (8, 14, 16, 32, 64)
 _PROBE_SECONDS: Final = 15.0
@@ -68,16 +84,15 @@ class RunFailedError(Exception):
 class Session:
     """One ONNX model in ONNX Runtime on the CPU, set to be exact and frugal rather than fast."""
 
-    def __init__(self, model: str) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = _SEVERITY_FATAL
-        # Folding and packing copy the weights, and each shape is run once.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
+    def __init__(self, model: str, *, emulated: bool = False) -> None:
+        options = exact_options()
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            emulation = emulation_of(Path(model)) if emulated else None
+            self._session = (
+                ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+                if emulation is None
+                else emulation.open(ort, Path(model), options)
+            )
         except _FAILURES as error:
             raise _failed(error) from error
         except MemoryError as error:
@@ -90,25 +105,43 @@ class Session:
             RunFailedError: ONNX Runtime refused or had no memory.
         """
         names = [spec.name for spec in feed.facts.outputs]
-        dtypes = {spec.dtype for spec in (*feed.facts.inputs, *feed.facts.outputs)}
         try:
-            # OrtValues take BF16, which numpy has not, and no strings, which plain arrays do.
-            if DType.BF16 not in dtypes:
-                arrays = self._session.run(names, dict(inputs))
-            else:
-                values = {spec.name: _as_ort(inputs[spec.name], spec.dtype) for spec in feed.facts.inputs}
-                arrays = [_as_numpy(value) for value in self._session.run_with_ort_values(names, values)]
-            return {name: np.asarray(array) for name, array in zip(names, arrays, strict=True)}
+            arrays = run_session(self._session, names, feed, inputs)
+            return dict(zip(names, arrays, strict=True))
         except _FAILURES as error:
             raise _failed(error) from error
         except MemoryError as error:
             raise RunFailedError("no memory", out_of_memory=True) from error
 
 
+def exact_options() -> ort.SessionOptions:
+    """Return options for a session that computes what the graph says, and keeps no second copy of the weights."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _SEVERITY_FATAL
+    # Folding and packing copy the weights, and each shape is run once.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    return options
+
+
+def run_session(
+    session: ort.InferenceSession, names: Sequence[str], feed: Feed, inputs: Mapping[str, Array]
+) -> list[Array]:
+    """Return the named outputs of a session, BF16 as raw uint16 bits."""
+    dtypes = {spec.dtype for spec in (*feed.facts.inputs, *feed.facts.outputs)}
+    # OrtValues take BF16, which numpy has not, and no strings, which plain arrays do.
+    if DType.BF16 not in dtypes:
+        return [np.asarray(array) for array in session.run(list(names), dict(inputs))]
+    values = {spec.name: _as_ort(inputs[spec.name], spec.dtype) for spec in feed.facts.inputs}
+    return [_as_numpy(value) for value in session.run_with_ort_values(list(names), values)]
+
+
 def run_all(job: RunJob, emit: Emit) -> None:
     """Run every entry of the job, saying what became of each."""
     bound_memory(job.memory_bytes)
-    session = _open(job.model, emit)
+    session = open_session(job.model, job.feed, emit)
     if session is None:
         return
     for run, shapes in job.runs.items():
@@ -119,6 +152,7 @@ def run_all(job: RunJob, emit: Emit) -> None:
             outputs = session.run(job.feed, inputs)
             seconds = time.monotonic() - began
             size = 0 if job.folder is None else _save(Path(job.folder) / f"{run}.npz", inputs, outputs)
+            nan: list[JsonValue] = [*_nan_outputs(job.feed, outputs)]
         except RunFailedError as error:
             kind = EventKind.OUT_OF_MEMORY if error.out_of_memory else EventKind.REFUSED
             emit(kind, {"run": run, "message": error.message})
@@ -126,8 +160,15 @@ def run_all(job: RunJob, emit: Emit) -> None:
             emit(EventKind.OUT_OF_MEMORY, {"run": run, "message": "no memory"})
         else:
             made: JsonValue = {name: list(array.shape) for name, array in outputs.items()}
-            answer = _answer_bytes(outputs)
-            emit(EventKind.RAN, {"run": run, "seconds": seconds, "bytes": size, "answer": answer, "shapes": made})
+            said: dict[str, JsonValue] = {
+                "run": run,
+                "seconds": seconds,
+                "bytes": size,
+                "answer": _answer_bytes(outputs),
+            }
+            emit(EventKind.RAN, {**said, "shapes": made, "nan": nan})
+            if run == next(iter(job.runs)) and job.repeats:
+                _repeat(job, session, inputs, outputs, emit)
 
 
 def _answer_bytes(outputs: Mapping[str, Array]) -> int:
@@ -139,37 +180,36 @@ def _answer_bytes(outputs: Mapping[str, Array]) -> int:
 
 
 def probe(job: ProbeJob, emit: Emit) -> None:
-    """Change one open dimension at a time until the model takes the shape; the result is null where none helps."""
+    """Change one input's values, then one open dimension at a time, until the model runs; null where nothing helps.
+
+    Values come first: where they are changed at the same shape, the shape was not at fault.
+    """
     bound_memory(job.memory_bytes)
-    session = _open(job.model, emit)
+    session = open_session(job.model, job.feed, emit)
     deadline = time.monotonic() + _PROBE_SECONDS
-    found: dict[str, JsonValue] | None = None
-    for name, axis, size, shapes in _candidates(job.feed, job.shapes):
+    found: Change | None = None
+    for change, feed, shapes in _changes(job):
         if session is None or time.monotonic() > deadline:
             break
         try:
-            session.run(job.feed, fill_inputs(job.feed, shapes, "probe"))
+            session.run(feed, fill_inputs(feed, shapes, job.run))
         except (RunFailedError, MemoryError):
             continue
-        found = {"input": name, "axis": axis, "size": size}
+        found = change
         break
-    emit(EventKind.RESULT, found)
+    emit(EventKind.RESULT, None if found is None else found.model_dump(mode="json"))
 
 
-def compare_batches(job: BatchJob, emit: Emit) -> None:
-    """Run a, b, and a then b; the result says whether the outputs are those of a then those of b."""
-    bound_memory(job.memory_bytes)
-    session = _open(job.model, emit)
-    if session is None:
-        return
-    first = fill_inputs(job.feed, job.first, "batch a")
-    second = fill_inputs(job.feed, job.second, "batch b")
-    both = {name: np.concatenate([array, second[name]]) for name, array in first.items()}
-    try:
-        difference = _first_difference(*(session.run(job.feed, inputs) for inputs in (first, second, both)))
-    except RunFailedError as error:
-        difference = f"the model refuses the joined batch: {error.message}"
-    emit(EventKind.RESULT, Batching(proved=not difference, reason=difference).model_dump(mode="json"))
+def is_same(one: Array, other: Array, tolerance: float = _SAME_RELATIVE) -> bool:
+    """Whether two arrays of one shape hold the same: floats within a share of the largest, all else exactly."""
+    if not np.issubdtype(one.dtype, np.floating):
+        return bool(np.array_equal(one, other))
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
+        return False
+    scale = float(np.max(np.abs(b[finite]), initial=0.0))
+    return float(np.max(np.abs(a[finite] - b[finite]), initial=0.0)) <= tolerance * scale
 
 
 def bound_memory(extra_bytes: int) -> None:
@@ -182,9 +222,10 @@ def bound_memory(extra_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (now + extra_bytes, now + extra_bytes))
 
 
-def _open(model: str, emit: Emit) -> Session | None:
+def open_session(model: str, feed: Feed, emit: Emit) -> Session | None:
+    """Return the model's session; None where it does not load, which is said."""
     try:
-        return Session(model)
+        return Session(model, emulated=feed.emulated)
     except RunFailedError as error:
         kind = EventKind.OUT_OF_MEMORY if error.out_of_memory else EventKind.NOT_LOADED
         emit(kind, {"run": "", "message": error.message})
@@ -205,29 +246,45 @@ def _storable(array: Array) -> Array:
     return np.char.encode(array.astype(np.str_), "utf-8")
 
 
-def _first_difference(first: dict[str, Array], second: dict[str, Array], both: dict[str, Array]) -> str:
-    """Return in words how the joined run differs from the two single ones; empty where it does not."""
-    for name, joined in both.items():
-        parts = [first[name], second[name]]
-        if any(part.ndim == 0 for part in parts) or [part.shape[1:] for part in parts] != [joined.shape[1:]] * 2:
-            return f"output {name} has another shape when two batches are joined"
-        want = np.concatenate(parts)
-        if want.shape != joined.shape:
-            return f"output {name} has {joined.shape[0]} rows for two joined batches, {want.shape[0]} for them apart"
-        if not _same(joined, want):
-            return f"output {name} of one batch depends on what else is in the batch"
-    return ""
+def _repeat(
+    job: RunJob, session: Session, inputs: Mapping[str, Array], before: Mapping[str, Array], emit: Emit
+) -> None:
+    """Run again with the same inputs and say whether an output differs; a run that fails says nothing."""
+    for _ in range(job.repeats):
+        try:
+            again = session.run(job.feed, inputs)
+        except (RunFailedError, MemoryError):
+            return
+        for name, array in again.items():
+            if array.shape != before[name].shape or not is_same(array, before[name]):
+                emit(EventKind.VARIED, {"output": name, "runs": job.repeats + 1})
+                return
+    emit(EventKind.VARIED, {"output": "", "runs": job.repeats + 1})
 
 
-def _same(one: Array, other: Array) -> bool:
-    if not np.issubdtype(one.dtype, np.floating):
-        return bool(np.array_equal(one, other))
-    a, b = one.astype(np.float64), other.astype(np.float64)
-    finite = np.isfinite(b)
-    if not np.array_equal(finite, np.isfinite(a)):
-        return False
-    scale = float(np.max(np.abs(b[finite]), initial=0.0))
-    return float(np.max(np.abs(a[finite] - b[finite]), initial=0.0)) <= _SAME_RELATIVE * scale
+def _nan_outputs(feed: Feed, outputs: Mapping[str, Array]) -> list[str]:
+    """Return the outputs that hold values, and none that is a number."""
+    floats = {spec.name: spec.dtype for spec in feed.facts.outputs if spec.dtype in FLOATS}
+    return [
+        name
+        for name, dtype in floats.items()
+        if outputs[name].size and bool(np.isnan(as_floats(outputs[name], dtype)).all())
+    ]
+
+
+def _changes(job: ProbeJob) -> Iterator[tuple[Change, Feed, Shapes]]:
+    """Yield what is changed, and the feed and the shapes with the change."""
+    others = {*FLOATS, DType.BOOL, DType.BYTES}
+    integers = [
+        spec.name for spec in job.feed.facts.inputs if spec.dtype not in others and spec.name not in job.feed.given
+    ]
+    groups = [[name] for name in integers] + ([integers] if len(integers) > 1 else [])
+    for group in groups:
+        for values in _OTHER_VALUES:
+            feed = job.feed.model_copy(update={"values": {**job.feed.values, **dict.fromkeys(group, values)}})
+            yield OtherValues(inputs=tuple(group), values=values), feed, job.shapes
+    for name, axis, size, shapes in _candidates(job.feed, job.shapes):
+        yield OtherSize(input=name, axis=axis, size=size), job.feed, shapes
 
 
 def _candidates(feed: Feed, shapes: Shapes) -> Iterator[tuple[str, int, int, Shapes]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from enginesmith_contract.preparation import ReferenceSet
-from enginesmith_runtime.prepare.exercise import Point
+from enginesmith_runtime.prepare.points import Point
 from enginesmith_runtime.store.interface import Store
 
 __all__ = ["MOST_BYTES", "store_references"]

@@ -15,13 +15,16 @@ from enginesmith_contract.preparation import ExerciseStatus
 from enginesmith_contract.profile_suggestions import guess_profile
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.tensors import ModelFacts, TensorSpec
-from enginesmith_runtime.prepare.exercise import Budget, Change, Exercised, Refusal, attempt
+from enginesmith_runtime.prepare.emulation import emulate
+from enginesmith_runtime.prepare.exercise import Exercised, attempt
 from enginesmith_runtime.prepare.facts import facts_of
 from enginesmith_runtime.prepare.graph import read_graph
 from enginesmith_runtime.prepare.index_bounds import find_index_bounds
-from enginesmith_runtime.prepare.jobs import Feed
+from enginesmith_runtime.prepare.jobs import Change, Feed, OtherSize
 from enginesmith_runtime.prepare.observed_shapes import correct_outputs
+from enginesmith_runtime.prepare.points import Budget
 from enginesmith_runtime.prepare.readable_weights import make_weights_readable
+from enginesmith_runtime.prepare.refused_points import RefusedPoint, say_values
 
 __all__ = ["Trial", "try_model"]
 
@@ -66,7 +69,12 @@ def try_model(path: Path, folder: Path, *, memory_bytes: int, seconds: float) ->
     runs.mkdir()
     files = make_weights_readable(model, path, copy)
     said = facts_of(model, path)
-    feed = Feed(facts=said.facts, index_bounds=find_index_bounds(model.graph))
+    emulation = emulate(model)
+    feed = Feed(
+        facts=said.facts,
+        index_bounds=find_index_bounds(model.graph),
+        emulated=emulation is not None and emulation.has_bf16,
+    )
     budget = Budget(memory_bytes=memory_bytes, deadline=time.monotonic() + seconds)
     search = _Search(copy / files[0] if files else path, feed, runs, budget)
     try:
@@ -74,7 +82,9 @@ def try_model(path: Path, folder: Path, *, memory_bytes: int, seconds: float) ->
         facts, corrections = correct_outputs(said.facts, said.unranked, search.exercised.seen)
     except ModelError as error:
         return Trial(facts=said.facts, warnings=said.warnings, profile=None, words=error.sentence())
-    return Trial(facts=facts, warnings=(*said.warnings, *corrections), profile=profile, words=search.words)
+    return Trial(
+        facts=facts, warnings=(*said.warnings, *corrections, *search.warnings), profile=profile, words=search.words
+    )
 
 
 class _Search:
@@ -83,11 +93,13 @@ class _Search:
     Attributes:
         exercised: of the last profile that was not refused.
         words: of the last refusal.
+        warnings: one for each change of what inputs are filled with.
     """
 
     def __init__(self, model: Path, feed: Feed, folder: Path, budget: Budget) -> None:
-        self.exercised = Exercised(exercises=(), stored=(), seen=())
+        self.exercised = Exercised(exercises=(), stored=(), seen=(), nan={}, varied=None)
         self.words = ""
+        self.warnings: tuple[str, ...] = ()
         self._model = model
         self._feed = feed
         self._folder = folder
@@ -102,23 +114,33 @@ class _Search:
         profile = guess_profile(self._feed.facts)
         for _ in range(_MOST_CHANGES):
             outcome = self._attempt(profile)
-            if not isinstance(outcome, Refusal):
+            if not isinstance(outcome, RefusedPoint):
                 return self._verified(profile)
             if outcome.change is None or self._budget.is_spent:
                 break
-            profile = _changed(profile, self._feed.facts, outcome.point.point, outcome.change)
+            profile = self._changed(profile, outcome.point.point, outcome.change)
         for fixed in _fixed_profiles(self._feed.facts):
             if self._budget.is_spent:
                 break
-            if not isinstance(self._attempt(fixed), Refusal):
+            if not isinstance(self._attempt(fixed), RefusedPoint):
                 return self._verified(fixed)
         return None
 
-    def _attempt(self, profile: Profile) -> Exercised | Refusal:
+    def _changed(self, profile: Profile, point: str, change: Change) -> Profile:
+        """Return the profile with a size that works; values that work are used for the runs that follow."""
+        if isinstance(change, OtherSize):
+            return _resized(profile, self._feed.facts, point, change)
+        values = {**self._feed.values, **dict.fromkeys(change.inputs, change.values)}
+        self._feed = self._feed.model_copy(update={"values": values})
+        said = f"the model refuses the values that its inputs are filled with: {say_values(change)}"
+        self.warnings = (*self.warnings, said)
+        return profile
+
+    def _attempt(self, profile: Profile) -> Exercised | RefusedPoint:
         outcome = attempt(
             self._model, self._feed, [profile], folder=self._folder, budget=self._budget, tick=lambda _: None
         )
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, RefusedPoint):
             self.words = outcome.words
         else:
             self.exercised, self.words = outcome, ""
@@ -146,7 +168,7 @@ def _point(sizes: ShapeRange, point: str) -> tuple[int, ...]:
     return {"min": sizes.min, "opt": sizes.opt, "max": sizes.max}[point]
 
 
-def _changed(profile: Profile, facts: ModelFacts, point: str, change: Change) -> Profile:
+def _resized(profile: Profile, facts: ModelFacts, point: str, change: OtherSize) -> Profile:
     """Return the profile with a working size at one point, the other points kept in order, in every like dimension."""
     place = next(spec for spec in facts.inputs if spec.name == change.input)
     symbol = _symbol(place, change.axis)

@@ -22,6 +22,7 @@ __all__ = ["WeightWriter", "nodes_beyond_range"]
 _PIECE: Final = 1 << 22  # values: 16 MiB of FP32
 _ALIGNMENT: Final = 4096  # so that runtimes can map the file
 _HALF_MAX: Final = float(np.finfo(np.float16).max)
+_SMALLEST: Final = 10 * float(np.finfo(np.float16).smallest_subnormal)
 
 _Floats = npt.NDArray[np.float32]
 
@@ -89,7 +90,7 @@ class WeightWriter:
 
 
 def nodes_beyond_range(graph: onnx.GraphProto, rules: CastRules, kept: frozenset[str], folder: Path) -> tuple[str, ...]:
-    """Return the nodes outside `kept` that would read a weight whose values FP16 cannot hold, in the graph's order."""
+    """Return the nodes outside `kept` that would read a weight which FP16 cannot hold, in the graph's order."""
     weights: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
     heavy: dict[str, bool] = {}
     found: list[str] = []
@@ -106,12 +107,12 @@ def nodes_beyond_range(graph: onnx.GraphProto, rules: CastRules, kept: frozenset
 
 
 def _is_beyond_range(values: _Floats) -> bool:
-    """Whether a finite value would become infinite; an infinity (a mask's) stays what it is."""
+    """Whether a finite value would become infinite, or all would lose their digits; infinities stay what they are."""
+    largest = 0.0
     for piece in _pieces(values):
-        finite = piece[np.isfinite(piece)]
-        if finite.size and float(np.max(np.abs(finite))) > _HALF_MAX:
-            return True
-    return False
+        finite = np.abs(piece[np.isfinite(piece)])
+        largest = max(largest, float(np.max(finite, initial=0.0)))
+    return largest > _HALF_MAX or 0 < largest < _SMALLEST
 
 
 def _values(tensor: TensorProto, folder: Path) -> _Floats:

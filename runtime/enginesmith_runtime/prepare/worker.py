@@ -23,6 +23,7 @@ from enginesmith_runtime.prepare.jobs import (
     InspectJob,
     ProbeJob,
     RangeJob,
+    RehearseJob,
     RunJob,
 )
 from enginesmith_runtime.prepare.worker_events import Emit
@@ -60,7 +61,8 @@ def _do(job: AnyJob, emit: Emit) -> None:
         case InspectJob():
             from enginesmith_runtime.prepare.check import inspect  # noqa: PLC0415 - see above
 
-            emit(EventKind.RESULT, inspect(Path(job.model), Path(job.output)).model_dump(mode="json", by_alias=True))
+            inspection = inspect(Path(job.model), Path(job.output), keep=job.keep)
+            emit(EventKind.RESULT, inspection.model_dump(mode="json", by_alias=True))
         case RunJob():
             from enginesmith_runtime.prepare.reference_runs import run_all  # noqa: PLC0415 - see above
 
@@ -70,13 +72,17 @@ def _do(job: AnyJob, emit: Emit) -> None:
 
             probe(job, emit)
         case BatchJob():
-            from enginesmith_runtime.prepare.reference_runs import compare_batches  # noqa: PLC0415 - see above
+            from enginesmith_runtime.prepare.batch_runs import compare_batches  # noqa: PLC0415 - see above
 
             compare_batches(job, emit)
         case RangeJob():
             from enginesmith_runtime.prepare.value_ranges import find_out_of_range  # noqa: PLC0415 - see above
 
             emit(EventKind.RESULT, dict(find_out_of_range(job)))
+        case RehearseJob():
+            from enginesmith_runtime.prepare.rehearsal import rehearse  # noqa: PLC0415 - see above
+
+            emit(EventKind.RESULT, rehearse(job).model_dump(mode="json", by_alias=True))
         case CastJob():
             from enginesmith_runtime.prepare.cast import cast_model  # noqa: PLC0415 - see above
 

@@ -39,7 +39,10 @@ def verify_if_not_run(engine: Engine, folder: Path, reporter: Reporter) -> None:
     from enginesmith_runtime.build import verify  # noqa: PLC0415
 
     reporter.begin("verify")
-    policy = VerificationPolicy(metric=manifest.verification.metric, limit=manifest.verification.limit)
+    stored = manifest.verification
+    policy = VerificationPolicy(
+        metric=stored.metric, limit=stored.limit, mismatches=stored.mismatches, outputs=stored.outputs
+    )
     measurement = verify.measure(engine, manifest.references, folder, reporter)
     verification = verify.judge_differences(measurement.differences, policy, manifest.precision)
     verify.raise_if_failed(verification)

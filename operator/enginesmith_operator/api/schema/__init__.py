@@ -1,1 +1,1 @@
-"""What is generated from the types: the CRD and the reference page. Nothing that runs in a cluster imports this."""
+"""Generates the CRDs and the reference pages from the types. Code that runs in a cluster does not import it."""

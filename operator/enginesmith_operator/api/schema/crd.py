@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions of the kinds."""
+"""CustomResourceDefinitions of the kinds."""
 
 from typing import Any, Final
 
@@ -77,9 +77,9 @@ def _root(definition: Definition) -> Schema:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes every value out: an anchor would tie unrelated fields together for a reader."""
+    """Writes every value out, because an anchor would suggest that unrelated fields belong together."""
 
     @override
     def ignore_aliases(self, data: object) -> bool:
-        """Never alias."""
+        """Return True: never write an alias."""
         return True

@@ -1,4 +1,4 @@
-"""The definitions of the API's kinds: short names, columns, and the types that their schemas come from."""
+"""CustomResourceDefinitions of the API: short names, columns, and the types from which their schemas are generated."""
 
 from typing import Final, NamedTuple
 
@@ -25,11 +25,11 @@ class Definition(NamedTuple):
     """One CustomResourceDefinition.
 
     Attributes:
-        resource: row of the kind.
-        root: the whole object, for its summary.
-        status: what the operator writes; None: the kind has no status.
+        resource: Row of the kind.
+        root: Type of the whole object, for its summary.
+        status: Type of the status; None: the kind has no status.
         rules: CEL rules of the whole object.
-        about: sentences for the top of its reference page.
+        about: Sentences for the top of its reference page.
     """
 
     resource: Resource
@@ -57,7 +57,7 @@ DEFINITIONS: Final = (
         root=InferenceEngine,
         spec=InferenceEngineSpec,
         status=EngineStatus,
-        # Is it serving, how much of it, on what, since when, why not.
+        # Whether it serves, how many targets, on which hardware, since when, and why not.
         columns=(
             Column("Ready", f"{_READY}.status"),
             Column("Serving", ".status.serving"),
@@ -91,9 +91,9 @@ DEFINITIONS: Final = (
         ),
         rules=BUILD_ROOT_RULES,
         about=(
-            "The operator makes one for each engine that the store lacks, and deletes it with the last\n"
-            "InferenceEngine that wants it; a pipeline may write its own. The name has at most 63 letters, since the\n"
-            "Job carries it."
+            "The operator creates one for each engine that\n"
+            "the store lacks, and deletes it with the last InferenceEngine that needs it. A CI pipeline may create\n"
+            "its own. The name has at most 63 characters, because the Job has the same name."
         ),
     ),
 )

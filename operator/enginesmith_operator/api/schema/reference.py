@@ -1,4 +1,4 @@
-"""The reference pages: every field with type, default and meaning; what a user writes with an example that loads."""
+"""Reference pages: every field with type, default and meaning, and an example that loads for each field of a spec."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -21,23 +21,23 @@ _ENGINE_HEAD: Final = """# InferenceEngine
 
 {summary}
 
-`apiVersion: {version}`, `kind: InferenceEngine`, short name `ie`. Beside `apiVersion`, `kind` and `metadata` (whose
-`name` is a DNS label that begins with a letter: clients ask for the model under it) there is `spec`, described here,
-and [`status`](#status), which only the operator writes.
+`apiVersion: {version}`, `kind: InferenceEngine`, short name `ie`. In addition to `apiVersion`, `kind` and
+`metadata` (whose `name` is a DNS label that starts with a letter and is the model's name for clients), it has `spec`,
+described here, and [`status`](#status), which only the operator writes.
 
-- **bytes**: a number, or one with a suffix of Kubernetes (`512Mi`, `2Gi`, `1.5G`).
+- **bytes**: a number, or a number with a suffix as in Kubernetes (`512Mi`, `2Gi`, `1.5G`).
 - **duration**: numbers with units as in Go (`500us`, `5s`, `30m`, `1h30m`).
 - **version range**: as in Python requirements (`>=10.9,<12`, `==10.13.*`).
-- Fields in bold are required where the structure around them is given.
+- Fields in bold are required if the structure around them is given.
 
-[every-field.yaml](every-field.yaml) holds all of the examples in whole documents.
+[every-field.yaml](every-field.yaml) has all examples in complete documents.
 """
 _HEAD: Final = """# {kind}
 
 {summary}
 
-`apiVersion: {version}`, `kind: {kind}`, short name `{short}`. Fields in bold are required where the structure around
-them is given. {about}
+`apiVersion: {version}`, `kind: {kind}`, short name `{short}`. {about}
+Fields in bold are required if the structure around them is given.
 """
 
 _PATTERNS: Final[Mapping[str, str]] = {
@@ -51,10 +51,10 @@ class FieldEntry(NamedTuple):
     """One field of the page.
 
     Attributes:
-        path: "spec.targets[].gpu.product"; `<name>` stands for a key of the user's.
-        words: its type.
-        default: as YAML, empty where there is none.
-        section: the field of `spec` that it belongs to.
+        path: Path such as "spec.targets[].gpu.product"; `<name>` stands for a key that the user chooses.
+        words: Type of the field, as the page shows it.
+        default: Default as YAML, empty if there is none.
+        section: Field of `spec` that the entry belongs to.
     """
 
     path: str
@@ -76,10 +76,10 @@ def engine_page(examples: Sequence[Mapping[str, Any]]) -> str:
     """Return the page of InferenceEngine as Markdown.
 
     Args:
-        examples: documents that between them set every field of the spec.
+        examples: Documents that together set every field of the spec.
 
     Raises:
-        LookupError: a field is in none of them.
+        LookupError: no document sets a field.
     """
     parts = [_NOTE, _ENGINE_HEAD.format(summary=summary(_ENGINE.root), version=_API_VERSION)]
     section = ""
@@ -112,7 +112,7 @@ _TABLE_HEAD: Final = "| field | type | default | meaning |\n|---|---|---|---|\n"
 
 
 def _status(definition: Definition) -> str:
-    """Return what the operator writes: conditions first, since they say why; empty for a kind without a status."""
+    """Return the section on the status, with the conditions first; empty for a kind without a status."""
     if definition.status is None:
         return ""
     rows = [_row(entry) for entry in field_entries(definition, "status")]
@@ -122,7 +122,7 @@ def _status(definition: Definition) -> str:
 
 
 def _condition_table(definition: Definition) -> str:
-    """Return the kind's table of conditions, which their module keeps as its documentation."""
+    """Return the kind's table of conditions from the docstring of the module `conditions`."""
     text = (conditions.__doc__ or "").partition(f"\n{definition.resource.kind}\n\n")[2]
     return text.partition("\n\n")[0].replace("| type |", "| condition |") + "\n"
 
@@ -167,7 +167,7 @@ def _words(kind: FieldType) -> str:
 
 
 def _range(kind: FieldType) -> str:
-    """Return the least and the largest value of an amount or a number, as `, 1m to 8760h`."""
+    """Return the smallest and the largest value of an amount or a number, as `, 1m to 8760h`."""
     least = most = ""
     for each in kind.metadata:
         match each:
@@ -197,8 +197,7 @@ def _row(entry: FieldEntry, *more: str) -> str:
     depth = entry.path.partition(".")[2]
     name = f"**`{depth}`**" if entry.required else f"`{depth}`"
     default = f"`{entry.default}`" if entry.default else ""
-    meaning = entry.meaning[:1].upper() + entry.meaning[1:]
-    cells = (name, entry.words, default, meaning, *more)
+    cells = (name, entry.words, default, entry.meaning, *more)
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n"
 
 
@@ -235,7 +234,7 @@ def _flow(value: Any, depth: int = 0) -> str:  # noqa: ANN401 - any YAML value
         return f"[{inner}]" if len(inner) <= _SHORT else "[...]"
     if isinstance(value, bool):
         return str(value).lower()
-    # A string that YAML would read as a number needs its quotes.
+    # A string that YAML would read as a number needs quotes.
     return f'"{value}"' if isinstance(value, str) and value.replace(".", "").isdigit() else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What a structural schema cannot say by itself: CEL rules, lists with unique names, the one field of two kinds.
+"""Parts of the CRDs that do not follow from a field's type: CEL rules, lists with unique names, exceptions.
 
 The rules repeat checks that the types make, so that `kubectl apply` refuses at once what the operator would refuse
 later. They index with a literal list instead of two-variable comprehensions, which API servers before 1.33 lack.
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from enginesmith_contract import reserved_variables
 from enginesmith_contract.backends import Hardware, Precision
-from enginesmith_contract.verification import VerificationPolicy
+from enginesmith_contract.verification import OutputGate, VerificationPolicy
 from enginesmith_operator.api.engine_build import EngineBuildSpec, EngineBuildStatus
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
@@ -27,7 +27,7 @@ __all__ = ["BUILD_ROOT_RULES", "ENGINE_ROOT_RULES", "MAP_LISTS", "OVERRIDES", "R
 
 
 class Rule(NamedTuple):
-    """One CEL rule and what a user reads where it fails."""
+    """One CEL rule, and the message if it fails."""
 
     rule: str
     message: str
@@ -89,22 +89,22 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
             "!has(self.provider) || (has(self.backend) && self.backend == 'onnxruntime')",
             "provider is only for the backend onnxruntime",
         ),
-        Rule("!(has(self.replicas) && has(self.autoscaling))", "replicas and autoscaling exclude each other"),
+        Rule("!(has(self.replicas) && has(self.autoscaling))", "replicas and autoscaling must not be set together"),
     ),
     InputValuesSpec: (
         _exactly_one("range", "constant", "npz"),
-        Rule("!has(self.range) || self.range[0] <= self.range[1]", "range: the smaller value comes first"),
+        Rule("!has(self.range) || self.range[0] <= self.range[1]", "range: the smaller value must come first"),
     ),
     StoreSpec: (
         _exactly_one("pvc", "s3", "oci", "path"),
-        Rule("!has(self.path)", "a folder of this machine cannot be reached from the cluster"),
+        Rule("!has(self.path)", "path: a local folder is not reachable from the cluster"),
     ),
-    EngineBuildSpec: (Rule("self == oldSelf", "the spec never changes: another build is another EngineBuild"),),
+    EngineBuildSpec: (Rule("self == oldSelf", "the spec is immutable: create another EngineBuild for another build"),),
     ResourceRequirements: (
         Rule(
             "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || "
             "quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
-            "no request may be larger than the limit of the same resource",
+            "a request must not be larger than the limit of the same resource",
         ),
     ),
     Toleration: (
@@ -118,21 +118,21 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
         ),
         Rule(
             "(has(self.operator) && self.operator == 'Exists') || (has(self.key) && self.key != '')",
-            "a toleration without a key tolerates every taint: set operator to Exists",
+            "a toleration without a key needs the operator Exists",
         ),
     ),
     EnvSource: (_exactly_one("secretKeyRef", "configMapKeyRef", "fieldRef"),),
     EnvVar: (
-        Rule("!(has(self.value) && has(self.valueFrom))", "value and valueFrom exclude each other"),
+        Rule("!(has(self.value) && has(self.valueFrom))", "value and valueFrom must not be set together"),
         Rule(
             f"self.name in {_FREE_VARIABLES} || !self.name.upperAscii().matches('{reserved_variables.PATTERN}')",
-            "name: this variable changes what the pods' processes load, so no user may set it",
+            "name: this variable changes what the pods' processes load, so it is not allowed",
         ),
     ),
     ModelSpec: (
         Rule(
             f"self.uri.matches('^({'|'.join(_REMOTE)})://.')",
-            f"uri: expected one of the schemes {', '.join(_REMOTE)}; a file of this machine cannot be reached",
+            f"uri: expected one of the schemes {', '.join(_REMOTE)}; a local file is not reachable from the cluster",
         ),
     ),
 }
@@ -140,13 +140,13 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
 ENGINE_ROOT_RULES: Final = (
     Rule(
         "self.metadata.name.matches('^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')",
-        "metadata.name: expected at most 63 of a-z, 0-9 and '-', with a letter first (Services carry it)",
+        "metadata.name: expected 1 to 63 of a-z, 0-9 and '-', starting with a letter (it names Services)",
     ),
 )
 BUILD_ROOT_RULES: Final = (
     Rule(
         "size(self.metadata.name) <= 63",
-        "metadata.name: expected at most 63 letters (the Job carries it)",
+        "metadata.name: expected at most 63 characters (the Job has the same name)",
     ),
 )
 
@@ -156,9 +156,9 @@ MAP_LISTS: Final[Mapping[tuple[type[BaseModel], str], str]] = {
     (EngineStatus, "conditions"): "type",
     (EngineBuildStatus, "conditions"): "type",
 }
-"""Lists whose entries are known by one of their fields."""
+"""Lists whose entries are identified by one of their fields."""
 
-# A word or a mapping. Structural schemas have no union, so the API server checks the word and the operator the mapping.
+# A word or a mapping. Structural schemas have no union, so the API server checks the word, the operator the mapping.
 _PRECISION: Final[Mapping[str, Any]] = {
     "x-kubernetes-preserve-unknown-fields": True,
     "pattern": f"^({'|'.join(precision.value for precision in Precision)})$",
@@ -168,13 +168,19 @@ _PRECISION: Final[Mapping[str, Any]] = {
 
 _COUNT: Final[Mapping[str, Any]] = {"type": "integer", "format": "int64", "minimum": 0, "maximum": (1 << 31) - 1}
 
+_LIMIT: Final[Mapping[str, Any]] = {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 1000}
+_SHARE: Final[Mapping[str, Any]] = {"type": "number", "minimum": 0, "maximum": 1}
+
 OVERRIDES: Final[Mapping[tuple[type[BaseModel], str], Mapping[str, Any]]] = {
     (InferenceEngineSpec, "precision"): _PRECISION,
-    # A label of a node may say anything, and must not end a pass.
+    # A node label may have any value, and an invalid value must not stop a pass.
     (Hardware, "memoryMib"): _COUNT,
     (Hardware, "multiprocessors"): _COUNT,
-    # As `spec.verification.limit` of an InferenceEngine.
-    (VerificationPolicy, "limit"): {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 1000},
+    # As in `spec.verification` of an InferenceEngine.
+    (VerificationPolicy, "limit"): _LIMIT,
+    (VerificationPolicy, "mismatches"): _SHARE,
+    (OutputGate, "limit"): _LIMIT,
+    (OutputGate, "mismatches"): _SHARE,
     # No default: with one, a target that autoscales would have both.
     (TargetSpec, "replicas"): {"type": "integer", "format": "int64", "minimum": 0, "maximum": 10_000},
 }

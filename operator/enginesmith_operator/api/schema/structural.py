@@ -1,8 +1,9 @@
-"""A Kubernetes structural schema from a type.
+"""Generates a Kubernetes structural schema from a type.
 
 pydantic's own JSON schema has `$ref` and `anyOf` with null, which structural schemas forbid (Kubernetes, "Custom
 resources: specifying a structural schema"), so the types are walked here. Every string, list and map gets a bound:
-without one the API server counts the largest conceivable value when it estimates the cost of a CEL rule, and refuses.
+without a bound the API server assumes the largest possible value when it estimates the cost of a CEL rule, and refuses
+the rule.
 """
 
 from collections.abc import Mapping
@@ -24,15 +25,18 @@ Schema = dict[str, Any]
 _MAX_LENGTH: Final = 4096
 _MAX_ITEMS: Final = 256
 _MAX_PROPERTIES: Final = 256
+_LARGEST_SAID: Final = 1 << 30
+"""Bounds beyond this only keep numbers within 32 bits, so descriptions leave them out."""
 
 
 def schema_of_model(model: type[BaseModel], *, defaults: bool = True) -> Schema:
     """Return the schema of a model, fields in the order of the class.
 
     Args:
-        model: of the contract or of the kinds.
-        defaults: whether the API server fills in what is left out; it must not in a status, which is then never what
-            the operator wrote, nor in entries of lists, which are then never what the user applied.
+        model: Model of the contract or of a kind.
+        defaults: Whether the API server sets omitted fields to their defaults. It must not in a status, which would
+            then differ from what the operator wrote, nor in entries of lists, which would
+            differ from what the user applied.
     """
     docs = attribute_docs(model)
     properties: dict[str, Schema] = {}
@@ -51,7 +55,7 @@ def schema_of_model(model: type[BaseModel], *, defaults: bool = True) -> Schema:
 
 
 def default_of(info: FieldInfo) -> Any:  # noqa: ANN401 - any JSON value
-    """Return a field's default as JSON, None where it has none or is a structure whose fields have their own."""
+    """Return a field's default as JSON; None if it has none, or is a structure whose fields have defaults."""
     if info.default is PydanticUndefined or info.default is None:
         return None
     if isinstance(info.default, BaseModel | Mapping | tuple):
@@ -67,11 +71,10 @@ def default_of(info: FieldInfo) -> Any:  # noqa: ANN401 - any JSON value
 def _schema_of_field(
     model: type[BaseModel], alias: str, info: FieldInfo, description: str, *, defaults: bool
 ) -> Schema:
-    sentence = description[:1].upper() + description[1:]
-    schema: Schema = {"description": sentence}
     kind = field_type(info.annotation, tuple(info.metadata))
     override = OVERRIDES.get((model, alias))
-    schema |= override if override is not None else _schema_of_type(kind, defaults=defaults)
+    typed = override if override is not None else _schema_of_type(kind, defaults=defaults)
+    schema: Schema = {"description": f"{description}{_range_sentence(kind, typed)}", **typed}
     key = MAP_LISTS.get((model, alias))
     if key is not None:
         schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
@@ -79,6 +82,18 @@ def _schema_of_field(
     if default is not None and override is None:
         schema["default"] = default
     return schema
+
+
+def _range_sentence(kind: FieldType, schema: Mapping[str, Any]) -> str:
+    """Return the range of an amount or a number as a sentence, since `kubectl explain` shows no bounds."""
+    for bounds in kind.metadata:
+        if isinstance(bounds, Bounds):
+            return f" Range: {bounds.least} to {bounds.most}."
+    least, most = schema.get("minimum"), schema.get("maximum")
+    if least is None or most is None or most > _LARGEST_SAID:
+        return ""
+    least = f"more than {least}" if schema.get("exclusiveMinimum") else least
+    return f" Range: {least} to {most}."
 
 
 def _schema_of_type(kind: FieldType, *, defaults: bool) -> Schema:
@@ -97,8 +112,8 @@ def _schema_of_type(kind: FieldType, *, defaults: bool) -> Schema:
 
 def _schema_of_collection(kind: FieldType, item: FieldType, *, defaults: bool) -> Schema:
     is_list = kind.origin is tuple
-    # A client-side merge (`kubectl apply`) replaces lists as a whole. It would send an entry without its defaults again
-    # and again, and GitOps tools would show a difference for ever.
+    # A client-side merge (`kubectl apply`) replaces lists as a whole. With defaults in entries it would send them again
+    # each time, and GitOps tools would always show a difference.
     values = _schema_of_type(item, defaults=defaults and not is_list) | ({"nullable": True} if item.optional else {})
     if is_list:
         items = {"type": "array", "items": values, "maxItems": _MAX_ITEMS}

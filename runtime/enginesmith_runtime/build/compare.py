@@ -1,0 +1,186 @@
+"""One output of one run, held against its reference: how far off, where it is worst, and both values there.
+
+Measures are judged by ratio, each by the scale of its slice. Integers, booleans and text are judged by equality; so are
+slices of floats in which model and engine both hold nothing but integers (class ids). NaN and infinity have to be where
+the reference has them, and the other values are judged.
+"""
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from enginesmith_contract.tensors import DType
+from enginesmith_runtime.build.output_scales import Flags, Floats, OutputScales
+from enginesmith_runtime.engines.interface import Array
+
+__all__ = ["Comparison", "as_floats", "compare", "is_exact"]
+
+_ENDLESS: Final = 1e30  # stands for infinity: no measure is as large, and FP16 has nothing else for it
+_FP16_MAX: Final = 65504.0
+# Above these a float of the type has hardly a fraction, and holds integers by necessity.
+_MOST_INTEGRAL: Final = {DType.FP64: 2.0**51, DType.FP32: 2.0**22, DType.FP16: 2.0**9, DType.BF16: 2.0**6}
+
+
+class Comparison(NamedTuple):
+    """One output of one run, or one half of it.
+
+    Attributes:
+        difference: the largest ratio; infinity where the two cannot be compared.
+        scale: the reference's largest absolute value.
+        found: why nothing can be compared; None: it can be.
+        mismatches: share of values that are not equal; None: judged by ratio.
+        worst: the worst element with both values; None: nothing differs.
+    """
+
+    difference: float
+    scale: float
+    found: str | None = None
+    mismatches: float | None = None
+    worst: str | None = None
+
+
+def is_exact(dtype: DType) -> bool:
+    """Whether values of this dtype are judged by equality."""
+    return dtype not in _MOST_INTEGRAL
+
+
+def as_floats(array: Array, dtype: DType) -> Floats:
+    """Return values as float64; BF16 comes as its raw bits."""
+    if dtype is DType.BF16 and array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return array.astype(np.float64)
+
+
+def compare(actual: Array, reference: Array, dtype: DType, scales: OutputScales | None) -> tuple[Comparison, ...]:
+    """Return the part that is judged by ratio, the part that is judged by equality, or both.
+
+    Args:
+        actual: what the engine said; BF16 as its raw bits.
+        reference: what the FP32 model said.
+        dtype: of `actual`.
+        scales: of a float output (see `learn_scales`); None for the others.
+    """
+    if actual.shape != reference.shape:
+        found = f"its shape is {list(actual.shape)}, the reference's {list(reference.shape)}"
+        return (Comparison(math.inf, 1.0, found),)
+    if scales is None:
+        return (_compare_exactly(actual, reference, dtype),)
+    a, b = as_floats(actual, dtype), as_floats(reference, dtype)
+    unlike = _unlike(a, b)
+    if unlike.any():
+        where = _first(unlike)
+        found = (
+            f"{_element(where)} is {a[where]:g} where the reference is {b[where]:g}"
+            f" (NaN or infinity differs in {int(unlike.sum())} of {a.size} values)"
+        )
+        return (Comparison(math.inf, 1.0, found),)
+    indices = _index_like(a, b, dtype, scales)
+    parts = []
+    if indices.any():
+        parts.append(_count_mismatches(a, b, indices))
+    if not indices.all() or not parts:
+        parts.append(_largest_ratio(a, b, ~indices, scales))
+    return tuple(parts)
+
+
+def _compare_exactly(actual: Array, reference: Array, dtype: DType) -> Comparison:
+    if dtype is DType.BYTES:
+        same = np.array([_as_bytes(a) == _as_bytes(b) for a, b in zip(actual.ravel(), reference.ravel(), strict=True)])
+        wrong = ~same.astype(np.bool_)
+        if not wrong.any():
+            return Comparison(0.0, 1.0, mismatches=0.0)
+        return Comparison(1.0, 1.0, mismatches=float(wrong.mean()), worst=f"{int(wrong.sum())} of {wrong.size} texts")
+    wrong = np.asarray(actual != reference)
+    a, b = actual.astype(np.float64), reference.astype(np.float64)
+    scale = float(np.abs(b).max(initial=0.0))
+    if not wrong.any():
+        return Comparison(0.0, scale, mismatches=0.0)
+    errors = np.where(wrong, np.abs(a - b), -1.0)
+    where = _largest(errors)
+    return Comparison(
+        float(errors[where]) / max(scale, 1.0),
+        scale,
+        mismatches=float(wrong.mean()),
+        worst=_in_words(where, actual[where].item(), reference[where].item()),
+    )
+
+
+def _unlike(a: Floats, b: Floats) -> Flags:
+    """Return where one of the two is NaN or infinite and the other is not the same."""
+    endless = np.isfinite(b) & (np.abs(b) >= _ENDLESS)
+    alike = (np.abs(a) >= _FP16_MAX) & (np.sign(a) == np.sign(b))
+    finite = np.isfinite(a) & np.isfinite(b)
+    same = (a == b) | (np.isnan(a) & np.isnan(b)) | np.where(endless, alike, finite)
+    return np.asarray(~same)
+
+
+def _index_like(a: Floats, b: Floats, dtype: DType, scales: OutputScales) -> Flags:
+    """Return which elements are of a slice that holds integers only, in all references and in this answer."""
+    none = np.zeros(b.shape, np.bool_)
+    if not scales.integral.any() or scales.peak > _MOST_INTEGRAL[dtype]:
+        return none
+    shaped = scales.spread(scales.integral, b.ndim)
+    integers = (a == np.rint(a)) | ~np.isfinite(a)
+    others = tuple(axis for axis in range(a.ndim) if axis != scales.axis)
+    return np.asarray(none | (shaped & integers.all(axis=others, keepdims=True)), dtype=np.bool_)
+
+
+def _count_mismatches(a: Floats, b: Floats, part: Flags) -> Comparison:
+    wrong = part & (a != b) & ~(np.isnan(a) & np.isnan(b))
+    finite = part & np.isfinite(b)
+    scale = float(np.abs(b[finite]).max(initial=0.0))
+    if not wrong.any():
+        return Comparison(0.0, scale, mismatches=0.0)
+    errors = np.where(wrong, np.abs(a - b), -1.0)
+    where = _largest(errors)
+    words = _in_words(where, float(a[where]), float(b[where]))
+    return Comparison(
+        float(errors[where]) / max(scale, 1.0), scale, mismatches=float(wrong.sum() / part.sum()), worst=words
+    )
+
+
+def _largest_ratio(a: Floats, b: Floats, part: Flags, scales: OutputScales) -> Comparison:
+    measures = part & np.isfinite(b) & (np.abs(b) < scales.masks_from)
+    peak = float(np.abs(b[measures]).max(initial=0.0))
+    bases = np.broadcast_to(scales.spread(scales.scales, b.ndim), b.shape)
+    # A mask is held to itself; one that stands for infinity was compared with the infinities.
+    masks = part & np.isfinite(b) & ~measures & (np.abs(b) < _ENDLESS)
+    bases = np.where(masks, np.abs(b), bases)
+    judged = measures | masks
+    with np.errstate(invalid="ignore"):  # infinity less infinity, which is not judged
+        errors = np.where(judged, np.abs(a - b) / bases, -1.0)
+    if not judged.any():
+        return Comparison(0.0, peak)
+    where = _largest(errors)
+    difference = float(errors[where])
+    if difference == 0:
+        return Comparison(0.0, peak)
+    words = _in_words(where, float(a[where]), float(b[where]))
+    if scales.axis is not None and not masks[where]:
+        words += f"; axis {scales.axis}, index {where[scales.axis]} is judged by its own scale, {bases[where]:.3g}"
+    return Comparison(difference, peak, worst=words)
+
+
+def _first(flags: Flags) -> tuple[int, ...]:
+    return tuple(int(index) for index in np.unravel_index(int(flags.argmax()), flags.shape))
+
+
+def _largest(errors: Floats) -> tuple[int, ...]:
+    return tuple(int(index) for index in np.unravel_index(int(errors.argmax()), errors.shape))
+
+
+def _in_words(where: tuple[int, ...], actual: float, expected: float) -> str:
+    return f"{_element(where)} is {_number(actual)}, the reference {_number(expected)}"
+
+
+def _element(where: tuple[int, ...]) -> str:
+    return f"element {list(where)}" if where else "the value"
+
+
+def _number(value: float) -> str:
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def _as_bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()

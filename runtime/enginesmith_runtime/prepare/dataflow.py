@@ -1,0 +1,168 @@
+"""A main graph as the FP16 rules look at it: who makes a value, what is constant, which values are exact numbers."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import onnx
+from onnx import TensorProto
+
+from enginesmith_runtime.prepare.constants import Values, find_constants
+from enginesmith_runtime.prepare.graph import all_nodes, subgraphs
+
+__all__ = ["ARITHMETIC", "CAUSE", "MOVES", "Dataflow", "Shape", "has_subgraph", "int_attribute"]
+
+Shape = tuple[int | None, ...]
+
+# Each element of the result is an element of an input.
+MOVES: Final = frozenset(
+    {
+        "Cast", "Clip", "Compress", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather",
+        "GatherElements", "GatherND", "GlobalMaxPool", "Identity", "Max", "MaxPool", "Min", "Pad", "ReduceMax",
+        "ReduceMin", "Reshape", "ReverseSequence", "Scatter", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth",
+        "Split", "Squeeze", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze", "Where",
+    }
+)  # fmt: skip
+# Integers stay integers, or nearly so, and the numbers that these make of identifiers and positions are such again.
+ARITHMETIC: Final = frozenset(
+    {
+        "Abs", "Add", "Ceil", "CumSum", "Div", "Floor", "Mod", "Mul", "Neg", "Pow", "Range", "Reciprocal", "ReduceSum",
+        "Relu", "Round", "Sign", "Sqrt", "Sub", "Sum",
+    }
+)  # fmt: skip
+_WIDE_INTEGERS: Final = frozenset(
+    {
+        TensorProto.DOUBLE, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT16,
+        TensorProto.UINT32, TensorProto.UINT64,
+    }
+)  # fmt: skip
+_FEW: Final = 4096
+
+CAUSE: Final = ", where "
+"""Stands between what a node has to do with another one and why that one stays in FP32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataflow:
+    """The main graph of a model.
+
+    Attributes:
+        graph: in topological order; every node has a name of its own.
+        types: ONNX dtype of each value.
+        shapes: of the values whose rank is known; None for an open dimension.
+        constants: see `find_constants`.
+    """
+
+    graph: onnx.GraphProto
+    types: Mapping[str, int]
+    shapes: Mapping[str, Shape]
+    constants: Mapping[str, Values]
+
+    @classmethod
+    def of(
+        cls, inferred: onnx.GraphProto, graph: onnx.GraphProto, types: Mapping[str, int], folder: Path
+    ) -> "Dataflow":
+        """Return the view of a graph.
+
+        Args:
+            inferred: the same graph with inferred shapes.
+            graph: whose nodes are looked at.
+            types: of its values.
+            folder: where weights outside the ONNX file lie.
+        """
+        values = (*inferred.input, *inferred.output, *inferred.value_info)
+        shapes = {value.name: _shape(value.type.tensor_type) for value in values}
+        shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        known = {name: shape for name, shape in shapes.items() if shape is not None}
+        return cls(graph=graph, types=types, shapes=known, constants=find_constants(graph, folder))
+
+    @cached_property
+    def producers(self) -> Mapping[str, onnx.NodeProto]:
+        """Node by the name of a value that it makes."""
+        return {name: node for node in self.graph.node for name in node.output if name}
+
+    @cached_property
+    def weights(self) -> frozenset[str]:
+        """Names of all constants, large ones included."""
+        return frozenset({tensor.name for tensor in self.graph.initializer} | set(self.constants))
+
+    @cached_property
+    def captured(self) -> frozenset[str]:
+        """FP32 values that inner graphs read by name."""
+        inner = (each for node in self.graph.node for graph in subgraphs(node) for each in all_nodes(graph))
+        return frozenset(name for each in inner for name in each.input if self.is_float(name))
+
+    @cached_property
+    def counted(self) -> frozenset[str]:
+        """FP32 values that come from integers: identifiers, positions, sizes, times."""
+        return self._grow(self._makes_numbers, lambda name: name in self.weights)
+
+    @cached_property
+    def given(self) -> frozenset[str]:
+        """FP32 values that only moves and plain arithmetic part from the graph's inputs and from integers."""
+        inputs = {value.name for value in self.graph.input if self.is_float(value.name)} - self.weights
+        inner = {name for node in self.graph.node if has_subgraph(node) for name in node.output}
+        return self._grow(self._makes_numbers, lambda name: name in self.weights, inputs | inner)
+
+    def is_float(self, name: str) -> bool:
+        """Whether a value is FP32."""
+        return self.types.get(name) == TensorProto.FLOAT
+
+    def floats(self, node: onnx.NodeProto) -> list[str]:
+        """Return the FP32 inputs of a node that are no constants."""
+        return [name for name in node.input if self.is_float(name) and name not in self.weights]
+
+    def upstream(self, names: list[str], through: Callable[[onnx.NodeProto], bool]) -> Iterator[onnx.NodeProto]:
+        """Yield the producers of values, and theirs, as far as `through` says."""
+        seen: set[str] = set()
+        left = list(names)
+        while left:
+            node = self.producers.get(left.pop())
+            if node is None or node.name in seen or not through(node):
+                continue
+            seen.add(node.name)
+            yield node
+            left.extend(self.floats(node))
+
+    def _makes_numbers(self, node: onnx.NodeProto) -> bool:
+        if node.op_type == "Cast":
+            return self.types.get(node.input[0], 0) in _WIDE_INTEGERS and node.input[0] not in self.weights
+        return node.op_type in {"CumSum", "Range"}
+
+    def _grow(
+        self, starts: Callable[[onnx.NodeProto], bool], is_neutral: Callable[[str], bool], roots: set[str] | None = None
+    ) -> frozenset[str]:
+        found = set(roots or ())
+        for node in self.graph.node:
+            read = [name for name in node.input if self.is_float(name)]
+            follows = (
+                (node.op_type in MOVES or node.op_type in ARITHMETIC or self._is_small_product(node))
+                and any(name in found for name in read)
+                and all(name in found or is_neutral(name) for name in read)
+            )
+            if follows or starts(node):
+                found |= {name for name in node.output if self.is_float(name)}
+        return frozenset(found)
+
+    def _is_small_product(self, node: onnx.NodeProto) -> bool:
+        """Whether a product is of positions and frequencies rather than of features and weights."""
+        small = [name for name in node.input if name in self.constants and self.constants[name].size <= _FEW]
+        return node.op_type in {"Einsum", "MatMul"} and bool(small)
+
+
+def has_subgraph(node: onnx.NodeProto) -> bool:
+    """Whether a node carries graphs."""
+    return any(True for _ in subgraphs(node))
+
+
+def int_attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """Return an integer attribute of a node."""
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
+
+
+def _shape(tensor: onnx.TypeProto.Tensor) -> Shape | None:
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(int(one.dim_value) if one.dim_value > 0 else None for one in tensor.shape.dim)

@@ -1,0 +1,130 @@
+"""Nodes that need exact numbers: FP16 holds integers up to 2048, so 4097 equals 4096 there.
+
+Comparisons, rounding and conversions to integers stay in FP32, and so does what lies between them and the numbers that
+they compare: the graph's own inputs, integers that became floats, positions.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import onnx
+from onnx import TensorProto
+
+from enginesmith_runtime.prepare.constants import is_exact
+from enginesmith_runtime.prepare.dataflow import ARITHMETIC, CAUSE, MOVES, Dataflow, has_subgraph, int_attribute
+
+__all__ = ["nodes_that_need_exact_numbers"]
+
+_COMPARES: Final = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+_ORDERS: Final = frozenset({"ArgMax", "ArgMin", "Hardmax", "Sign", "TopK"})
+# They turn a value into an integer or a condition; a coordinate that is off by one reads another element.
+_COUNTS: Final = frozenset({"Ceil", "Floor", "Mod", "NonZero", "OneHot", "Round", "Unique"})
+_RELATES: Final = frozenset({"LogSoftmax", "Softmax"})
+_TURNS: Final = frozenset({"Cos", "Sin", "Tan"})
+_INTEGERS: Final = frozenset(
+    {
+        TensorProto.BOOL, TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8,
+        TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64,
+    }
+)  # fmt: skip
+_LARGEST_EXACT: Final = 2048
+_ENOUGH: Final = "and FP16 holds integers up to 2048 only"
+_COUNTED: Final = f"it computes with integers, {_ENOUGH}"
+
+
+def nodes_that_need_exact_numbers(flow: Dataflow) -> dict[str, str]:
+    """Return the nodes that have to stay in FP32 for it, with the reason."""
+    kept: dict[str, str] = {}
+    for node in flow.graph.node:
+        reason = _why(node, flow)
+        if not reason:
+            continue
+        if node.op_type != "Cast" and not has_subgraph(node):
+            kept.setdefault(node.name, reason)
+        counts = node.op_type in _COUNTS or node.op_type == "Cast"
+        names = [name for name in (*flow.floats(node), *_captured(node, flow)) if counts or name in flow.given]
+        for before in flow.upstream(names, _is_exact_step):
+            if before.op_type != "Cast":
+                kept.setdefault(before.name, f"its result goes to {node.name}{CAUSE}{reason}")
+    return _handed_on(flow) | _computed_on(flow, kept) | kept
+
+
+def _computed_on(flow: Dataflow, kept: Mapping[str, str]) -> dict[str, str]:
+    """Return the nodes that compute with whole numbers and with what they came from, such as x - floor(x)."""
+    more: dict[str, str] = {}
+    whole = set(flow.counted)
+    exact = set(flow.given)
+    for node in flow.graph.node:
+        read = flow.floats(node)
+        follows = any(name in whole for name in read) and all(name in whole or name in exact for name in read)
+        if _is_exact_step(node) and follows and node.name not in kept:
+            more[node.name] = _COUNTED
+        made = [name for name in node.output if flow.is_float(name)]
+        if node.op_type in _COUNTS or (_is_exact_step(node) and follows):
+            whole.update(made)
+        if node.name in kept:
+            exact.update(made)
+    return more
+
+
+def _why(node: onnx.NodeProto, flow: Dataflow) -> str:
+    """Return why a node itself needs exact numbers; empty where it does not."""
+    if has_subgraph(node):
+        return "its inner graphs compute in FP32" if flow.captured else ""
+    read = [name for name in node.input if flow.is_float(name)]
+    given = any(name in flow.given for name in read)
+    step = _is_exact_step(node)
+    to_integer = node.op_type == "Cast" and int_attribute(node, "to", 0) in _INTEGERS
+    compares = node.op_type in _COMPARES and (given or _compares_with_inexact(node, flow))
+    reasons = (
+        (bool(read) and (node.op_type in _COUNTS or to_integer), f"it turns values into integers, {_ENOUGH}"),
+        (compares or (node.op_type in _ORDERS and given), f"it compares, {_ENOUGH}"),
+        (node.op_type in _RELATES and given, "it relates inputs of any size, and FP16 ends at 65504"),
+        (node.op_type in _TURNS and given, "it takes an angle, and FP16 holds large angles to a whole turn only"),
+        (given and step and _has_large_constant(node, flow), f"it computes with numbers above 2048, {_ENOUGH}"),
+        (any(name in flow.counted for name in read) and not _mixes(read, flow), _COUNTED),
+        (step and _has_inexact_integer(node, flow), f"a constant of it is an integer that FP16 rounds, {_ENOUGH}"),
+    )
+    return next((reason for holds, reason in reasons if holds), "")
+
+
+def _mixes(names: list[str], flow: Dataflow) -> bool:
+    """Whether a node joins integers with features, such as a mask with scores: it may then compute in FP16."""
+    return any(name not in flow.given and name not in flow.weights for name in names)
+
+
+def _compares_with_inexact(node: onnx.NodeProto, flow: Dataflow) -> bool:
+    constants = [flow.constants.get(name) for name in node.input if name in flow.weights]
+    return any(values is None or not is_exact(values) for values in constants)
+
+
+def _has_inexact_integer(node: onnx.NodeProto, flow: Dataflow) -> bool:
+    constants = [flow.constants[name] for name in node.input if name in flow.constants and flow.is_float(name)]
+    return any(bool((values == values.round()).all()) and not is_exact(values) for values in constants)
+
+
+def _has_large_constant(node: onnx.NodeProto, flow: Dataflow) -> bool:
+    constants = [flow.constants[name] for name in node.input if name in flow.constants and flow.is_float(name)]
+    return any(bool((abs(values) > _LARGEST_EXACT).any()) for values in constants)
+
+
+def _captured(node: onnx.NodeProto, flow: Dataflow) -> list[str]:
+    return [name for name in flow.captured if name in flow.given] if has_subgraph(node) else []
+
+
+def _is_exact_step(node: onnx.NodeProto) -> bool:
+    return node.op_type in MOVES or node.op_type in ARITHMETIC
+
+
+def _handed_on(flow: Dataflow) -> dict[str, str]:
+    """Return the nodes that only move inputs, or constants that FP16 rounds, to the outputs of the graph."""
+    carried = set(flow.given)
+    for node in flow.graph.node:
+        if node.op_type in MOVES and (_has_inexact_integer(node, flow) or not carried.isdisjoint(node.input)):
+            carried.update(name for name in node.output if flow.is_float(name))
+    outputs = [value.name for value in flow.graph.output if flow.is_float(value.name)]
+    return {
+        node.name: f"it hands numbers on to an output, {_ENOUGH}"
+        for node in flow.upstream(outputs, lambda each: each.op_type in MOVES)
+        if not carried.isdisjoint(node.output)
+    }
