@@ -31,12 +31,13 @@ demo: setup  ## build, serve and query three OCR models on this machine
 run: setup  ## run the operator in this shell against the cluster of KUBECONFIG (docs/operator.md)
 	$(BIN)/python -P -m enginesmith_operator.controller $(ARGS)
 
-lint: setup  ## run ruff, mypy and the import contracts
+lint: setup  ## run ruff, mypy, the import contracts and the search for dead code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy -p enginesmith_contract -p enginesmith_runtime -p enginesmith_operator -p enginesmith_cli
-	$(BIN)/mypy hack/development_cluster
+	$(BIN)/mypy
+	$(BIN)/mypy --scripts-are-modules $$(grep -lE '^#!.*python' -d skip hack/*)
 	$(BIN)/lint-imports
+	$(BIN)/python hack/dead-code
 
 test-fast: setup  ## run the tests that start no server, no build and no client
 	$(BIN)/pytest -n 2 -m "not slow"

@@ -20,7 +20,7 @@ from enginesmith_runtime.engines.onnxruntime_options import session_options
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
-class _Handlers(grpc.GenericRpcHandler):
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has no types
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
         self._input, self._output = session.get_inputs()[0].name, session.get_outputs()[0].name

@@ -78,7 +78,7 @@ def have_fake_pods(cluster: Cluster) -> None:
         "reinvocationPolicy": "Never",
         "failurePolicy": "Fail",
     }
-    group = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": _NAME}}
+    group: dict[str, object] = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": _NAME}}
     cluster.apply(
         group | {"kind": "MutatingAdmissionPolicy", "spec": spec},
         group | {"kind": "MutatingAdmissionPolicyBinding", "spec": {"policyName": _NAME}},

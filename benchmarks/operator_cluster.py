@@ -4,7 +4,7 @@ import json
 import os
 import time
 import urllib.request
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -212,9 +212,9 @@ def machinery() -> dict[tuple[str, int], float]:
     return found
 
 
-def spent_since(before: Mapping[tuple[str, int], float]) -> Counter[str]:
+def spent_since(before: Mapping[tuple[str, int], float]) -> dict[str, float]:
     """Return what those that were there have used since by their names; the programs of all nodes together."""
-    used: Counter[str] = Counter()
+    used: defaultdict[str, float] = defaultdict(float)
     for (name, pid), seconds in machinery().items():
         if (name, pid) in before:
             used[name] += seconds - before[name, pid]

@@ -250,7 +250,7 @@ def main() -> None:
     with installed_operator(cluster, images), tempfile.TemporaryDirectory() as folder:
         classifier = _upload(cluster, models / "cls.onnx", "s3://models/ocr/cls.onnx")
         tiny = _upload(cluster, _tiny(Path(folder)), "s3://models/benchmarks/tiny.onnx")
-        cases = {
+        cases: dict[str, tuple[dict[str, Any], pb.ModelInferRequest]] = {
             "cls": ({"model": classifier, "profiles": LINES}, _request("cls", [1, 3, 48, 192])),
             "tiny": ({"model": tiny, "profiles": []}, _request("tiny", [1, 4])),
         }

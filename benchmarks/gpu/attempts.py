@@ -205,7 +205,7 @@ def _nan_gate(work: Workplace) -> object:
     ]
     up = numpy_helper.from_array(np.full((width, width), 900, np.float16), "up")
     down = numpy_helper.from_array((np.eye(width) * 1e-5).astype(np.float16), "down")
-    shape = ["batch", width]
+    shape: list[str | int] = ["batch", width]
     graph = helper.make_graph(
         nodes,
         "overflow",

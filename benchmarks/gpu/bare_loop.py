@@ -7,7 +7,6 @@ graph, and the wait for it. Nothing is checked, chosen or counted.
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,9 @@ class BareLoop:
         self._stream = _checked(runtime.cudaStreamCreateWithFlags(1))  # cudaStreamNonBlocking
         (spec,) = manifest.inputs
         self._context.set_input_shape(spec.name, shape)
-        self._copies_in, self._copies_out, self.output_bytes = [], [], 0
+        self._copies_in: list[tuple[Any, ...]] = []
+        self._copies_out: list[tuple[Any, ...]] = []
+        self.output_bytes = 0
         self._bind(spec.name, np.dtype(spec.dtype.numpy), shape, self._copies_in)
         for output in manifest.outputs:
             found = tuple(self._context.get_tensor_shape(output.name))
@@ -110,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -34,7 +34,8 @@ def build_all(work: Workplace, *, quick: bool, limit_seconds: float) -> dict[str
         figures[key] = _in_a_process(work, name, epoch, limit_seconds)
         print(f"{key}: {time.monotonic() - begun:.1f} s, {str(figures[key].get('failed', 'built'))[:300]}", flush=True)
         (work.sections / "builds.json").write_text(json.dumps(figures))
-        return figures[key]
+        found: dict[str, Any] = figures[key]
+        return found
 
     for document in DOCUMENTS:
         if document.quick or not quick:

@@ -8,7 +8,6 @@ and NAME-out, which its message names: no tensor moves through the connection.
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -75,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

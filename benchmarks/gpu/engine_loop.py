@@ -4,7 +4,6 @@ Usage: python -m benchmarks.gpu.engine_loop WORK NAME SHAPE [--option NAME=VALUE
 """
 
 import argparse
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -101,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,13 +4,16 @@ import statistics
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from benchmarks.gpu.documents import Workplace
 from benchmarks.gpu.engine_loop import InstanceLoop, open_engine
 from benchmarks.gpu.workers import Turns, Worker, run_together, started
 from benchmarks.measure import spread
+
+if TYPE_CHECKING:
+    from enginesmith_runtime.engines.interface import DeviceMemory
 
 __all__ = ["compare", "measure_execution"]
 
@@ -72,17 +75,19 @@ def _steady_state(work: Workplace) -> dict[str, Any]:
             closing(open_engine(manifest, folder, options)) as engine,
             engine.open_instance() as instance,
         ):
-            counts = []
+            counts: list[DeviceMemory] = []
             for _ in range(4):
                 # An answer holds until the next inference.
                 found = [
                     np.array(instance.infer({spec.name: x}, profile=0, outputs=(output.name,))[output.name])
                     for x in requests
                 ]
-                counts.append(engine.device_memory.allocations)
+                taken = engine.device_memory
+                assert taken is not None
+                counts.append(taken)
             answers[name] = found
-            allocations[name] = counts[-1] - counts[0]
-            memory[name] = asdict(engine.device_memory)
+            allocations[name] = counts[-1].allocations - counts[0].allocations
+            memory[name] = asdict(counts[-1])
     return {
         "batches": list(batches),
         "largestDifference": max(

@@ -23,6 +23,13 @@ class _Promise:
     at_least: bool = True
 
 
+def _of_rebuild(name: str, key: str) -> Callable[[Mapping[str, Any]], float]:
+    def find(record: Mapping[str, Any]) -> float:
+        return float(record["builds"][f"{name}-rebuilt"][key])
+
+    return find
+
+
 def _in_process(batch: int) -> tuple[_Promise, _Promise]:
     case = f"{_RESNET} {batch}x3x224x224"
     return (
@@ -67,7 +74,7 @@ _PROMISES: Final = (
     *(
         _Promise(
             what=f"a rebuild with the timing cache, times faster, {what}: {title}",
-            find=lambda record, name=name, key=key: record["builds"][f"{name}-rebuilt"][key],
+            find=_of_rebuild(name, key),
             bound=10,
         )
         for what, key in (("the builder alone", "builderTimesFaster"), ("with the start of the library", "timesFaster"))

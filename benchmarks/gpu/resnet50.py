@@ -5,7 +5,7 @@ convolutions, as an exporter leaves it.
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -34,7 +34,7 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(values.astype(np.float32), name))
         return name
 
-    def op(self, kind: str, name: str, *inputs: str, **attributes: object) -> str:
+    def op(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:  # noqa: ANN401 - of any type that ONNX has
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
@@ -94,7 +94,8 @@ def write_resnet50(path: Path, *, seed: int = 0, uint8: bool = False) -> None:
             wide = inner * _EXPANSION
     x = graph.op("Flatten", "features", graph.op("GlobalAveragePool", "pool", x))
     graph.op("Identity", "scores", graph.linear("fc", x, CLASSES, wide))
-    shape, dtype = (["batch", 224, 224, 3], TensorProto.UINT8) if uint8 else (["batch", 3, 224, 224], TensorProto.FLOAT)
+    shape: list[str | int] = ["batch", 224, 224, 3] if uint8 else ["batch", 3, 224, 224]
+    dtype = TensorProto.UINT8 if uint8 else TensorProto.FLOAT
     proto = helper.make_graph(
         graph.nodes,
         "resnet50",

@@ -134,9 +134,11 @@ class _Case:
         tensor = request.inputs.add(name=spec.name, datatype="UINT8" if raw else "FP32", shape=self.shape)
         wanted = request.outputs.add(name=output.name)
         if region:
-            for part, suffix, size in zip((tensor, wanted), ("in", "out"), self.sizes(), strict=True):
-                part.parameters["shared_memory_region"].string_param = f"{region}-{suffix}"
-                part.parameters["shared_memory_byte_size"].int64_param = size
+            for parameters, suffix, size in zip(
+                (tensor.parameters, wanted.parameters), ("in", "out"), self.sizes(), strict=True
+            ):
+                parameters["shared_memory_region"].string_param = f"{region}-{suffix}"
+                parameters["shared_memory_byte_size"].int64_param = size
             return request.SerializeToString()
         random = np.random.default_rng(0)
         values = random.integers(0, 256, self.shape, np.uint8) if raw else random.random(self.shape, np.float32)

@@ -227,7 +227,7 @@ def _random(tensor: TensorDescription, shape: tuple[int, ...]) -> Array:
 
 def _picture(path: Path, tensor: TensorDescription, shape: tuple[int, ...] | None) -> Array:
     try:
-        from PIL import Image  # noqa: PLC0415 - an extra: only who sends pictures needs it
+        from PIL import Image
     except ImportError as error:
         raise InputError(
             "pictures need Pillow", where=str(path), remedy="install pillow, or give an .npy file"

@@ -135,9 +135,9 @@ class LocalMachine:
         return with_preparation(observed.model_copy(update={"source_digest": digest}), engine).preparation
 
     def _prepare(self, engine: InferenceEngine, planned: Plan) -> Preparation:
-        from enginesmith_runtime.prepare.facts import model_files  # noqa: PLC0415 - a warm start needs none of them
-        from enginesmith_runtime.prepare.graph import read_graph  # noqa: PLC0415 - loads onnx, as do those below
-        from enginesmith_runtime.prepare.pipeline import prepare  # noqa: PLC0415 - the same
+        from enginesmith_runtime.onnx_graphs.graph import read_graph
+        from enginesmith_runtime.prepare.facts import model_files
+        from enginesmith_runtime.prepare.pipeline import prepare
 
         begun_ns = time.time_ns()
         with scratch_folder(self.home) as work:

@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Final, NamedTuple
 
 from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.text import one_line
 
 __all__ = ["main"]
 
@@ -57,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from enginesmith_cli.signals import stop_signals_raise  # noqa: PLC0415 - kept out of `--help`
-    from enginesmith_contract.errors import EnginesmithError  # noqa: PLC0415 - the same
+    from enginesmith_cli.signals import stop_signals_raise
+    from enginesmith_contract.errors import EnginesmithError
 
     parsed.debug = _wants_traceback(parsed)
     with stop_signals_raise() as stop:
@@ -92,10 +93,10 @@ def _report_full_disk(error: OSError) -> int:
 
 
 def _report_fault(error: Exception) -> int:
-    from enginesmith_cli.fault_log import write_fault_log  # noqa: PLC0415 - needed only when something is broken
+    from enginesmith_cli.fault_log import write_fault_log
 
     path = write_fault_log(error)
-    summary = " ".join(f"{type(error).__name__}: {error}".split())
+    summary = one_line(f"{type(error).__name__}: {error}")
     print(f"enginesmith: a fault of ours: {summary[:300]}. The traceback is in {path}.", file=sys.stderr)
     return ExitCode.INTERNAL
 
@@ -105,7 +106,7 @@ def _wants_traceback(parsed: argparse.Namespace) -> bool:
 
 
 def _version() -> str:
-    from importlib.metadata import version  # noqa: PLC0415 - it reads package metadata from disk
+    from importlib.metadata import version
 
     return version("enginesmith")
 

@@ -21,6 +21,7 @@ from enginesmith_contract.matrix.load import load_matrix
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.products import canonical_product
 from enginesmith_contract.store_layout import preparation_pointer
+from enginesmith_contract.text import one_line
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.regular_files import what_it_is
 from enginesmith_operator.api.translate import model_source
@@ -111,8 +112,8 @@ def observe_model(
     try:
         if scheme_of(source.uri) is not Scheme.FILE:
             return observed
-        from enginesmith_runtime.fetch.model import fetch_model  # noqa: PLC0415 - loads onnx, only for a local model
-        from enginesmith_runtime.prepare.facts import inspect_model  # noqa: PLC0415 - the same
+        from enginesmith_runtime.fetch.model import fetch_model
+        from enginesmith_runtime.prepare.facts import inspect_model
 
         fetched = fetch_model(source, scratch, SilentReporter(), base=base)
         known = observed.model_copy(
@@ -152,7 +153,7 @@ def read_nodes_file(path: Path) -> tuple[NodeObject, ...]:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
         documents = list(yaml.safe_load_all(text))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())
+        why = one_line(str(error))
         raise SpecError("the nodes cannot be read", where=str(path), why=why, remedy=remedy) from error
     items = [item for document in documents if document is not None for item in _items(document)]
     strangers = [kind for item in items if (kind := _kind(item)) not in {_NODE, _SLICE}]

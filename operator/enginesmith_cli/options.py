@@ -83,7 +83,7 @@ def require_free_address(arguments: argparse.Namespace) -> None:
     Raises:
         ServeError: an address is malformed, taken or not this machine's.
     """
-    import socket  # noqa: PLC0415 - kept out of `--help`
+    import socket
 
     for address in (arguments.address, metrics_address(arguments)):
         if address is None:

@@ -13,6 +13,7 @@ from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.protos import inference_pb2 as pb
 from enginesmith_contract.tensors import DType
+from enginesmith_contract.text import one_line
 
 __all__ = ["Answer", "Array", "ModelDescription", "ProtocolClient", "ServerCallError", "TensorDescription"]
 
@@ -105,11 +106,6 @@ class ProtocolClient:
         }
         return Answer(outputs=outputs, parameters=_parameters(response.parameters))
 
-    def model_names(self) -> tuple[str, ...]:
-        """Return the names of the server's models, sorted."""
-        found = self._call("RepositoryIndex", pb.RepositoryIndexRequest(), pb.RepositoryIndexResponse)
-        return tuple(sorted({model.name for model in found.models}))
-
     def _call(self, name: str, request: Any, answer: Any) -> Any:  # noqa: ANN401 - generated messages share no useful type
         rpc = self._channel.unary_unary(
             f"{_SERVICE}/{name}",
@@ -123,7 +119,7 @@ class ProtocolClient:
 
     def _translated(self, error: Any) -> ServerCallError:  # noqa: ANN401 - grpc ships no types
         code = error.code()
-        details = " ".join(str(error.details() or "").split())
+        details = one_line(str(error.details() or ""))
         match code:
             case grpc.StatusCode.UNAVAILABLE:
                 return ServerCallError(

@@ -56,7 +56,7 @@ class EnginesmithError(Exception):
     exit_code = ExitCode.INTERNAL
     default_reason = "InternalError"
 
-    def __init__(  # noqa: PLR0913 - the parts of a message; all but the first by keyword
+    def __init__(
         self,
         what: str,
         *,

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.gpu.promises import judge
@@ -12,7 +13,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     work = tmp_path_factory.mktemp("gpu")
     models = subprocess.check_output([_ROOT / "hack" / "fetch-models"], text=True).strip()
     subprocess.run(
@@ -23,7 +24,8 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         cwd=_ROOT,
         check=True,
     )
-    return json.loads((work / "record.json").read_text())
+    found: dict[str, Any] = json.loads((work / "record.json").read_text())
+    return found
 
 
 @pytest.mark.slow
@@ -33,7 +35,7 @@ def test_a_record_without_a_gpu_says_so_and_promises_nothing(record: dict[str, o
 
 
 @pytest.mark.slow
-def test_every_engine_of_the_short_run_is_built_and_verified(record: dict) -> None:
+def test_every_engine_of_the_short_run_is_built_and_verified(record: dict[str, Any]) -> None:
     engines = {name: one for name, one in record["builds"].items() if isinstance(one, dict)}
     assert {"resnet50-fp16", "resnet50-uint8", "cls-fp32", "cls-fp32-rebuilt", "resnet50-refitted"} <= set(engines)
     assert {name: one.get("failed") for name, one in engines.items()} == dict.fromkeys(engines)
@@ -42,7 +44,7 @@ def test_every_engine_of_the_short_run_is_built_and_verified(record: dict) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["resnet50-fp16", "resnet50-uint8, 4 front ends"])
-def test_server_echo_and_loop_are_measured_side_by_side(record: dict, engine: str) -> None:
+def test_server_echo_and_loop_are_measured_side_by_side(record: dict[str, Any], engine: str) -> None:
     found = record["serving"][engine]
     assert "failed" not in found
     assert found["ours"]["perSecond"]["median"] > 0

@@ -7,6 +7,8 @@ wrong answers.
 from dataclasses import replace
 from pathlib import Path
 
+from typing_extensions import override
+
 from enginesmith_contract.errors import BuildError
 from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
 from enginesmith_runtime.engines.onnxruntime_backend import OnnxRuntimeBuilder
@@ -22,6 +24,7 @@ class FakeRefittingBuilder(OnnxRuntimeBuilder):
         self.calls: list[str] = []
         self._refitted_model = refitted_model
 
+    @override
     def build(self, job: BuildJob, progress: ProgressSink) -> BuiltEngine:
         """Build into a folder that a refit has left empty."""
         assert list(job.output.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from enginesmith_contract.verification import OutputGate, VerificationPolicy, Ve
 from enginesmith_runtime.build.pipeline import build
 from enginesmith_runtime.progress import SilentReporter
 
-Make = Callable[..., object]
+Make = Callable[..., Any]
 F, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 node = helper.make_node
 LOWEST = float(np.finfo(np.float32).min)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +23,10 @@ PrepareModel = Callable[..., Preparation]
 MakeRequest = Callable[..., BuildRequest]
 
 
-def _save(folder: Path, nodes: Sequence[onnx.NodeProto], inputs: dict[str, list], outputs: dict[str, list]) -> Path:
+Shapes = dict[str, list[Any]]
+
+
+def _save(folder: Path, nodes: Sequence[onnx.NodeProto], inputs: Shapes, outputs: Shapes) -> Path:
     graph = helper.make_graph(
         nodes,
         "empty",
@@ -53,7 +57,7 @@ def _range(*points: tuple[int, ...]) -> ShapeRange:
     return ShapeRange(min=points[0], opt=points[1], max=points[2])
 
 
-_CASES = {
+_CASES: dict[str, tuple[Callable[[Path], Path], dict[str, ShapeRange], dict[str, tuple[int, ...]]]] = {
     "cache": (_cache, {"cache": _range((1, 0, 4), (1, 8, 4), (1, 16, 4))}, {"x": (1, 1, 4), "cache": (1, 0, 4)}),
     "always empty": (_cache, {"cache": _range((1, 0, 4), (1, 0, 4), (1, 0, 4))}, {"x": (1, 1, 4), "cache": (1, 0, 4)}),
     "batch": (_rows, {"x": _range((0, 4), (2, 4), (8, 4))}, {"x": (0, 4)}),

@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 import pytest
+from typing_extensions import override
 
 from enginesmith_contract.errors import SpecError
 from enginesmith_runtime.progress_output import (
@@ -22,6 +23,7 @@ class _Terminal(io.StringIO):
 
     encoding = "utf-8"
 
+    @override
     def isatty(self) -> bool:
         return True
 

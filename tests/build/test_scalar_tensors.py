@@ -13,6 +13,7 @@ from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.verification import VerificationStatus
 from enginesmith_runtime.build.pipeline import build
+from enginesmith_runtime.engines.interface import on_host
 from enginesmith_runtime.engines.registry import loader
 from enginesmith_runtime.progress import SilentReporter
 from enginesmith_runtime.server.warm_up import warm_up
@@ -64,11 +65,9 @@ def test_a_scalar_of_every_datatype_goes_in_and_comes_out_as_rank_0(
     with loader(Backend.ONNXRUNTIME).load(manifest, folder, {}).open_instance() as instance:
         warm_up(manifest, [instance], folder)
         warm_up(manifest.model_copy(update={"references": ()}), [instance], folder)
-        answers = instance.infer(
-            {"x": np.array([[1, 2, 3, 4]], np.float32), **inputs},
-            profile=0,
-            outputs=tuple(spec.name for spec in manifest.outputs),
-        )
+        given = {"x": np.array([[1, 2, 3, 4]], np.float32), **inputs}
+        outputs = tuple(spec.name for spec in manifest.outputs)
+        answers = on_host(instance.infer(given, profile=0, outputs=outputs))
     assert answers["mean"].item() == 2.5
     assert {answer.shape for answer in answers.values()} == {()}
     assert answers["string_out"].item() == b"text"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,7 +53,7 @@ def _save(
 
 
 # The nodes, dtype and shape of the input that holds sizes, its values, the outputs, and the shape of x.
-_CASES: dict[str, tuple[list[onnx.NodeProto], tuple[int, list[int]], Points, dict, list | None]] = {
+_CASES: dict[str, tuple[list[onnx.NodeProto], tuple[int, list[int]], Points, dict[str, Any], list[Any] | None]] = {
     "TopK": (
         [_node("TopK", ["x", "s"], ["v", "i"], axis=1)],
         (_INT64, [1]),

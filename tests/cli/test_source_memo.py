@@ -20,6 +20,11 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
+def _replace(path: Path) -> None:
+    path.rename(path.with_suffix(".old"))
+    _write(path, b"weights")
+
+
 def _touch(path: Path) -> None:
     os.utime(path, ns=(time.time_ns(), time.time_ns() - _OLD_NS // 2))
 
@@ -31,7 +36,7 @@ def _touch(path: Path) -> None:
         pytest.param(lambda path: _write(path, b"weight2"), id="same size, other bytes"),
         pytest.param(_touch, id="another time"),
         pytest.param(lambda path: path.unlink(), id="gone"),
-        pytest.param(lambda path: (path.rename(path.with_suffix(".old")), _write(path, b"weights")), id="replaced"),
+        pytest.param(_replace, id="replaced"),
     ],
 )
 def test_a_model_whose_weights_changed_is_read_again(tmp_path: Path, change: Callable[[Path], None]) -> None:

@@ -22,7 +22,7 @@ class CommandLine(Protocol):
 
     home: Path
 
-    def run(self, *words: str) -> Any: ...  # noqa: ANN401, D102 - a finished process
+    def run(self, *words: str) -> Any: ...  # noqa: D102 - a finished process
 
 
 def key(number: int) -> str:

@@ -70,9 +70,9 @@ class Cluster:
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout
 
-    def apply(self, *documents: dict[str, object]) -> None:
+    def apply(self, *documents: Mapping[str, object]) -> None:
         """Apply objects on the server's side."""
-        self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(documents))
+        self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(map(dict, documents)))
 
     def get(self, *arguments: str) -> dict[str, Any]:
         """Return an object, or a list of them."""

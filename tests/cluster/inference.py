@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -46,7 +47,7 @@ def ask_with_tritonclient(model: str, tensors: Arrays, addresses: Iterable[str])
     python = Path(venv.stdout.strip()) / "bin" / "python"
     with TemporaryDirectory(prefix="enginesmith-tensors-") as folder:
         file = Path(folder) / "tensors.npz"
-        np.savez(file, **tensors)
+        np.savez(file, allow_pickle=False, **tensors)
         wanted = json.dumps({"model": model, "tensors": str(file), "addresses": list(addresses)})
         run = subprocess.run([python, _PROGRAM, wanted], check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -60,6 +61,6 @@ def model_answer(model: Path, tensors: Arrays) -> Arrays:
     return dict(zip(names, session.run(names, dict(tensors)), strict=True))
 
 
-def _answer(seen: dict) -> TritonAnswer:
+def _answer(seen: dict[str, Any]) -> TritonAnswer:
     outputs = {name: np.asarray(values, np.float32) for name, values in seen.get("outputs", {}).items()}
     return TritonAnswer(headers=seen.get("headers", {}), outputs=outputs, refusal=seen.get("refusal", ""))

@@ -86,7 +86,7 @@ def installed_operator(
     with _operator_lock(cluster).open("w") as lock:
         with _turn(cluster):
             fcntl.flock(lock, fcntl.LOCK_EX if alone or settings else fcntl.LOCK_SH)
-            values = _values(cluster) | (settings or {})
+            values = _values(cluster) | dict(settings or {})
             if not _is_installed(cluster, values):
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 _install(cluster, values)

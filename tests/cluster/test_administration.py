@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from tests.cluster.access import Cluster
@@ -62,7 +63,7 @@ def test_namespaces_share_a_store_and_the_list_of_plugin_libraries_holds_in_both
         by_hand = _with_plugin(built, f"http://{tenant.cluster.registry}/{digest[:4]}.so", digest)
         tenant.cluster.apply(by_hand)
         name = by_hand["metadata"]["name"]
-        tenant.until(lambda name=name: _phase(tenant, name) == "Failed", f"{name} has failed")
+        tenant.until(partial(_has_failed, tenant, name), f"{name} has failed")
         status = tenant.get("enginebuild", name)["status"]
         assert status["failure"]["reason"] == want
         assert digest[:12] in status["failure"]["message"] or want != "PluginNotAllowed"
@@ -102,6 +103,10 @@ def _with_plugin(built: Document, uri: str, digest: str) -> Document:
             "backoffLimit": 0,
         },
     }
+
+
+def _has_failed(tenant: Tenant, name: str) -> bool:
+    return _phase(tenant, name) == "Failed"
 
 
 def _phase(tenant: Tenant, name: str) -> str:

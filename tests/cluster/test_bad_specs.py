@@ -252,7 +252,7 @@ def copy_image(cluster: Cluster, image: str, repository: str) -> None:
         mounted = {"mount": blob["digest"], "from": source}
         httpx.post(f"{base}/{repository}/blobs/uploads/", params=mounted, timeout=10).raise_for_status()
     headers = {"Content-Type": answer.headers["Content-Type"]}
-    put = httpx.put(f"{base}/{repository}/manifests/{digest}", data=answer.content, headers=headers, timeout=10)
+    put = httpx.put(f"{base}/{repository}/manifests/{digest}", content=answer.content, headers=headers, timeout=10)
     put.raise_for_status()
 
 

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +135,14 @@ def test_the_scheduler_counts_gpus_and_keeps_a_third_pod_waiting(
 
 @pytest.mark.usefixtures("hardware")
 def test_a_gpu_that_its_plugin_withdraws_is_allocatable_no_more(cluster: Cluster) -> None:
-    def allocatable() -> str:
-        return cluster.kubectl("get", "node", "gpu-l4", r"-o=jsonpath={.status.allocatable.nvidia\.com/gpu}")
+    def has(count: str) -> bool:
+        path = r"-o=jsonpath={.status.allocatable.nvidia\.com/gpu}"
+        return cluster.kubectl("get", "node", "gpu-l4", path) == count
 
     for count in ("1", "0", "2"):
         changed = cluster.run(ROOT / "hack/cluster", "gpus", "gpu-l4", f"nvidia.com/gpu={count}")
         assert changed.returncode == 0, changed.stderr
-        wait_for(lambda count=count: allocatable() == count, f"{count} GPUs")
+        wait_for(partial(has, count), f"{count} GPUs")
 
 
 def test_a_pod_reaches_another_node_s_pod_by_its_service_s_name(

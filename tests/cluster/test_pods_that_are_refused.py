@@ -131,7 +131,7 @@ def team_policy(cluster: Cluster, tenant: Tenant) -> Iterator[str]:
         "validationActions": ["Deny"],
         "matchResources": {"namespaceSelector": only_here},
     }
-    kinds = {"ValidatingAdmissionPolicy": policy, "ValidatingAdmissionPolicyBinding": binding}
+    kinds: dict[str, Document] = {"ValidatingAdmissionPolicy": policy, "ValidatingAdmissionPolicyBinding": binding}
     cluster.apply(*(_cluster_wide(api, kind, name, spec) for kind, spec in kinds.items()))
     yield name
     for kind in kinds:
@@ -172,7 +172,7 @@ def mesh(cluster: Cluster, tenant: Tenant, images: dict[str, str]) -> Iterator[N
     }
     only_here = {"matchLabels": {"kubernetes.io/metadata.name": tenant.namespace}}
     binding = {"policyName": name, "matchResources": {"namespaceSelector": only_here}}
-    kinds = {"MutatingAdmissionPolicy": policy, "MutatingAdmissionPolicyBinding": binding}
+    kinds: dict[str, Document] = {"MutatingAdmissionPolicy": policy, "MutatingAdmissionPolicyBinding": binding}
     cluster.apply(*(_cluster_wide(api, kind, name, spec) for kind, spec in kinds.items()))
     yield
     for kind in kinds:

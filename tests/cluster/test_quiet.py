@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 from benchmarks.operator_cluster import OPERATOR_USER, AuditTail, Request, replicas, writes_of
 from tests.cluster.access import Cluster
-from tests.cluster.engines import Tenant
+from tests.cluster.engines import Document, Tenant
 from tests.cluster.installation import SYSTEM, installed_operator
 
 pytestmark = pytest.mark.slow
@@ -16,7 +16,7 @@ _PASSES = "enginesmith_reconciles_total"
 _LISTINGS = 3
 _SETTLE_SECONDS = 5
 """A write that a pass leads to is in the log within this time."""
-_TARGETS = [
+_TARGETS: list[Document] = [
     {"name": "l4", "backend": "onnxruntime", "gpu": {"product": "NVIDIA-L4"}, "replicas": 2},
     {"name": "h100", "backend": "onnxruntime", "gpu": {"product": "NVIDIA-H100-80GB-HBM3"}},
     {"name": "cpu", "backend": "onnxruntime", "standby": True},

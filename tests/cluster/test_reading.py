@@ -1,7 +1,7 @@
 """What a person reads of an engine, and that what the API server spells otherwise leaves the operator at rest."""
 
 import pytest
-from tests.cluster.engines import Tenant
+from tests.cluster.engines import Document, Tenant
 from tests.cluster.operator_calls import OperatorCalls
 
 pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("o
 NAME = "cls"
 CPU = {"name": "cpu", "backend": "onnxruntime"}
 THOR = {"name": "thor", "backend": "onnxruntime", "gpu": {"product": "NVIDIA-Thor"}}
-SPELLED = {
+SPELLED: Document = {
     "podTemplate": {
         "resources": {"requests": {"cpu": "0.1", "memory": "0.25Gi"}, "limits": {"memory": "1024Mi", "cpu": 2}},
         "tolerations": [
@@ -42,7 +42,7 @@ def _columns(tenant: Tenant) -> list[str]:
 def test_quantities_and_empty_values_that_the_server_spells_otherwise_are_written_once(
     tenant: Tenant, calls: OperatorCalls
 ) -> None:
-    targets = [
+    targets: list[Document] = [
         CPU | {"autoscaling": {"maxReplicas": 2, "podMetric": {"name": "queue", "averageValue": "1500m"}}},
         CPU | {"name": "plain"},
     ]

@@ -13,7 +13,7 @@ from enginesmith_operator.objects.names import target_name
 pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
 
 NAME = "cls"
-CPU = {"name": "cpu", "backend": "onnxruntime", "replicas": 2}
+CPU: Document = {"name": "cpu", "backend": "onnxruntime", "replicas": 2}
 # No node has so many processors, so that the build waits for as long as a test wants.
 NEVER_BUILT = {"resources": {"requests": {"cpu": "1k"}}}
 SECONDS = 90.0
@@ -218,7 +218,7 @@ def derived_names(tenant: Tenant) -> dict[str, str]:
 
 
 def _foreign(kind: str, found: dict[str, str], namespace: str) -> Document:
-    pod = {
+    pod: Document = {
         "metadata": {"labels": {"app": "mine"}},
         "spec": {
             "nodeSelector": {"example.com/nowhere": "true"},
@@ -248,7 +248,7 @@ def test_names_of_ours_that_a_stranger_has_are_conflicts_and_used_once_they_are_
 
     for kind in kinds:
         name = derived_names[kind]
-        tenant.until(lambda told=f"{kind} {name}": told in conflict(tenant), f"{kind} is a conflict", seconds=SECONDS)
+        tenant.until(partial(names_conflict, tenant, f"{kind} {name}"), f"{kind} is a conflict", seconds=SECONDS)
         ready = tenant.condition(NAME, "Ready")
         assert (ready["status"], ready["reason"]) == ("False", "NameTaken")
         calls.until_quiet()
@@ -274,6 +274,11 @@ def written_statuses(cluster: Cluster, tenant: Tenant) -> list[str]:
     """Return every status that was written in the namespace, as the audit log has it."""
     lines = cluster.audit_log.read_text().splitlines()
     return [line for line in lines if tenant.namespace in line and '"subresource":"status"' in line]
+
+
+def names_conflict(tenant: Tenant, name: str) -> bool:
+    """Return whether the condition names this object."""
+    return name in conflict(tenant)
 
 
 def conflict(tenant: Tenant) -> str:

@@ -1,6 +1,7 @@
 """InferenceEngines on the real cluster: what is built and scheduled where, and what their clients get."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_clients_are_answered_by_the_target_they_ask_and_by_the_standby_while_no
 
     for node in NODES.values():
         _offer_gpus(cluster, node, "nvidia.com/gpu=0")
-        tenant.until(lambda node=node: _allocatable(cluster, node) == "0", f"{node} has no GPU")
+        tenant.until(partial(_has_none, cluster, node), f"{node} has no GPU")
     tenant.kubectl("delete", "pods", "--selector=enginesmith.io/target in (a100, l4)", "--wait=false")
     tenant.until(lambda: tenant.target("cls", "cpu").get("phase") == "Serving", "the standby serves")
     (of_standby,) = _ask(ocr_models, [addresses["cls"]])
@@ -177,6 +178,10 @@ def _offer_gpus(cluster: Cluster, node: str, *counts: str) -> None:
     """Change how many GPUs a node's device plugin offers; without counts all are back."""
     done = cluster.run(ROOT / "hack/cluster", "gpus", node, *counts)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _has_none(cluster: Cluster, node: str) -> bool:
+    return _allocatable(cluster, node) == "0"
 
 
 def _allocatable(cluster: Cluster, node: str) -> str:

@@ -1,5 +1,6 @@
 """Targets that change under steady requests, failures that pass, and other writers, on a real cluster."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -147,11 +148,15 @@ def test_between_replicas_and_an_autoscaler_there_are_never_fewer(small_tenant: 
     tenant.until(lambda: note(tenant, seen) and tenant.get("hpa")["items"], "there is an autoscaler")
     for least in (3, 4):
         tenant.apply(NAME, [SCALED | {"autoscaling": SCALED["autoscaling"] | {"minReplicas": least}}])
-        tenant.until(lambda want=least: note(tenant, seen) >= want, "there are as many as asked for", seconds=30)
+        tenant.until(partial(_has_reached, tenant, seen, least), "there are as many as asked for", seconds=30)
     tenant.until_ready(NAME)
     note(tenant, seen)
     assert seen == sorted(seen)
     assert seen[0] == 2
+
+
+def _has_reached(tenant: Tenant, seen: list[int], least: int) -> bool:
+    return note(tenant, seen) >= least
 
 
 def note(tenant: Tenant, seen: list[int]) -> int:

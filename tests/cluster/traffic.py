@@ -60,7 +60,7 @@ class Answer:
     @property
     def is_good(self) -> bool:
         """Whether an engine answered."""
-        return self.code == grpc.StatusCode.OK.name
+        return bool(self.code == grpc.StatusCode.OK.name)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class _Client:
             lambda future: self._note(sent, future)
         )
 
-    def _note(self, sent: float, future: Any) -> None:  # noqa: ANN401 - the library has no types
+    def _note(self, sent: float, future: Any) -> None:
         code = future.code()
         headers = dict(future.initial_metadata() or ()) if code is grpc.StatusCode.OK else {}
         answer = Answer(

@@ -19,11 +19,11 @@ _PATIENCE_SECONDS = 60.0
 class _Listening:
     """The call of the client's stub, which shows an answer's headers to nobody, and the headers of the last answer."""
 
-    def __init__(self, call: Any) -> None:  # noqa: ANN401 - the library has no types
+    def __init__(self, call: Any) -> None:
         self._call = call
         self.headers: dict[str, str] = {}
 
-    def __call__(self, **options: Any) -> Any:  # noqa: ANN401 - the same
+    def __call__(self, **options: Any) -> Any:
         answer, call = self._call.with_call(**options)
         self.headers = dict(call.initial_metadata())
         return answer

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_a_reason_is_fit_for_a_kubernetes_condition(kind: type[EnginesmithError]
         ({"remedy": "upload it again."}, "the digest differs. Upload it again."),
     ],
 )
-def test_a_sentence_is_made_of_the_parts_that_are_there(parts: dict[str, str], want_sentence: str) -> None:
+def test_a_sentence_is_made_of_the_parts_that_are_there(parts: dict[str, Any], want_sentence: str) -> None:
     error = errors.SourceError("the digest differs", **parts)
     assert error.sentence() == str(error) == want_sentence
     assert (error.reason, error.retry) == ("SourceFailed", False)

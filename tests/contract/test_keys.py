@@ -96,11 +96,11 @@ def test_every_part_of_the_precision_policy_changes_the_preparation(precision: P
 
 
 def test_the_order_of_a_dict_changes_no_key() -> None:
-    flags = dict(reversed(ENGINE.flags.items()))
+    flags = dict(reversed(list(ENGINE.flags.items())))
     assert list(flags) != list(ENGINE.flags)
     assert engine_key(ENGINE.model_copy(update={"flags": flags})) == GOLDEN_ENGINE
-    inputs = dict(reversed(PREPARATION.profiles[0].inputs.items()))
-    verification = dict(reversed(PREPARATION.verification_inputs.items()))
+    inputs = dict(reversed(list(PREPARATION.profiles[0].inputs.items())))
+    verification = dict(reversed(list(PREPARATION.verification_inputs.items())))
     changes = {"profiles": (Profile(inputs=inputs),), "verification_inputs": verification}
     assert preparation_key(PREPARATION.model_copy(update=changes)) == GOLDEN_PREPARATION
 

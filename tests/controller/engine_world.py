@@ -184,7 +184,7 @@ class EngineWorld:
         found = [one.document() for one in self.cache.of_kind(kind)]
         return sorted(found, key=lambda one: str(one["metadata"]["name"]))
 
-    def end_preparation(self, *, job_ends: bool = True, **report: Any) -> None:  # noqa: ANN401 - fields of a report
+    def end_preparation(self, *, job_ends: bool = True, **report: Any) -> None:
         """Let the preparation's pod, and its Job, end with this report; by default it succeeds."""
         (job,) = [one for one in self.of_kind("Job") if "-prep-" in one["metadata"]["name"]]
         engine = read_engine(self.engine)

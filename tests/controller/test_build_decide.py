@@ -54,7 +54,7 @@ def _build(status: EngineBuildStatus | None = None) -> EngineBuild:
     )
 
 
-def _pod(container: ContainerFacts | None = None, **fields: Any) -> PodFacts:  # noqa: ANN401 - fields of any type
+def _pod(container: ContainerFacts | None = None, **fields: Any) -> PodFacts:
     head: dict[str, Any] = {"name": "p1", "uid": "u1", "labels": {}, "created_at": _STARTED, "node": "gpu-1"}
     return PodFacts(**(head | fields), containers=(container,) if container else ())
 
@@ -73,7 +73,7 @@ def _failed_word(reason: str, message: str, *, code: int = 14, retry: bool = Fal
     return {"outcome": "failed", "exitCode": code, "reason": reason, "message": message, "retry": retry}
 
 
-def _job(**fields: Any) -> JobFacts:  # noqa: ANN401 - fields of any type
+def _job(**fields: Any) -> JobFacts:
     head: dict[str, Any] = {"name": "ocr-l4-0123", "uid": "j1", "controller_uid": "b1", "started": 1}
     return JobFacts(**(head | fields))
 
@@ -82,7 +82,7 @@ def _decide(
     job: JobFacts | None,
     *pods: PodFacts,
     status: EngineBuildStatus | None = None,
-    **fields: Any,  # noqa: ANN401 - fields of any type
+    **fields: Any,
 ) -> BuildDecision:
     return decide_build(BuildSnapshot(build=_build(status), job=job, pods=pods, now=_NOW, **fields))
 

@@ -1,4 +1,4 @@
-"""The store of seen objects: what is newer wins, what is gone goes, and everything is found by owner and label."""
+"""The store of seen objects: what is newer wins, what is gone goes, and everything is found by label."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from enginesmith_operator.controller.cache import Address, ObjectCache
 _LABEL = "enginesmith.io/engine"
 
 
-def _object(name: str, version: int, *, uid: str = "", owner: str = "", label: str = "", kind: str = "Job") -> Json:
+def _object(name: str, version: int, *, uid: str = "", label: str = "", kind: str = "Job") -> Json:
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": "default",
@@ -17,8 +17,6 @@ def _object(name: str, version: int, *, uid: str = "", owner: str = "", label: s
         "managedFields": [{"manager": "enginesmith"}],
         "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "kept": "yes"},
     }
-    if owner:
-        metadata["ownerReferences"] = [{"kind": "EngineBuild", "name": "b", "uid": owner, "controller": True}]
     if label:
         metadata["labels"] = {_LABEL: label}
     return {"kind": kind, "apiVersion": "batch/v1", "metadata": metadata, "status": {"active": version}}
@@ -46,10 +44,10 @@ def test_versions_are_compared_as_numbers() -> None:
 
 def test_another_object_of_the_same_name_replaces_the_first_whatever_its_version() -> None:
     cache = _cache()
-    cache.put(_object("a", 10, owner="one"))
-    assert cache.put(_object("a", 3, uid="second", owner="two")) is not None
-    assert cache.owned_by("one") == ()
-    assert [one.uid for one in cache.owned_by("two")] == ["second"]
+    cache.put(_object("a", 10, label="one"))
+    assert cache.put(_object("a", 3, uid="second", label="two")) is not None
+    assert cache.labelled("default", _LABEL, "one") == ()
+    assert [found.uid for found in cache.labelled("default", _LABEL, "two")] == ["second"]
 
 
 def test_the_deletion_of_an_object_that_was_replaced_since_removes_nothing() -> None:
@@ -59,16 +57,16 @@ def test_the_deletion_of_an_object_that_was_replaced_since_removes_nothing() -> 
     assert cache.count("Job") == 1
 
 
-def test_objects_are_found_by_owner_and_by_label_until_they_lose_them() -> None:
+def test_objects_are_found_by_label_until_they_lose_it_or_go() -> None:
     cache = _cache()
-    cache.put(_object("b", 1, owner="o", label="ocr"))
-    cache.put(_object("a", 1, owner="o", label="ocr"))
-    assert [one.address.name for one in cache.owned_by("o")] == ["a", "b"]
+    cache.put(_object("b", 1, label="ocr"))
+    cache.put(_object("a", 1, label="ocr"))
     assert [one.address.name for one in cache.labelled("default", _LABEL, "ocr")] == ["a", "b"]
     cache.put(_object("a", 2))
-    assert [one.address.name for one in cache.owned_by("o")] == ["b"]
     assert [one.address.name for one in cache.labelled("default", _LABEL, "ocr")] == ["b"]
     assert cache.labelled("elsewhere", _LABEL, "ocr") == ()
+    assert cache.remove(Address("Job", "default", "b"), "uid-b") is not None
+    assert cache.labelled("default", _LABEL, "ocr") == ()
 
 
 def test_what_no_reconcile_reads_is_not_kept() -> None:
@@ -98,16 +96,6 @@ def test_labels_stay_beside_an_object_where_somebody_looks_for_them_and_all_stay
     assert stored is not None
     assert stored.labels == {_LABEL: "ocr", "enginesmith.io/target": "gpu"}
     assert stored.document()["metadata"]["labels"] == document["metadata"]["labels"]
-
-
-def test_an_object_that_names_an_owner_twice_is_found_once_and_goes() -> None:
-    cache = _cache()
-    document = _object("a", 1, owner="o")
-    document["metadata"]["ownerReferences"] *= 2
-    cache.put(document)
-    assert [one.address.name for one in cache.owned_by("o")] == ["a"]
-    assert cache.remove(Address("Job", "default", "a"), "uid-a") is not None
-    assert cache.owned_by("o") == ()
 
 
 def test_a_listing_finds_ghosts_and_judges_nothing_that_came_after_it_began() -> None:

@@ -136,7 +136,7 @@ def test_two_engines_that_want_one_engine_share_its_build(build_spec: dict[str, 
     assert "spec" not in shared
 
 
-def _fail_build(world: EngineWorld, **failure: Any) -> None:  # noqa: ANN401 - fields of a failure
+def _fail_build(world: EngineWorld, **failure: Any) -> None:
     (build,) = world.of_kind("EngineBuild")
     stamp = world.now.isoformat().replace("+00:00", "Z")
     build["status"] = {

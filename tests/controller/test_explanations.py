@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 from kubernetes.aio.client import Configuration
+from typing_extensions import override
 
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.transport import Transport
@@ -28,6 +29,7 @@ def _events(asked: list[str]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
+        @override
         def log_message(self, *_: object) -> None:
             return
 

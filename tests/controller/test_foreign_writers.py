@@ -1,12 +1,15 @@
 """Others who write to the operator's objects: who changed what is said, with the field that is for it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.controller.engine_world import EngineWorld
 
 from enginesmith_operator.api.conditions import CONFLICT
 from enginesmith_operator.controller.conditions import find_condition
+
+if TYPE_CHECKING:
+    from enginesmith_operator.controller.decision import EventNote
 
 L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}, "replicas": 2}
 SERVER = 'k:{"name":"server"}'
@@ -19,7 +22,7 @@ def _pod_field(*steps: str) -> dict[str, Any]:
     return fields
 
 
-def _serving(**target: Any) -> EngineWorld:  # noqa: ANN401 - fields of a target
+def _serving(**target: Any) -> EngineWorld:
     world = EngineWorld(targets=[L4 | target])
     world.serve()
     return world
@@ -98,7 +101,7 @@ def test_a_change_by_somebody_else_is_put_back_and_said(name: str) -> None:
 
 def test_what_was_put_back_is_told_for_a_while_and_a_fight_is_one_event_meanwhile() -> None:
     world = _serving()
-    events = []
+    events: list[EventNote] = []
     for _ in range(20):
         deployment = _write(world, "kube-controller-manager", {"f:spec": {"f:replicas": {}}}, subresource="scale")
         deployment["spec"]["replicas"] = 5
@@ -145,7 +148,7 @@ def test_who_set_a_field_of_the_status_is_not_kept_and_nor_are_we() -> None:
 # How replicas and autoscaling take over from each other
 
 
-def _scaled(least: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - fields of the bounds
+def _scaled(least: int, **more: Any) -> dict[str, Any]:
     bounds = {"minReplicas": least, "maxReplicas": 8, "cpuUtilization": 80} | more
     return {key: value for key, value in L4.items() if key != "replicas"} | {"autoscaling": bounds}
 

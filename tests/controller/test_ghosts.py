@@ -49,13 +49,13 @@ def test_what_goes_before_the_watches_begin_is_forgotten_soon(
         caches.append(ObjectCache(indexed_labels=indexed_labels))
         return caches[-1]
 
-    async def watch_late(**options: Any) -> None:  # noqa: ANN401 - kopf's own
+    async def watch_late(**options: Any) -> None:
         were_there.append(caches[0].find(goes) is not None)
         await asyncio.to_thread(cluster.kubectl, "-n", namespace, "delete", "service", "goes", "--wait=true")
         await watch(**options)
 
     monkeypatch.setattr(run, "ObjectCache", remember)
-    monkeypatch.setattr(run.kopf, "operator", watch_late)
+    monkeypatch.setattr(kopf, "operator", watch_late)
 
     async def scenario() -> None:
         process = run.Process(namespace=namespace, identity="onlooker")

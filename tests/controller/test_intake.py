@@ -27,7 +27,7 @@ class _Woken:
         nodes = NodeMemory(load_label_mapping(), grace_seconds=120.0, clock=lambda: 1_800_000_000.0)
         self.intake = Intake(self.cache, nodes, _CATALOG, lambda key, hurry: self.keys.append((key, hurry)))
 
-    def see(self, address: Address, *owners: Address, deleted: bool = False, **metadata: Any) -> list[Address]:  # noqa: ANN401 - fields of metadata
+    def see(self, address: Address, *owners: Address, deleted: bool = False, **metadata: Any) -> list[Address]:
         """Show an object, and return who was woken in a hurry."""
         references = [
             {"kind": one.kind, "name": one.name, "uid": f"uid-{one.name}", "controller": True} for one in owners

@@ -97,14 +97,6 @@ def test_jitter_spreads_what_failed_together() -> None:
     assert early.fail("a", 0.0) < FIRST_RETRY_SECONDS < late.fail("a", 0.0)
 
 
-def test_the_age_of_the_oldest_key_is_known() -> None:
-    queue = _queue()
-    assert queue.oldest_seconds(9.0) == 0.0
-    queue.add("a", 2.0)
-    queue.add("b", 5.0)
-    assert queue.oldest_seconds(9.0) == 7.0
-
-
 def test_workers_share_the_keys_and_keep_each_to_one_at_a_time() -> None:
     async def scenario() -> tuple[list[str], int, int]:
         queue: WorkQueue[str] = WorkQueue(clock=asyncio.get_running_loop().time)

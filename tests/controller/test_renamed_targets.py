@@ -13,7 +13,7 @@ L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}}
 T4 = {"name": "t4", "gpu": {"product": "Tesla-T4"}}
 
 
-def _serving(*targets: dict[str, Any], **spec: object) -> EngineWorld:
+def _serving(*targets: dict[str, Any], **spec: Any) -> EngineWorld:
     world = EngineWorld(targets=list(targets), **spec)
     world.nodes.observe(gpu_node("gpu-2", "Tesla-T4"))
     world.serve()

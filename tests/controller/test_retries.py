@@ -34,7 +34,7 @@ TRANSIENT = {
 SEGMENTATION_FAULT = ("server", 139, "Error", None)
 
 
-def _rolled_out(**spec: object) -> EngineWorld:
+def _rolled_out(**spec: Any) -> EngineWorld:
     """An engine whose first pods are on their way."""
     world = EngineWorld(**spec)
     world.step()

@@ -18,7 +18,7 @@ def _ended(world: EngineWorld, word: str, code: int) -> dict[str, Any]:
     return {"terminated": {"exitCode": code, "message": word, "startedAt": at, "finishedAt": at}}
 
 
-def _report(world: EngineWorld, *, native: bool = False, **report: Any) -> None:  # noqa: ANN401 - fields of a report
+def _report(world: EngineWorld, *, native: bool = False, **report: Any) -> None:
     (job,) = [one for one in world.of_kind("Job") if "-prep-" in one["metadata"]["name"]]
     word = PreparationReport(**report).to_json().decode()
     mine = {"name": "prepare", "state": _ended(world, word, 12 if "failure" in report else 0)}

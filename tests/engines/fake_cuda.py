@@ -5,7 +5,7 @@ value. A stream that records keeps the work as a graph that can be launched agai
 holds is an illegal address, after which every call fails, as on a device.
 """
 
-# ruff: noqa: ANN401, D102, N802, A001, N818 - the names, and the types, are those of the modules that it stands for
+# ruff: noqa: D102, N802, A001, N818 - the names, and the types, are those of the modules that it stands for
 
 import ctypes
 from collections import Counter
@@ -53,6 +53,10 @@ class _Handle:
 
     def __int__(self) -> int:
         return self._value
+
+
+def _copy(to: int, data: bytes) -> None:
+    ctypes.memmove(to, data, len(data))
 
 
 @dataclass
@@ -175,7 +179,7 @@ class FakeBindings:
     def cuMemcpyDtoHAsync(self, target: Any, source: Any, size: int, stream: Any) -> tuple[Any, ...]:
         device, to, from_ = self.device, int(target), int(source)
         failed = device.answer("cuMemcpyDtoHAsync")
-        return failed or (device.put(stream, lambda: ctypes.memmove(to, device.read(from_, size), size)),)
+        return failed or (device.put(stream, lambda: _copy(to, device.read(from_, size))),)
 
     def cuMemcpyDtoDAsync(self, target: Any, source: Any, size: int, stream: Any) -> tuple[Any, ...]:
         device, to, from_ = self.device, int(target), int(source)
@@ -195,7 +199,7 @@ class FakeBindings:
     def cuEventDestroy(self, _event: Any) -> tuple[Any, ...]:
         return self.device.answer("cuEventDestroy") or (CUresult.CUDA_SUCCESS,)
 
-    def cuStreamBeginCapture(self, stream: Any, _mode: CUstreamCaptureMode) -> tuple[Any, ...]:
+    def cuStreamBeginCapture(self, stream: Any, _mode: IntEnum) -> tuple[Any, ...]:
         failed = self.device.answer("cuStreamBeginCapture")
         if failed is None:
             self.device.streams[int(stream)].recording = []

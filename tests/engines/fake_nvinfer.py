@@ -4,13 +4,14 @@ It answers False and writes to its log, asks output allocators while it enqueues
 it runs, and works only on what the addresses it was given held at the time the stream reached it.
 """
 
-# ruff: noqa: ANN401, D102, N802 - the names, and the types, are those of the module that it stands for
+# ruff: noqa: D102, N802 - the names, and the types, are those of the module that it stands for
 
 import ctypes
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -211,7 +212,8 @@ class FakeExecutionContext:
         values = {}
         for name in self._network.values:
             dtype, shape = self._network.inputs[name]
-            values[name] = _array_at(self._addresses[name], shape, dtype).copy() if name in self._addresses else None
+            if name in self._addresses:
+                values[name] = _array_at(self._addresses[name], shape, dtype).copy()
         return values
 
     def _run_with_allocators(self, stream: int) -> bool:
@@ -226,7 +228,8 @@ class FakeExecutionContext:
                     self._engine.log.errors.append(f"output allocator gave no memory for {name}")
                     return False
                 self._allocators[name].notify_shape(name, value.shape)
-            device.put(stream, lambda a=address, v=value: device.write(a, v.tobytes()))
+            assert address is not None
+            device.put(stream, partial(_write, device, address, value))
         return True
 
     def _run(self, shapes: dict[str, Shape], addresses: dict[str, int], out: Mapping[str, Shape], memory: Any) -> None:
@@ -246,6 +249,10 @@ class FakeExecutionContext:
                 self._engine.device.check(addresses[name], size)
             values[name] = _array_at(addresses[name], shapes[name], dtype).copy()
         return values
+
+
+def _write(device: FakeDevice, address: int, value: np.ndarray) -> None:
+    device.write(address, value.tobytes())
 
 
 def _array_at(address: int, shape: Shape, dtype: np.dtype) -> np.ndarray:

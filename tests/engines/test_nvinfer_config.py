@@ -26,7 +26,7 @@ def configured(make_job: MakeJob, tmp_path: Path) -> Configure:
     model = tmp_path / "model.onnx"
     model.write_bytes(b"never read")
 
-    def run(precision: Precision = Precision.FP32, **options: object) -> Any:  # noqa: ANN401 - the library has no types
+    def run(precision: Precision = Precision.FP32, **options: object) -> Any:
         job = make_job(model, (), (), options=options)
         policy = PrecisionPolicy(default=precision)
         prepared = job.preparation.model_copy(update={"precision": policy})

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Node:
     monkeypatch.setattr(nvinfer_loader, "detect_devices", lambda: tuple(listed))
     path = tmp_path / "model.plan"
     path.write_bytes(PLAN)
-    loader = nvinfer_loader.NvInferLoader(FakeLibrary(device, network, PLAN))
+    loader = nvinfer_loader.NvInferLoader(cast("Any", FakeLibrary(device, network, PLAN)))
 
     def load(**options: str) -> NvInferEngine:
         return loader.load(_manifest(network), tmp_path, options)

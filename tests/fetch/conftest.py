@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from typing_extensions import override
 
 WEIGHTS_SIDE = 256
 
@@ -79,7 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(rest)
         self.close_connection = True
 
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - http.server's name
+    @override
+    def log_message(self, format: str, *arguments: object) -> None:
         """Stay silent."""
 
 
@@ -140,7 +142,7 @@ def _affine() -> onnx.ModelProto:
     values = np.random.default_rng(7).standard_normal((WEIGHTS_SIDE, WEIGHTS_SIDE), dtype=np.float32)
     w, b = numpy_helper.from_array(values, "w"), numpy_helper.from_array(values[0], "b")
     nodes = [helper.make_node("MatMul", ["x", "w"], ["xw"]), helper.make_node("Add", ["xw", "b"], ["y"])]
-    shape = ["batch", WEIGHTS_SIDE]
+    shape: list[str | int] = ["batch", WEIGHTS_SIDE]
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy")
     graph = helper.make_graph(nodes, "affine", [x], [y], [w, b])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

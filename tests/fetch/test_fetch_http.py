@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import onnx
 import pytest
+from typing_extensions import override
 
 from enginesmith_contract.environment import SOURCE_TOKEN
 from enginesmith_contract.errors import CancelledBuildError, EnginesmithError, ModelError, SourceError
@@ -266,6 +267,7 @@ def test_an_option_that_the_client_does_not_have_is_refused(web: SimpleNamespace
 class Canceller(SilentReporter):
     """Stops the work once half of a file has come, as Ctrl-C in a user interface does."""
 
+    @override
     def advance(self, fraction: float, detail: str = "") -> None:
         """Stop at the middle."""
         if fraction >= 0.5:

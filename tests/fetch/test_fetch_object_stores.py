@@ -34,7 +34,7 @@ def s3_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     access = ["--access", KEYS["AWS_ACCESS_KEY_ID"], "--secret", KEYS["AWS_SECRET_ACCESS_KEY"]]
-    command = [program.stdout.strip(), "--quiet", "--port", f"127.0.0.1:{port}", *access, "posix", folder]
+    command = [program.stdout.strip(), "--quiet", "--port", f"127.0.0.1:{port}", *access, "posix", str(folder)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(300):

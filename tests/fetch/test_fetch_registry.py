@@ -50,7 +50,7 @@ def running_registry(folder: Path, **settings: object) -> Iterator[str]:
     }
     # JSON is YAML.
     (folder / "config.yml").write_text(json.dumps(configuration))
-    command = [program.stdout.strip(), "serve", folder / "config.yml"]
+    command: list[str | Path] = [program.stdout.strip(), "serve", folder / "config.yml"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(300):

@@ -9,7 +9,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _pages(entry: Any) -> list[str]:  # noqa: ANN401 - a YAML document
+def _pages(entry: Any) -> list[str]:
     if isinstance(entry, str):
         return [entry]
     children = entry.values() if isinstance(entry, dict) else entry

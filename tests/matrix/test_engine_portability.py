@@ -29,7 +29,7 @@ SAME = {"hardwareCompatibility": "same-compute-capability"}
 COMPATIBLE = {"versionCompatible": "true"}
 
 
-def changed(hardware: Hardware, **fields: Any) -> Hardware:  # noqa: ANN401 - any field of Hardware
+def changed(hardware: Hardware, **fields: Any) -> Hardware:
     return hardware.model_copy(update=fields)
 
 

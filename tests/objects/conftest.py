@@ -97,7 +97,7 @@ def make_engine() -> MakeEngine:
     return make
 
 
-def plan_engine(engine: InferenceEngine, **fields: Any) -> Plan:  # noqa: ANN401 - fields of a record are of any type
+def plan_engine(engine: InferenceEngine, **fields: Any) -> Plan:
     """Plan for the test fleet; keywords are fields of the snapshot."""
     store = store_uri(engine.spec.store or DEFAULT_STORE, engine.metadata.namespace or "")
     plain: dict[str, Any] = {"nodes": NODES, "node_classes": (POOL,), "toolchains": CATALOG, "store": store}
@@ -109,7 +109,7 @@ def servable(target: TargetPlan) -> tuple[ServableEngine, ...]:
     return tuple(WantedEngine.from_plan(one, EngineState.STORED, digest="cd" * 32).servable for one in target.engines)
 
 
-def pods_of(engine: InferenceEngine, target: TargetPlan, **fields: Any) -> ServingPods:  # noqa: ANN401 - as above
+def pods_of(engine: InferenceEngine, target: TargetPlan, **fields: Any) -> ServingPods:
     """The pods of a target all of whose engines are stored; keywords are arguments of `serving_pods`."""
     store = engine.spec.store or DEFAULT_STORE
     plain: dict[str, Any] = {"store": store, "store_uri": store_uri(store, engine.metadata.namespace or "")}

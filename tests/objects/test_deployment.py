@@ -23,7 +23,7 @@ ON_L4 = {"name": "ort", "backend": "onnxruntime", "gpu": {"product": "NVIDIA-L4"
 ON_ADA = {"name": "ort", "backend": "onnxruntime", "gpu": {"computeCapability": "8.9"}}
 
 
-def deployment(engine: InferenceEngine, pods: ServingPods, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - as there
+def deployment(engine: InferenceEngine, pods: ServingPods, **fields: Any) -> dict[str, Any]:
     """The object, with the notes that belong to its pods."""
     return module.deployment(engine, pods, notes=ServingNotes(avoid_nodes=pods.avoid_nodes), **fields)
 

@@ -82,7 +82,7 @@ def make_node() -> MakeNode:
 def make_engine() -> MakeEngine:
     """Build a document; keywords are fields of its spec."""
 
-    def make(**spec: Any) -> InferenceEngine:  # noqa: ANN401 - fields of a document are of any type
+    def make(**spec: Any) -> InferenceEngine:
         document = {
             "apiVersion": "enginesmith.io/v1alpha1",
             "kind": "InferenceEngine",
@@ -98,7 +98,7 @@ def make_engine() -> MakeEngine:
 def make_observed() -> MakeObserved:
     """Build a snapshot of a cluster with the catalog; keywords are fields of it."""
 
-    def make(*nodes: NodeFacts, **fields: Any) -> Observed:  # noqa: ANN401 - fields of a record are of any type
+    def make(*nodes: NodeFacts, **fields: Any) -> Observed:
         plain: dict[str, Any] = {"matrix": load_matrix(), "toolchains": CATALOG, "store": "/engines"}
         return Observed(nodes=nodes, **(plain | fields))
 

@@ -88,12 +88,16 @@ def _document(uri: str) -> str:
     return f"{head}spec: {{model: {{uri: '{uri}'}}}}\n"
 
 
+def _fail(error: EnginesmithError) -> None:
+    pytest.fail(str(error))
+
+
 @pytest.mark.slow
 def test_a_local_model_is_digested_and_its_shapes_are_known(tmp_path: Path, ocr_models: Path) -> None:
     (engine,) = load_documents(_document("cls.onnx"), where="test")
     observed = observe_this_machine(str(tmp_path / "store"))
 
-    known = observe_model(observed, engine, base=ocr_models, scratch=tmp_path, warn=pytest.fail)
+    known = observe_model(observed, engine, base=ocr_models, scratch=tmp_path, warn=_fail)
 
     assert known.source_digest is not None
     assert known.model_facts is not None

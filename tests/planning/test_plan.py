@@ -228,7 +228,7 @@ def test_a_standby_serves_only_while_no_target_before_it_does(
     ready: tuple[str, ...],
     want_serves: bool,  # noqa: FBT001 - a column of the table
 ) -> None:
-    deployments = tuple(ObservedDeployment(name=name, target=name, ready_replicas=1) for name in ready)
+    deployments = tuple(ObservedDeployment(target=name, ready_replicas=1) for name in ready)
     observed = make_observed(make_node("gpu-1"), local=local, deployments=deployments)
 
     result = plan(make_engine(targets=[L4, CPU | {"standby": True}]), observed, NOW)

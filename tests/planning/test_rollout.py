@@ -68,7 +68,7 @@ def runs(*engines: ServableEngine, ready: int = 1, old: int = 0, replicas: int =
     )
 
 
-def rollout(**fields: Any) -> RolloutState:  # noqa: ANN401 - fields of a record are of any type
+def rollout(**fields: Any) -> RolloutState:
     """The state of a target with one replica; keywords are fields of it."""
     return RolloutState.model_validate({"replicas": 1} | fields)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from typing_extensions import override
 
 from enginesmith_contract.errors import CancelledBuildError
 from enginesmith_contract.preparation import ExerciseStatus
@@ -29,10 +30,12 @@ class _CancelAfter(SilentReporter):
         self._stage = stage
         self._now = ""
 
+    @override
     def begin(self, stage: str, detail: str = "") -> None:
         self._now = stage
         del detail
 
+    @override
     def advance(self, fraction: float, detail: str = "") -> None:
         del fraction, detail
         if self._now == self._stage:

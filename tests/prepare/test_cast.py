@@ -247,4 +247,5 @@ def _run(path: Path, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return session.run(None, dict(feed))
+    answers: list[np.ndarray] = session.run(None, dict(feed))
+    return answers

@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from enginesmith_contract.backends import Precision
 from enginesmith_contract.preparation import Preparation
-from enginesmith_runtime.prepare.emulation import emulation_of
+from enginesmith_runtime.onnx_graphs.emulation import emulation_of
 
 Make = Callable[..., Path]
 Prepare = Callable[..., Preparation]
@@ -45,7 +45,7 @@ NORM = [
     node("Div", ["h", "d"], ["u"]),
     UP,
 ]
-WEIGHTS = {
+WEIGHTS: dict[str, np.ndarray] = {
     "two": np.array(2, np.float16),
     "eps": np.array(1e-12, np.float16),
     "ax": np.array([1], np.int64),
@@ -70,7 +70,7 @@ def test_emulated_fp16_is_the_evaluator_s(
         nodes, inputs={"x": (F, ["n", "m"])}, outputs={"y": (F, None)}, weights=_used(nodes, WEIGHTS), opset=13
     )
     with np.errstate(all="ignore"):
-        want = ReferenceEvaluator(str(path)).run(None, {"x": x})[0]
+        (want,) = ReferenceEvaluator(str(path)).run(None, {"x": x})
     np.testing.assert_array_equal(_run(path, {"x": x}, level), want)
 
 

@@ -31,7 +31,8 @@ def row_model(make_model: Make) -> Make:
 @pytest.fixture
 def rows(make_profile: Make) -> Profile:
     """Return a profile of 1, 2 and 4 rows."""
-    return make_profile(x=((1, 4), (2, 4), (4, 4)))
+    profile: Profile = make_profile(x=((1, 4), (2, 4), (4, 4)))
+    return profile
 
 
 @pytest.mark.parametrize(

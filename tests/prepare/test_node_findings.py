@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ def _model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, int],
     outputs: Mapping[str, int],
-    weights: Mapping[str, np.ndarray] | None = None,
+    weights: Mapping[str, Any] | None = None,
     functions: Sequence[onnx.FunctionProto] = (),
 ) -> onnx.ModelProto:
     graph = helper.make_graph(
@@ -35,7 +36,7 @@ def _model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=functions)
 
 
-def _constant(name: str, array: np.ndarray) -> onnx.NodeProto:
+def _constant(name: str, array: Any) -> onnx.NodeProto:
     return node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(array)))
 
 
@@ -53,7 +54,7 @@ def _loop(inputs: Sequence[str], condition: onnx.NodeProto) -> onnx.NodeProto:
     return node("Loop", inputs, ["y"], name="again", body=body)
 
 
-def _quantise(*inputs: str, **attributes: int) -> list[onnx.NodeProto]:
+def _quantise(*inputs: str, **attributes: Any) -> list[onnx.NodeProto]:
     return [
         node("QuantizeLinear", ["x", *inputs], ["q"], name="quantise", **attributes),
         node("DequantizeLinear", ["q", *inputs], ["y"], name="back"),
@@ -61,7 +62,7 @@ def _quantise(*inputs: str, **attributes: int) -> list[onnx.NodeProto]:
 
 
 def _in_branches(inner: Sequence[onnx.NodeProto]) -> onnx.NodeProto:
-    branches = {
+    branches: dict[str, Any] = {
         f"{side}_branch": helper.make_graph(inner, side, [], [helper.make_tensor_value_info("b", F, ["n", 4])])
         for side in ("then", "else")
     }
@@ -83,7 +84,7 @@ GO_ON = node("Identity", ["go"], ["go2"])
         ),
         (_model(_quantise("s", "z"), {"x": F}, {"y": F}, {**SCALE, "z": np.int8(3)}), ("quantise", "QuantizeLinear")),
         (
-            _model(_quantise("s", "z"), {"x": F}, {"y": F}, {**SCALE, "z": np.int8([0, 0, 1, 0])}),
+            _model(_quantise("s", "z"), {"x": F}, {"y": F}, {**SCALE, "z": np.array([0, 0, 1, 0], np.int8)}),
             ("quantise", "QuantizeLinear"),
         ),
         (
@@ -104,7 +105,7 @@ GO_ON = node("Identity", ["go"], ["go2"])
                 [node("DequantizeLinear", ["b", "s"], ["f"], name="bias"), node("Add", ["x", "f"], ["y"])],
                 {"x": F},
                 {"y": F},
-                {**SCALE, "b": np.int32([1] * 4)},
+                {**SCALE, "b": np.array([1] * 4, np.int32)},
             ),
             ("bias", "DequantizeLinear"),
         ),
@@ -208,7 +209,7 @@ def test_what_no_tensorrt_takes_is_named_with_a_cure(model: onnx.ModelProto, wan
             [node("Reshape", ["k", "s"], ["r"]), node("Cast", ["r"], ["f"], to=F), node("Add", ["x", "f"], ["y"])],
             {"x": F},
             {"y": F},
-            {"k": np.uint8([1] * 4), "s": np.int64([1, 4])},
+            {"k": np.array([1] * 4, np.uint8), "s": np.array([1, 4], np.int64)},
         ),
         _model([node("Dropout", ["x"], ["y"])], {"x": F}, {"y": F}),
         _model([_constant("t", np.bool_(0)), node("Dropout", ["x", "", "t"], ["y"])], {"x": F}, {"y": F}),
@@ -266,7 +267,7 @@ def test_random_nodes_are_named_wherever_they_are(model: onnx.ModelProto, want_o
     ("op", "divisor", "want"),
     [
         ("Div", np.int64(0), True),
-        ("Mod", np.int32([1, 0]), True),
+        ("Mod", np.array([1, 0], np.int32), True),
         ("Div", np.int64(2), False),
         ("Div", np.float32(0), False),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from onnx import TensorProto, helper
+from typing_extensions import override
 
 from enginesmith_contract.preparation import Preparation
 from enginesmith_runtime.progress import SilentReporter
@@ -38,6 +39,7 @@ class _Stages(SilentReporter):
     def __init__(self) -> None:
         self.seen: list[str] = []
 
+    @override
     def begin(self, stage: str, detail: str = "") -> None:
         del detail
         self.seen.append(stage)

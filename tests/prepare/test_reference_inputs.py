@@ -62,7 +62,7 @@ def test_an_array_from_a_file_is_cropped_and_repeated_to_each_point(tmp_path: Pa
 def test_an_array_that_does_not_fit_is_refused(
     tmp_path: Path, name: str, array: np.ndarray, want_reason: str, want_fragment: str
 ) -> None:
-    np.savez(tmp_path / "in.npz", **{name: array})
+    np.savez(tmp_path / "in.npz", allow_pickle=True, **{name: array})
     values = local_values({"x": InputValues(npz="in.npz")}, tmp_path)
     with pytest.raises(SpecError) as caught:
         check_values(Feed(facts=_feed(DType.FP32).facts, values=values), [_profile()])

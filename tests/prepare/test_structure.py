@@ -25,7 +25,7 @@ def _model() -> onnx.ModelProto:
         for name in ("then", "else")
     ]
     nodes = [
-        helper.make_node("Constant", [], ["scale"], value=numpy_helper.from_array(np.float32([2.0]), "c")),
+        helper.make_node("Constant", [], ["scale"], value=numpy_helper.from_array(np.array([2.0], np.float32), "c")),
         helper.make_node("Mul", ["x", "scale"], ["scaled"]),
         helper.make_node("Add", ["scaled", "bias"], ["biased"]),
         helper.make_node("Reshape", ["biased", "shape"], ["flat"]),
@@ -54,7 +54,7 @@ def _set(tensor: onnx.TensorProto, array: np.ndarray) -> None:
     "change",
     [
         lambda model: _set(model.graph.initializer[0], np.ones((2, 3), np.float32)),
-        lambda model: _set(model.graph.node[0].attribute[0].t, np.float32([3.0])),
+        lambda model: _set(model.graph.node[0].attribute[0].t, np.array([3.0], np.float32)),
         lambda model: _set(model.graph.node[4].attribute[0].g.initializer[0], np.zeros(6, np.float32)),
         lambda model: setattr(model, "producer_version", "another"),
         lambda model: setattr(model.graph, "doc_string", "words"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -21,6 +22,7 @@ from tests.server.engine_store import EngineStore, Publication
 from tests.server.onnx_models import adder_model, doubler_model, echo_model, integers_model, slow_model
 
 from enginesmith_contract.backends import Hardware
+from enginesmith_contract.errors import DeviceFailedError
 from enginesmith_contract.preparation import Batching
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.protos import inference_pb2 as pb
@@ -69,20 +71,21 @@ class Client:
 
     channel: grpc.Channel
 
-    def call(self, method: str, request: Message | bytes, **options: object) -> Message:
+    def call(self, method: str, request: Message | bytes, **options: Any) -> Any:
         """Call a unary method; returns its answer."""
         return self.begin(method, request, **options).result()
 
-    def begin(self, method: str, request: Message | bytes, **options: object) -> grpc.Future:
+    def begin(self, method: str, request: Message | bytes, **options: Any) -> grpc.Future:
         """Begin a unary call; returns its future."""
         data = request if isinstance(request, bytes) else request.SerializeToString()
         answer = getattr(pb, f"{method}Response")
         multi = self.channel.unary_unary(f"{SERVICE}/{method}", response_deserializer=answer.FromString)
         return multi.future(data, **options)
 
-    def infer(self, request: Message | bytes, **options: object) -> pb.ModelInferResponse:
+    def infer(self, request: Message | bytes, **options: Any) -> pb.ModelInferResponse:
         """Call ModelInfer."""
-        return self.call("ModelInfer", request, **options)
+        answer: pb.ModelInferResponse = self.call("ModelInfer", request, **options)
+        return answer
 
 
 @pytest.fixture(scope="session")
@@ -178,8 +181,8 @@ def running_server(
                 "ENGINESMITH_TERMINATION_LOG": str(folder / "termination.json"),
             },
         )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         assert line, log.read_text()
         yield RunningServer(process, json.loads(line), log, folder / "termination.json")
@@ -217,7 +220,7 @@ def _start_server(
     *,
     instances: int = 1,
     fake_gpu: bool = False,
-    **options: object,
+    **options: Any,
 ) -> RunningServer:
     folder = Path(tempfile.mkdtemp(prefix="server-", dir=folder))
     program = (FAKE_GPU_SERVER,) if fake_gpu else ("-m", "enginesmith_runtime.server")
@@ -234,7 +237,7 @@ def serve_request(
     *,
     instances: int = 1,
     queues: Mapping[str, int] = _NO_QUEUES,
-    **options: object,
+    **options: Any,
 ) -> ServeRequest:
     """Return a request for models by name and key, on free ports; `queues`: sizes by the model's name."""
     return ServeRequest(
@@ -291,6 +294,10 @@ def connect() -> Iterator[Callable[[str], Client]]:
         channel.close()
 
 
+def _fail(error: DeviceFailedError) -> None:
+    pytest.fail(str(error))
+
+
 @pytest.fixture(scope="session")
 def local_inference(
     tmp_path_factory: pytest.TempPathFactory, engine_store: EngineStore, adder_key: str, echo_key: str
@@ -301,7 +308,7 @@ def local_inference(
     loading = Loading(folder=tmp_path_factory.mktemp("loaded"), queue_limit=8, reporter=SilentReporter())
     for served in request.models:
         repository.make_ready(load_model(served, loading))
-    inference = Inference(repository, InferenceLimits(max_message_bytes=1 << 20), None, pytest.fail)
+    inference = Inference(repository, InferenceLimits(max_message_bytes=1 << 20), None, _fail)
 
     def infer(message: Message | bytes) -> Answer | ProtocolError:
         data = message if isinstance(message, bytes) else message.SerializeToString()
@@ -329,7 +336,7 @@ def slow_request() -> MakeRequest:
     return make_slow_request
 
 
-def make_adder_request(rows: int = 2, **fields: object) -> pb.ModelInferRequest:
+def make_adder_request(rows: int = 2, **fields: Any) -> pb.ModelInferRequest:
     """Return a request for `a` = 0, 1, 2, ... and `b` = 1."""
     a = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
     return pb.ModelInferRequest(
@@ -342,7 +349,7 @@ def make_adder_request(rows: int = 2, **fields: object) -> pb.ModelInferRequest:
     )
 
 
-def make_slow_request(steps: int, **fields: object) -> pb.ModelInferRequest:
+def make_slow_request(steps: int, **fields: Any) -> pb.ModelInferRequest:
     """Return a request that multiplies matrices `steps` times; a few hundred microseconds each."""
     return pb.ModelInferRequest(
         model_name="slow",

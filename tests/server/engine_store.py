@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,7 +53,7 @@ class EngineStore:
         self._scratch = folder
         self._store = open_store(self.uri)
 
-    def publish(self, publication: "Publication | None" = None, **fields: object) -> str:
+    def publish(self, publication: "Publication | None" = None, **fields: Any) -> str:
         """Store a model with a manifest that says what it is (fields of Publication); returns the engine key."""
         publication = publication or Publication(**fields)
         path = publication.model
@@ -103,7 +104,7 @@ class EngineStore:
         if publication.references is None:
             return ()
         path = self._scratch / f"{publication.model.stem}-reference.npz"
-        np.savez(path, **publication.references)
+        np.savez(path, allow_pickle=False, **publication.references)
         (file,) = self._store.put_files(path.parent, [path])
         return (ReferenceSet(profile="default", point="opt", file=file),)
 

@@ -13,9 +13,10 @@ import time
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType, ModuleType
 
 import numpy as np
+from typing_extensions import override
 
 from enginesmith_contract.backends import Backend, Hardware
 from enginesmith_contract.errors import DeviceFailedError, InferenceError, SpecError
@@ -69,6 +70,7 @@ class FakeRegion:
 class FakeInstance(Instance):
     """Obeys."""
 
+    @override
     def infer(
         self,
         inputs: Mapping[str, Array | DeviceArray],
@@ -94,10 +96,12 @@ class FakeInstance(Instance):
                 threading.Event().wait()
         raise AssertionError
 
+    @override
     def staging(self, name: str, shape: tuple[int, ...]) -> Array:
         """Return new memory."""
         return np.empty(shape, np.int64 if name == "command" else np.float32)
 
+    @override
     def close(self) -> None:
         """Hold nothing."""
 
@@ -106,7 +110,8 @@ def _values(tensor: Array | DeviceArray) -> Array:
     if not isinstance(tensor, DeviceArray):
         return tensor
     content = (ctypes.c_byte * tensor.nbytes).from_address(tensor.address)
-    return np.frombuffer(content, tensor.dtype).reshape(tensor.shape)
+    values: Array = np.frombuffer(memoryview(content), tensor.dtype).reshape(tensor.shape)
+    return values
 
 
 def _leave(result: Array, place: DeviceArray | None) -> Array | DeviceArray:
@@ -127,19 +132,23 @@ class FakeEngine(Engine):
         self.manifest = manifest
 
     @property
+    @override
     def device_memory(self) -> DeviceMemory:
         """Return numbers to recognise."""
         return DeviceMemory(weights=1000, contexts=200, buffers=30, pinned=4, allocations=5)
 
+    @override
     def open_instance(self) -> FakeInstance:
         """Return a new one."""
         return FakeInstance()
 
+    @override
     def open_shared_memory(self, ipc_handle: bytes, size: int, device_id: int) -> FakeRegion:
         """Map it."""
         del device_id
         return FakeRegion(ipc_handle, size)
 
+    @override
     def close(self) -> None:
         """Hold nothing."""
 
@@ -161,8 +170,10 @@ class FakeLoader:
 
 if __name__ == "__main__":
     # In place of TensorRT's own module, which only tests replace.
-    sys.modules[registry.module_name(Backend.TENSORRT)] = SimpleNamespace(create_loader=FakeLoader)
-    loading.detect_devices = lambda: (FAKE_GPU,)
+    module = ModuleType(registry.module_name(Backend.TENSORRT))
+    module.__dict__["create_loader"] = FakeLoader
+    sys.modules[module.__name__] = module
+    loading.__dict__["detect_devices"] = lambda: (FAKE_GPU,)
     code = server.main()
     sys.stdout.flush()
     sys.stderr.flush()

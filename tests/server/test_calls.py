@@ -61,7 +61,8 @@ def test_the_index_lists_every_model(client: Client) -> None:
 
 def test_statistics_count_inferences_batches_and_refusals(client: Client, adder_request: MakeRequest) -> None:
     def read() -> pb.ModelStatistics:
-        return client.call("ModelStatistics", pb.ModelStatisticsRequest(name="adder")).model_stats[0]
+        answer: pb.ModelStatisticsResponse = client.call("ModelStatistics", pb.ModelStatisticsRequest(name="adder"))
+        return answer.model_stats[0]
 
     before = read()
     client.infer(adder_request(3))

@@ -35,7 +35,7 @@ def drive() -> Callable[..., Any]:
     venv = subprocess.run([ROOT / "hack" / "venv", "tritonclient"], check=True, capture_output=True, text=True)
     python = Path(venv.stdout.strip()) / "bin" / "python"
 
-    def run(*arguments: str) -> Any:  # noqa: ANN401 - JSON
+    def run(*arguments: str) -> Any:
         process = subprocess.run([python, DRIVER, *arguments], check=False, capture_output=True, text=True)
         assert process.returncode == 0, process.stderr
         return json.loads(process.stdout)
@@ -46,7 +46,8 @@ def drive() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def seen(drive: Callable[..., Any], shared_server: Server) -> dict[str, Any]:
     """Everything that one run of tritonclient saw."""
-    return drive("calls", shared_server.address)
+    found: dict[str, Any] = drive("calls", shared_server.address)
+    return found
 
 
 def test_tritonclient_finds_server_and_model_ready(seen: dict[str, Any]) -> None:

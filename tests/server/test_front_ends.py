@@ -161,6 +161,7 @@ def test_shared_memory_is_the_engines_business(
     memory = SharedMemory(create=True, size=4096)
     try:
         request = adder_request()
+        assert memory.buf is not None
         for tensor, content, offset in zip(request.inputs, request.raw_input_contents, (0, 32), strict=True):
             memory.buf[offset : offset + 32] = content
             tensor.parameters["shared_memory_region"].string_param = "block"

@@ -165,7 +165,8 @@ def _watch(address: str) -> Iterator[health_pb2.HealthCheckResponse]:
         request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
         response_deserializer=health_pb2.HealthCheckResponse.FromString,
     )
-    return call(health_pb2.HealthCheckRequest())
+    answers: Iterator[Any] = call(health_pb2.HealthCheckRequest())
+    return answers
 
 
 @pytest.mark.parametrize("long", ["why", "remedy", "where", "what"])

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from enginesmith_runtime.server.instance_pool import InstancePool, Job
 from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
@@ -22,6 +23,7 @@ class _Caller(CallContext):
         self._woken = threading.Event()
         self._work: Callable[[], None] | None = None
 
+    @override
     def run_here(self, work: Callable[[], None]) -> None:
         self._work = work
         self._woken.set()
@@ -39,12 +41,14 @@ class _Job(Job):
         self.begun, self.may_end = threading.Event(), threading.Event()
         self.refused: ProtocolError | None = None
 
+    @override
     def run(self, instance: object) -> None:
         del instance
         self._seen.append((self._name, threading.current_thread().name))
         self.begun.set()
         assert self.may_end.wait(10)
 
+    @override
     def refuse(self, error: ProtocolError) -> None:
         self.refused = error
 
@@ -56,7 +60,8 @@ def test_jobs_run_in_their_order_each_on_the_thread_that_it_may(first: str) -> N
     kinds = {"unary": ("unary", "stream", "unary", "unary"), "stream": ("stream", "stream", "unary", "stream")}[first]
     jobs, threads = [], []
     for number, kind in enumerate(kinds):
-        job = _Job(_Caller(may_run_here=kind == "unary"), f"{number}", seen)
+        caller = _Caller(may_run_here=kind == "unary")
+        job = _Job(caller, f"{number}", seen)
         jobs.append(job)
         if number == 0:
             thread = threading.Thread(target=pool.submit, args=(job,), name="caller-0")
@@ -66,7 +71,7 @@ def test_jobs_run_in_their_order_each_on_the_thread_that_it_may(first: str) -> N
             continue
         pool.submit(job)
         if kind == "unary":
-            thread = threading.Thread(target=job.context.serve, name=f"caller-{number}")
+            thread = threading.Thread(target=caller.serve, name=f"caller-{number}")
             thread.start()
             threads.append(thread)
     assert (pool.running, pool.waiting) == (1, 3)

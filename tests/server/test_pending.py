@@ -16,6 +16,9 @@ class _Request:
     def __init__(self, pending: Pending) -> None:
         self.pending = pending
 
+    def answer(self) -> None:
+        self.pending.reply(Answer(b""))
+
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
@@ -29,7 +32,7 @@ def test_a_request_that_was_handed_over_goes_with_its_answer_and_not_with_the_co
     pending = Pending()
     request = _Request(pending)
     gone = weakref.ref(request)
-    pending.run(lambda request=request: request.pending.reply(Answer(b"")))
+    pending.run(request.answer)
     del request
     assert pending.wait() == Answer(b"")
     assert gone() is None

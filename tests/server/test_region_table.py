@@ -1,6 +1,7 @@
 """Regions of shared memory by name: one each, closed once, and never under a request."""
 
 import pytest
+from typing_extensions import override
 
 from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 from enginesmith_runtime.server.shared_memory.region import Region
@@ -14,6 +15,7 @@ class _CountedRegion(Region):
         super().__init__(name, 8)
         self.closed = 0
 
+    @override
     def close(self) -> None:
         self.closed += 1
 
@@ -22,8 +24,9 @@ def test_a_region_is_closed_once_and_only_after_its_last_request() -> None:
     table = RegionTable()
     table.register("r", lambda: _CountedRegion("r"))
     region = table.take("r")
+    assert isinstance(region, _CountedRegion)
     assert table.take("r") is region
-    table.unregister(Region, "")
+    table.unregister(_CountedRegion, "")
     with pytest.raises(ProtocolError) as caught:
         table.take("r")
     assert caught.value.code is Code.INVALID_ARGUMENT
@@ -33,7 +36,7 @@ def test_a_region_is_closed_once_and_only_after_its_last_request() -> None:
     assert region.closed == 0
     table.give_back(region)
     assert region.closed == 1
-    (other,) = table.find(Region, "r")
+    (other,) = table.find(_CountedRegion, "r")
     assert (other is region, other.closed) == (False, 0)
     table.close()
     assert (region.closed, other.closed) == (1, 1)

@@ -1,6 +1,7 @@
 """What a request may say, and what it is told when it says something else. Real engines, no wire."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,7 @@ def test_the_answer_has_the_id_the_version_and_the_engine(
     assert (response.id, response.model_name, response.model_version) == ("seven", "adder", "1")
     assert response.parameters["engine"].string_param == adder_key
     assert response.parameters["target"].string_param == "cpu"
+    assert isinstance(answer, Answer)
     assert dict(answer.metadata) == {"enginesmith-engine": adder_key, "enginesmith-target": "cpu"}
 
 
@@ -143,7 +145,7 @@ def test_inputs_may_come_in_any_order(local_inference: Infer, adder_request: Mak
     ids=lambda parameters: next(iter(parameters)),
 )
 def test_parameters_that_change_nothing_are_taken(
-    local_inference: Infer, adder_request: MakeRequest, parameters: dict
+    local_inference: Infer, adder_request: MakeRequest, parameters: dict[str, Any]
 ) -> None:
     assert _response(local_inference(adder_request(parameters=parameters))).outputs
 
@@ -214,7 +216,11 @@ _BAD_REQUESTS = [
     ("change", "want_code", "want_fragments"), [row[1:] for row in _BAD_REQUESTS], ids=[row[0] for row in _BAD_REQUESTS]
 )
 def test_a_bad_request_is_told_what_is_wrong_and_what_would_do(
-    local_inference: Infer, adder_request: MakeRequest, change: Callable, want_code: Code, want_fragments: list[str]
+    local_inference: Infer,
+    adder_request: MakeRequest,
+    change: Callable[..., Any],
+    want_code: Code,
+    want_fragments: list[str],
 ) -> None:
     answer = local_inference(_changed(adder_request(), change))
     assert isinstance(answer, ProtocolError)
@@ -234,7 +240,9 @@ _BAD_TYPED = [
 @pytest.mark.parametrize(
     ("contents", "want_fragments"), [row[1:] for row in _BAD_TYPED], ids=[row[0] for row in _BAD_TYPED]
 )
-def test_bad_typed_contents_are_named(local_inference: Infer, contents: dict, want_fragments: list[str]) -> None:
+def test_bad_typed_contents_are_named(
+    local_inference: Infer, contents: dict[str, Any], want_fragments: list[str]
+) -> None:
     answer = local_inference(_typed_adder(**contents))
     assert isinstance(answer, ProtocolError)
     assert answer.code is Code.INVALID_ARGUMENT

@@ -100,7 +100,8 @@ def infer(request: pytest.FixtureRequest, server: RunningServer) -> Iterator[Inf
             (answer,) = stream(iter([message]))
             if answer.error_message:
                 raise ValueError(answer.error_message)
-            return answer.infer_response
+            response: pb.ModelInferResponse = answer.infer_response
+            return response
 
         def called(message: pb.ModelInferRequest) -> pb.ModelInferResponse:
             try:

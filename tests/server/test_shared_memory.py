@@ -64,7 +64,7 @@ def _place(region: str, size: int, offset: int = 0) -> dict[str, pb.InferParamet
     }
 
 
-def _input(name: str, values: np.ndarray, datatype: str, **fields: object) -> pb.ModelInferRequest.InferInputTensor:
+def _input(name: str, values: np.ndarray, datatype: str, **fields: Any) -> pb.ModelInferRequest.InferInputTensor:
     return pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=values.shape, **fields)
 
 
@@ -86,14 +86,20 @@ def _refusal(client: Client, request: pb.ModelInferRequest) -> tuple[grpc.Status
     return caught.value.code(), caught.value.details()
 
 
+def _content(block: SharedMemory) -> memoryview:
+    assert block.buf is not None
+    return block.buf
+
+
 def _floats(content: bytes | memoryview) -> list[float]:
-    return np.frombuffer(content, np.float32).tolist()
+    values: list[float] = np.frombuffer(content, np.float32).tolist()
+    return values
 
 
 def test_an_input_is_read_from_the_system_s_memory_each_time(sharer: Client, block: SharedMemory) -> None:
     _register(sharer, "block", block.name, 1024, offset=512)
     for factor in (1, 2):
-        block.buf[512 + 64 : 512 + 64 + A.nbytes] = (A * factor).tobytes()
+        _content(block)[512 + 64 : 512 + 64 + A.nbytes] = (A * factor).tobytes()
         answer = sharer.infer(_adder_request(offset=64))
         assert _floats(answer.raw_output_contents[0]) == (A * factor + 1).ravel().tolist()
 
@@ -102,12 +108,12 @@ def test_an_output_is_left_in_the_system_s_memory_and_the_answer_says_where(
     sharer: Client, block: SharedMemory
 ) -> None:
     _register(sharer, "block", "/" + block.name, 4096)
-    block.buf[: A.nbytes] = A.tobytes()
+    _content(block)[: A.nbytes] = A.tobytes()
     request = _adder_request()
     output = pb.ModelInferRequest.InferRequestedOutputTensor
     request.outputs.extend([output(name="difference", parameters=_place("block", 100, 1024)), output(name="sum")])
     answer = sharer.infer(request)
-    assert _floats(block.buf[1024 : 1024 + A.nbytes]) == (A - 1).ravel().tolist()
+    assert _floats(_content(block)[1024 : 1024 + A.nbytes]) == (A - 1).ravel().tolist()
     difference, total = answer.outputs
     assert dict(difference.parameters) == _place("block", A.nbytes, 1024)
     assert not total.parameters
@@ -118,7 +124,7 @@ def test_an_output_is_left_in_the_system_s_memory_and_the_answer_says_where(
 
 def test_strings_and_booleans_are_checked_wherever_they_come_from(sharer: Client, block: SharedMemory) -> None:
     _register(sharer, "block", block.name, 4096)
-    dtypes = {"FP32": np.float32, "FP16": np.float16, "FP64": np.float64}
+    dtypes: dict[str, Any] = {"FP32": np.float32, "FP16": np.float16, "FP64": np.float64}
     dtypes |= {
         f"{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in ("", "U") for bits in (8, 16, 32, 64)
     }
@@ -128,19 +134,19 @@ def test_strings_and_booleans_are_checked_wherever_they_come_from(sharer: Client
         request.inputs.append(_input(name.lower(), values, name))
         request.raw_input_contents.append(values.tobytes())
     strings = b"\x03\x00\x00\x00abc\x00\x00\x00\x00"
-    block.buf[: len(strings)] = strings
-    block.buf[100:102] = b"\x01\x00"
+    _content(block)[: len(strings)] = strings
+    _content(block)[100:102] = b"\x01\x00"
     request.inputs.append(_input("bytes", np.empty(2), "BYTES", parameters=_place("block", len(strings))))
     request.inputs.append(_input("bool", np.empty(2), "BOOL", parameters=_place("block", 2, 100)))
     request.outputs.add(name="out_bytes")
     request.outputs.add(name="out_bool", parameters=_place("block", 2, 200))
     answer = sharer.infer(request)
     assert answer.raw_output_contents[0] == strings
-    assert bytes(block.buf[200:202]) == b"\x01\x00"
-    block.buf[101] = 7
+    assert bytes(_content(block)[200:202]) == b"\x01\x00"
+    _content(block)[101] = 7
     assert "neither 0 nor 1" in _refusal(sharer, request)[1]
-    block.buf[100:102] = b"\x01\x00"
-    block.buf[0] = 200
+    _content(block)[100:102] = b"\x01\x00"
+    _content(block)[0] = 200
     assert "is cut off" in _refusal(sharer, request)[1]
 
 
@@ -315,9 +321,9 @@ def _doubler_request(size: int = 8, seconds: float | None = None) -> pb.ModelInf
 
 def test_tensors_stay_on_the_gpu(gpu_client: Client, block: SharedMemory) -> None:
     _register_cuda(gpu_client, "gpu", _handle(block), 1024)
-    block.buf[256:264] = np.array([3, 4], np.float32).tobytes()
+    _content(block)[256:264] = np.array([3, 4], np.float32).tobytes()
     answer = gpu_client.infer(_doubler_request(100))
-    assert _floats(block.buf[512:520]) == [6, 8]
+    assert _floats(_content(block)[512:520]) == [6, 8]
     assert list(answer.outputs[0].shape) == [2]
     assert dict(answer.outputs[0].parameters) == _place("gpu", 8, 512)
     assert list(answer.raw_output_contents) == [b""]
@@ -364,7 +370,7 @@ def test_a_region_stays_while_its_request_runs(
     server = start_server({"doubler": doubler_key}, fake_gpu=True, shared_memory=True)
     client = connect(server.address)
     _register_cuda(client, "gpu", _handle(block), 1024)
-    block.buf[256:264] = np.array([1.0, 1.0], np.float32).tobytes()
+    _content(block)[256:264] = np.array([1.0, 1.0], np.float32).tobytes()
     running = client.begin("ModelInfer", _doubler_request(seconds=1.0))
     threading.Event().wait(0.3)
     client.call("CudaSharedMemoryUnregister", pb.CudaSharedMemoryUnregisterRequest(name="gpu"))

@@ -31,7 +31,7 @@ _PROFILE = Profile(inputs={name: ShapeRange(min=(1, 4), opt=(2, 4), max=(4, 4)) 
 def run_server(tmp_path: Path) -> Run:
     """Run a server that is expected to end by itself."""
 
-    def run(store: Store, key: str, **fields: Any) -> "subprocess.CompletedProcess[str]":  # noqa: ANN401 - any field
+    def run(store: Store, key: str, **fields: Any) -> "subprocess.CompletedProcess[str]":
         model = ServedModel(name="m", target="cpu", engine_key=key, store=store.uri)
         request = ServeRequest(models=(model,), address="127.0.0.1:0", metrics_address=None).model_copy(update=fields)
         path = tmp_path / "request.json"

@@ -36,7 +36,7 @@ def _stream(client: Client, *requests: pb.ModelInferRequest) -> list[pb.ModelInf
     return [answer.infer_response for answer in stream(request.SerializeToString() for request in requests)]
 
 
-def _typed(**fields: object) -> pb.ModelInferRequest:
+def _typed(**fields: Any) -> pb.ModelInferRequest:
     request = pb.ModelInferRequest(model_name="adder", **fields)
     for name in ("a", "b"):
         request.inputs.add(name=name, datatype="FP32", shape=[1, 4]).contents.fp32_contents.extend([1, 2, 3, 4])

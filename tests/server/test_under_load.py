@@ -34,7 +34,8 @@ def front_ends(request: pytest.FixtureRequest) -> int:
 
 
 def _statistics(client: Client, name: str) -> pb.ModelStatistics:
-    return client.call("ModelStatistics", pb.ModelStatisticsRequest(name=name)).model_stats[0]
+    answer: pb.ModelStatisticsResponse = client.call("ModelStatistics", pb.ModelStatisticsRequest(name=name))
+    return answer.model_stats[0]
 
 
 def _wait_until_running(server: Server, count: int) -> None:
@@ -371,4 +372,5 @@ def _watch(client: Client) -> Iterator[health_pb2.HealthCheckResponse]:
         request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
         response_deserializer=health_pb2.HealthCheckResponse.FromString,
     )
-    return call(health_pb2.HealthCheckRequest())
+    answers: Iterator[Any] = call(health_pb2.HealthCheckRequest())
+    return answers

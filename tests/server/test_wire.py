@@ -1,6 +1,7 @@
 """The hand-written part of the wire format reads what the protobuf library reads, and refuses what it refuses."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 from enginesmith_runtime.server.protocol.wire import join_raw_outputs, split_raw_inputs, wrap_message
 
 
-def _request(*, raw: list[bytes], **fields: object) -> pb.ModelInferRequest:
+def _request(*, raw: list[bytes], **fields: Any) -> pb.ModelInferRequest:
     return pb.ModelInferRequest(model_name="m", raw_input_contents=raw, **fields)
 
 

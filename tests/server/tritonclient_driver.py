@@ -34,11 +34,11 @@ def _inputs(rows: int) -> list[triton.InferInput]:
 
 
 def _stream(client: triton.InferenceServerClient) -> list[Seen]:
-    answers = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
     for rows, request_id in ((2, "first"), (33, "outside"), (3, "last")):
         client.async_stream_infer("adder", _inputs(rows), request_id=request_id, enable_empty_final_response=True)
-    seen = []
+    seen: list[Seen] = []
     for _ in range(3):
         result, error = answers.get(timeout=30)
         if error is not None:

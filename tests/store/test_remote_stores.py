@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from typing_extensions import override
 
 from enginesmith_contract.errors import StoreError
 from enginesmith_contract.store_layout import StoredFile, TimingCachePointer, blob_name
@@ -59,7 +60,8 @@ def server_without_conditions(s3_server: SimpleNamespace) -> Iterator[str]:
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815 - http.server's names
 
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - http.server's name
+        @override
+        def log_message(self, format: str, *arguments: object) -> None:
             """Stay silent."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Proxy)

@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build every engine, print what is in the store then."""
-    from enginesmith_cli.documents import Failures, name_of  # noqa: PLC0415 - kept out of `--help`
-    from enginesmith_cli.local import open_machine  # noqa: PLC0415 - the same
-    from enginesmith_operator.api.load import read_file  # noqa: PLC0415 - the same
-    from enginesmith_operator.planning.plan import refusal_error  # noqa: PLC0415 - the same
+    from enginesmith_cli.documents import Failures, name_of
+    from enginesmith_cli.local import open_machine
+    from enginesmith_operator.api.load import read_file
+    from enginesmith_operator.planning.plan import refusal_error
 
     engines = read_file(arguments.file)
     failures = Failures(raise_at_once=arguments.debug)
@@ -79,8 +79,8 @@ def _incomplete(plan: "Plan") -> "Plan | None":
 
 
 def _wanted(document: "PreparedDocument", name: str | None) -> "tuple[TargetPlan, ...]":
-    from enginesmith_operator.planning.plan import refusal_error  # noqa: PLC0415 - loaded by now
-    from enginesmith_operator.planning.plan_records import TargetState  # noqa: PLC0415 - loaded by now
+    from enginesmith_operator.planning.plan import refusal_error
+    from enginesmith_operator.planning.plan_records import TargetState
 
     targets = document.plan.targets
     if name is None:

@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask, and print the answer."""
-    from enginesmith_cli.infer_inputs import arrays_from_words, shapes_from_words  # noqa: PLC0415 - loads numpy
-    from enginesmith_cli.protocol_client import ProtocolClient  # noqa: PLC0415 - loads grpc
+    from enginesmith_cli.infer_inputs import arrays_from_words, shapes_from_words
+    from enginesmith_cli.protocol_client import ProtocolClient
 
     shapes = shapes_from_words(arguments.shape)
     if arguments.output_dir:
@@ -90,7 +90,7 @@ def _summary(array: "Array") -> str:
 
 
 def _save(answer: "Answer", folder: Path) -> None:
-    import numpy as np  # noqa: PLC0415 - loaded only where it is used
+    import numpy as np
 
     for name, array in answer.outputs.items():
         # A tensor's name may hold slashes (TensorFlow's do).

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is asked for."""
-    from enginesmith_cli.home import default_store_uri, state_folder  # noqa: PLC0415 - kept out of `--help`
-    from enginesmith_cli.stored_engines import find_engine, list_engines  # noqa: PLC0415 - the same
+    from enginesmith_cli.home import default_store_uri, state_folder
+    from enginesmith_cli.stored_engines import find_engine, list_engines
 
     if arguments.what and (arguments.what.endswith(".onnx") or Path(arguments.what).is_file()):
         return _inspect_model(Path(arguments.what), arguments.output)
@@ -114,10 +114,10 @@ def _tensor(kind: str, tensor: "TensorSpec") -> str:
 
 
 def _where_it_runs(manifest: "Manifest") -> Iterator[str]:
-    from enginesmith_contract.matrix.portability import fits  # noqa: PLC0415 - needs the matrix, for an engine only
-    from enginesmith_contract.verdicts import Verdict  # noqa: PLC0415 - the same
-    from enginesmith_runtime.engines.device import detect_devices, host_hardware  # noqa: PLC0415 - the same
-    from enginesmith_runtime.engines.registry import installed_toolchains  # noqa: PLC0415 - the same
+    from enginesmith_contract.matrix.portability import fits
+    from enginesmith_contract.verdicts import Verdict
+    from enginesmith_runtime.engines.device import detect_devices, host_hardware
+    from enginesmith_runtime.engines.registry import installed_toolchains
 
     installed = [one for one in installed_toolchains() if one.backend is manifest.toolchain.backend]
     version = installed[0].version if installed else "not installed"
@@ -130,10 +130,10 @@ def _where_it_runs(manifest: "Manifest") -> Iterator[str]:
 
 
 def _inspect_model(path: Path, output: str) -> int:
-    from enginesmith_contract.preparation import ModelSource  # noqa: PLC0415 - loads pydantic
-    from enginesmith_runtime.fetch.model import fetch_model  # noqa: PLC0415 - loads onnx
-    from enginesmith_runtime.prepare.trial import try_model  # noqa: PLC0415 - the same
-    from enginesmith_runtime.progress import SilentReporter  # noqa: PLC0415 - the same
+    from enginesmith_contract.preparation import ModelSource
+    from enginesmith_runtime.fetch.model import fetch_model
+    from enginesmith_runtime.prepare.trial import try_model
+    from enginesmith_runtime.progress import SilentReporter
 
     if not path.is_file():
         raise SourceError("no such file", where=str(path), remedy="give the path of an .onnx file", reason="NotFound")
@@ -157,7 +157,7 @@ def _inspect_model(path: Path, output: str) -> int:
 
 
 def _profile_lines(trial: "Trial") -> Iterator[str]:
-    from enginesmith_contract.profile_suggestions import profile_text, values_entry  # noqa: PLC0415 - loads pydantic
+    from enginesmith_contract.profile_suggestions import profile_text, values_entry
 
     facts = trial.facts
     if not facts.shape_inputs and not any(tensor.is_dynamic for tensor in facts.inputs):

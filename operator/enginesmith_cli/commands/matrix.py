@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Judge every build that matches, and print the answers."""
-    from enginesmith_cli.matrix_rows import list_rows, used_sources  # noqa: PLC0415 - loads pydantic and the data
-    from enginesmith_contract.matrix.load import load_matrix  # noqa: PLC0415 - the same
-    from enginesmith_contract.verdicts import Verdict  # noqa: PLC0415 - the same
+    from enginesmith_cli.matrix_rows import list_rows, used_sources
+    from enginesmith_contract.matrix.load import load_matrix
+    from enginesmith_contract.verdicts import Verdict
 
     matrix = load_matrix()
     hardware = _hardware(matrix, arguments)
@@ -63,10 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _hardware(matrix: "Matrix", arguments: argparse.Namespace) -> "Hardware":
-    from enginesmith_contract.backends import Hardware  # noqa: PLC0415 - loads pydantic
-    from enginesmith_contract.matrix.products import did_you_mean_product  # noqa: PLC0415 - the same
-    from enginesmith_contract.matrix.query import find_product  # noqa: PLC0415 - the same
-    from enginesmith_contract.matrix.versions import version_numbers  # noqa: PLC0415 - the same
+    from enginesmith_contract.backends import Hardware
+    from enginesmith_contract.matrix.products import did_you_mean_product
+    from enginesmith_contract.matrix.query import find_product
+    from enginesmith_contract.matrix.versions import version_numbers
 
     for option, value in (
         ("--driver", arguments.driver),
@@ -131,10 +131,10 @@ def _print_document(rows: "tuple[MatrixRow, ...]", sources: "tuple[Source, ...]"
         "sources": [source.model_dump(mode="json", by_alias=True, exclude_none=True) for source in sources],
     }
     if output == "json":
-        import json  # noqa: PLC0415 - one of three outputs
+        import json
 
         print(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    import yaml  # noqa: PLC0415 - one of three outputs
+    import yaml
 
     print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), end="")

@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan every document and print the plans."""
-    from enginesmith_cli.documents import Failures  # noqa: PLC0415 - loads pydantic
-    from enginesmith_operator.api.load import load_documents, read_file  # noqa: PLC0415 - the same
+    from enginesmith_cli.documents import Failures
+    from enginesmith_operator.api.load import load_documents, read_file
 
     if arguments.file == "-":
         engines, base = load_documents(sys.stdin.read(), where="standard input"), Path()
@@ -65,10 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _plan_all(
     engines: "tuple[InferenceEngine, ...]", base: Path, arguments: argparse.Namespace, failures: "Failures"
 ) -> "tuple[Plan, ...]":
-    from enginesmith_cli.documents import name_of  # noqa: PLC0415 - after the document was read
-    from enginesmith_cli.home import default_store_uri, state_folder  # noqa: PLC0415 - the same
-    from enginesmith_cli.observe import observe_model, observe_nodes, observe_this_machine  # noqa: PLC0415 - the same
-    from enginesmith_operator.planning.plan import plan  # noqa: PLC0415 - the same
+    from enginesmith_cli.documents import name_of
+    from enginesmith_cli.home import default_store_uri, state_folder
+    from enginesmith_cli.observe import observe_model, observe_nodes, observe_this_machine
+    from enginesmith_operator.planning.plan import plan
 
     store = arguments.store or default_store_uri(state_folder(arguments.home))
     if arguments.nodes:
@@ -95,13 +95,13 @@ def _warner(name: str) -> "Callable[[EnginesmithError], None]":
 
 
 def _render(plans: "tuple[Plan, ...]", output: str) -> str:
-    from enginesmith_operator.planning.render import render_plan  # noqa: PLC0415 - only where a plan was made
+    from enginesmith_operator.planning.render import render_plan
 
     if output == "table":
         return "\n".join(render_plan(plan) for plan in plans)
     documents = [json.loads(plan.to_json()) for plan in plans]
     if output == "json":
         return json.dumps(documents[0] if len(documents) == 1 else documents, indent=2, ensure_ascii=False) + "\n"
-    import yaml  # noqa: PLC0415 - only for this output
+    import yaml
 
     return str(yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True))

@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find the engines and become the server; returns only where there is nothing to serve."""
-    from enginesmith_cli.documents import Failures  # noqa: PLC0415 - kept out of `--help`
-    from enginesmith_cli.server_process import become_server, serve_request  # noqa: PLC0415 - the same
+    from enginesmith_cli.documents import Failures
+    from enginesmith_cli.server_process import become_server, serve_request
 
     require_free_address(arguments)
     if all("=" in word for word in arguments.what):
@@ -48,9 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _request_of_keys(arguments: argparse.Namespace) -> "ServeRequest":
-    from enginesmith_cli.home import default_store_uri, state_folder  # noqa: PLC0415 - kept out of `--help`
-    from enginesmith_cli.stored_engines import find_engine  # noqa: PLC0415 - the same
-    from enginesmith_contract.serve_request import ServedModel, ServeRequest  # noqa: PLC0415 - the same
+    from enginesmith_cli.home import default_store_uri, state_folder
+    from enginesmith_cli.stored_engines import find_engine
+    from enginesmith_contract.serve_request import ServedModel, ServeRequest
 
     store = arguments.store or default_store_uri(state_folder(arguments.home))
     models = []
@@ -79,9 +79,9 @@ def _request_of_keys(arguments: argparse.Namespace) -> "ServeRequest":
 
 def _choose(arguments: argparse.Namespace, failures: "Failures") -> "list[tuple[InferenceEngine, str, str]]":
     """Return each document with its target and the key of its engine."""
-    from enginesmith_cli.documents import name_of  # noqa: PLC0415 - kept out of `--help`
-    from enginesmith_cli.local import open_machine  # noqa: PLC0415 - the same
-    from enginesmith_operator.api.load import read_file  # noqa: PLC0415 - the same
+    from enginesmith_cli.documents import name_of
+    from enginesmith_cli.local import open_machine
+    from enginesmith_operator.api.load import read_file
 
     chosen: list[tuple[InferenceEngine, str, str]] = []
     for word in arguments.what:
@@ -95,7 +95,7 @@ def _choose(arguments: argparse.Namespace, failures: "Failures") -> "list[tuple[
 
 
 def _stored_engines(document: "PreparedDocument", store: str, word: str) -> "list[tuple[InferenceEngine, str, str]]":
-    from enginesmith_cli.local import servable_target  # noqa: PLC0415 - loaded by now
+    from enginesmith_cli.local import servable_target
 
     target = servable_target(document.plan)
     found = []

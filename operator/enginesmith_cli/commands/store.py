@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List a store, or sweep it."""
-    from enginesmith_cli.home import default_store_uri, state_folder  # noqa: PLC0415 - kept out of `--help`
-    from enginesmith_runtime.store.open import open_store  # noqa: PLC0415 - the same
+    from enginesmith_cli.home import default_store_uri, state_folder
+    from enginesmith_runtime.store.open import open_store
 
     home = state_folder(arguments.home)
     store = open_store(arguments.store or default_store_uri(home))
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(store: "Store", output: str) -> int:
-    from enginesmith_cli.stored_engines import list_stored  # noqa: PLC0415 - loads pydantic
+    from enginesmith_cli.stored_engines import list_stored
 
     manifests = list_stored(store)
     entries = tuple(store.pointer_entries(""))
@@ -111,7 +111,7 @@ def _engine_row(manifest: "Manifest") -> str:
 
 
 def _sweep(store: "Store", arguments: argparse.Namespace, *, is_local: bool) -> int:
-    from enginesmith_runtime.store.sweep import sweep  # noqa: PLC0415 - loads pydantic
+    from enginesmith_runtime.store.sweep import sweep
 
     # The claims first: what begins to be needed afterwards is made young by whoever needs it.
     claims = _claims(arguments, is_local=is_local)
@@ -124,8 +124,8 @@ def _sweep(store: "Store", arguments: argparse.Namespace, *, is_local: bool) -> 
 
 
 def _claims(arguments: argparse.Namespace, *, is_local: bool) -> "Claims":
-    from enginesmith_cli.store_claims import claims_of, read_objects  # noqa: PLC0415 - loads pydantic
-    from enginesmith_runtime.store.sweep import Claims  # noqa: PLC0415 - the same
+    from enginesmith_cli.store_claims import claims_of, read_objects
+    from enginesmith_runtime.store.sweep import Claims
 
     if arguments.no_objects or (arguments.objects is None and (is_local or not arguments.delete)):
         return Claims()
@@ -151,7 +151,7 @@ def _claims(arguments: argparse.Namespace, *, is_local: bool) -> "Claims":
 def _text(path: str) -> str:
     if path == "-":
         return sys.stdin.read()
-    from enginesmith_operator.api.regular_files import what_it_is  # noqa: PLC0415 - kept out of `--help`
+    from enginesmith_operator.api.regular_files import what_it_is
 
     try:
         special = what_it_is(Path(path))
@@ -165,7 +165,7 @@ def _text(path: str) -> str:
 
 
 def _retention(arguments: argparse.Namespace) -> "Retention":
-    from enginesmith_runtime.store.sweep import Retention  # noqa: PLC0415 - loads pydantic
+    from enginesmith_runtime.store.sweep import Retention
 
     grace = _seconds(arguments.grace, "--grace")
     if grace < _MIN_GRACE_SECONDS:
@@ -180,7 +180,7 @@ def _retention(arguments: argparse.Namespace) -> "Retention":
 
 
 def _seconds(text: str, where: str) -> float:
-    from enginesmith_operator.api.quantities import parse_duration  # noqa: PLC0415 - loads pydantic
+    from enginesmith_operator.api.quantities import parse_duration
 
     try:
         return float(parse_duration(text))
@@ -199,7 +199,7 @@ def _report_document(report: "SweepReport", *, deleted: bool) -> dict[str, objec
 
 
 def _report_lines(report: "SweepReport", *, deleted: bool) -> Iterator[str]:
-    from enginesmith_runtime.store.sweep import Verdict  # noqa: PLC0415 - loads pydantic
+    from enginesmith_runtime.store.sweep import Verdict
 
     gone = [one.entry.name for one in report.judgements if one.verdict is Verdict.DELETE]
     yield from (f"{'deleted' if deleted else 'would delete'} {name}" for name in gone)
@@ -215,6 +215,6 @@ def _report_lines(report: "SweepReport", *, deleted: bool) -> Iterator[str]:
 
 
 def _size(count: int) -> str:
-    from enginesmith_runtime.local_files.space import say_bytes  # noqa: PLC0415 - kept out of `--help`
+    from enginesmith_runtime.local_files.space import say_bytes
 
     return say_bytes(count)

@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build what is missing, and become the server; returns only where there is nothing to serve."""
-    from enginesmith_cli.documents import Failures  # noqa: PLC0415 - kept out of `--help`
-    from enginesmith_operator.api.load import read_file  # noqa: PLC0415 - the same
+    from enginesmith_cli.documents import Failures
+    from enginesmith_operator.api.load import read_file
 
     engines = read_file(arguments.file)
     require_free_address(arguments)
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _serve(built: "tuple[BuiltEngine, ...]", arguments: argparse.Namespace) -> NoReturn:
-    from enginesmith_cli.server_process import become_server, serve_request  # noqa: PLC0415 - loaded by now
+    from enginesmith_cli.server_process import become_server, serve_request
 
     for one in built:
         print("\n".join(_choice(one)), file=sys.stderr)
@@ -60,8 +60,8 @@ def _serve(built: "tuple[BuiltEngine, ...]", arguments: argparse.Namespace) -> N
 def _build_all(
     engines: "tuple[InferenceEngine, ...]", arguments: argparse.Namespace, failures: "Failures"
 ) -> "tuple[BuiltEngine, ...]":
-    from enginesmith_cli.documents import name_of  # noqa: PLC0415 - after the file was read
-    from enginesmith_cli.local import open_machine, servable_target  # noqa: PLC0415 - the same
+    from enginesmith_cli.documents import name_of
+    from enginesmith_cli.local import open_machine, servable_target
 
     built: list[BuiltEngine] = []
     with open_machine(arguments) as machine:
@@ -91,7 +91,7 @@ def _choice(built: "BuiltEngine") -> list[str]:
 
 def _client_program(built: "BuiltEngine", address: str) -> list[str]:
     """Return a program to paste; with port 0 the server names the port when it is Ready."""
-    from enginesmith_cli.client_calls import python_call  # noqa: PLC0415 - after the work
+    from enginesmith_cli.client_calls import python_call
 
     host, _, port = address.rpartition(":")
     reachable = f"{'127.0.0.1' if host in {'', '0.0.0.0', '[::]'} else host}:{port if port != '0' else 'PORT'}"  # noqa: S104 - compared

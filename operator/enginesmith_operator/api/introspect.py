@@ -15,6 +15,8 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
+from enginesmith_contract.text import one_line
+
 __all__ = ["FieldType", "attribute_docs", "field_type", "fields_by_alias", "model_at", "places_of", "summary"]
 
 
@@ -103,13 +105,13 @@ def attribute_docs(model: type[BaseModel]) -> dict[str, str]:
     for each in reversed(model.__mro__):
         text = (inspect.cleandoc(each.__doc__ or "")).partition("\nAttributes:\n")[2]
         entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
-        docs |= {name: _as_yaml(" ".join(words.split())) for name, words in entries if name in model.model_fields}
+        docs |= {name: _as_yaml(one_line(words)) for name, words in entries if name in model.model_fields}
     return docs
 
 
 def summary(model: type[object]) -> str:
     """Return the class docstring up to its `Attributes:` section, as one paragraph."""
-    return " ".join((inspect.getdoc(model) or "").partition("\nAttributes:\n")[0].split())
+    return one_line((inspect.getdoc(model) or "").partition("\nAttributes:\n")[0])
 
 
 def _as_yaml(words: str) -> str:

@@ -12,6 +12,7 @@ import kopf
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
+from enginesmith_contract.text import one_line
 from enginesmith_operator.cluster.errors import ClusterError
 
 __all__ = ["connect", "kopf_connection"]
@@ -37,7 +38,7 @@ async def connect() -> Configuration:
         except (config.ConfigException, OSError) as error:
             raise ClusterError(
                 "there is no way to the API server",
-                why=" ".join(str(error).split()),
+                why=one_line(str(error)),
                 remedy="run in a pod with a ServiceAccount, or set KUBECONFIG",
                 reason="NoConnection",
             ) from error

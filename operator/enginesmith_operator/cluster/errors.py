@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.text import one_line
 
 __all__ = [
     "ClusterError",
@@ -130,11 +131,11 @@ def _words(body: bytes) -> tuple[str, str, tuple[str, ...]]:
     try:
         status = json.loads(body)
     except ValueError:
-        return "", " ".join(body.decode(errors="replace").split())[:_LONGEST_WHY], ()
+        return "", one_line(body.decode(errors="replace"))[:_LONGEST_WHY], ()
     if not isinstance(status, dict):
         return "", "", ()
     causes = (status.get("details") or {}).get("causes") or ()
-    message = " ".join(str(status.get("message") or "").split())[:_LONGEST_WHY]
+    message = one_line(str(status.get("message") or ""))[:_LONGEST_WHY]
     return str(status.get("reason") or ""), message, tuple(str(cause.get("field")) for cause in causes)
 
 

@@ -42,7 +42,7 @@ class Transport:
         """Close its connections."""
         await self._client.close()
 
-    async def request(  # noqa: PLR0913 - the parts of a request; all but two by keyword
+    async def request(
         self,
         method: str,
         path: str,

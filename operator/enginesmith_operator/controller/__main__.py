@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         process = Process(namespace=options.namespace or _own_namespace(), identity=_identity())
         asyncio.run(run_operator(settings, process))
     except EnginesmithError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the last word of the process
+        print(error, file=sys.stderr)
         return int(error.exit_code)
     return 0
 

@@ -24,7 +24,7 @@ from enginesmith_operator.controller.build_decide import (
     unexplained,
 )
 from enginesmith_operator.controller.cache import Address, ObjectCache
-from enginesmith_operator.controller.conditions import Observation, observed_conditions, one_line
+from enginesmith_operator.controller.conditions import Observation, bounded_line, observed_conditions
 from enginesmith_operator.controller.events import write_events
 from enginesmith_operator.controller.explanations import Explanations
 from enginesmith_operator.controller.intake import JOB_NAME, Intake
@@ -42,7 +42,7 @@ _NO_LONGER_READ: Final = 512
 class BuildReconciler:
     """Makes an EngineBuild's Job, and its status of what the Job says."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the process; all by keyword
+    def __init__(
         self,
         *,
         api: Api,
@@ -143,7 +143,7 @@ class BuildReconciler:
         except ClusterError:
             # A kubelet that does not answer must not keep a status from being written.
             return snapshot
-        return replace(snapshot, log=tuple(one_line(line, _NO_LONGER_READ) for line in log))
+        return replace(snapshot, log=tuple(bounded_line(line, _NO_LONGER_READ) for line in log))
 
     async def _create_job(self, build: EngineBuild) -> JobFacts | None:
         """Create the Job; return the one that has its name already and is not ours."""
@@ -186,7 +186,7 @@ def _read_build(document: Json) -> EngineBuild | EngineBuildStatus:
         build = EngineBuild.model_validate({**document, "status": {}}, by_name=False)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        message = one_line(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        message = bounded_line(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         before = read_status(EngineBuildStatus, document, EngineBuildStatus())
         generation = document["metadata"].get("generation")
         observation = Observation.of(READY, False, "SpecInvalid", message)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.termination import BuildOutcome, TerminationMessage
 from enginesmith_operator.api.engine_build import BuildFailure, BuildResult
-from enginesmith_operator.controller.conditions import one_line
+from enginesmith_operator.controller.conditions import bounded_line
 from enginesmith_operator.controller.pod_facts import Ending, JobFacts, PodFacts
 from enginesmith_operator.objects.build_job import BUILD_CONTAINER
 
@@ -43,7 +43,7 @@ def read_progress(log: tuple[str, ...]) -> str:
         if isinstance(fields, dict) and fields.get("stage"):
             detail = fields.get("detail")
             words = str(fields["stage"]) + (f" ({detail})" if detail else "")
-            return one_line(words, _LONGEST_PROGRESS)
+            return bounded_line(words, _LONGEST_PROGRESS)
     return ""
 
 
@@ -113,7 +113,7 @@ def read_failure(pods: tuple[PodFacts, ...], job: JobFacts, log: tuple[str, ...]
     if word is not None and word.reason:
         return BuildFailure(
             reason=word.reason[:LONGEST_REASON],
-            message=one_line(word.message),
+            message=bounded_line(word.message),
             exit_code=word.exit_code,
             retry=word.retry,
             log_tail=log_tail,
@@ -123,14 +123,14 @@ def read_failure(pods: tuple[PodFacts, ...], job: JobFacts, log: tuple[str, ...]
         return BuildFailure(reason="TimedOut", message=message, log_tail=log_tail)
     if ending is not None:
         last = log[-1] if log else "it left no word"
-        message = one_line(f"{_exit_text(ending.exit_code)}: {last}")
+        message = bounded_line(f"{_exit_text(ending.exit_code)}: {last}")
         # What the Job would have tried again, the EngineBuild's owner does.
         again = job.failure == KEPT_ALIVE
         return BuildFailure(
             reason="BuildFailed", message=message, exit_code=ending.exit_code, retry=again, log_tail=log_tail
         )
     why = job.failure_message or job.failure
-    return BuildFailure(reason="BuildFailed", message=one_line(f"the Job failed: {why}"), retry=True)
+    return BuildFailure(reason="BuildFailed", message=bounded_line(f"the Job failed: {why}"), retry=True)
 
 
 def _exit_text(code: int) -> str:

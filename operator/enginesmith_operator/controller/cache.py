@@ -89,14 +89,13 @@ class StoredObject:
 
 
 class ObjectCache:
-    """Objects by address, by owner and by label; used by the event loop's thread alone."""
+    """Objects by address and by label; used by the event loop's thread alone."""
 
     def __init__(self, *, indexed_labels: tuple[str, ...]) -> None:
         self._labels = indexed_labels
         self._kept_labels = frozenset(indexed_labels) | {TARGET}
         self._objects: dict[str, dict[Address, StoredObject]] = defaultdict(dict)
         # Tuples: mostly of one, and a set of one takes five times as much.
-        self._by_owner: dict[str, tuple[Address, ...]] = {}
         self._by_label: dict[tuple[str, str, str], tuple[Address, ...]] = {}
         self._mark = 0
 
@@ -130,8 +129,6 @@ class ObjectCache:
             packed=zlib.compress(json.dumps(_slim(document), separators=(",", ":")).encode(), _COMPRESSION),
         )
         self._objects[address.kind][address] = found
-        for owner in found.owners:
-            _add(self._by_owner, owner.uid, address)
         for place in self._label_places(found):
             _add(self._by_label, place, address)
         return found
@@ -153,10 +150,6 @@ class ObjectCache:
     def of_kind(self, kind: str) -> Iterable[StoredObject]:
         """Return all objects of a kind."""
         return tuple(self._objects[kind].values())
-
-    def owned_by(self, uid: str) -> tuple[StoredObject, ...]:
-        """Return all objects that name `uid` as an owner, by address."""
-        return self._sorted(self._by_owner.get(uid, ()))
 
     def labelled(self, namespace: str, label: str, value: str) -> tuple[StoredObject, ...]:
         """Return all objects of a namespace with this value of an indexed label, by address."""
@@ -187,8 +180,6 @@ class ObjectCache:
         return tuple(self._objects[one.kind][one] for one in sorted(addresses))
 
     def _unlink(self, known: StoredObject) -> None:
-        for owner in known.owners:
-            _discard(self._by_owner, owner.uid, known.address)
         for place in self._label_places(known):
             _discard(self._by_label, place, known.address)
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from enginesmith_contract.text import one_line
 from enginesmith_operator.api.conditions import MAX_MESSAGE, ConditionStatus, StatusCondition
 
-__all__ = ["Observation", "find_condition", "observed_conditions", "one_line", "timestamp"]
+__all__ = ["Observation", "bounded_line", "find_condition", "observed_conditions", "timestamp"]
 
 _CUT: Final = "..."
 
@@ -25,7 +26,7 @@ class Observation:
     def of(cls, kind: str, holds: bool, reason: str, message: str = "") -> "Observation":  # noqa: FBT001 - reads as the condition does
         """Return an observation that is certain."""
         status = ConditionStatus.TRUE if holds else ConditionStatus.FALSE
-        return cls(type=kind, status=status, reason=reason, message=one_line(message))
+        return cls(type=kind, status=status, reason=reason, message=bounded_line(message))
 
 
 def observed_conditions(
@@ -63,9 +64,9 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
-    """Return a text as one line that fits."""
-    line = " ".join(text.split())
+def bounded_line(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Return a text as one line of at most `limit` characters."""
+    line = one_line(text)
     return line if len(line) <= limit else line[: limit - len(_CUT)] + _CUT
 
 

@@ -42,7 +42,7 @@ Explain = Callable[[str, str], str]
 class Gatherer:
     """Makes snapshots."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the process
+    def __init__(
         self,
         cache: ObjectCache,
         nodes: NodeMemory,
@@ -118,10 +118,7 @@ class Gatherer:
         return self._fleet().model_copy(
             update={
                 "deployments": tuple(
-                    ObservedDeployment(
-                        name=one.document["metadata"]["name"], target=one.target, ready_replicas=one.ready_replicas
-                    )
-                    for one in deployments
+                    ObservedDeployment(target=one.target, ready_replicas=one.ready_replicas) for one in deployments
                 ),
                 "pinned": _pinned(status, deployments, catalog),
                 "store": store.uri if isinstance(store, ChosenStore) else "",

@@ -17,7 +17,7 @@ from enginesmith_operator.cluster.errors import ObjectExistsError, RefusedObject
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.adoption import adopted, may_adopt, orphan_names
 from enginesmith_operator.controller.cache import Address, ObjectCache
-from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
+from enginesmith_operator.controller.conditions import Observation, bounded_line, find_condition, observed_conditions
 from enginesmith_operator.controller.engine_decide import (
     EngineDecision,
     decide_engine,
@@ -52,7 +52,7 @@ class _Taken:
 class EngineReconciler:
     """Makes what an InferenceEngine asks for, and its status of what came of it."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the process; all by keyword
+    def __init__(
         self,
         *,
         api: Api,
@@ -190,7 +190,7 @@ def read_engine(document: Json) -> InferenceEngine | SpecError:
 def _invalid_status(before: EngineStatus, document: Json, error: SpecError, now: datetime) -> EngineStatus:
     """Return the status that was there with what is wrong now; what serves goes on and is not touched."""
     generation = document["metadata"].get("generation")
-    message = one_line(error.sentence())
+    message = bounded_line(error.sentence())
     wrong = (
         Observation.of(READY, False, "SpecInvalid", message),
         Observation.of(SPEC_INVALID, True, "SpecInvalid", message),

@@ -159,7 +159,7 @@ def _ruled_out(view: TargetView) -> frozenset[str]:
 def refusal_text(planned: TargetPlan) -> str:
     """Return why a target has no plan: the refusals of its nodes, then hints."""
     lines = [count.sentence() for count in planned.refusals] + list(planned.hints)
-    return one_line("; ".join(lines)) if lines else "no node was seen"
+    return bounded_line("; ".join(lines)) if lines else "no node was seen"
 
 
 def _wanted(view: TargetView, planned: EnginePlan) -> WantedEngine:
@@ -309,7 +309,7 @@ def _reason(report: ServingReport | None, ending: Ending) -> str:
 
 def _sentence(report: ServingReport | None, ending: Ending, pod: str, container: str) -> str:
     if report is not None and report.failure is not None:
-        return one_line(report.failure.sentence())
+        return bounded_line(report.failure.sentence())
     who = "the server" if container == SERVER_CONTAINER else "the init step"
     if ending.out_of_memory:
         return f"{who} was killed because it ran out of memory; {_MEMORY_REMEDY}"

@@ -20,7 +20,7 @@ from enginesmith_operator.api.engine_status import (
     TargetStatus,
 )
 from enginesmith_operator.api.targets import TargetSpec
-from enginesmith_operator.controller.conditions import Observation, find_condition, observed_conditions, one_line
+from enginesmith_operator.controller.conditions import Observation, bounded_line, find_condition, observed_conditions
 from enginesmith_operator.controller.decision import EventNote
 from enginesmith_operator.controller.engine_preparation import PreparationStep
 from enginesmith_operator.controller.engine_rollout import build_obstacle
@@ -52,7 +52,7 @@ _TOLD_REASONS: Final = frozenset({"MadeRoom", "Replacing"})
 """Reasons that are an event in whatever phase: the operator ends a replica by itself."""
 
 
-def compose_status(  # noqa: PLR0913 - what a status is made of; the last by keyword
+def compose_status(
     snapshot: EngineSnapshot,
     plan: Plan,
     step: PreparationStep,
@@ -80,8 +80,8 @@ def compose_status(  # noqa: PLR0913 - what a status is made of; the last by key
     return EngineStatus(
         observed_generation=generation,
         serving=_share(snapshot.engine.spec.targets, statuses),
-        serving_on=one_line(", ".join(_hardware(one) for one in statuses if _serves(one)), _LINE),
-        target_names=one_line(",".join(one.name for one in statuses), _NAMES),
+        serving_on=bounded_line(", ".join(_hardware(one) for one in statuses if _serves(one)), _LINE),
+        target_names=bounded_line(",".join(one.name for one in statuses), _NAMES),
         model=step.model,
         preparation=_preparation(step.status, _still_needed(snapshot, decided, digests)),
         targets=statuses,

@@ -6,7 +6,7 @@ from typing import Final
 
 from enginesmith_operator.api.engine_status import TargetEngine, TargetStatus
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.conditions import one_line, timestamp
+from enginesmith_operator.controller.conditions import bounded_line, timestamp
 from enginesmith_operator.controller.decision import Deletion
 from enginesmith_operator.controller.engine_builds import BuildSteps, decide_builds
 from enginesmith_operator.controller.engine_drain import Drain, find_drain

@@ -13,7 +13,7 @@ from typing import Final
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import MissingObjectError, ObjectExistsError, RefusedObjectError
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.conditions import one_line, timestamp
+from enginesmith_operator.controller.conditions import bounded_line, timestamp
 from enginesmith_operator.controller.decision import EventNote
 from enginesmith_operator.kinds import EVENT
 
@@ -45,7 +45,7 @@ def event_object(owner: Json, note: EventNote, now: datetime) -> Json:
         },
         "type": "Warning" if note.is_warning else "Normal",
         "reason": note.reason,
-        "message": one_line(note.message, _LONGEST_MESSAGE),
+        "message": bounded_line(note.message, _LONGEST_MESSAGE),
         "source": {"component": _COMPONENT},
         "reportingComponent": _COMPONENT,
         "firstTimestamp": stamp,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from enginesmith_contract.text import one_line
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ClusterError, LeaseLostError
 from enginesmith_operator.cluster.transport import Json
@@ -103,7 +104,7 @@ def newest_explanation(events: Iterable[Json]) -> str:
     newest = max(found, key=_time_of, default=None)
     if newest is None:
         return ""
-    words = " ".join(str(newest["message"]).split())
+    words = one_line(str(newest["message"]))
     return words if newest["reason"] == _FAILED_CREATE else f"{newest['reason']}: {words}"
 
 

@@ -75,7 +75,7 @@ class Elector:
         clock: monotonic seconds.
     """
 
-    def __init__(  # noqa: PLR0913 - what an election needs; all by keyword
+    def __init__(
         self,
         *,
         open_transport: Callable[[], Awaitable[Transport]],
@@ -116,11 +116,6 @@ class Elector:
         if renewed_at is None or self._stop.is_set():
             return False
         return self._clock() < renewed_at + self._times.deadline
-
-    def renewal_age_seconds(self) -> float | None:
-        """Return how old the last renewal is; None for a follower."""
-        renewed_at = self._renewed_at
-        return None if renewed_at is None else self._clock() - renewed_at
 
     def _run(self) -> None:
         try:

@@ -1,8 +1,5 @@
 """What the controller counts; one registry, so that nothing of a library's own gets in."""
 
-import time
-from collections.abc import Callable
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from typing_extensions import override
 
@@ -62,17 +59,9 @@ class Metrics:
 class CountingObserver(WriteObserver):
     """Counts every write and then tells the next observer."""
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        follower: WriteObserver | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, metrics: Metrics, follower: WriteObserver | None = None) -> None:
         self._metrics = metrics
         self._follower = follower or WriteObserver()
-        self._clock = clock
-        self.last_write_at: float | None = None
 
     @override
     def before_write(self, write: Write) -> None:
@@ -80,6 +69,5 @@ class CountingObserver(WriteObserver):
 
     @override
     def after_write(self, write: Write, *, succeeded: bool) -> None:
-        self.last_write_at = self._clock()
         self._metrics.writes.labels(write.verb, write.kind, "ok" if succeeded else "failed").inc()
         self._follower.after_write(write, succeeded=succeeded)

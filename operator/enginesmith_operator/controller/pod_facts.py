@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from enginesmith_contract.text import one_line
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.objects.labels import OCCASION, TEMPLATE
 
@@ -206,7 +207,7 @@ def read_pod(document: Json) -> PodFacts:
         phase=status.get("phase") or "Pending",
         is_ready=conditions.get("Ready", {}).get("status") == "True",
         is_terminating="deletionTimestamp" in metadata,
-        unschedulable=" ".join(str(scheduled.get("message") or "").split()) if waits else "",
+        unschedulable=one_line(str(scheduled.get("message") or "")) if waits else "",
         unschedulable_since=str(scheduled.get("lastTransitionTime") or "") if waits else "",
         reason=status.get("reason") or "",
         message=status.get("message") or "",
@@ -244,7 +245,7 @@ def _container(status: Mapping[str, Any], *, is_init: bool = False) -> Container
     state, last = status.get("state") or {}, status.get("lastState") or {}
     waiting = state.get("waiting") or {}
     reason = str(waiting.get("reason") or "")
-    text = " ".join(str(waiting.get("message") or "").split())
+    text = one_line(str(waiting.get("message") or ""))
     return ContainerFacts(
         name=status["name"],
         image=str(status.get("imageID") or ""),

@@ -30,7 +30,7 @@ class KeyedQueue(Generic[Key]):
         self._unhurried: deque[Key] = deque()
         self._waiting: dict[Key, float] = {}
         self._hurried: set[Key] = set()
-        self._in_work: dict[Key, float] = {}
+        self._in_work: set[Key] = set()
         self._dirty: set[Key] = set()
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key]] = []
@@ -42,18 +42,9 @@ class KeyedQueue(Generic[Key]):
         return len(self._waiting)
 
     @property
-    def in_work(self) -> int:
-        """How many keys are worked on."""
-        return len(self._in_work)
-
-    @property
     def delayed(self) -> int:
         """How many keys wait for their time."""
         return len(self._due)
-
-    def oldest_seconds(self, now: float) -> float:
-        """Return how long the key that waits longest has waited; 0 where none does."""
-        return now - min(self._waiting.values(), default=now)
 
     def add(self, key: Key, now: float, *, hurry: bool = True) -> None:
         """Put a key in, unless it is there; one in work runs again. Without `hurry` all others go first."""
@@ -95,7 +86,7 @@ class KeyedQueue(Generic[Key]):
                 since = self._waiting.pop(key, None)
                 if since is not None:
                     self._hurried.discard(key)
-                    self._in_work[key] = now
+                    self._in_work.add(key)
                     # The pass that begins now will say itself when it wants to run again.
                     self._due.pop(key, None)
                     return key, now - since
@@ -103,7 +94,7 @@ class KeyedQueue(Generic[Key]):
 
     def done(self, key: Key, now: float) -> None:
         """End the work on a key; one that was added meanwhile is put in again."""
-        self._in_work.pop(key, None)
+        self._in_work.discard(key)
         if key in self._dirty:
             self._dirty.discard(key)
             self.add(key, now)

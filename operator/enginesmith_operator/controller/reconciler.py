@@ -35,7 +35,7 @@ _LOGGER: Final = logging.getLogger(__name__)
 class Reconciler:
     """Works on keys."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the process; all by keyword
+    def __init__(
         self,
         *,
         api: Api,

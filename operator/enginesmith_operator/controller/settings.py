@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from enginesmith_contract.errors import SpecError
+from enginesmith_contract.text import one_line
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error
 from enginesmith_operator.api.bounds import between_durations
 from enginesmith_operator.api.pod_template import ResourceRequirements
@@ -180,7 +181,7 @@ def load_settings(path: Path | None) -> OperatorSettings:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())
+        why = one_line(str(error))
         raise SpecError("the configuration cannot be read", where=str(path), why=why, remedy=_REMEDY) from error
     try:
         return OperatorSettings.model_validate(document or {}, by_name=False)

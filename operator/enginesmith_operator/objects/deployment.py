@@ -72,7 +72,7 @@ _STARTUP_SECONDS: Final = 3600
 _OLD_REVISIONS: Final = 3
 
 
-def deployment(  # noqa: PLR0913 - one value for each part of the object, by keyword
+def deployment(
     engine: InferenceEngine,
     pods: ServingPods,
     *,

@@ -19,7 +19,7 @@ __all__ = ["engine_build"]
 _MAX_AVOIDED = 64
 
 
-def engine_build(  # noqa: PLR0913 - one value for each part of the object, by keyword
+def engine_build(
     engine: InferenceEngine,
     target: str,
     planned: EnginePlan,

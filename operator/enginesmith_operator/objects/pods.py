@@ -92,7 +92,7 @@ def pod_spec(  # noqa: PLR0913 - the parts of a pod, by keyword
     } | {name: value for name, value in optional.items() if value}
 
 
-def container(  # noqa: PLR0913 - the parts of a container, by keyword
+def container(
     *,
     name: str,
     image: str,

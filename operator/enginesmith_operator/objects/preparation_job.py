@@ -40,7 +40,7 @@ _MODULE: Final = "enginesmith_runtime.prepare"
 _REQUESTS: Final = {"cpu": "250m", "memory": "512Mi"}
 
 
-def preparation_job(  # noqa: PLR0913 - one value for each part of the object, by keyword
+def preparation_job(
     engine: InferenceEngine,
     request: PreparationJobRequest,
     *,

@@ -91,7 +91,7 @@ class ServingPods(Record):
         return sha256(self.model_copy(update={"pull": pull, "avoid_nodes": ()}).to_json()).hexdigest()[:20]
 
 
-def serving_pods(  # noqa: PLR0913 - one value for each part of the pods, by keyword
+def serving_pods(
     engine: InferenceEngine,
     target: TargetSpec,
     engines: Iterable[ServableEngine],

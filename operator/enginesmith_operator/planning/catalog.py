@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Backend, Toolchain
+from enginesmith_contract.text import one_line
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error
 from enginesmith_operator.api.scalars import Identifier
 from enginesmith_operator.planning.refusals import Refusal
@@ -118,7 +119,7 @@ def _read_entry(text: str) -> CatalogEntry | str:
         # BaseLoader: a version such as 10.10 stays what was written.
         document = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes strings, lists and mappings only
     except (yaml.YAMLError, RecursionError) as error:
-        return f"no YAML: {' '.join(str(error).split())[:200]}"
+        return f"no YAML: {one_line(str(error))[:200]}"
     if not isinstance(document, dict):
         return "expected a mapping with backend, version and image"
     try:

@@ -56,17 +56,13 @@ class Deployment(Record):
         images: runtime images of the engines' toolchains; empty in local mode.
     """
 
-    target: str
     replicas: int | None
-    standby: bool
     serves: bool
     resource: str | None = None
     gpus: int = 0
     pins: tuple[LabelPin, ...] = ()
     avoid_nodes: tuple[str, ...] = ()
-    archs: tuple[str, ...] = ()
     models: tuple[ServedModel, ...] = ()
-    images: tuple[str, ...] = ()
 
 
 def preparation_key_of(spec: InferenceEngineSpec, observed: Observed) -> str | None:

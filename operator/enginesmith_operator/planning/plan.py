@@ -201,7 +201,7 @@ def _plan_engines(
     return tuple(engines), tuple(lacking)
 
 
-def _engine_plan(  # noqa: PLR0913, PLR0917 - one value for each thing that the engine depends on
+def _engine_plan(
     engine: InferenceEngine,
     target: TargetSpec,
     choice: Choice,
@@ -260,11 +260,8 @@ def _deployment(
 ) -> Deployment:
     pins = tuple(dict.fromkeys(pin for one in engines for pin in one.pins))
     nodes = tuple(name for one in engines for name in one.nodes)
-    images = dict.fromkeys(one.toolchain.image for one in engines if one.toolchain.image)
     return Deployment(
-        target=target.name,
         replicas=None if target.autoscaling else target.replicas,
-        standby=target.standby,
         serves=True,
         resource=min((one.resource for one in engines if one.resource), default=None),
         gpus=(target.gpu or GpuSpec()).count * max((one.units for one in engines), default=1)
@@ -272,9 +269,7 @@ def _deployment(
         else 0,
         pins=tuple(sorted(pins, key=lambda pin: (pin.label, pin.value))),
         avoid_nodes=_others_with(pins, nodes, observed),
-        archs=tuple(sorted({one.hardware.arch for one in engines})),
         models=tuple(served_model(engine, target, one.engine_key, observed) for one in engines if one.engine_key),
-        images=tuple(images),
     )
 
 

@@ -98,7 +98,7 @@ class WantedEngine(Record):
         return bool(self.obstacle) and (self.state is EngineState.BUILDING or self.servable.resource is None)
 
     @classmethod
-    def from_plan(  # noqa: PLR0913 - the parts of one value, by keyword
+    def from_plan(
         cls,
         planned: EnginePlan,
         state: EngineState,

@@ -15,7 +15,7 @@ from enginesmith_operator.planning.hardware import LabelPin, NodeFacts, Offer, P
 from enginesmith_operator.planning.label_mapping import Resource, load_label_mapping
 from enginesmith_operator.planning.node_object import Taint
 
-__all__ = ["NodeClass", "Observed", "ObservedBuild", "ObservedDeployment", "Policy"]
+__all__ = ["NodeClass", "Observed", "ObservedDeployment", "Policy"]
 
 
 class NodeClass(Record):
@@ -69,22 +69,11 @@ class NodeClass(Record):
         )
 
 
-class ObservedBuild(Record):
-    """An EngineBuild that exists. `succeeded` None: it has not ended."""
-
-    name: str
-    target: str
-    engine_key: str
-    succeeded: bool | None = None
-
-
 class ObservedDeployment(Record):
     """A target's Deployment that exists."""
 
-    name: str
     target: str
     ready_replicas: int = 0
-    engine_keys: tuple[str, ...] = ()
 
 
 class Policy(Record):
@@ -128,7 +117,6 @@ class Observed(Record):
 
     nodes: tuple[NodeFacts, ...] = ()
     node_classes: tuple[NodeClass, ...] = ()
-    builds: tuple[ObservedBuild, ...] = ()
     deployments: tuple[ObservedDeployment, ...] = ()
     source_digest: str | None = None
     calibration_digest: str | None = None

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
         logging.getLogger(__name__).exception("the builder has a fault")
         return _fail(EnginesmithError("the builder has a fault", why=repr(error)), request, termination)
     write_termination(encode_outcome(success_message(manifest)), termination)
-    print(manifest.to_json().decode())  # noqa: T201 - the result is this program's output
+    print(manifest.to_json().decode())
     return ExitCode.OK
 
 
@@ -62,7 +62,7 @@ def _read_request(arguments: Sequence[str], variables: Mapping[str, str]) -> Bui
 
 def _fail(error: EnginesmithError, request: BuildRequest | None, termination: Path | None) -> int:
     write_termination(encode_outcome(failure_message(error, request)), termination)
-    print(f"enginesmith build: {error}", file=sys.stderr)  # noqa: T201 - a program's error goes to its terminal
+    print(f"enginesmith build: {error}", file=sys.stderr)
     return int(error.exit_code)
 
 

@@ -27,6 +27,7 @@ from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import ReferenceSet
 from enginesmith_contract.products import canonical_mig_profile
 from enginesmith_contract.store_layout import StoredFile
+from enginesmith_contract.text import one_line, shorten
 from enginesmith_contract.verification import Verification, VerificationStatus
 from enginesmith_runtime.build.manifests import compose_manifest
 from enginesmith_runtime.build.phases import PhaseProgress
@@ -79,7 +80,9 @@ def make_engine(job: ChildJob, reporter: Reporter, is_cancelled: Callable[[], bo
         why = f"its answers differ from the model's: {refitted.verification.reason}"
     shutil.rmtree(job.output)
     Path(job.output).mkdir()
-    return work.build(f"built anew, for engine {base.manifest.engine_key[:12]} could not be refitted: {_shorten(why)}")
+    # A note is part of the manifest, which every server reads.
+    said = shorten(one_line(why), _LONGEST_NOTE)
+    return work.build(f"built anew, for engine {base.manifest.engine_key[:12]} could not be refitted: {said}")
 
 
 @dataclass(frozen=True)
@@ -125,12 +128,6 @@ class _Work:
         self.reporter.end(status=verification.status.value)
         all_notes = (*notes, *built.notes)
         return draft.model_copy(update={"verification": verification, "timings": timings, "notes": all_notes})
-
-
-def _shorten(text: str) -> str:
-    """Return the beginning of a library's words: a note is part of the manifest, which every server reads."""
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_NOTE else f"{line[:_LONGEST_NOTE]}…"
 
 
 def _build_job(job: ChildJob, device: Hardware) -> BuildJob:

@@ -9,7 +9,7 @@ from enginesmith_runtime.build.wire import ChildResult
 __all__ = ["compose_manifest"]
 
 
-def compose_manifest(  # noqa: PLR0913 - a manifest says where each of these came from
+def compose_manifest(
     request: BuildRequest,
     preparation: Preparation,
     result: ChildResult,

@@ -16,10 +16,10 @@ from enginesmith_contract.build_request import BuildRequest, PluginLibrary
 from enginesmith_contract.environment import PLUGINS_ALLOWED
 from enginesmith_contract.errors import BuildError, SourceError, SpecError
 from enginesmith_contract.preparation import ModelSource
+from enginesmith_runtime.fetch.claims import in_mounted_claim
 from enginesmith_runtime.fetch.library import fetch_library
 from enginesmith_runtime.fetch.location import Scheme, local_path, model_name, redact, scheme_of
 from enginesmith_runtime.fetch.reasons import SourceReason
-from enginesmith_runtime.prepare.claims import in_mounted_claim
 from enginesmith_runtime.progress import Reporter
 
 __all__ = ["PluginPlaces", "fetch_plugins", "is_allowed"]

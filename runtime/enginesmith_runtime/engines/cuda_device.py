@@ -41,7 +41,7 @@ class Gpu:
         thread: `thread.entered` says whether the calling thread has entered; read in the hot path.
     """
 
-    def __init__(self, driver: Any, bindings: Any, device: Any, context: Any) -> None:  # noqa: ANN401 - untyped libraries
+    def __init__(self, driver: Any, bindings: Any, device: Any, context: Any) -> None:
         self.driver = driver
         self.bindings = bindings
         self.identity = CudaIdentity(device.name(), ".".join(str(part) for part in device.compute_capability()))
@@ -67,7 +67,7 @@ class Gpu:
         self.check("cuCtxSetCurrent", self.bindings.cuCtxSetCurrent(self._handle))
         self.thread.entered = True
 
-    def check(self, call: str, answer: tuple[Any, ...]) -> Any:  # noqa: ANN401 - what the call gives
+    def check(self, call: str, answer: tuple[Any, ...]) -> Any:
         """Return what a call of `bindings` gave beside its CUresult.
 
         Raises:
@@ -89,7 +89,7 @@ class Gpu:
         self.bindings.cuCtxPopCurrent()
 
 
-def open_device(driver: Any = None, bindings: Any = None) -> Gpu:  # noqa: ANN401 - untyped libraries
+def open_device(driver: Any = None, bindings: Any = None) -> Gpu:
     """Retain the first device's primary context, which other users of CUDA in this process share.
 
     Args:

@@ -42,14 +42,11 @@ class Recordable(Protocol):
 class GraphCache:
     """The graphs of one instance, recorded on its stream."""
 
-    def __init__(self, gpu: Gpu, stream: Any, limit: int) -> None:  # noqa: ANN401 - bindings.CUstream
+    def __init__(self, gpu: Gpu, stream: Any, limit: int) -> None:
         self._gpu = gpu
         self._stream = stream
         self._limit = limit
         self._kept: list[Recordable] = []
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
     @property
     def is_on(self) -> bool:
@@ -96,7 +93,7 @@ class GraphCache:
         oldest.seen = 0
         oldest.needed = min(oldest.needed * _BACK_OFF, _MOST_NEEDED)
 
-    def _capture(self, enqueue: Callable[[], None]) -> Any | None:  # noqa: ANN401 - bindings.CUgraphExec
+    def _capture(self, enqueue: Callable[[], None]) -> Any | None:
         cuda, check = self._gpu.bindings, self._gpu.check
         # Other threads may go on taking memory meanwhile; this one takes none.
         mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL

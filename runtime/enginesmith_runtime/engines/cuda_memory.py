@@ -46,7 +46,7 @@ class CudaMemory:
         self._allocations = 0
         self._lock = threading.Lock()
 
-    def device(self, size: int, purpose: Purpose) -> Any:  # noqa: ANN401 - pycuda.driver.DeviceAllocation
+    def device(self, size: int, purpose: Purpose) -> Any:
         """Return `size` bytes on the device, aligned to 256; `int()` is the address.
 
         Raises:

@@ -36,7 +36,7 @@ def host_memory_mib() -> int:
 def detect_devices() -> tuple[Hardware, ...]:
     """Return every GPU or MIG slice that NVML sees, in its order; empty where there is no library or no driver."""
     try:
-        import pynvml  # noqa: PLC0415 - only where a device is looked for
+        import pynvml
     except ImportError:
         return ()
     try:
@@ -49,7 +49,7 @@ def detect_devices() -> tuple[Hardware, ...]:
         pynvml.nvmlShutdown()
 
 
-def _list_devices(nvml: Any) -> Iterator[Hardware]:  # noqa: ANN401 - the library has no types
+def _list_devices(nvml: Any) -> Iterator[Hardware]:
     driver = _text(nvml.nvmlSystemGetDriverVersion())
     for index in range(nvml.nvmlDeviceGetCount()):
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -58,7 +58,7 @@ def _list_devices(nvml: Any) -> Iterator[Hardware]:  # noqa: ANN401 - the librar
         yield from slices or (whole,)
 
 
-def _describe_gpu(nvml: Any, handle: Any, driver: str) -> Hardware:  # noqa: ANN401 - the library has no types
+def _describe_gpu(nvml: Any, handle: Any, driver: str) -> Hardware:
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     capability = f"{major}.{minor}"
     host = host_hardware()
@@ -79,14 +79,14 @@ def _describe_gpu(nvml: Any, handle: Any, driver: str) -> Hardware:  # noqa: ANN
     )
 
 
-def _memory_mib(nvml: Any, handle: Any) -> int | None:  # noqa: ANN401 - the library has no types
+def _memory_mib(nvml: Any, handle: Any) -> int | None:
     try:
         return int(nvml.nvmlDeviceGetMemoryInfo(handle).total) >> 20
     except nvml.NVMLError:  # a GPU without memory of its own, such as GB10
         return None
 
 
-def _list_slices(nvml: Any, handle: Any, whole: Hardware) -> Iterator[Hardware]:  # noqa: ANN401 - untyped library
+def _list_slices(nvml: Any, handle: Any, whole: Hardware) -> Iterator[Hardware]:
     try:
         mode, _ = nvml.nvmlDeviceGetMigMode(handle)
     except nvml.NVMLError:  # the GPU knows no MIG

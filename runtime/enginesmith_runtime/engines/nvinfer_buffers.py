@@ -127,7 +127,7 @@ def size_bytes(shape: tuple[int, ...], dtype: "np.dtype[np.generic]") -> int:
     return prod(shape) * dtype.itemsize
 
 
-def create_output_allocator(module: Any, slot: Slot, *, on_host: bool) -> Any:  # noqa: ANN401 - untyped library
+def create_output_allocator(module: Any, slot: Slot, *, on_host: bool) -> Any:
     """Return an IOutputAllocator that serves one output from its place.
 
     Its `shape` is what the last run gave the output, its `refused` the bytes that were asked for in vain, or 0.
@@ -151,7 +151,7 @@ def create_output_allocator(module: Any, slot: Slot, *, on_host: bool) -> Any:  
         def reallocate_output_async(self, name: str, memory: int, size: int, alignment: int, _stream: int) -> int:
             return self.reallocate_output(name, memory, size, alignment)
 
-        def notify_shape(self, _name: str, shape: Any) -> None:  # noqa: ANN401 - the library has no types
+        def notify_shape(self, _name: str, shape: Any) -> None:
             self.shape = tuple(shape)
 
     return _Allocator()

@@ -56,7 +56,7 @@ class Plan:
 
 
 def build_plan(
-    module: Any,  # noqa: ANN401 - the library has no types
+    module: Any,
     job: BuildJob,
     progress: ProgressSink,
     *,
@@ -119,7 +119,7 @@ def build_plan(
     )
 
 
-def install_plugins(module: Any, log: Any, job: BuildJob) -> tuple[Path, ...]:  # noqa: ANN401 - untyped library
+def install_plugins(module: Any, log: Any, job: BuildJob) -> tuple[Path, ...]:
     """Load the job's plugin libraries, and copy them beside the plan, which does not load without them.
 
     Raises:
@@ -133,14 +133,14 @@ def install_plugins(module: Any, log: Any, job: BuildJob) -> tuple[Path, ...]:  
     return tuple(shutil.copyfile(library, folder / library.name) for library in job.plugins)
 
 
-def _create_builder(module: Any, log: Any, job: BuildJob) -> Any:  # noqa: ANN401 - the library has no types
+def _create_builder(module: Any, log: Any, job: BuildJob) -> Any:
     try:
         return module.Builder(log)
     except (TypeError, RuntimeError) as error:  # pybind's words for a constructor that returned nothing
         raise _translate_failure(log, job) from error
 
 
-def _carry_plugins(config: Any, parser: Any) -> None:  # noqa: ANN401 - the library has no types
+def _carry_plugins(config: Any, parser: Any) -> None:
     """Put TensorRT's own plugins into a version-compatible plan, whose later runtime has them in another version."""
     libraries = parser.get_used_vc_plugin_libraries()
     if libraries:
@@ -152,7 +152,7 @@ def _stop_if_cancelled(progress: ProgressSink, step: int) -> None:
         raise CancelledBuildError("the build was cancelled")
 
 
-def _count_layers(network: Any) -> dict[str, JsonValue]:  # noqa: ANN401 - the library has no types
+def _count_layers(network: Any) -> dict[str, JsonValue]:
     layers = (network.get_layer(index) for index in range(network.num_layers))
     return dict(sorted(Counter(layer.type.name for layer in layers).items()))
 

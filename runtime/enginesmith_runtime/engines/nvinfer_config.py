@@ -21,7 +21,7 @@ def default_workspace_bytes(model_bytes: int) -> int:
     return 2 * _GIB if model_bytes >= _GIB else _GIB
 
 
-def configure(module: Any, builder: Any, job: BuildJob) -> Any:  # noqa: ANN401 - the library has no types
+def configure(module: Any, builder: Any, job: BuildJob) -> Any:
     """Return a builder configuration for the job, without profiles, timing cache or progress.
 
     Raises:
@@ -48,7 +48,7 @@ def configure(module: Any, builder: Any, job: BuildJob) -> Any:  # noqa: ANN401 
     return config
 
 
-def set_flag(module: Any, config: Any, name: str, option: str) -> None:  # noqa: ANN401 - the library has no types
+def set_flag(module: Any, config: Any, name: str, option: str) -> None:
     """Set a BuilderFlag by name; `option` is what the user wrote.
 
     Raises:
@@ -60,14 +60,14 @@ def set_flag(module: Any, config: Any, name: str, option: str) -> None:  # noqa:
     config.set_flag(flag)
 
 
-def _set_hardware_level(module: Any, config: Any, level: str) -> None:  # noqa: ANN401 - the library has no types
+def _set_hardware_level(module: Any, config: Any, level: str) -> None:
     native = getattr(module.HardwareCompatibilityLevel, _HARDWARE_LEVELS.get(level, ""), None)
     if native is None:
         raise _unsupported(module, "build.hardwareCompatibility", f"it has no level {level!r}")
     config.hardware_compatibility_level = native
 
 
-def _unsupported(module: Any, option: str, why: str) -> BuildError:  # noqa: ANN401 - the library has no types
+def _unsupported(module: Any, option: str, why: str) -> BuildError:
     return BuildError(
         f"{module.__name__} {module.__version__} does not have this option",
         where=option,

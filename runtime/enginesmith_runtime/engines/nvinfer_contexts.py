@@ -12,6 +12,7 @@ import numpy as np
 
 from enginesmith_contract.errors import EngineRefusedError, InferenceError
 from enginesmith_contract.tensors import TensorSpec
+from enginesmith_contract.text import one_line
 from enginesmith_runtime.engines.cuda_memory import CudaMemory, Purpose
 from enginesmith_runtime.engines.nvinfer_buffers import ALIGNMENT, size_bytes
 from enginesmith_runtime.engines.nvinfer_runs import Run
@@ -76,7 +77,7 @@ class Library:
         """Return the first of what the library said since the last time, each once and on one line."""
         # In one step, since other instances' threads write meanwhile.
         heard = tuple(self.log.errors)
-        said = tuple(dict.fromkeys(" ".join(message.split()) for message in heard))
+        said = tuple(dict.fromkeys(one_line(message) for message in heard))
         self.log.errors.clear()
         return said[:_QUOTED_MESSAGES]
 
@@ -91,7 +92,7 @@ class ProfileContext:
         can_record: False once it refused the recording of its own opt shapes.
     """
 
-    def __init__(self, native: Any, library: Library) -> None:  # noqa: ANN401 - the library has no types
+    def __init__(self, native: Any, library: Library) -> None:
         self.native = native
         self.bound: Run | None = None
         self.allocators: dict[str, Any] = {}
@@ -153,7 +154,7 @@ class ActivationMemory:
         self._size = size
         self._allocation: Any = memory.device(size, Purpose.CONTEXTS)
 
-    def give_to(self, native: Any) -> None:  # noqa: ANN401 - IExecutionContext
+    def give_to(self, native: Any) -> None:
         """Let a context use it."""
         if hasattr(native, "set_device_memory"):
             native.set_device_memory(int(self._allocation), self._size)

@@ -12,7 +12,7 @@ from enginesmith_contract.manifest import Manifest
 __all__ = ["refuse_unless_described"]
 
 
-def refuse_unless_described(manifest: Manifest, engine: Any) -> None:  # noqa: ANN401 - ICudaEngine
+def refuse_unless_described(manifest: Manifest, engine: Any) -> None:
     """Return where the manifest tells the truth.
 
     Raises:
@@ -30,7 +30,7 @@ def refuse_unless_described(manifest: Manifest, engine: Any) -> None:  # noqa: A
     )
 
 
-def _list_differences(manifest: Manifest, engine: Any) -> Iterator[str]:  # noqa: ANN401 - ICudaEngine
+def _list_differences(manifest: Manifest, engine: Any) -> Iterator[str]:
     found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
     said = {spec.name for spec in (*manifest.inputs, *manifest.outputs)}
     for name in sorted(said ^ found):

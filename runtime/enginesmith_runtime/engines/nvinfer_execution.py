@@ -30,14 +30,14 @@ class NvInferEngine(Engine):
         fault: what broke the device, None while it works.
     """
 
-    def __init__(  # noqa: PLR0913 - parts of one engine
+    def __init__(
         self,
         *,
         manifest: Manifest,
-        module: Any,  # noqa: ANN401 - the library has no types
-        runtime: Any,  # noqa: ANN401
-        engine: Any,  # noqa: ANN401
-        log: Any,  # noqa: ANN401
+        module: Any,
+        runtime: Any,
+        engine: Any,
+        log: Any,
         gpu: Gpu,
         options: ExecutionOptions | None = None,
         weights_bytes: int | None = None,

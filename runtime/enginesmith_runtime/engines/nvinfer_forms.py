@@ -187,7 +187,7 @@ class FormBuilder:
         return Copy(self._across, self._pointer(address), self._pointer(slot.address), size)
 
 
-def feed(name: str, view: Array, value: Any) -> None:  # noqa: ANN401 - whatever the caller sent
+def feed(name: str, view: Array, value: Any) -> None:
     """Copy a request's values into pinned memory.
 
     Raises:

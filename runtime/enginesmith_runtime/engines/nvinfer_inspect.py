@@ -46,7 +46,7 @@ class Inspection:
     memory: DeviceMemory
 
 
-def deserialise_plan(module: Any, log: Any, plan: Path, *, host_code: bool) -> Any:  # noqa: ANN401 - untyped library
+def deserialise_plan(module: Any, log: Any, plan: Path, *, host_code: bool) -> Any:
     """Return the engine of a plan that this library has built; it keeps its Runtime alive.
 
     Args:
@@ -80,7 +80,7 @@ def deserialise_plan(module: Any, log: Any, plan: Path, *, host_code: bool) -> A
 
 
 def inspect_plan(
-    module: Any,  # noqa: ANN401 - the library has no types
+    module: Any,
     plan: Path,
     report: Path,
     *,
@@ -139,13 +139,13 @@ def _precision(layer: Mapping[str, Any]) -> str:
     return _SPELLINGS.get(name, name)
 
 
-def _list_context_bytes(engine: Any) -> tuple[int, ...]:  # noqa: ANN401 - the library has no types
+def _list_context_bytes(engine: Any) -> tuple[int, ...]:
     # The older name is gone in 11, the newer one came with 10.1.
     ask = getattr(engine, "get_device_memory_size_for_profile_v2", None) or engine.get_device_memory_size_for_profile
     return tuple(int(ask(index)) for index in range(engine.num_optimization_profiles))
 
 
-def _weigh(module: Any, engine: Any) -> dict[str, JsonValue]:  # noqa: ANN401 - the library has no types
+def _weigh(module: Any, engine: Any) -> dict[str, JsonValue]:
     """Return the bytes of the weights, as far as this version of the library tells."""
     found: dict[str, JsonValue] = {"streamableWeightsBytes": int(getattr(engine, "streamable_weights_size", 0))}
     statistic = getattr(getattr(module, "EngineStat", None), "TOTAL_WEIGHTS_SIZE", None)  # since 10.14

@@ -171,11 +171,6 @@ class NvInferInstance(Instance):
         except (CudaCallError, EnqueueRefusedError) as error:
             raise self._settle(error) from error
 
-    @property
-    def graph_count(self) -> int:
-        """How many forms of request have a graph at this moment."""
-        return 0 if self._graphs is None else len(self._graphs)
-
     @override
     def staging(self, name: str, shape: tuple[int, ...]) -> Array:
         if not self._open:
@@ -376,5 +371,5 @@ def _unopened(error: EnginesmithError) -> EngineRefusedError:
     )
 
 
-def _fail(call: str, code: Any) -> NoReturn:  # noqa: ANN401 - CUresult
+def _fail(call: str, code: Any) -> NoReturn:
     raise CudaCallError(call, int(code))

@@ -46,7 +46,7 @@ class NvInferLibrary:
             reason="ToolchainMissing",
         )
 
-    def load(self, failure: type[EnginesmithError] = BuildError) -> Any:  # noqa: ANN401 - the library has no types
+    def load(self, failure: type[EnginesmithError] = BuildError) -> Any:
         """Import the library.
 
         Raises:
@@ -64,7 +64,7 @@ class NvInferLibrary:
                 reason="ToolchainBroken",
             ) from error
 
-    def _import(self) -> Any:  # noqa: ANN401 - the library has no types
+    def _import(self) -> Any:
         if find_spec(self.module_name) is not None:
             return import_module(self.module_name)
         # Images that bring the libraries themselves have the bindings alone, which the plain package only re-exports.

@@ -61,7 +61,7 @@ class NvInferLoader:
         require_driver(EngineRefusedError)
         module = self._library.load(EngineRefusedError)
         # Needs CUDA's Python binding, which a machine without a driver cannot even import.
-        from enginesmith_runtime.engines.cuda_device import open_device  # noqa: PLC0415
+        from enginesmith_runtime.engines.cuda_device import open_device
 
         gpu = open_device()
         try:
@@ -76,10 +76,10 @@ class NvInferLoader:
         manifest: Manifest,
         files: Path,
         execution: ExecutionOptions,
-        module: Any,  # noqa: ANN401 - the library has no types
+        module: Any,
         gpu: "Gpu",
     ) -> "NvInferEngine":
-        from enginesmith_runtime.engines.nvinfer_execution import NvInferEngine  # noqa: PLC0415 - see load
+        from enginesmith_runtime.engines.nvinfer_execution import NvInferEngine
 
         plugins = [files / file.path for file in manifest.files if file.path.startswith(f"{PLUGIN_FOLDER}/")]
         with gpu.current():
@@ -110,7 +110,7 @@ class NvInferLoader:
             )
 
 
-def _check_validity(module: Any, runtime: Any, plan: bytes, log: Any) -> None:  # noqa: ANN401 - untyped library
+def _check_validity(module: Any, runtime: Any, plan: bytes, log: Any) -> None:
     """Ask TensorRT for RTX about the plan; TensorRT itself has no such question."""
     if not hasattr(runtime, "get_engine_validity"):
         return
@@ -130,7 +130,7 @@ def _check_validity(module: Any, runtime: Any, plan: bytes, log: Any) -> None:  
     )
 
 
-def _refused(manifest: Manifest, log: Any, gpu: "Gpu") -> EngineRefusedError:  # noqa: ANN401 - the library has no types
+def _refused(manifest: Manifest, log: Any, gpu: "Gpu") -> EngineRefusedError:
     where = f"engine {manifest.engine_key[:12]}"
     code = int(gpu.bindings.cuCtxSynchronize()[0])
     if is_sticky(code):
@@ -145,7 +145,7 @@ def _refused(manifest: Manifest, log: Any, gpu: "Gpu") -> EngineRefusedError:  #
     )
 
 
-def _allow_weight_streaming(engine: Any, budget: int | None) -> None:  # noqa: ANN401 - the library has no types
+def _allow_weight_streaming(engine: Any, budget: int | None) -> None:
     """Set how many bytes of weights stay on the device; it must be set before the first context."""
     streamable = getattr(engine, "streamable_weights_size", 0)
     if streamable <= 0:

@@ -99,7 +99,7 @@ def list_reasons(messages: "deque[str]") -> list[str]:
     return [message for message in unique if _NO_DRIVER not in message] or unique
 
 
-def create_logger(module: Any) -> Any:  # noqa: ANN401 - the library has no types
+def create_logger(module: Any) -> Any:
     """Return a logger of the library that keeps its last errors and warnings, oldest first (a MessageLog).
 
     The library holds on to a logger longer than to the objects that it was made for, and one that is gone ends the
@@ -116,7 +116,7 @@ def create_logger(module: Any) -> Any:  # noqa: ANN401 - the library has no type
             self._heard = 0
             self._recent: deque[tuple[int, str]] = deque(maxlen=_KEPT_MESSAGES)
 
-        def log(self, severity: Any, message: str) -> None:  # noqa: ANN401 - the library has no types
+        def log(self, severity: Any, message: str) -> None:
             """Receive a message; called from any thread."""
             if severity in {module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR}:
                 self._keep(self.errors, message.strip())

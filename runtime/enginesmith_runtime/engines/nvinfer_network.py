@@ -36,7 +36,7 @@ class ParsedNetwork:
     parser: Any
 
 
-def parse_network(module: Any, builder: Any, log: Any, model: Path) -> ParsedNetwork:  # noqa: ANN401 - untyped library
+def parse_network(module: Any, builder: Any, log: Any, model: Path) -> ParsedNetwork:
     """Parse a model.
 
     Args:
@@ -76,9 +76,9 @@ def parse_network(module: Any, builder: Any, log: Any, model: Path) -> ParsedNet
 
 
 def add_profiles(
-    builder: Any,  # noqa: ANN401 - the library has no types
-    config: Any,  # noqa: ANN401 - the library has no types
-    network: Any,  # noqa: ANN401 - the library has no types
+    builder: Any,
+    config: Any,
+    network: Any,
     profiles: tuple[Profile, ...],
     log: MessageLog,
 ) -> None:
@@ -113,7 +113,7 @@ def add_profiles(
             raise _profile_refused(profile, "", " | ".join(list_reasons(log.errors)))
 
 
-def describe_tensors(network: Any, specs: tuple[TensorSpec, ...], *, are_inputs: bool) -> tuple[TensorSpec, ...]:  # noqa: ANN401 - untyped library
+def describe_tensors(network: Any, specs: tuple[TensorSpec, ...], *, are_inputs: bool) -> tuple[TensorSpec, ...]:
     """Return the model's tensors with the datatypes that the network has: the parser narrows FP64 to FP32."""
     tensors = _list_inputs(network) if are_inputs else _list_outputs(network)
     dtypes = {tensor.name: tensor.dtype.name for tensor in tensors}
@@ -124,15 +124,15 @@ def describe_tensors(network: Any, specs: tuple[TensorSpec, ...], *, are_inputs:
     )
 
 
-def _list_inputs(network: Any) -> Iterator[Any]:  # noqa: ANN401 - the library has no types
+def _list_inputs(network: Any) -> Iterator[Any]:
     return (network.get_input(index) for index in range(network.num_inputs))
 
 
-def _list_outputs(network: Any) -> Iterator[Any]:  # noqa: ANN401 - the library has no types
+def _list_outputs(network: Any) -> Iterator[Any]:
     return (network.get_output(index) for index in range(network.num_outputs))
 
 
-def _strongly_typed(module: Any) -> int:  # noqa: ANN401 - the library has no types
+def _strongly_typed(module: Any) -> int:
     """Return the creation flags. TensorRT 10 must be asked for strong typing; 11 knows nothing else and ignores it."""
     flag = getattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
@@ -150,7 +150,7 @@ def _find_range(profile: Profile, name: str) -> ShapeRange:
     )
 
 
-def _find_values(profile: Profile, tensor: Any) -> ValueRange:  # noqa: ANN401 - the library has no types
+def _find_values(profile: Profile, tensor: Any) -> ValueRange:
     sizes = profile.inputs.get(tensor.name)
     if sizes is not None and sizes.values is not None:
         return sizes.values
@@ -173,7 +173,7 @@ def _profile_refused(profile: Profile, tensor: str, said: str) -> BuildError:
     )
 
 
-def _describe_error(error: Any) -> str:  # noqa: ANN401 - the library has no types
+def _describe_error(error: Any) -> str:
     description = str(error.desc()).strip()
     # The parser's own words for an operator that it has no import function for.
     if description == "false":
@@ -188,7 +188,7 @@ def _list_siblings(model: Path, errors: list[Any]) -> Iterator[str]:
     refused = {error.node_operator(): error for error in errors if _is_unsupported(error)}
     if not refused:
         return
-    import onnx  # noqa: PLC0415 - only a refusal needs it
+    import onnx
 
     named = {error.node() for error in errors}
     for index, node in enumerate(onnx.load(str(model), load_external_data=False).graph.node):
@@ -196,7 +196,7 @@ def _list_siblings(model: Path, errors: list[Any]) -> Iterator[str]:
             yield f"node {index} {node.name!r} ({node.op_type}): the same operator"
 
 
-def _is_unsupported(error: Any) -> bool:  # noqa: ANN401 - the library has no types
+def _is_unsupported(error: Any) -> bool:
     if error.node() == _NO_NODE:
         return False
     description = str(error.desc()).lower()

@@ -50,8 +50,8 @@ class _Refusal(NamedTuple):
 
 
 def load_plugins(
-    module: Any,  # noqa: ANN401 - the library has no types
-    log: Any,  # noqa: ANN401 - the library has no types
+    module: Any,
+    log: Any,
     libraries: Sequence[Path],
     failure: type[EnginesmithError],
     *,
@@ -107,7 +107,7 @@ def _check_header(library: Path, refusal: _Refusal) -> None:
         raise refusal.because(f"it is for {_MACHINES.get(machine, f'machine {machine}')}, {bits} bit; this is {here}")
 
 
-def _load(registry: Any, log: Any, library: Path, refusal: _Refusal) -> None:  # noqa: ANN401 - untyped library
+def _load(registry: Any, log: Any, library: Path, refusal: _Refusal) -> None:
     before = len(registry.all_creators)
     try:
         # All symbols now: one that is missing would otherwise end the process in the middle of an inference.

@@ -7,7 +7,7 @@ from enginesmith_runtime.engines.interface import ProgressSink
 __all__ = ["create_monitor"]
 
 
-def create_monitor(module: Any, sink: ProgressSink, root: str) -> Any:  # noqa: ANN401 - the library has no types
+def create_monitor(module: Any, sink: ProgressSink, root: str) -> Any:
     """Return an IProgressMonitor with the attribute `cancelled`; the library's outermost phases go below `root`."""
 
     class _Monitor(module.IProgressMonitor):  # type: ignore[misc]  # the base is known at run time only

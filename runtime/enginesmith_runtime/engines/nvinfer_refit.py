@@ -18,7 +18,7 @@ __all__ = ["refit_plan"]
 _SHOWN_NAMES = 5
 
 
-def refit_plan(module: Any, log: Any, base: Path, model: Path, target: Path) -> None:  # noqa: ANN401 - untyped library
+def refit_plan(module: Any, log: Any, base: Path, model: Path, target: Path) -> None:
     """Write to `target` the plan `base` with the weights of `model`; needs a current CUDA context.
 
     Args:
@@ -43,7 +43,7 @@ def refit_plan(module: Any, log: Any, base: Path, model: Path, target: Path) -> 
     target.write_bytes(memoryview(_serialise(module, engine, log)))
 
 
-def _serialise(module: Any, engine: Any, log: Any) -> Any:  # noqa: ANN401 - the library has no types
+def _serialise(module: Any, engine: Any, log: Any) -> Any:
     config = engine.create_serialization_config()
     # Since 10.14 a plan says whether it may be refitted again; the engine that was built always may.
     flag = getattr(module.SerializationFlag, "INCLUDE_REFIT", None)
@@ -55,11 +55,11 @@ def _serialise(module: Any, engine: Any, log: Any) -> Any:  # noqa: ANN401 - the
     return plan
 
 
-def _parser_errors(parser: Any) -> list[str]:  # noqa: ANN401 - the library has no types
+def _parser_errors(parser: Any) -> list[str]:
     return [str(parser.get_error(index).desc()).strip() for index in range(parser.num_errors)]
 
 
-def _missing(refitter: Any) -> list[str]:  # noqa: ANN401 - the library has no types
+def _missing(refitter: Any) -> list[str]:
     names = sorted(str(name) for name in refitter.get_missing_weights())
     if not names:
         return []
@@ -67,7 +67,7 @@ def _missing(refitter: Any) -> list[str]:  # noqa: ANN401 - the library has no t
     return [f"weights are missing: {', '.join(names[:_SHOWN_NAMES])}{more}"]
 
 
-def _refused(log: Any, *found: str) -> BuildError:  # noqa: ANN401 - the library has no types
+def _refused(log: Any, *found: str) -> BuildError:
     return BuildError(
         "the engine cannot be refitted",
         why=" | ".join((*found, *list_reasons(log.errors))) or "the library gave no reason",

@@ -74,7 +74,7 @@ class Run:
 def create_enqueue(
     gpu: Gpu,
     execute: Callable[[int], bool],
-    stream: Any,  # noqa: ANN401 - bindings.CUstream
+    stream: Any,
 ) -> Callable[[Run], None]:
     """Return what puts a run on the stream of one context: copies, inference, copies.
 

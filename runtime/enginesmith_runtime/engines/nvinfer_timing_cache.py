@@ -18,7 +18,7 @@ _EMPTY: Final = b""
 
 
 @contextmanager
-def timing_cache_in_use(config: Any, stored: TimingCache, log: MessageLog, notes: list[str]) -> Iterator[None]:  # noqa: ANN401 - the library has no types
+def timing_cache_in_use(config: Any, stored: TimingCache, log: MessageLog, notes: list[str]) -> Iterator[None]:
     """Let the builder start from the stored cache, and store what it knows at the end.
 
     Args:
@@ -43,7 +43,7 @@ def _read(stored: TimingCache, notes: list[str]) -> bytes:
         return _EMPTY
 
 
-def _attach(config: Any, data: bytes, log: MessageLog, notes: list[str]) -> Any:  # noqa: ANN401 - untyped library
+def _attach(config: Any, data: bytes, log: MessageLog, notes: list[str]) -> Any:
     """Return the cache that the configuration got: one of `data`, or an empty one where the library refuses that."""
     mark = log.mark()
     cache = _create(config, data)
@@ -60,14 +60,14 @@ def _attach(config: Any, data: bytes, log: MessageLog, notes: list[str]) -> Any:
     return cache
 
 
-def _create(config: Any, data: bytes) -> Any:  # noqa: ANN401 - the library has no types
+def _create(config: Any, data: bytes) -> Any:
     try:
         return config.create_timing_cache(data)
     except (RuntimeError, ValueError, TypeError):  # what pybind makes of a C++ exception
         return None
 
 
-def _store(config: Any, stored: TimingCache, cache: Any, begun_with: bytes, notes: list[str]) -> None:  # noqa: ANN401 - untyped library
+def _store(config: Any, stored: TimingCache, cache: Any, begun_with: bytes, notes: list[str]) -> None:
     def combine(current: bytes | None) -> bytes:
         """Add what another build stored meanwhile; where both measured the same, this build's figure stays."""
         if current and current != begun_with:

@@ -26,7 +26,7 @@ def without_false_names(model: Path, inputs: tuple[TensorSpec, ...]) -> Path:
     open_axes = {spec.name: _nameless_axes(spec) for spec in inputs if spec.is_dynamic}
     if not any(open_axes.values()):
         return model
-    import onnx  # noqa: PLC0415 - most models need no second look
+    import onnx
 
     loaded = onnx.load(str(model), load_external_data=False)
     false_names = {
@@ -51,7 +51,7 @@ def _nameless_axes(spec: TensorSpec) -> frozenset[int]:
     )
 
 
-def _clear(value: Any, names: set[str]) -> None:  # noqa: ANN401 - the library has no types
+def _clear(value: Any, names: set[str]) -> None:
     for dimension in value.type.tensor_type.shape.dim:
         if dimension.dim_param in names:
             dimension.ClearField("dim_param")

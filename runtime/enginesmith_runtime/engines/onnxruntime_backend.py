@@ -2,7 +2,7 @@
 
 Optimising again at every start would take seconds for a large model. What depends on the loading CPU (the layout of
 convolutions, which follows its vector width) stays out of the file and happens at load. FP16 and BF16 are emulated
-(see `enginesmith_runtime.prepare.emulation`), or the engine would compute in FP32 whatever its graph says. A provider
+(see `onnx_graphs.emulation`), or the engine would compute in FP32 whatever its graph says. A provider
 that compiles whole subgraphs itself gets the standard operators only, for it does not know ONNX Runtime's fused ones.
 """
 
@@ -17,7 +17,7 @@ from enginesmith_runtime.engines.onnxruntime_inspect import inspect_model
 from enginesmith_runtime.engines.onnxruntime_weights import inline_inner_weights
 
 if TYPE_CHECKING:
-    from enginesmith_runtime.prepare.emulation import Emulation
+    from enginesmith_runtime.onnx_graphs.emulation import Emulation
 
 __all__ = ["OnnxRuntimeBuilder", "create_builder", "create_loader"]
 
@@ -58,7 +58,7 @@ class OnnxRuntimeBuilder:
         Raises:
             BuildError: ONNX Runtime has no implementation of a node, or refuses the model; its words are in it.
         """
-        import onnxruntime  # noqa: PLC0415 - takes most of a second
+        import onnxruntime
 
         provider = find_provider(job.request.toolchain.provider)
         try:
@@ -69,7 +69,7 @@ class OnnxRuntimeBuilder:
             ) from error
         progress.phase(_PHASE, steps=2)
         # Only a build needs onnx.
-        from enginesmith_runtime.prepare.emulation import emulation_of  # noqa: PLC0415
+        from enginesmith_runtime.onnx_graphs.emulation import emulation_of
 
         emulation = emulation_of(job.model)
         files = _write_optimised(onnxruntime, job, provider, emulation)
@@ -95,7 +95,7 @@ def _notes(emulation: "Emulation | None") -> tuple[str, ...]:
 
 
 def _write_optimised(
-    runtime: Any,  # noqa: ANN401 - untyped
+    runtime: Any,
     job: BuildJob,
     provider: Provider,
     emulation: "Emulation | None",

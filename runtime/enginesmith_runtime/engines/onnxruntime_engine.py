@@ -36,7 +36,7 @@ class OnnxRuntimeLoader:
 
     def version(self) -> str:
         """Return ONNX Runtime's version."""
-        import onnxruntime  # noqa: PLC0415 - takes most of a second
+        import onnxruntime
 
         return str(onnxruntime.__version__)
 
@@ -47,7 +47,7 @@ class OnnxRuntimeLoader:
             EngineRefusedError: another version, another architecture, or ONNX Runtime cannot read it.
             SpecError: an option is unknown.
         """
-        import onnxruntime  # noqa: PLC0415 - takes most of a second
+        import onnxruntime
 
         refuse_unless_fits(manifest, host_hardware(), self.version())
         provider = find_provider(manifest.toolchain.provider)
@@ -75,7 +75,7 @@ class OnnxRuntimeLoader:
 class OnnxRuntimeEngine(Engine):
     """A session and the manifest that it was opened for."""
 
-    def __init__(self, manifest: Manifest, session: Any) -> None:  # noqa: ANN401 - the library has no types
+    def __init__(self, manifest: Manifest, session: Any) -> None:
         self.manifest = manifest
         self._session = session
         self._dtypes = {spec.name: spec.dtype for spec in (*manifest.inputs, *manifest.outputs)}
@@ -94,7 +94,7 @@ class OnnxRuntimeEngine(Engine):
 class OnnxRuntimeInstance(Instance):
     """A handle on the shared session."""
 
-    def __init__(self, session: Any, dtypes: Mapping[str, DType]) -> None:  # noqa: ANN401 - the library has no types
+    def __init__(self, session: Any, dtypes: Mapping[str, DType]) -> None:
         self._session = session
         self._dtypes = dtypes
 
@@ -147,7 +147,7 @@ def is_out_of_memory(said: str) -> bool:
     return any(fragment in said for fragment in _OUT_OF_MEMORY)
 
 
-def check_provider(runtime: Any, provider: Provider) -> None:  # noqa: ANN401 - the library has no types
+def check_provider(runtime: Any, provider: Provider) -> None:
     """Refuse a provider that the installed ONNX Runtime was built without.
 
     Raises:

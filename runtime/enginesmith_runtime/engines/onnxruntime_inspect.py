@@ -11,7 +11,7 @@ from enginesmith_contract.providers import Provider
 __all__ = ["inspect_model"]
 
 
-def inspect_model(runtime: Any, model: Path, provider: Provider) -> dict[str, JsonValue]:  # noqa: ANN401 - untyped
+def inspect_model(runtime: Any, model: Path, provider: Provider) -> dict[str, JsonValue]:
     """Return the number of nodes by operator, of weights by datatype, and of nodes by provider.
 
     Args:
@@ -19,7 +19,7 @@ def inspect_model(runtime: Any, model: Path, provider: Provider) -> dict[str, Js
         model: the optimised model.
         provider: the one that it will run on; what it does not take runs on the CPU provider.
     """
-    import onnx  # noqa: PLC0415 - only a build needs it
+    import onnx
 
     graph = onnx.load(str(model), load_external_data=False).graph
     operators = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in graph.node)
@@ -32,7 +32,7 @@ def inspect_model(runtime: Any, model: Path, provider: Provider) -> dict[str, Js
     }
 
 
-def _count_by_provider(runtime: Any, model: Path, provider: Provider) -> dict[str, JsonValue]:  # noqa: ANN401 - untyped
+def _count_by_provider(runtime: Any, model: Path, provider: Provider) -> dict[str, JsonValue]:
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

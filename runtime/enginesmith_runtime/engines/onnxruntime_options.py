@@ -12,7 +12,7 @@ from enginesmith_runtime.engines.option_errors import option_refused
 __all__ = ["provider_options", "session_options"]
 
 
-def session_options(runtime: Any, options: Mapping[str, str]) -> Any:  # noqa: ANN401 - the library has no types
+def session_options(runtime: Any, options: Mapping[str, str]) -> Any:
     """Return SessionOptions for serving.
 
     Args:
@@ -47,7 +47,7 @@ def provider_options(provider: Provider, options: Mapping[str, str]) -> dict[str
     return {**provider.options, **chosen}
 
 
-def _setters(runtime: Any, options: Any) -> dict[str, Callable[[Any], None]]:  # noqa: ANN401 - untyped library
+def _setters(runtime: Any, options: Any) -> dict[str, Callable[[Any], None]]:
     modes = {
         "sequential": runtime.ExecutionMode.ORT_SEQUENTIAL,
         "parallel": runtime.ExecutionMode.ORT_PARALLEL,

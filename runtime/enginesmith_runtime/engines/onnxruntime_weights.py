@@ -12,8 +12,8 @@ __all__ = ["inline_inner_weights"]
 
 def inline_inner_weights(engine: Path) -> None:
     """Rewrite the ONNX file `engine` where an inner graph has weights in the weights file next to it."""
-    import onnx  # noqa: PLC0415 - only an engine with a weights file needs it
-    from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data  # noqa: PLC0415 - the same
+    import onnx
+    from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
     model = onnx.load(str(engine), load_external_data=False)
     outside = [
@@ -31,7 +31,7 @@ def inline_inner_weights(engine: Path) -> None:
     engine.write_bytes(model.SerializeToString())
 
 
-def _inner_graphs(graph: Any) -> Iterator[Any]:  # noqa: ANN401 - onnx's messages have no types here
+def _inner_graphs(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
@@ -39,5 +39,5 @@ def _inner_graphs(graph: Any) -> Iterator[Any]:  # noqa: ANN401 - onnx's message
                 yield from _inner_graphs(inner)
 
 
-def _values(graph: Any) -> Iterator[Any]:  # noqa: ANN401 - the same
+def _values(graph: Any) -> Iterator[Any]:
     return (attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t"))

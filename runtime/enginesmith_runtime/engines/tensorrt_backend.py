@@ -86,13 +86,13 @@ class TensorRtBuilder:
         layers = {name: value for name, value in known.inspector.items() if name == "networkLayers"}
         return _describe(module, job, plan, layers)
 
-    def _load(self) -> Any:  # noqa: ANN401 - the library has no types
+    def _load(self) -> Any:
         _check_major(self.version())
         require_driver(BuildError)
         return TENSORRT_LIBRARY.load()
 
 
-def _describe(module: Any, job: BuildJob, plan: Plan, network: Mapping[str, JsonValue]) -> BuiltEngine:  # noqa: ANN401 - untyped library
+def _describe(module: Any, job: BuildJob, plan: Plan, network: Mapping[str, JsonValue]) -> BuiltEngine:
     report = job.output / INSPECTOR_FILE
     host_code = job.request.options.version_compatible
     with _opened_gpu() as gpu:
@@ -134,7 +134,7 @@ def require_room(job: BuildJob, inspection: Inspection) -> None:
 @contextmanager
 def _opened_gpu() -> "Iterator[Gpu]":
     """Give the GPU with its context current, which deserialising needs."""
-    from enginesmith_runtime.engines.cuda_device import open_device  # noqa: PLC0415 - needs a driver
+    from enginesmith_runtime.engines.cuda_device import open_device
 
     try:
         gpu = open_device()

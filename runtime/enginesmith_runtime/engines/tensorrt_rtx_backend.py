@@ -47,7 +47,7 @@ class TensorRtRtxBuilder:
         wanted = job.request.hardware.compute_capability
         target = None if wanted is None else _find_target(module, wanted)
 
-        def adjust(config: Any) -> None:  # noqa: ANN401 - the library has no types
+        def adjust(config: Any) -> None:
             if target is not None:
                 config.num_compute_capabilities = 1
                 config.set_compute_capability(target, 0)
@@ -82,7 +82,7 @@ def _refuse_options(job: BuildJob) -> None:
             )
 
 
-def _find_target(module: Any, capability: str) -> Any:  # noqa: ANN401 - the library has no types
+def _find_target(module: Any, capability: str) -> Any:
     targets = {
         _capability(name): member for name, member in module.ComputeCapability.__members__.items() if name[:2] == "SM"
     }

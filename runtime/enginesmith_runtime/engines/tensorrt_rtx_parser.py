@@ -8,6 +8,8 @@ import json
 import os
 import sys
 
+from enginesmith_contract.text import one_line
+
 __all__ = ["main"]
 
 
@@ -15,7 +17,7 @@ def main(path: str) -> int:
     """Parse the model and print every node that the parser refuses; returns the exit code."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # the library prints where it likes
-    import tensorrt_rtx as trt  # noqa: PLC0415 - half a second that `--help` and tests of this module need not pay
+    import tensorrt_rtx as trt
 
     logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
     builder = trt.Builder(logger)
@@ -33,7 +35,7 @@ def main(path: str) -> int:
 def _described(error: object) -> dict[str, str]:
     """Return a ParserError as plain words; its accessors are methods of the native class."""
     read = {name: str(getattr(error, name)()) for name in ("node_name", "node_operator", "desc")}
-    words = " ".join(read["desc"].split())
+    words = one_line(read["desc"])
     # For an operator that it has no importer for, the parser's description is the failed check itself.
     message = "the parser has no importer for this operator" if words == "false" else words
     return {"node": read["node_name"], "op": read["node_operator"], "message": message}

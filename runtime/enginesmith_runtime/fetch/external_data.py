@@ -175,7 +175,7 @@ def _tensors_of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from _tensors_of_nodes(graph.node)
 
 
-def _tensors_of_nodes(nodes: Any) -> Iterator[onnx.TensorProto]:  # noqa: ANN401 - protobuf's containers have no type
+def _tensors_of_nodes(nodes: Any) -> Iterator[onnx.TensorProto]:
     for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):

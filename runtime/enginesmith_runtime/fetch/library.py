@@ -71,8 +71,8 @@ def _copy(path: Path, target: Path) -> None:
 
 def _download(source: ModelSource, target: Path, reporter: Reporter) -> None:
     # These load an HTTP client and the ONNX library, and most builds have no plugins.
-    from enginesmith_runtime.fetch.download import Downloads, RetryPolicy  # noqa: PLC0415
-    from enginesmith_runtime.fetch.open_origin import open_origin  # noqa: PLC0415
+    from enginesmith_runtime.fetch.download import Downloads, RetryPolicy
+    from enginesmith_runtime.fetch.open_origin import open_origin
 
     with open_origin(source) as origin, Downloads.open(target.parent, source.uri, origin, RetryPolicy()) as downloads:
         downloads.fetch(origin.model, reporter)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from enginesmith_contract.errors import EnginesmithError, SourceError
 from enginesmith_contract.preparation import ModelSource
+from enginesmith_contract.text import one_line
 from enginesmith_runtime.fetch.location import Scheme, model_name, redact
 from enginesmith_runtime.fetch.options import check_options, is_on
 from enginesmith_runtime.fetch.origin import Transfer

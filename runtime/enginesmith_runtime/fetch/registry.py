@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from enginesmith_contract.errors import EnginesmithError, SourceError
 from enginesmith_contract.preparation import ModelSource
+from enginesmith_contract.text import one_line
 from enginesmith_runtime.fetch.location import redact
 from enginesmith_runtime.fetch.options import check_options, is_on
 from enginesmith_runtime.fetch.origin import Transfer
@@ -86,8 +87,8 @@ class RegistryOrigin:
                     chunks=response.iter_content(_READ_BYTES),
                 )
 
-    def _request(self, url: str, where: str, headers: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 - requests' Response, which oras hands on untyped
-        import oras.defaults  # noqa: PLC0415 - an optional dependency
+    def _request(self, url: str, where: str, headers: Mapping[str, str] | None = None) -> Any:
+        import oras.defaults
 
         accept = ", ".join(oras.defaults.default_manifest_accepted_media_types)
         response = self._session.request("GET", url, headers={"Accept": accept, **(headers or {})}, stream=True)
@@ -153,7 +154,7 @@ class RegistryOrigin:
             raise SourceError(
                 "the connection failed",
                 where=where,
-                why=redact(" ".join(str(error).split())),
+                why=redact(one_line(str(error))),
                 remedy="try again: what came is kept",
                 reason=SourceReason.CONNECTION_LOST,
                 retry=True,

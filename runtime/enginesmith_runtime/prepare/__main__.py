@@ -18,10 +18,10 @@ from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.preparation_job import PreparationJobRequest, PreparationReport
 from enginesmith_contract.store_layout import preparation_pointer
 from enginesmith_runtime.credential_files import take_source_credentials
+from enginesmith_runtime.fetch.claims import in_mounted_claim
 from enginesmith_runtime.pod.requests import read_request
 from enginesmith_runtime.pod.signals import signals_cancel
 from enginesmith_runtime.pod.termination import termination_path, write_termination
-from enginesmith_runtime.prepare.claims import in_mounted_claim
 from enginesmith_runtime.prepare.pipeline import prepare
 from enginesmith_runtime.prepare.report import encode_report, failure_report, find_stored_engines, success_report
 from enginesmith_runtime.prepare.source_watch import SourceWatch
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
         fault = EnginesmithError("the preparation has a fault", why=repr(error))
         return _fail(fault, watch.source_digest, variables)
     write_termination(encode_report(report), termination_path(variables))
-    print(report.to_json().decode())  # noqa: T201 - the result is this program's output
+    print(report.to_json().decode())
     return ExitCode.OK
 
 
@@ -74,7 +74,7 @@ def _prepare(request: PreparationJobRequest, reporter: Reporter, variables: Mapp
 
 def _fail(error: EnginesmithError, source_digest: str | None, variables: Mapping[str, str]) -> int:
     write_termination(encode_report(failure_report(error, source_digest)), termination_path(variables))
-    print(f"enginesmith prepare: {error}", file=sys.stderr)  # noqa: T201 - a program's last word goes to its terminal
+    print(f"enginesmith prepare: {error}", file=sys.stderr)
     return int(error.exit_code)
 
 

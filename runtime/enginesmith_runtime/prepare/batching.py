@@ -32,7 +32,7 @@ class _Split:
     most: int
 
 
-def prove_batching(  # noqa: PLR0913 - what is run, with what, where, within what, and who is told
+def prove_batching(
     model: Path,
     feed: Feed,
     profiles: Sequence[Profile],

@@ -16,11 +16,11 @@ import onnx
 from onnx import TensorProto, shape_inference
 
 from enginesmith_contract.backends import PrecisionPolicy
+from enginesmith_runtime.onnx_graphs.dataflow import CAUSE, Dataflow
+from enginesmith_runtime.onnx_graphs.graph import name_nodes, read_graph
 from enginesmith_runtime.prepare.cast_graph import Rewriter, hoist_constants
 from enginesmith_runtime.prepare.cast_rules import CastRules
-from enginesmith_runtime.prepare.dataflow import CAUSE, Dataflow
 from enginesmith_runtime.prepare.exactness import nodes_that_need_exact_numbers
-from enginesmith_runtime.prepare.graph import name_nodes, read_graph
 from enginesmith_runtime.prepare.jobs import CastJob, CastResult
 from enginesmith_runtime.prepare.keep_list import find_entry
 from enginesmith_runtime.prepare.magnitudes import nodes_beyond_magnitudes

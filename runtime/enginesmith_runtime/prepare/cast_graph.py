@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto, helper
 
+from enginesmith_runtime.onnx_graphs.graph import all_nodes, subgraphs
 from enginesmith_runtime.prepare.cast_rules import CastRules
-from enginesmith_runtime.prepare.graph import all_nodes, subgraphs
 from enginesmith_runtime.prepare.weights import WeightWriter
 
 __all__ = ["Rewriter", "hoist_constants"]

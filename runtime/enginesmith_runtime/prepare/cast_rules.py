@@ -6,7 +6,7 @@ from typing import Final
 import onnx
 from onnx import TensorProto, defs
 
-from enginesmith_runtime.prepare.graph import is_onnx_domain, subgraphs
+from enginesmith_runtime.onnx_graphs.graph import is_onnx_domain, subgraphs
 
 __all__ = ["CastRules"]
 

@@ -12,10 +12,10 @@ from onnx import checker, defs
 
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.preparation import describe_refusals
+from enginesmith_runtime.onnx_graphs.emulation import Emulation, emulate
+from enginesmith_runtime.onnx_graphs.graph import all_nodes, is_onnx_domain, label, opset_of, read_graph
 from enginesmith_runtime.prepare.advice import ranked_operators, table_advice
-from enginesmith_runtime.prepare.emulation import Emulation, emulate
 from enginesmith_runtime.prepare.facts import facts_of, model_files
-from enginesmith_runtime.prepare.graph import all_nodes, is_onnx_domain, label, opset_of, read_graph
 from enginesmith_runtime.prepare.index_bounds import find_index_bounds
 from enginesmith_runtime.prepare.inferred_shapes import without_declarations
 from enginesmith_runtime.prepare.jobs import Inspection

@@ -10,8 +10,8 @@ from typing import Final
 import onnx
 from onnx import TensorProto
 
-from enginesmith_runtime.prepare.constants import is_exact
-from enginesmith_runtime.prepare.dataflow import ARITHMETIC, CAUSE, MOVES, Dataflow, has_subgraph, int_attribute
+from enginesmith_runtime.onnx_graphs.constants import is_exact
+from enginesmith_runtime.onnx_graphs.dataflow import ARITHMETIC, CAUSE, MOVES, Dataflow, has_subgraph, int_attribute
 
 __all__ = ["nodes_that_need_exact_numbers"]
 

@@ -81,7 +81,7 @@ class _Results:
                 pass
 
 
-def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and who is told
+def exercise(
     model: Path,
     feed: Feed,
     profiles: Sequence[Profile],
@@ -113,7 +113,7 @@ def exercise(  # noqa: PLR0913 - what is run, with what, where, within what, and
     return outcome
 
 
-def attempt(  # noqa: PLR0913 - as exercise
+def attempt(
     model: Path,
     feed: Feed,
     profiles: Sequence[Profile],
@@ -153,7 +153,7 @@ def attempt(  # noqa: PLR0913 - as exercise
     )
 
 
-def _run(  # noqa: PLR0913, PLR0917 - as exercise
+def _run(
     model: Path,
     feed: Feed,
     points: Sequence[Point],

@@ -14,7 +14,7 @@ import onnx
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.profile_suggestions import shape_text
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
-from enginesmith_runtime.prepare.graph import all_tensors, external_location, opset_of, read_graph
+from enginesmith_runtime.onnx_graphs.graph import all_tensors, external_location, opset_of, read_graph
 from enginesmith_runtime.prepare.inferred_shapes import Shape, infer_output_shapes, merge_shape
 from enginesmith_runtime.prepare.shape_inputs import find_shape_inputs
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import onnx
 
-from enginesmith_runtime.prepare.graph import subgraphs
+from enginesmith_runtime.onnx_graphs.graph import subgraphs
 
 __all__ = ["find_index_bounds"]
 

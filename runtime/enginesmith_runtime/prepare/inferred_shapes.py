@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import onnx
 from onnx import helper, shape_inference
 
-from enginesmith_runtime.prepare.graph import external_location
+from enginesmith_runtime.onnx_graphs.graph import external_location
 
 __all__ = ["Shape", "infer_output_shapes", "merge_shape", "without_declarations"]
 

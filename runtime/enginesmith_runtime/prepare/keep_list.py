@@ -12,7 +12,7 @@ from typing import Final
 import onnx
 
 from enginesmith_contract.errors import SpecError
-from enginesmith_runtime.prepare.graph import all_nodes, label, node_names, subgraphs
+from enginesmith_runtime.onnx_graphs.graph import all_nodes, label, node_names, subgraphs
 
 __all__ = ["check_keep", "find_entry"]
 

@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 import onnx
 
-from enginesmith_runtime.prepare.constants import HALF_MAX, Values, is_lost, lost_magnitude, rounded
-from enginesmith_runtime.prepare.dataflow import CAUSE, MOVES, Dataflow, has_subgraph
+from enginesmith_runtime.onnx_graphs.constants import HALF_MAX, Values, is_lost, lost_magnitude, rounded
+from enginesmith_runtime.onnx_graphs.dataflow import CAUSE, MOVES, Dataflow, has_subgraph
 
 __all__ = ["nodes_beyond_magnitudes"]
 

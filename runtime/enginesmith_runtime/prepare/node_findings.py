@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, inliner, numpy_helper, shape_inference
 
 from enginesmith_contract.preparation import Refusal
-from enginesmith_runtime.prepare.graph import all_nodes, all_tensors, is_onnx_domain, label, subgraphs
+from enginesmith_runtime.onnx_graphs.graph import all_nodes, all_tensors, is_onnx_domain, label, subgraphs
 
 __all__ = ["find_random_nodes", "find_refusals", "find_zero_divisors"]
 

@@ -62,7 +62,7 @@ _RANDOM_REPEATS = 8
 _LEAST_RUNS = 3
 
 
-def prepare(  # noqa: PLR0913 - what, where to, where meanwhile, who is told; one by keyword
+def prepare(
     request: PreparationRequest,
     store: Store,
     work: Path,

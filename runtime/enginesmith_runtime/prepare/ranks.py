@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import onnx
 from onnx import shape_inference
 
-from enginesmith_runtime.prepare.graph import all_nodes, label
+from enginesmith_runtime.onnx_graphs.graph import all_nodes, label
 
 __all__ = ["first_input_ranks"]
 

@@ -13,7 +13,7 @@ import onnx
 from onnx.external_data_helper import ExternalDataInfo
 
 from enginesmith_runtime.fetch.external_data import tensor_bytes
-from enginesmith_runtime.prepare.graph import all_tensors, external_location
+from enginesmith_runtime.onnx_graphs.graph import all_tensors, external_location
 
 __all__ = ["make_weights_readable"]
 

@@ -17,8 +17,9 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from enginesmith_contract.tensors import DType
+from enginesmith_contract.text import one_line
 from enginesmith_contract.verification import InputValues
-from enginesmith_runtime.prepare.emulation import emulation_of
+from enginesmith_runtime.onnx_graphs.emulation import emulation_of
 from enginesmith_runtime.prepare.inputs import FLOATS, Array, as_floats, fill_inputs
 from enginesmith_runtime.prepare.jobs import Change, EventKind, Feed, OtherSize, OtherValues, ProbeJob, RunJob, Shapes
 from enginesmith_runtime.prepare.worker_events import Emit
@@ -338,7 +339,7 @@ def _as_numpy(value: ort.OrtValue) -> Array:
 
 
 def _failed(error: Exception) -> RunFailedError:
-    words = " ".join(str(error).split())
+    words = one_line(str(error))
     return RunFailedError(_shortened(words), out_of_memory=any(word in words.lower() for word in _MEMORY_WORDS))
 
 

@@ -28,7 +28,7 @@ class RefusedPoint:
     change: Change | None
 
 
-def find_change(  # noqa: PLR0913, PLR0917 - as exercise
+def find_change(
     model: Path, feed: Feed, point: Point, folder: Path, budget: Budget, tick: Callable[[], None]
 ) -> Change | None:
     """Return the single change that makes the model run; None where none was found."""

@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, shape_inference
 
-from enginesmith_runtime.prepare.dataflow import CAUSE, int_attribute
-from enginesmith_runtime.prepare.emulation import emulate
-from enginesmith_runtime.prepare.graph import read_graph
+from enginesmith_runtime.onnx_graphs.dataflow import CAUSE, int_attribute
+from enginesmith_runtime.onnx_graphs.emulation import emulate
+from enginesmith_runtime.onnx_graphs.graph import read_graph
 from enginesmith_runtime.prepare.inputs import Array, fill_inputs
 from enginesmith_runtime.prepare.jobs import Feed, Rehearsal, RehearseJob
 from enginesmith_runtime.prepare.reference_runs import Session, bound_memory

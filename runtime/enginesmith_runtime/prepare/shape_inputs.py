@@ -11,7 +11,7 @@ from typing import Final
 import onnx
 from onnx import TensorProto
 
-from enginesmith_runtime.prepare.graph import all_nodes
+from enginesmith_runtime.onnx_graphs.graph import all_nodes
 
 __all__ = ["find_shape_inputs"]
 

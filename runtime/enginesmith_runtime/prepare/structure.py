@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from enginesmith_runtime.prepare.graph import opset_of
+from enginesmith_runtime.onnx_graphs.graph import opset_of
 
 __all__ = ["structure_digest"]
 

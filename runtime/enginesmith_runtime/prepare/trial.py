@@ -15,10 +15,10 @@ from enginesmith_contract.preparation import ExerciseStatus
 from enginesmith_contract.profile_suggestions import guess_profile
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.tensors import ModelFacts, TensorSpec
-from enginesmith_runtime.prepare.emulation import emulate
+from enginesmith_runtime.onnx_graphs.emulation import emulate
+from enginesmith_runtime.onnx_graphs.graph import read_graph
 from enginesmith_runtime.prepare.exercise import Exercised, attempt
 from enginesmith_runtime.prepare.facts import facts_of
-from enginesmith_runtime.prepare.graph import read_graph
 from enginesmith_runtime.prepare.index_bounds import find_index_bounds
 from enginesmith_runtime.prepare.jobs import Change, Feed, OtherSize
 from enginesmith_runtime.prepare.observed_shapes import correct_outputs

@@ -14,8 +14,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, shape_inference
 
-from enginesmith_runtime.prepare.emulation import emulate
-from enginesmith_runtime.prepare.graph import name_nodes, read_graph
+from enginesmith_runtime.onnx_graphs.emulation import emulate
+from enginesmith_runtime.onnx_graphs.graph import name_nodes, read_graph
 from enginesmith_runtime.prepare.inputs import Array, fill_inputs
 from enginesmith_runtime.prepare.jobs import Feed, RangeJob
 from enginesmith_runtime.prepare.reference_runs import bound_memory, exact_options, run_session

@@ -14,8 +14,8 @@ from onnx import TensorProto, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from enginesmith_runtime.fetch.external_data import tensor_bytes
+from enginesmith_runtime.onnx_graphs.graph import all_tensors, external_location
 from enginesmith_runtime.prepare.cast_rules import CastRules
-from enginesmith_runtime.prepare.graph import all_tensors, external_location
 
 __all__ = ["WeightWriter", "nodes_beyond_range"]
 

@@ -59,32 +59,32 @@ def _do(job: AnyJob, emit: Emit) -> None:
     """Import the libraries of this job alone: each costs half a second."""
     match job:
         case InspectJob():
-            from enginesmith_runtime.prepare.check import inspect  # noqa: PLC0415 - see above
+            from enginesmith_runtime.prepare.check import inspect
 
             inspection = inspect(Path(job.model), Path(job.output), keep=job.keep)
             emit(EventKind.RESULT, inspection.model_dump(mode="json", by_alias=True))
         case RunJob():
-            from enginesmith_runtime.prepare.reference_runs import run_all  # noqa: PLC0415 - see above
+            from enginesmith_runtime.prepare.reference_runs import run_all
 
             run_all(job, emit)
         case ProbeJob():
-            from enginesmith_runtime.prepare.reference_runs import probe  # noqa: PLC0415 - see above
+            from enginesmith_runtime.prepare.reference_runs import probe
 
             probe(job, emit)
         case BatchJob():
-            from enginesmith_runtime.prepare.batch_runs import compare_batches  # noqa: PLC0415 - see above
+            from enginesmith_runtime.prepare.batch_runs import compare_batches
 
             compare_batches(job, emit)
         case RangeJob():
-            from enginesmith_runtime.prepare.value_ranges import find_out_of_range  # noqa: PLC0415 - see above
+            from enginesmith_runtime.prepare.value_ranges import find_out_of_range
 
             emit(EventKind.RESULT, dict(find_out_of_range(job)))
         case RehearseJob():
-            from enginesmith_runtime.prepare.rehearsal import rehearse  # noqa: PLC0415 - see above
+            from enginesmith_runtime.prepare.rehearsal import rehearse
 
             emit(EventKind.RESULT, rehearse(job).model_dump(mode="json", by_alias=True))
         case CastJob():
-            from enginesmith_runtime.prepare.cast import cast_model  # noqa: PLC0415 - see above
+            from enginesmith_runtime.prepare.cast import cast_model
 
             emit(EventKind.RESULT, cast_model(job).model_dump(mode="json", by_alias=True))
         case _:

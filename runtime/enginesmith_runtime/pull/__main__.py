@@ -58,7 +58,7 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
         logging.getLogger(__name__).exception("the pull has a fault")
         return _fail(EnginesmithError("the pull has a fault", why=repr(error)), report, variables)
     write_termination(encode_serving_report(report), termination_path(variables))
-    print(report.to_json().decode())  # noqa: T201 - the result is this program's output
+    print(report.to_json().decode())
     return ExitCode.OK
 
 
@@ -96,7 +96,7 @@ def _describe(devices: Sequence[Hardware]) -> ServingReport:
 def _fail(error: EnginesmithError, report: ServingReport, variables: Mapping[str, str]) -> int:
     failed = report.model_copy(update={"failure": Failure.from_error(error)})
     write_termination(encode_serving_report(failed), termination_path(variables))
-    print(f"enginesmith pull: {error}", file=sys.stderr)  # noqa: T201 - a program's error goes to its terminal
+    print(f"enginesmith pull: {error}", file=sys.stderr)
     return int(error.exit_code)
 
 

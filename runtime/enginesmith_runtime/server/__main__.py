@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
         with open_reporter(log_format, sys.stderr) as reporter:
             serve(request, _announcer(log_format), reporter)
     except EnginesmithError as error:
-        print(f"enginesmith: {error}", file=sys.stderr)  # noqa: T201 - the process's error
+        print(f"enginesmith: {error}", file=sys.stderr)
         write_termination(encode_serving_report(_failure_report(error, request)), termination_path(os.environ))
         return error.exit_code
     return ExitCode.OK
@@ -84,7 +84,7 @@ def _announcer(log_format: str) -> Callable[[Endpoints], None]:
     text = log_format == "text" or (log_format == "auto" and sys.stdout.isatty())
 
     def announce(endpoints: Endpoints) -> None:
-        print(ready_text(endpoints) if text else ready_line(endpoints), flush=True)  # noqa: T201 - what a caller reads
+        print(ready_text(endpoints) if text else ready_line(endpoints), flush=True)
 
     return announce
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 from typing_extensions import override
@@ -36,6 +36,11 @@ from enginesmith_runtime.server.transport.interface import (
 from enginesmith_runtime.server.transport.pending import Pending, begin
 
 __all__ = ["GrpcLimits", "GrpcTransport", "address_unavailable"]
+
+# The library ships no types.
+GrpcBehavior: TypeAlias = Callable[..., Any]
+GrpcContext: TypeAlias = Any
+GrpcHandler: TypeAlias = Any
 
 _STATUS: Final = {code: next(status for status in grpc.StatusCode if status.value[0] == code.value) for code in Code}
 
@@ -207,7 +212,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library ha
         }
 
     @override
-    def service(self, handler_call_details: Any) -> Any:
+    def service(self, handler_call_details: GrpcContext) -> GrpcHandler:
         found = self._handlers.get(handler_call_details.method)
         if found is None:
             return None
@@ -215,7 +220,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library ha
         return self._refusers[threads] if threads.full else handler
 
 
-def _handler(method: Method, farewell: Farewell, threads: CallThreads) -> Any:  # noqa: ANN401 - untyped library
+def _handler(method: Method, farewell: Farewell, threads: CallThreads) -> GrpcHandler:
     match method:
         case UnaryMethod(call=call):
             return grpc.unary_unary_rpc_method_handler(_on(threads, partial(_serve_unary, call, farewell)))
@@ -225,13 +230,13 @@ def _handler(method: Method, farewell: Farewell, threads: CallThreads) -> Any:  
             return grpc.unary_stream_rpc_method_handler(_on(threads, partial(_serve_watch, subscribe)))
 
 
-def _refuser(kind: CallThreads, threads: CallThreads) -> Any:  # noqa: ANN401 - the library has no types
+def _refuser(kind: CallThreads, threads: CallThreads) -> GrpcHandler:
     error = ProtocolError(Code.RESOURCE_EXHAUSTED, kind.refusal)
     # As a stream, whatever the call is: the library then waits for no request before it lets the handler refuse.
     return grpc.stream_stream_rpc_method_handler(_on(threads, lambda _requests, context: _abort(context, error)))
 
 
-def _on(threads: CallThreads, behavior: Any) -> Any:  # noqa: ANN401 - the library has no types
+def _on(threads: CallThreads, behavior: GrpcBehavior) -> GrpcBehavior:
     """Let the library run a handler on these threads and not on the server's own."""
     on_threads = partial(behavior)
     on_threads.experimental_thread_pool = threads  # type: ignore[attr-defined]  # where the library looks for it
@@ -241,7 +246,7 @@ def _on(threads: CallThreads, behavior: Any) -> Any:  # noqa: ANN401 - the libra
 class _GrpcCallContext(CallContext):
     """One call, or one request of a stream, which has `departures` and is not run by the thread that reads it."""
 
-    def __init__(self, context: Any, pending: Pending, departures: "_Departures | None" = None) -> None:  # noqa: ANN401 - the library has no types
+    def __init__(self, context: GrpcContext, pending: Pending, departures: "_Departures | None" = None) -> None:
         remaining = context.time_remaining()
         super().__init__(None if remaining is None else time.monotonic() + remaining, may_run_here=departures is None)
         self._context = context
@@ -268,7 +273,7 @@ class _GrpcCallContext(CallContext):
 class _Departures:
     """What the calls of one stream want to be told when its client goes, each until it has its answer."""
 
-    def __init__(self, context: Any) -> None:  # noqa: ANN401 - the library has no types
+    def __init__(self, context: GrpcContext) -> None:
         self._lock = threading.Lock()
         self._callbacks: dict[Pending, Callable[[], None]] = {}
         self._gone = not context.add_callback(self._tell)
@@ -291,7 +296,7 @@ class _Departures:
             callback()
 
 
-def _serve_unary(call: Call, farewell: Farewell, data: bytes, context: Any) -> bytes:  # noqa: ANN401 - untyped library
+def _serve_unary(call: Call, farewell: Farewell, data: bytes, context: GrpcContext) -> bytes:
     farewell.arrive()
     try:
         pending = Pending()
@@ -311,7 +316,7 @@ def _serve_stream(
     method: StreamMethod,
     farewell: Farewell,
     requests: Iterator[bytes],
-    context: Any,  # noqa: ANN401 - the library has no types
+    context: GrpcContext,
 ) -> Iterator[bytes]:
     """Answer in order; a thread of its own reads, so that requests are taken while earlier ones run."""
     farewell.arrive()
@@ -350,7 +355,7 @@ def _serve_stream(
 def _serve_watch(
     subscribe: Callable[[bytes, Emit], Callable[[], None]],
     data: bytes,
-    context: Any,  # noqa: ANN401 - the library has no types
+    context: GrpcContext,
 ) -> Iterator[bytes]:
     messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     try:
@@ -366,5 +371,5 @@ def _serve_watch(
         unsubscribe()
 
 
-def _abort(context: Any, error: ProtocolError) -> None:  # noqa: ANN401 - the library has no types
+def _abort(context: GrpcContext, error: ProtocolError) -> None:
     context.abort(_STATUS[error.code], error.message)

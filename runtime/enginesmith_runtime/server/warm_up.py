@@ -12,6 +12,7 @@ from enginesmith_contract.errors import EngineRefusedError, EnginesmithError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.profiles import ShapeRange
 from enginesmith_contract.tensors import DType, TensorSpec
+from enginesmith_contract.text import one_line
 from enginesmith_contract.verification import VerificationStatus
 from enginesmith_runtime.engines.interface import Array, Engine, Instance
 from enginesmith_runtime.progress import Reporter
@@ -68,7 +69,7 @@ def warm_up(manifest: Manifest, instances: Sequence[Instance], folder: Path) -> 
                 raise EngineRefusedError(
                     "the first inference failed",
                     where=f"engine {manifest.engine_key[:12]}, profile {profile.name}",
-                    why=" ".join(str(error).split()),
+                    why=one_line(str(error)),
                     remedy="build the engine again, or narrow the profile",
                     reason="WarmUpFailed",
                 ) from error

@@ -189,7 +189,7 @@ class ObjectStore:
         with stream:
             yield self._chunks(stream, file)
 
-    def _chunks(self, stream: Any, file: StoredFile) -> Iterator[bytes]:  # noqa: ANN401 - fsspec has no types
+    def _chunks(self, stream: Any, file: StoredFile) -> Iterator[bytes]:
         while True:
             with self._translated(f"reading {file.path}"):
                 try:

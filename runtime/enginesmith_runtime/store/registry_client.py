@@ -106,13 +106,13 @@ class RegistryClient:
 
     def _need(
         self, method: str, path: str, doing: str, *, body: Body | None = None, headers: Mapping[str, str] | None = None
-    ) -> Any:  # noqa: ANN401 - requests' Response, whose session oras hands on untyped
+    ) -> Any:
         response = self._ask(method, path, doing, body=body, headers=headers)
         if response is None:
             raise connection_lost(self._where, doing, f"the registry answered {NOT_FOUND}")
         return response
 
-    def _ask(  # noqa: PLR0913 - the parts of a request; most by keyword
+    def _ask(
         self,
         method: str,
         path: str,
@@ -121,7 +121,7 @@ class RegistryClient:
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         stream: bool = False,
-    ) -> Any:  # noqa: ANN401 - the same
+    ) -> Any:
         with self._translated(doing):
             response = self._send(method, path, body, headers or {}, stream=stream)
         if response.status_code in _OK:
@@ -134,7 +134,7 @@ class RegistryClient:
             raise access_denied(self._where, doing, why, _CREDENTIALS)
         raise connection_lost(self._where, doing, why)
 
-    def _send(self, method: str, path: str, body: Body | None, headers: Mapping[str, str], *, stream: bool) -> Any:  # noqa: ANN401 - the same
+    def _send(self, method: str, path: str, body: Body | None, headers: Mapping[str, str], *, stream: bool) -> Any:
         if self._session is None:
             self._session = open_session(
                 f"{self._host}/{self._repository}",
@@ -145,7 +145,7 @@ class RegistryClient:
         url = path if "://" in path else f"{self._host}/v2/{self._repository}/{path}"
         return self._session.request(method, url, headers=headers, body=body, stream=stream)
 
-    def _chunks(self, response: Any) -> Iterator[bytes]:  # noqa: ANN401 - the same
+    def _chunks(self, response: Any) -> Iterator[bytes]:
         chunks = response.iter_content(_READ_BYTES)
         while True:
             with self._translated("reading a blob"):
@@ -165,7 +165,7 @@ class RegistryClient:
         except LoginMissingError as error:
             raise access_denied(self._where, doing, str(error), _CREDENTIALS) from error
         except Exception as error:  # requests' and urllib3's own, and oras's
-            raise connection_lost(self._where, doing, " ".join(str(error).split())) from error
+            raise connection_lost(self._where, doing, one_line(str(error))) from error
 
 
 def open_file(path: Path) -> Callable[[], IO[bytes]]:

@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions of the API: short names, columns, and the types from which their schemas are generated."""
+"""Definitions of the API's kinds: short names, columns, and the types from which their schemas are generated."""
 
 from typing import Final, NamedTuple
 
@@ -25,9 +25,9 @@ class Definition(NamedTuple):
     """One CustomResourceDefinition.
 
     Attributes:
-        resource: Row of the kind.
+        resource: Row of the kind in the table of kinds.
         root: Type of the whole object, for its summary.
-        status: Type of the status; None: the kind has no status.
+        status: Type of what the operator writes; None: the kind has no status.
         rules: CEL rules of the whole object.
         about: Sentences for the top of its reference page.
     """
@@ -91,9 +91,9 @@ DEFINITIONS: Final = (
         ),
         rules=BUILD_ROOT_RULES,
         about=(
-            "The operator creates one for each engine that\n"
-            "the store lacks, and deletes it with the last InferenceEngine that needs it. A CI pipeline may create\n"
-            "its own. The name has at most 63 characters, because the Job has the same name."
+            "The operator creates one for each engine that the store lacks, and deletes it with the last\n"
+            "InferenceEngine that needs it. A CI pipeline may create its own. The name has at most 63 characters,\n"
+            "because the Job has the same name."
         ),
     ),
 )

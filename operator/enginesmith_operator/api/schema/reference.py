@@ -36,8 +36,8 @@ _HEAD: Final = """# {kind}
 
 {summary}
 
-`apiVersion: {version}`, `kind: {kind}`, short name `{short}`. {about}
-Fields in bold are required if the structure around them is given.
+`apiVersion: {version}`, `kind: {kind}`, short name `{short}`. Fields in bold are required if the structure around
+them is given. {about}
 """
 
 _PATTERNS: Final[Mapping[str, str]] = {
@@ -112,7 +112,7 @@ _TABLE_HEAD: Final = "| field | type | default | meaning |\n|---|---|---|---|\n"
 
 
 def _status(definition: Definition) -> str:
-    """Return the section on the status, with the conditions first; empty for a kind without a status."""
+    """Return what the operator writes: conditions first, since they say why; empty for a kind without a status."""
     if definition.status is None:
         return ""
     rows = [_row(entry) for entry in field_entries(definition, "status")]
@@ -122,7 +122,7 @@ def _status(definition: Definition) -> str:
 
 
 def _condition_table(definition: Definition) -> str:
-    """Return the kind's table of conditions from the docstring of the module `conditions`."""
+    """Return the kind's table of conditions, which their module keeps as its documentation."""
     text = (conditions.__doc__ or "").partition(f"\n{definition.resource.kind}\n\n")[2]
     return text.partition("\n\n")[0].replace("| type |", "| condition |") + "\n"
 

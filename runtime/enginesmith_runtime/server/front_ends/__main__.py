@@ -23,7 +23,7 @@ def main() -> None:
     transport = GrpcTransport(forwarded_methods(settings), settings.limits)
     transport.start(settings.address)
     keep_freed_memory()
-    print(LISTENING, flush=True)  # noqa: T201 - what the other process waits for
+    print(LISTENING, flush=True)
 
     def stop(grace_seconds: float) -> None:
         transport.stop(grace_seconds)

@@ -10,6 +10,7 @@ from enum import Enum, unique
 from typing import Final
 
 from enginesmith_contract.errors import DeviceFailedError, InferenceError
+from enginesmith_contract.text import one_line
 
 __all__ = ["Code", "ProtocolError", "device_failed", "inference_failed", "internal_error"]
 
@@ -74,4 +75,4 @@ def device_failed(error: DeviceFailedError) -> ProtocolError:
 def inference_failed(error: InferenceError) -> ProtocolError:
     """Return what a client is told of an inference that failed alone; the engine goes on."""
     code = _INFERENCE_CODES.get(error.reason, Code.INTERNAL)
-    return ProtocolError(code, " ".join(error.sentence().split()), reason=error.reason)
+    return ProtocolError(code, one_line(error.sentence()), reason=error.reason)

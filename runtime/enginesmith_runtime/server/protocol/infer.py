@@ -165,7 +165,7 @@ class Inference:
 
 
 class _InferJob(Job):
-    def __init__(  # noqa: PLR0913 - all that another thread needs; by keyword
+    def __init__(
         self,
         *,
         plan: RequestPlan,

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import load_external_data_for_tensor
 
-from enginesmith_runtime.prepare.graph import external_location
+from enginesmith_runtime.onnx_graphs.graph import external_location
 
 __all__ = ["HALF_MAX", "Values", "find_constants", "is_exact", "is_lost", "lost_magnitude", "rounded"]
 

@@ -9,8 +9,8 @@ from typing import Final
 import onnx
 from onnx import TensorProto
 
-from enginesmith_runtime.prepare.constants import Values, find_constants
-from enginesmith_runtime.prepare.graph import all_nodes, subgraphs
+from enginesmith_runtime.onnx_graphs.constants import Values, find_constants
+from enginesmith_runtime.onnx_graphs.graph import all_nodes, subgraphs
 
 __all__ = ["ARITHMETIC", "CAUSE", "MOVES", "Dataflow", "Shape", "has_subgraph", "int_attribute"]
 

@@ -15,8 +15,15 @@ import onnx
 from onnx import TensorProto, defs, helper, inliner, shape_inference
 
 from enginesmith_contract.backends import Precision
-from enginesmith_runtime.prepare.dataflow import MOVES
-from enginesmith_runtime.prepare.graph import all_nodes, all_tensors, is_onnx_domain, opset_of, read_graph, subgraphs
+from enginesmith_runtime.onnx_graphs.dataflow import MOVES
+from enginesmith_runtime.onnx_graphs.graph import (
+    all_nodes,
+    all_tensors,
+    is_onnx_domain,
+    opset_of,
+    read_graph,
+    subgraphs,
+)
 
 __all__ = ["Emulation", "emulate", "emulation_of"]
 
