@@ -295,6 +295,18 @@ def test_an_attempt_that_left_no_word_is_told_before_the_last_one_ends(
     assert want_in_message in ready.message
 
 
+def test_a_builder_that_never_ran_is_told_in_the_container_runtimes_words_and_may_be_tried_again() -> None:
+    words = "nvidia-container-cli: initialization error:\n driver not loaded"
+    ending = Ending(exit_code=128, reason="StartError", message=words, finished_at=_ENDED)
+    pod = _pod(ContainerFacts(name="build", ending=ending), phase="Failed")
+    want = "the builder cannot be started: nvidia-container-cli: initialization error: driver not loaded"
+    ready = _ready(_decide(_job(), pod))
+    assert (ready.reason, ready.message) == ("ContainerCannotStart", f"an attempt failed: {want}")
+    found = _decide(_job(failure="BackoffLimitExceeded", finished_at=_ENDED), pod).status.failure
+    assert found is not None
+    assert (found.reason, found.message, found.exit_code, found.retry) == ("ContainerCannotStart", want, 128, True)
+
+
 @pytest.mark.parametrize("phase", [BuildPhase.SUCCEEDED, BuildPhase.FAILED])
 def test_a_status_that_claims_an_end_without_telling_how_is_garbled_and_found_out_again(phase: BuildPhase) -> None:
     garbled = EngineBuildStatus(phase=phase)

@@ -4,6 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from tests.controller.engine_world import EngineWorld
 
 from enginesmith_operator.controller.drift import must_apply, stamp
 
@@ -85,6 +86,17 @@ def test_one_of_two_tolerations_with_one_key_is_told_from_the_other() -> None:
 def test_an_amount_that_is_spelled_otherwise_is_the_same(wanted: dict[str, Any], found: dict[str, Any]) -> None:
     desired = stamp({"metadata": {"name": "a"}, "spec": wanted})
     assert not must_apply(desired, desired | {"spec": found})
+
+
+def test_an_amount_finer_than_the_server_keeps_is_asked_for_as_the_server_rounds_it() -> None:
+    fine = {"cpu": "500u", "memory": "0.12345Gi"}
+    world = EngineWorld(podTemplate={"resources": {"requests": fine, "limits": {"ephemeral-storage": "0.0001"}}})
+    world.serve()
+    (deployment,) = world.of_kind("Deployment")
+    spec = deployment["spec"]["template"]["spec"]
+    for container in (*spec["initContainers"], *spec["containers"]):
+        assert container["resources"]["requests"].items() >= {"cpu": "1m", "memory": "132553428173m"}.items()
+        assert container["resources"]["limits"]["ephemeral-storage"] == "1m"
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,46 @@ def test_a_server_that_ended_and_is_started_again_is_told_with_its_node_and_what
     assert world.target("l4").phase is TargetPhase.ROLLING_OUT
 
 
+_DRIVER = "nvidia-container-cli: initialization error: nvml error: driver not loaded"
+_INIT_KILLED = "runc create failed: unable to start: container init was OOM-killed (memory limit too low?): unknown"
+
+
+@pytest.mark.parametrize(
+    ("words", "want_reason", "want"),
+    [
+        (_DRIVER, "ContainerCannotStart", f"the server cannot be started: {_DRIVER}"),
+        ("", "ContainerCannotStart", "the server cannot be started: StartError"),
+        (_INIT_KILLED, "OutOfMemory", "raise spec.podTemplate.resources.limits.memory"),
+    ],
+)
+def test_a_server_that_never_ran_is_told_in_the_container_runtimes_words(
+    words: str, want_reason: str, want: str
+) -> None:
+    world = EngineWorld()
+    pod = _starting_pod(world)
+    last = {"exitCode": 128, "reason": "StartError", "message": words, "finishedAt": "2026-11-23T12:00:09Z"}
+    told = {"restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": last}}
+    pod["status"]["containerStatuses"] = [{"name": "server", **told}]
+    world.put(pod)
+    ready = world.condition("Ready")
+    assert ready.reason == want_reason
+    assert want in ready.message
+    assert "kubectl logs" not in ready.message
+
+
+def test_a_preparation_that_never_ran_is_told_in_the_container_runtimes_words() -> None:
+    world = EngineWorld()
+    world.step()
+    (job,) = world.of_kind("Job")
+    ended = {"exitCode": 128, "reason": "StartError", "message": _DRIVER, "finishedAt": "2026-11-23T12:00:09Z"}
+    world.job_pod(job, [{"name": "prepare", "state": {"terminated": ended}}], phase="Failed")
+    failed = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "Job has reached it"}
+    job["status"] = {"conditions": [{**failed, "lastTransitionTime": "2026-11-23T12:00:10Z"}], "failed": 3}
+    world.put(job)
+    assert world.condition("Prepared").reason == "ContainerCannotStart"
+    assert f"its container cannot be started: {_DRIVER}" in world.condition("Prepared").message
+
+
 def test_a_pod_that_needs_no_gpu_and_fits_no_node_waits_for_no_gpu() -> None:
     world = EngineWorld(targets=[{"name": "cpu", "backend": "onnxruntime"}])
     pod = _starting_pod(world)

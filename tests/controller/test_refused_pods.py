@@ -59,8 +59,8 @@ _QUOTA = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: requ
                 'Error creating: Pod "a-1" is invalid: spec.containers[0].resources.requests: Invalid value: "512Mi": '
                 "must be less than or equal to memory limit of 64Mi"
             ),
-            'no pod can be created: Pod "a-1" is invalid: ',
-            "spec.build.resources",
+            "no pod can be created: it is invalid: spec.containers[0].resources.requests: ",
+            "default of a LimitRange",
         ),
     ],
 )

@@ -102,6 +102,57 @@ def test_a_target_that_is_taken_out_goes_at_once() -> None:
     assert _targets(world, "Deployment") == {"cpu"}
 
 
+@pytest.mark.parametrize(
+    ("rests", "wanted"),
+    [
+        (CPU | {"standby": True}, CPU | {"standby": True}),
+        (CPU | {"standby": True}, CPU),
+        (CPU | {"replicas": 0}, CPU),
+    ],
+)
+def test_a_target_that_is_taken_out_serves_until_one_that_rested_takes_over(
+    rests: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    world = _serving(L4, rests)
+    assert _replicas(world) == {"l4": 1, "cpu": 0}
+    world.change_spec(targets=[wanted])
+    assert "TargetLeaves" in [event.reason for event in world.step().events]
+    world.settle()
+    assert _replicas(world) == {"l4": 1, "cpu": 2}
+    world.start_pods(target="cpu", only=1)
+    world.settle()
+    assert _replicas(world) == {"l4": 1, "cpu": 2}
+    world.start_pods(target="cpu")
+    world.settle()
+    assert _replicas(world) == {"cpu": 2}
+
+
+def test_a_target_that_is_taken_out_does_not_wait_for_one_that_no_node_fits() -> None:
+    h100 = {"name": "h100", "gpu": {"product": "NVIDIA-H100-80GB-HBM3"}}
+    world = _serving(L4, h100, CPU | {"standby": True})
+    world.change_spec(targets=[h100, CPU | {"standby": True}])
+    world.settle()
+    assert _replicas(world) == {"l4": 1, "cpu": 2}
+    world.start_pods(target="cpu")
+    world.settle()
+    assert _replicas(world) == {"cpu": 2}
+
+
+def test_the_last_target_that_serves_stays_while_no_node_fits_those_that_are_left() -> None:
+    h100 = {"name": "h100", "gpu": {"product": "NVIDIA-H100-80GB-HBM3"}}
+    world = _serving(L4, h100)
+    world.change_spec(targets=[h100])
+    world.settle()
+    assert _replicas(world) == {"l4": 1}
+
+
+def test_a_target_that_is_taken_out_goes_at_once_where_no_replicas_are_wanted() -> None:
+    world = _serving(L4, CPU | {"replicas": 0})
+    world.change_spec(targets=[CPU | {"replicas": 0}])
+    world.step()
+    assert _replicas(world) == {"cpu": 0}
+
+
 def test_a_target_that_serves_nobody_goes_at_once() -> None:
     world = _serving(L4)
     world.start_pods(ready=False)

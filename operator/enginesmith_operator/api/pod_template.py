@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from enginesmith_contract.reserved_variables import is_reserved
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error, raise_findings
 from enginesmith_operator.api.bounds import between_quantities
-from enginesmith_operator.api.quantities import ResourceQuantity, quantity_value, spell_quantity
+from enginesmith_operator.api.quantities import ResourceQuantity, quantity_value, spell_resource
 from enginesmith_operator.api.scalars import KubernetesName
 
 __all__ = [
@@ -56,8 +56,8 @@ class ResourceRequirements(ApiModel):
     def spelled(self) -> "ResourceRequirements":
         """Return the same amounts in the API server's spelling, so that a different spelling causes no update."""
         return ResourceRequirements(
-            requests={name: spell_quantity(value) for name, value in self.requests.items()},
-            limits={name: spell_quantity(value) for name, value in self.limits.items()},
+            requests={name: spell_resource(value) for name, value in self.requests.items()},
+            limits={name: spell_resource(value) for name, value in self.limits.items()},
         )
 
 

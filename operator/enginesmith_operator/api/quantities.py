@@ -32,6 +32,7 @@ __all__ = [
     "spell_bytes",
     "spell_duration",
     "spell_quantity",
+    "spell_resource",
 ]
 
 _BINARY: Final = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "Pi": 1 << 50, "Ei": 1 << 60}
@@ -183,7 +184,19 @@ def spell_quantity(value: str | int) -> str:
     Raises:
         ValueError: it is not a quantity.
     """
-    amount = quantity_value(str(value))
+    return _spell(quantity_value(str(value)))
+
+
+def spell_resource(value: str | int) -> str:
+    """Return the one spelling of an amount of a container's resources, which the API server rounds up to 1m.
+
+    Raises:
+        ValueError: it is no quantity.
+    """
+    return _spell(Fraction(ceil(quantity_value(str(value)) / _SMALL["m"])) * _SMALL["m"])
+
+
+def _spell(amount: Fraction) -> str:
     if amount.denominator > 1:
         suffix = next(suffix for suffix in ("m", "u", "n") if (amount / _SMALL[suffix]).denominator == 1)
         return f"{amount / _SMALL[suffix]}{suffix}"

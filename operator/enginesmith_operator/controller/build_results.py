@@ -76,6 +76,8 @@ def last_failure(pods: tuple[PodFacts, ...]) -> tuple[str, str] | None:
             return _OUT_OF_MEMORY
         if word is not None:
             return (word.reason, word.message) if word.reason else None
+        if ending.not_started:
+            return "ContainerCannotStart", _start_text(ending)
         if ending.exit_code != ExitCode.OK:
             return "BuildFailed", _exit_text(ending.exit_code)
     return None
@@ -121,6 +123,9 @@ def read_failure(pods: tuple[PodFacts, ...], job: JobFacts, log: tuple[str, ...]
     if job.failure == DEADLINE:
         message = "the build ran longer than its Job may; raise spec.build.timeout"
         return BuildFailure(reason="TimedOut", message=message, log_tail=log_tail)
+    if ending is not None and ending.not_started:
+        message = one_line(_start_text(ending))
+        return BuildFailure(reason="ContainerCannotStart", message=message, exit_code=ending.exit_code, retry=True)
     if ending is not None:
         last = log[-1] if log else "it left no word"
         message = bounded_line(f"{_exit_text(ending.exit_code)}: {last}")
@@ -131,6 +136,10 @@ def read_failure(pods: tuple[PodFacts, ...], job: JobFacts, log: tuple[str, ...]
         )
     why = job.failure_message or job.failure
     return BuildFailure(reason="BuildFailed", message=bounded_line(f"the Job failed: {why}"), retry=True)
+
+
+def _start_text(ending: Ending) -> str:
+    return f"the builder cannot be started: {ending.not_started}"
 
 
 def _exit_text(code: int) -> str:

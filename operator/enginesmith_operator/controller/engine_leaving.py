@@ -2,7 +2,9 @@
 
 A target that gets another name is one that goes and one that comes, and so are the parts of one that is split. What
 goes notes which targets came with the same change, and how many replicas it had then; it stays until all of them serve
-in full. Where no GPU is free for them, `rollout.whenFull: replace` ends one of its replicas for each that is to come.
+in full. Where no target of the spec serves (a standby sleeps while the target before it is taken out), what is on its
+way waits to take over as a new one would. Where no GPU is free for them, `rollout.whenFull: replace` ends one of its
+replicas for each that is to come.
 """
 
 import json
@@ -25,6 +27,7 @@ from enginesmith_operator.objects.labels import LEAVES
 __all__ = ["Leaving", "decide_leaving"]
 
 _RESTING: Final = frozenset({TargetPhase.STANDBY, TargetPhase.IDLE})
+_NOT_SOON: Final = frozenset({TargetPhase.REFUSED, TargetPhase.FAILED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ def decide_leaving(snapshot: EngineSnapshot, targets: Iterable[TargetDecision]) 
     decided = list(targets)
     statuses = {one.status.name: one.status for one in decided}
     specs = {one.name: one for one in snapshot.engine.spec.targets}
-    came = specs.keys() - {one.name for one in snapshot.status.targets}
+    came = (specs.keys() - {one.name for one in snapshot.status.targets}) | _take_over(statuses)
     objects: list[Json] = []
     events: list[EventNote] = []
     names: set[str] = set()
@@ -100,6 +103,14 @@ def _told(decided: TargetDecision, leaving: Iterable[KnownDeployment]) -> Target
 def _serves(snapshot: EngineSnapshot, live: KnownDeployment) -> bool:
     pods = snapshot.pods.get(live.target, ())
     return live.ready_replicas > 0 or any(pod.is_ready and not pod.is_terminating for pod in pods)
+
+
+def _take_over(statuses: Mapping[str, TargetStatus]) -> set[str]:
+    """Return the targets to wait for where none of the spec serves: what is on its way, or else all that should."""
+    if any(one.ready_replicas for one in statuses.values()):
+        return set()
+    should = {name for name, one in statuses.items() if one.phase not in _RESTING}
+    return {name for name in should if statuses[name].phase not in _NOT_SOON} or should
 
 
 def _serves_in_full(status: TargetStatus, spec: TargetSpec) -> bool:

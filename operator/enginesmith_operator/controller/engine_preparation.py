@@ -361,6 +361,9 @@ def _silent_failure(job: JobFacts, pods: tuple[PodFacts, ...]) -> Failure:
     if job.failure == "DeadlineExceeded":
         remedy = "have an administrator raise preparation.timeout"
         return Failure(exit_code=code, what=_WHAT, why="it took too long", remedy=remedy, reason="TimedOut")
+    if ending is not None and ending.not_started:
+        why = f"its container cannot be started: {ending.not_started}"
+        return Failure(exit_code=code, what=_WHAT, why=why, reason="ContainerCannotStart", retry=True)
     why = job.failure_message or job.failure
     return Failure(exit_code=code, what=_WHAT, why=why, reason="PreparationFailed", retry=True)
 

@@ -304,7 +304,9 @@ def _reason(report: ServingReport | None, ending: Ending) -> str:
         return "EngineRefused"
     if ending.exit_code == ExitCode.DEVICE_FAILED:
         return "DeviceFailed"
-    return "OutOfMemory" if ending.out_of_memory else "Crashing"
+    if ending.out_of_memory:
+        return "OutOfMemory"
+    return "ContainerCannotStart" if ending.not_started else "Crashing"
 
 
 def _sentence(report: ServingReport | None, ending: Ending, pod: str, container: str) -> str:
@@ -313,6 +315,8 @@ def _sentence(report: ServingReport | None, ending: Ending, pod: str, container:
     who = "the server" if container == SERVER_CONTAINER else "the init step"
     if ending.out_of_memory:
         return f"{who} was killed because it ran out of memory; {_MEMORY_REMEDY}"
+    if ending.not_started:
+        return f"{who} cannot be started: {bounded_line(ending.not_started)}"
     return f"{who} ended with exit code {ending.exit_code}; see kubectl logs {pod} -c {container} --previous"
 
 

@@ -30,7 +30,7 @@ _POD_FIELDS: Final = {
     "serviceAccountName": "spec.podTemplate.serviceAccountName",
     "imagePullSecrets": "spec.podTemplate.imagePullSecrets",
     "affinity": "spec.targets[{target}].gpu or spec.podTemplate.nodeSelector",
-    "image": "spec.toolchain, which chooses from the toolchain catalog",
+    "image": "spec.toolchain (which chooses from the toolchain catalog)",
     "terminationGracePeriodSeconds": "spec.serving.drainDelay and gracePeriod",
 }
 _AUTOSCALER_FIELDS: Final = frozenset({"minReplicas", "maxReplicas", "metrics"})

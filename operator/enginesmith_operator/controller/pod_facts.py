@@ -29,6 +29,10 @@ _STUCK: Final = frozenset(
 KEPT_ALIVE_SECONDS: Final = 10.0
 """How long the other containers of a pod may take to end after the one that has its work."""
 _OUT_OF_MEMORY: Final = "OOMKilled"
+_NOT_STARTED: Final = frozenset({"StartError", "ContainerCannotRun"})
+"""Reasons of a container that never ran: it has no log, and kubelet writes why into its termination message."""
+_KILLED_AT_START: Final = "OOM-killed"
+"""A word of runc where the memory limit does not even hold the process that starts the container."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,12 @@ class Ending:
     @property
     def out_of_memory(self) -> bool:
         """Whether the kernel killed it for memory."""
-        return self.reason == _OUT_OF_MEMORY
+        return self.reason == _OUT_OF_MEMORY or _KILLED_AT_START in self.not_started
+
+    @property
+    def not_started(self) -> str:
+        """Why it could not be started, in the container runtime's words, as one line; empty: it was started."""
+        return (" ".join(self.message.split()) or self.reason) if self.reason in _NOT_STARTED else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ PODS_REFUSED: Final = "PodsRefused"
 _STUCK_REASONS: Final = frozenset({"ImageCannotBePulled", "ContainerCannotStart"})
 # What varies from one attempt to the next, or says nothing: the name of the pod that was not made.
 _ATTEMPT: Final = re.compile(r'^(?:Error creating: )?(?:pods "[^"]*" is forbidden: )?(?:pod rejected: )?')
+_INVALID: Final = re.compile(r'^Pod "[^"]*" is invalid: ')
 _MISSING_IN_POD: Final = (
     (re.compile(r'RuntimeClass "[^"]*" not found'), "create it, or change spec.podTemplate.runtimeClassName"),
     (
@@ -45,8 +46,15 @@ _MISSING_IN_POD: Final = (
     ),
     (re.compile(r"exceeded quota"), "free some of it, have the quota raised, or ask for fewer replicas or less"),
     (
-        re.compile(r"(?:maximum|minimum) \S+ usage per|limit to request ratio|must be less than or equal to \S+ limit"),
+        re.compile(r"(?:maximum|minimum) \S+ usage per|limit to request ratio"),
         "set spec.podTemplate.resources and, for preparation and builds, spec.build.resources to what it allows",
+    ),
+    (
+        re.compile(r"must be less than or equal to \S+ limit"),
+        (
+            "a limit that the spec does not set is the default of a LimitRange (kubectl get limitrange): set limits in "
+            "spec.podTemplate.resources and, for preparation and builds, in spec.build.resources"
+        ),
     ),
 )
 _OTHER_REMEDY: Final = "change what it forbids, or have the rule changed"
@@ -91,7 +99,7 @@ def refused_pods(words: str) -> tuple[str, str]:
     Args:
         words: of a ReplicaFailure condition or of a FailedCreate event.
     """
-    cause = _ATTEMPT.sub("", words, count=1)
+    cause = _INVALID.sub("it is invalid: ", _ATTEMPT.sub("", words, count=1), count=1)
     remedy = next((remedy for pattern, remedy in _MISSING_IN_POD if pattern.search(cause)), _OTHER_REMEDY)
     return PODS_REFUSED, f"no pod can be created: {cause}; {remedy}"
 

@@ -14,7 +14,7 @@ from enginesmith_contract.allowed_plugins import AllowedPlugins
 from enginesmith_contract.record import Record
 from enginesmith_operator.api.model import SecretReference
 from enginesmith_operator.api.pod_template import EnvVar, LocalObjectReference, ResourceRequirements
-from enginesmith_operator.api.quantities import spell_quantity
+from enginesmith_operator.api.quantities import spell_resource
 
 __all__ = [
     "CREDENTIALS_MODE",
@@ -206,7 +206,7 @@ def resources_of(
     requests = {name: value for name, value in defaults.items() if name not in wanted.limits} | dict(wanted.requests)
     limits = dict(wanted.limits) | ({gpu_resource: gpus} if gpu_resource and gpus else {})
     found = {"requests": requests, "limits": limits}
-    return {kind: {name: spell_quantity(value) for name, value in of.items()} for kind, of in found.items() if of}
+    return {kind: {name: spell_resource(value) for name, value in of.items()} for kind, of in found.items() if of}
 
 
 def template_hash(template: JsonObject) -> str:
