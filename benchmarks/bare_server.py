@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 
 from enginesmith_contract.protos import inference_pb2 as pb
-from enginesmith_runtime.engines.onnxruntime_options import session_options
+from enginesmith_runtime.engines.onnxruntime.options import session_options
 
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from benchmarks.gpu.client import METHOD
 
 from enginesmith_runtime.server.front_ends.transport import FrontEnds
-from enginesmith_runtime.server.grpc_transport import GrpcLimits, GrpcTransport
 from enginesmith_runtime.server.memory import keep_freed_memory
+from enginesmith_runtime.server.transport.grpc_transport import GrpcLimits, GrpcTransport
 from enginesmith_runtime.server.transport.interface import Answer, Body, CallContext, Reply, Transport, UnaryMethod
 
 __all__: list[str] = []

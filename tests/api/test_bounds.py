@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from enginesmith_contract.errors import SpecError
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
-from enginesmith_operator.controller.engine_reconcile import read_engine
+from enginesmith_operator.controller.inference_engine.reconcile import read_engine
 
 HUGE = "2562047h47m16s"
 """The longest duration that Go can hold."""

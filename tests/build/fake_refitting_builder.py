@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from enginesmith_contract.errors import BuildError
 from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
-from enginesmith_runtime.engines.onnxruntime_backend import OnnxRuntimeBuilder
+from enginesmith_runtime.engines.onnxruntime.backend import OnnxRuntimeBuilder
 from enginesmith_runtime.engines.refitting import RefitBase
 
 __all__ = ["FakeRefittingBuilder"]

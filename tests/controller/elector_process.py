@@ -7,7 +7,7 @@ import threading
 
 from enginesmith_operator.cluster.connection import connect
 from enginesmith_operator.cluster.transport import Transport
-from enginesmith_operator.controller.leader import Elector
+from enginesmith_operator.controller.process.leader import Elector
 
 
 async def _open() -> Transport:

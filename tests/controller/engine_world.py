@@ -17,16 +17,21 @@ from enginesmith_contract.preparation_job import PreparationReport
 from enginesmith_operator.api.conditions import StatusCondition
 from enginesmith_operator.api.engine_status import TargetStatus
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.cache import Address, ObjectCache
-from enginesmith_operator.controller.conditions import find_condition
-from enginesmith_operator.controller.engine_decide import EngineDecision, decide_engine, resolve_engine, wanted_keys
-from enginesmith_operator.controller.engine_gather import Gatherer
-from enginesmith_operator.controller.engine_reconcile import read_engine
-from enginesmith_operator.controller.engine_snapshot import EngineSnapshot
-from enginesmith_operator.controller.intake import JOB_NAME
-from enginesmith_operator.controller.nodes import NodeMemory
-from enginesmith_operator.controller.settings import OperatorSettings
-from enginesmith_operator.controller.status_document import status_document
+from enginesmith_operator.controller.inference_engine.decide import (
+    EngineDecision,
+    decide_engine,
+    resolve_engine,
+    wanted_keys,
+)
+from enginesmith_operator.controller.inference_engine.gather import Gatherer
+from enginesmith_operator.controller.inference_engine.reconcile import read_engine
+from enginesmith_operator.controller.inference_engine.snapshot import EngineSnapshot
+from enginesmith_operator.controller.process.settings import OperatorSettings
+from enginesmith_operator.controller.shared.conditions import find_condition
+from enginesmith_operator.controller.shared.status_document import status_document
+from enginesmith_operator.controller.watch.cache import Address, ObjectCache
+from enginesmith_operator.controller.watch.intake import JOB_NAME
+from enginesmith_operator.controller.watch.nodes import NodeMemory
 from enginesmith_operator.objects.labels import ENGINE, ENGINE_KEY, TARGET
 from enginesmith_operator.planning.desired import preparation_key_of
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing_extensions import override
 
 from enginesmith_operator.cluster.client import Write, WriteObserver
-from enginesmith_operator.controller.logs import configure_logging
-from enginesmith_operator.controller.run import Process, run_operator
-from enginesmith_operator.controller.settings import OperatorSettings, load_settings
+from enginesmith_operator.controller.process.logs import configure_logging
+from enginesmith_operator.controller.process.run import Process, run_operator
+from enginesmith_operator.controller.process.settings import OperatorSettings, load_settings
 
 _IDENTITY = "operator-under-test"
 

@@ -6,7 +6,7 @@ import pytest
 from tests.controller.engine_world import EngineWorld
 
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.adoption import adopted, is_orphan, may_adopt, orphan_names
+from enginesmith_operator.controller.shared.adoption import adopted, is_orphan, may_adopt, orphan_names
 
 
 def _orphan(made: Json) -> Json:

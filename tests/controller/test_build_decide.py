@@ -21,9 +21,9 @@ from enginesmith_operator.api.engine_build import (
 )
 from enginesmith_operator.api.metadata import ObjectMetadata
 from enginesmith_operator.api.store import S3Store, StoreSpec
-from enginesmith_operator.controller.build_decide import BuildDecision, BuildSnapshot, decide_build, log_wish
-from enginesmith_operator.controller.conditions import find_condition
-from enginesmith_operator.controller.pod_facts import ContainerFacts, Ending, JobFacts, PodFacts, read_pod
+from enginesmith_operator.controller.engine_build.decide import BuildDecision, BuildSnapshot, decide_build, log_wish
+from enginesmith_operator.controller.shared.conditions import find_condition
+from enginesmith_operator.controller.shared.pod_facts import ContainerFacts, Ending, JobFacts, PodFacts, read_pod
 
 _NOW = datetime(2026, 11, 23, 12, 0, 30, tzinfo=UTC)
 _LATER = datetime(2026, 11, 23, 13, 0, tzinfo=UTC)

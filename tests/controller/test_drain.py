@@ -6,7 +6,7 @@ from tests.controller.engine_world import EngineWorld, gpu_node
 
 from enginesmith_operator.api.engine_status import TargetPhase
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.intake import JOB_NAME
+from enginesmith_operator.controller.watch.intake import JOB_NAME
 from enginesmith_operator.objects.labels import TARGET
 
 _TWO = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}, "replicas": 2}

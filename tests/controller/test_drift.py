@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.controller.engine_world import EngineWorld
 
-from enginesmith_operator.controller.drift import must_apply, stamp
+from enginesmith_operator.controller.shared.drift import must_apply, stamp
 
 _DESIRED: dict[str, Any] = {
     "apiVersion": "apps/v1",

@@ -10,7 +10,7 @@ from enginesmith_contract.failure import Failure
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 from enginesmith_operator.api.conditions import ConditionStatus
 from enginesmith_operator.api.engine_status import EngineStatus, TargetPhase
-from enginesmith_operator.controller.status_document import read_status, status_document
+from enginesmith_operator.controller.shared.status_document import read_status, status_document
 
 _REFUSAL = {
     "failure": {

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.transport import Transport
-from enginesmith_operator.controller.explanations import Explanations
+from enginesmith_operator.controller.shared.explanations import Explanations
 
 
 @contextmanager

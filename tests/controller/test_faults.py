@@ -14,16 +14,16 @@ from enginesmith_operator.api.engine_build import EngineBuildStatus
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.transport import Json, Transport
-from enginesmith_operator.controller.cache import Address, ObjectCache
-from enginesmith_operator.controller.conditions import find_condition
-from enginesmith_operator.controller.faults import Fault, fault_of, status_with_fault
-from enginesmith_operator.controller.intake import Intake
-from enginesmith_operator.controller.metrics import Metrics
-from enginesmith_operator.controller.nodes import NodeMemory
-from enginesmith_operator.controller.queue import WorkQueue
-from enginesmith_operator.controller.reconciler import Reconciler
-from enginesmith_operator.controller.settings import OperatorSettings
-from enginesmith_operator.controller.status_document import status_document
+from enginesmith_operator.controller.process.faults import Fault, fault_of, status_with_fault
+from enginesmith_operator.controller.process.metrics import Metrics
+from enginesmith_operator.controller.process.reconciler import Reconciler
+from enginesmith_operator.controller.process.settings import OperatorSettings
+from enginesmith_operator.controller.shared.conditions import find_condition
+from enginesmith_operator.controller.shared.status_document import status_document
+from enginesmith_operator.controller.watch.cache import Address, ObjectCache
+from enginesmith_operator.controller.watch.intake import Intake
+from enginesmith_operator.controller.watch.nodes import NodeMemory
+from enginesmith_operator.controller.watch.queue import WorkQueue
 from enginesmith_operator.kinds import INFERENCE_ENGINE
 
 WithTransport = Callable[[Callable[[Transport], Awaitable[Any]]], Any]

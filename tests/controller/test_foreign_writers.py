@@ -6,10 +6,10 @@ import pytest
 from tests.controller.engine_world import EngineWorld
 
 from enginesmith_operator.api.conditions import CONFLICT
-from enginesmith_operator.controller.conditions import find_condition
+from enginesmith_operator.controller.shared.conditions import find_condition
 
 if TYPE_CHECKING:
-    from enginesmith_operator.controller.decision import EventNote
+    from enginesmith_operator.controller.shared.decision import EventNote
 
 L4 = {"name": "l4", "gpu": {"product": "NVIDIA-L4"}, "replicas": 2}
 SERVER = 'k:{"name":"server"}'

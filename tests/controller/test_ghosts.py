@@ -9,9 +9,9 @@ import pytest
 import yaml
 from tests.cluster.access import Cluster
 
-from enginesmith_operator.controller import run
-from enginesmith_operator.controller.cache import Address, ObjectCache
-from enginesmith_operator.controller.settings import load_settings
+from enginesmith_operator.controller.process import run
+from enginesmith_operator.controller.process.settings import load_settings
+from enginesmith_operator.controller.watch.cache import Address, ObjectCache
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ import pytest
 from tests.controller.engine_world import gpu_node
 
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.cache import Address, ObjectCache
-from enginesmith_operator.controller.intake import JOB_NAME, Intake
-from enginesmith_operator.controller.nodes import NodeMemory
+from enginesmith_operator.controller.watch.cache import Address, ObjectCache
+from enginesmith_operator.controller.watch.intake import JOB_NAME, Intake
+from enginesmith_operator.controller.watch.nodes import NodeMemory
 from enginesmith_operator.objects.labels import ENGINE, ENGINE_KEY
 from enginesmith_operator.planning.label_mapping import load_label_mapping
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from enginesmith_operator.api.schema.kinds import DEFINITIONS
-from enginesmith_operator.controller.handlers import labels_of
+from enginesmith_operator.controller.watch.handlers import labels_of
 from enginesmith_operator.kinds import (
     DEPLOYMENT,
     ENGINE_BUILD,

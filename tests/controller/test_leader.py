@@ -15,7 +15,7 @@ import pytest
 from kubernetes.aio.client import Configuration
 
 from enginesmith_operator.cluster.transport import Json, Transport
-from enginesmith_operator.controller.leader import Elector, LeaseTimes, Sighting, may_take
+from enginesmith_operator.controller.process.leader import Elector, LeaseTimes, Sighting, may_take
 from enginesmith_operator.kinds import LEASE
 
 WithTransport = Callable[[Callable[[Transport], Awaitable[Any]]], Any]

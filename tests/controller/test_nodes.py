@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from enginesmith_operator.controller.nodes import NodeMemory
+from enginesmith_operator.controller.watch.nodes import NodeMemory
 from enginesmith_operator.planning.hardware import NodeFacts
 from enginesmith_operator.planning.label_mapping import load_label_mapping
 

@@ -6,7 +6,7 @@ from tests.controller.engine_world import EngineWorld, gpu_node
 from enginesmith_operator.api.conditions import READY, ConditionStatus, StatusCondition
 from enginesmith_operator.api.engine_status import EngineStatus, TargetPhase
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.engine_status import obstacle_events
+from enginesmith_operator.controller.inference_engine.status import obstacle_events
 
 
 def _starting_pod(world: EngineWorld) -> Json:

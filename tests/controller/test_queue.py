@@ -2,7 +2,7 @@
 
 import asyncio
 
-from enginesmith_operator.controller.queue import (
+from enginesmith_operator.controller.watch.queue import (
     FIRST_RETRY_SECONDS,
     LONGEST_RETRY_SECONDS,
     KeyedQueue,

@@ -5,10 +5,10 @@ from tests.controller.engine_world import EngineWorld
 
 from enginesmith_operator.api.conditions import ConditionStatus
 from enginesmith_operator.api.engine_status import TargetPhase
-from enginesmith_operator.controller.engine_reconcile import unexplained
-from enginesmith_operator.controller.explanations import newest_explanation
-from enginesmith_operator.controller.intake import JOB_NAME
-from enginesmith_operator.controller.waiting import refused_pods
+from enginesmith_operator.controller.inference_engine.reconcile import unexplained
+from enginesmith_operator.controller.shared.explanations import newest_explanation
+from enginesmith_operator.controller.shared.waiting import refused_pods
+from enginesmith_operator.controller.watch.intake import JOB_NAME
 from enginesmith_operator.objects.labels import TARGET
 
 _QUOTA = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=1, limited: 1"

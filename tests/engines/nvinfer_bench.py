@@ -14,10 +14,10 @@ from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import Batching
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_contract.verification import Verification, VerificationStatus
-from enginesmith_runtime.engines.cuda_device import open_device
+from enginesmith_runtime.engines.cuda.device import open_device
 from enginesmith_runtime.engines.interface import Instance
-from enginesmith_runtime.engines.nvinfer_execution import NvInferEngine
-from enginesmith_runtime.engines.nvinfer_options import read_options
+from enginesmith_runtime.engines.nvinfer.execution import NvInferEngine
+from enginesmith_runtime.engines.nvinfer.options import read_options
 
 F32 = np.dtype(np.float32)
 I64 = np.dtype(np.int64)

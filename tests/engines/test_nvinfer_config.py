@@ -9,9 +9,9 @@ import pytest
 from enginesmith_contract.backends import Precision, PrecisionPolicy
 from enginesmith_contract.errors import BuildError
 from enginesmith_runtime.engines.interface import BuildJob
-from enginesmith_runtime.engines.nvinfer_config import configure
-from enginesmith_runtime.engines.nvinfer_library import RTX_LIBRARY
-from enginesmith_runtime.engines.nvinfer_messages import create_logger
+from enginesmith_runtime.engines.nvinfer.config import configure
+from enginesmith_runtime.engines.nvinfer.library import RTX_LIBRARY
+from enginesmith_runtime.engines.nvinfer.messages import create_logger
 
 MakeJob = Callable[..., BuildJob]
 Configure = Callable[..., Any]

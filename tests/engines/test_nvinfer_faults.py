@@ -10,7 +10,7 @@ from tests.engines.nvinfer_bench import F32, MakeBench, check_answer, doubling, 
 
 from enginesmith_contract.errors import DeviceFailedError, EngineRefusedError, InferenceError, SpecError
 from enginesmith_runtime.engines.interface import DeviceArray
-from enginesmith_runtime.engines.nvinfer_options import read_options
+from enginesmith_runtime.engines.nvinfer.options import read_options
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.store_layout import StoredFile
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_contract.verification import Verification, VerificationStatus
-from enginesmith_runtime.engines import nvinfer_loader
-from enginesmith_runtime.engines.nvinfer_description import refuse_unless_described
-from enginesmith_runtime.engines.nvinfer_execution import NvInferEngine
+from enginesmith_runtime.engines.nvinfer import loader as nvinfer_loader
+from enginesmith_runtime.engines.nvinfer.description import refuse_unless_described
+from enginesmith_runtime.engines.nvinfer.execution import NvInferEngine
 from enginesmith_runtime.engines.refusal import find_cuda_device, refuse_mislabelled
 
 F32 = np.dtype(np.float32)

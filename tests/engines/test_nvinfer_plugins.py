@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from enginesmith_contract.errors import BuildError, EngineRefusedError
-from enginesmith_runtime.engines.nvinfer_library import RTX_LIBRARY
-from enginesmith_runtime.engines.nvinfer_messages import create_logger
-from enginesmith_runtime.engines.nvinfer_plugins import load_plugins
+from enginesmith_runtime.engines.nvinfer.library import RTX_LIBRARY
+from enginesmith_runtime.engines.nvinfer.messages import create_logger
+from enginesmith_runtime.engines.nvinfer.plugins import load_plugins
 
 Compile = Callable[..., Path]
 Load = Callable[..., None]

@@ -13,12 +13,12 @@ from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.build.phases import PhaseProgress
 from enginesmith_runtime.engines.interface import BuildJob
-from enginesmith_runtime.engines.nvinfer_build import build_plan
-from enginesmith_runtime.engines.nvinfer_inspect import DeviceMemory, Inspection
-from enginesmith_runtime.engines.nvinfer_library import RTX_LIBRARY
-from enginesmith_runtime.engines.nvinfer_messages import create_logger
-from enginesmith_runtime.engines.nvinfer_refit import refit_plan
-from enginesmith_runtime.engines.tensorrt_backend import require_room
+from enginesmith_runtime.engines.nvinfer.build import build_plan
+from enginesmith_runtime.engines.nvinfer.inspect import DeviceMemory, Inspection
+from enginesmith_runtime.engines.nvinfer.library import RTX_LIBRARY
+from enginesmith_runtime.engines.nvinfer.messages import create_logger
+from enginesmith_runtime.engines.nvinfer.refit import refit_plan
+from enginesmith_runtime.engines.nvinfer.tensorrt_backend import require_room
 from enginesmith_runtime.progress import SilentReporter
 
 MakeJob = Callable[..., BuildJob]

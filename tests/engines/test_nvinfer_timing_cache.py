@@ -11,9 +11,9 @@ from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import BuildError
 from enginesmith_contract.store_layout import TimingCachePointer, blob_name
 from enginesmith_runtime.build.timing_caches import StoredTimingCache, timing_cache_name
-from enginesmith_runtime.engines.nvinfer_library import RTX_LIBRARY
-from enginesmith_runtime.engines.nvinfer_messages import create_logger
-from enginesmith_runtime.engines.nvinfer_timing_cache import timing_cache_in_use
+from enginesmith_runtime.engines.nvinfer.library import RTX_LIBRARY
+from enginesmith_runtime.engines.nvinfer.messages import create_logger
+from enginesmith_runtime.engines.nvinfer.timing_cache import timing_cache_in_use
 from enginesmith_runtime.store.file_store import FileStore
 
 Build = Callable[..., list[str]]

@@ -13,8 +13,8 @@ from enginesmith_contract.errors import BuildError, EngineRefusedError, Inferenc
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import BuildJob, on_host
-from enginesmith_runtime.engines.onnxruntime_backend import OnnxRuntimeBuilder
-from enginesmith_runtime.engines.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeLoader
+from enginesmith_runtime.engines.onnxruntime.backend import OnnxRuntimeBuilder
+from enginesmith_runtime.engines.onnxruntime.engine import OnnxRuntimeEngine, OnnxRuntimeLoader
 
 WriteModel = Callable[..., Path]
 MakeJob = Callable[..., BuildJob]

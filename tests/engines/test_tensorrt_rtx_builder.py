@@ -13,10 +13,10 @@ from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import BuildJob
-from enginesmith_runtime.engines.nvinfer_library import RTX_LIBRARY, TENSORRT_LIBRARY
-from enginesmith_runtime.engines.nvinfer_loader import NvInferLoader
-from enginesmith_runtime.engines.tensorrt_backend import TensorRtBuilder
-from enginesmith_runtime.engines.tensorrt_rtx_backend import TensorRtRtxBuilder
+from enginesmith_runtime.engines.nvinfer.library import RTX_LIBRARY, TENSORRT_LIBRARY
+from enginesmith_runtime.engines.nvinfer.loader import NvInferLoader
+from enginesmith_runtime.engines.nvinfer.tensorrt_backend import TensorRtBuilder
+from enginesmith_runtime.engines.nvinfer.tensorrt_rtx_backend import TensorRtRtxBuilder
 
 WriteModel = Callable[..., Path]
 MakeJob = Callable[..., BuildJob]

@@ -13,11 +13,11 @@ from enginesmith_contract.backends import Backend
 from enginesmith_contract.errors import BuildError, EngineRefusedError, SpecError
 from enginesmith_contract.providers import find_provider, list_providers
 from enginesmith_runtime.engines.cpus import count_usable_cpus
-from enginesmith_runtime.engines.cuda_driver import require_driver
+from enginesmith_runtime.engines.cuda.driver import require_driver
 from enginesmith_runtime.engines.device import detect_devices, host_hardware, host_memory_mib
-from enginesmith_runtime.engines.nvinfer_config import default_workspace_bytes
-from enginesmith_runtime.engines.nvinfer_inspect import summarise_layers
-from enginesmith_runtime.engines.nvinfer_messages import Translation, translate
+from enginesmith_runtime.engines.nvinfer.config import default_workspace_bytes
+from enginesmith_runtime.engines.nvinfer.inspect import summarise_layers
+from enginesmith_runtime.engines.nvinfer.messages import Translation, translate
 from enginesmith_runtime.engines.refusal import refuse_mislabelled
 from enginesmith_runtime.engines.registry import installed_toolchains, installed_version
 

@@ -28,8 +28,8 @@ from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.protos import inference_pb2 as pb
 from enginesmith_contract.serve_request import ServedModel, ServeRequest
 from enginesmith_runtime.progress import SilentReporter
+from enginesmith_runtime.server.errors import ProtocolError
 from enginesmith_runtime.server.loading import Loading, load_model
-from enginesmith_runtime.server.protocol.errors import ProtocolError
 from enginesmith_runtime.server.protocol.infer import Inference, InferenceLimits
 from enginesmith_runtime.server.repository import Repository
 from enginesmith_runtime.server.transport.interface import Answer, CallContext

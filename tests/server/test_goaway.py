@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from enginesmith_runtime.server.goaway import tell_clients_to_go, wait_until_gone
+from enginesmith_runtime.server.transport.goaway import tell_clients_to_go, wait_until_gone
 
 GOAWAY = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
 

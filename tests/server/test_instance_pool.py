@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.instance_pool import InstancePool, Job
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 from enginesmith_runtime.server.transport.interface import CallContext
 
 _NO_INSTANCE: Any = SimpleNamespace(close=lambda: None)  # a job gets it and does not look at it

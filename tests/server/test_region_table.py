@@ -3,7 +3,7 @@
 import pytest
 from typing_extensions import override
 
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.shared_memory.region import Region
 from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from enginesmith_contract.protos import inference_pb2 as pb
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.transport.interface import Answer
 
 Infer = Callable[[object], Answer | ProtocolError]

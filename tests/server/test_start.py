@@ -154,7 +154,7 @@ def test_a_server_says_where_it_listens_in_one_line_of_json(start_server: StartS
 def test_serving_imports_neither_onnx_nor_a_network_client() -> None:
     """Start-up time and memory are what a cold pod pays; a model's tools have no place in them."""
     script = (
-        "import json, sys, enginesmith_runtime.server.__main__, enginesmith_runtime.engines.onnxruntime_backend;"
+        "import json, sys, enginesmith_runtime.server.__main__, enginesmith_runtime.engines.onnxruntime.backend;"
         "print(json.dumps(sorted(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)

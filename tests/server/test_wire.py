@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from enginesmith_contract.protos import inference_pb2 as pb
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.protocol.wire import join_raw_outputs, split_raw_inputs, wrap_message
 
 

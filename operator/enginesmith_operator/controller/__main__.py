@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from enginesmith_contract.errors import EnginesmithError
-from enginesmith_operator.controller.logs import configure_logging
-from enginesmith_operator.controller.run import Process, run_operator
-from enginesmith_operator.controller.settings import load_settings
+from enginesmith_operator.controller.process.logs import configure_logging
+from enginesmith_operator.controller.process.run import Process, run_operator
+from enginesmith_operator.controller.process.settings import load_settings
 
 __all__ = ["main"]
 

@@ -28,7 +28,7 @@ from enginesmith_runtime.build.plugin_libraries import PluginPlaces, fetch_plugi
 from enginesmith_runtime.build.refit_bases import find_refit_base, remember_refit_base
 from enginesmith_runtime.build.verify import judge, raise_if_failed
 from enginesmith_runtime.build.wire import ChildJob, ChildResult
-from enginesmith_runtime.engines.nvinfer_plugins import PLUGIN_FOLDER
+from enginesmith_runtime.engines.nvinfer.plugins import PLUGIN_FOLDER
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store

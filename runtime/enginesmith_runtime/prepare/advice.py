@@ -23,7 +23,7 @@ from enginesmith_runtime.python_command import python_command
 
 __all__ = ["advice_for", "parser_advice", "ranked_operators", "table_advice"]
 
-_PARSER: Final = "enginesmith_runtime.engines.tensorrt_rtx_parser"
+_PARSER: Final = "enginesmith_runtime.engines.nvinfer.tensorrt_rtx_parser"
 _CLAUSE: Final = re.compile(r"(>=|<)(\d+(?:\.\d+)*)")
 
 

@@ -21,19 +21,19 @@ from enginesmith_contract.errors import DeviceFailedError
 from enginesmith_contract.serve_request import DEFAULT_MAX_STREAMS, ServeRequest
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.server.announcement import Endpoints
+from enginesmith_runtime.server.errors import device_failed
 from enginesmith_runtime.server.front_ends.transport import FrontEnds
-from enginesmith_runtime.server.grpc_transport import GrpcLimits, GrpcTransport
-from enginesmith_runtime.server.health import HEALTH_SERVICE, HealthBoard
 from enginesmith_runtime.server.loading import Loading, load_model
 from enginesmith_runtime.server.memory import keep_freed_memory
 from enginesmith_runtime.server.metrics import start_metrics
-from enginesmith_runtime.server.protocol.errors import device_failed
 from enginesmith_runtime.server.protocol.infer import Inference, InferenceLimits
 from enginesmith_runtime.server.protocol.service import SERVICE, inference_methods
-from enginesmith_runtime.server.reflection import Reflection
 from enginesmith_runtime.server.repository import Repository
 from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 from enginesmith_runtime.server.stopping import Stopping
+from enginesmith_runtime.server.transport.grpc_transport import GrpcLimits, GrpcTransport
+from enginesmith_runtime.server.transport.health import HEALTH_SERVICE, HealthBoard
+from enginesmith_runtime.server.transport.reflection import Reflection
 
 if TYPE_CHECKING:
     from enginesmith_runtime.server.transport.interface import Transport

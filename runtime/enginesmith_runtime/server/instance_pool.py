@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from enginesmith_runtime.engines.interface import Instance
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.transport.interface import CallContext
 
 __all__ = ["InstancePool", "Job"]

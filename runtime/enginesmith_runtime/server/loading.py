@@ -18,7 +18,7 @@ from enginesmith_runtime.engines.registry import loader
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.server.instance_pool import InstancePool
 from enginesmith_runtime.server.model import LoadedModel
-from enginesmith_runtime.server.protocol.profile_choice import ProfileTable
+from enginesmith_runtime.server.profile_choice import ProfileTable
 from enginesmith_runtime.server.warm_up import verify_if_not_run, warm_up
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store

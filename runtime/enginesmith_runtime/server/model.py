@@ -7,7 +7,7 @@ from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.tensors import TensorSpec
 from enginesmith_runtime.engines.interface import Engine
 from enginesmith_runtime.server.instance_pool import InstancePool
-from enginesmith_runtime.server.protocol.profile_choice import ProfileTable
+from enginesmith_runtime.server.profile_choice import ProfileTable
 from enginesmith_runtime.server.statistics import ModelStatistics
 
 __all__ = ["LoadedModel"]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from enginesmith_contract.serve_request import ServedModel
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.model import LoadedModel
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 
 __all__ = ["Entry", "ModelState", "Repository"]
 

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Final
 
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 
 __all__ = ["BUCKETS_SECONDS", "BatchTotals", "Histogram", "ModelStatistics", "RunTimes", "Snapshot", "Total"]
 

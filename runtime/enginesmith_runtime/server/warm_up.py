@@ -16,7 +16,7 @@ from enginesmith_contract.text import one_line
 from enginesmith_contract.verification import VerificationStatus
 from enginesmith_runtime.engines.interface import Array, Engine, Instance
 from enginesmith_runtime.progress import Reporter
-from enginesmith_runtime.server.protocol.profile_choice import ProfileTable
+from enginesmith_runtime.server.profile_choice import ProfileTable
 
 __all__ = ["verify_if_not_run", "warm_up"]
 

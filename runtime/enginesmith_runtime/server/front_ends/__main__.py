@@ -11,8 +11,8 @@ import threading
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_runtime.server.front_ends.forwarding import forwarded_methods
 from enginesmith_runtime.server.front_ends.settings import LISTENING, Settings
-from enginesmith_runtime.server.grpc_transport import GrpcTransport
 from enginesmith_runtime.server.memory import keep_freed_memory
+from enginesmith_runtime.server.transport.grpc_transport import GrpcTransport
 
 __all__: list[str] = []
 

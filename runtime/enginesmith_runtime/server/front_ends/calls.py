@@ -8,8 +8,8 @@ from typing import Final
 
 from typing_extensions import override
 
+from enginesmith_runtime.server.errors import ProtocolError
 from enginesmith_runtime.server.front_ends.link import Link
-from enginesmith_runtime.server.protocol.errors import ProtocolError
 from enginesmith_runtime.server.transport.interface import (
     Body,
     Call,

@@ -7,9 +7,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.front_ends.link import Link
 from enginesmith_runtime.server.front_ends.settings import Settings
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 from enginesmith_runtime.server.transport.interface import (
     Answer,
     Body,

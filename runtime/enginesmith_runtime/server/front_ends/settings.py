@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final, Self
 
-from enginesmith_runtime.server.grpc_transport import GrpcLimits
+from enginesmith_runtime.server.transport.grpc_transport import GrpcLimits
 from enginesmith_runtime.server.transport.interface import Methods, StreamMethod, UnaryMethod, WatchMethod
 
 __all__ = ["LISTENING", "Settings"]

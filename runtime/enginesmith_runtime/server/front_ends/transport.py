@@ -16,7 +16,7 @@ from enginesmith_runtime.python_command import python_command
 from enginesmith_runtime.server.front_ends.calls import Calls
 from enginesmith_runtime.server.front_ends.link import Link, listen
 from enginesmith_runtime.server.front_ends.settings import LISTENING, Settings
-from enginesmith_runtime.server.grpc_transport import GrpcLimits, address_unavailable
+from enginesmith_runtime.server.transport.grpc_transport import GrpcLimits, address_unavailable
 from enginesmith_runtime.server.transport.interface import Methods
 
 __all__ = ["FrontEnds"]

@@ -15,15 +15,14 @@ from enginesmith_contract.protos.inference_pb2 import (
     ModelStreamInferResponse,
 )
 from enginesmith_runtime.engines.interface import Array, DeviceArray, Instance, no_device_memory
-from enginesmith_runtime.server.instance_pool import Job
-from enginesmith_runtime.server.protocol.errors import (
+from enginesmith_runtime.server.errors import (
     Code,
     ProtocolError,
     device_failed,
     inference_failed,
     internal_error,
 )
-from enginesmith_runtime.server.protocol.messages import parse
+from enginesmith_runtime.server.instance_pool import Job
 from enginesmith_runtime.server.protocol.request_plan import PlanCache, RequestPlan
 from enginesmith_runtime.server.protocol.shared_memory_calls import SWITCHED_OFF
 from enginesmith_runtime.server.protocol.shared_tensors import SharedTensors
@@ -32,6 +31,7 @@ from enginesmith_runtime.server.repository import Repository
 from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 from enginesmith_runtime.server.statistics import RunTimes
 from enginesmith_runtime.server.transport.interface import Answer, Body, CallContext, Reply
+from enginesmith_runtime.server.transport.messages import parse
 
 __all__ = ["DeviceLost", "Inference", "InferenceLimits"]
 

@@ -12,8 +12,8 @@ from typing import Final
 from enginesmith_contract.protos.inference_pb2 import InferParameter, ModelInferRequest, ModelInferResponse
 from enginesmith_contract.tensors import TensorSpec
 from enginesmith_runtime.engines.interface import Array, DeviceArray
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.model import LoadedModel
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
 from enginesmith_runtime.server.protocol.tensor_decoding import (
     TYPED_FIELDS,
     InputHeader,

@@ -7,9 +7,8 @@ from typing import Final, TypeVar
 from google.protobuf.message import Message
 
 from enginesmith_contract.protos import inference_pb2 as pb
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.protocol.infer import Inference
-from enginesmith_runtime.server.protocol.messages import parse
 from enginesmith_runtime.server.protocol.model_description import (
     describe_config,
     describe_metadata,
@@ -28,6 +27,7 @@ from enginesmith_runtime.server.transport.interface import (
     StreamMethod,
     UnaryMethod,
 )
+from enginesmith_runtime.server.transport.messages import parse
 
 __all__ = ["SERVICE", "inference_methods"]
 

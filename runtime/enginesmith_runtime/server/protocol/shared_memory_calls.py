@@ -4,7 +4,7 @@ from typing import Final
 
 from enginesmith_contract.protos import inference_pb2 as pb
 from enginesmith_runtime.engines.interface import Engine
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.repository import Repository
 from enginesmith_runtime.server.shared_memory.device_region import DeviceRegion
 from enginesmith_runtime.server.shared_memory.region_table import RegionTable

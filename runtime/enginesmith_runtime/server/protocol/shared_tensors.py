@@ -7,7 +7,7 @@ import numpy as np
 
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import Array, DeviceArray, Instance
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.protocol.tensor_decoding import InputHeader, check_values, read_strings
 from enginesmith_runtime.server.protocol.tensor_encoding import encode_tensor
 from enginesmith_runtime.server.protocol.tensor_place import TensorPlace

@@ -10,7 +10,7 @@ import numpy as np
 from enginesmith_contract.protos.inference_pb2 import InferTensorContents, ModelInferRequest
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import Array
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.protocol.tensor_place import TensorPlace, read_place
 
 __all__ = [

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from enginesmith_contract.protos.inference_pb2 import InferParameter
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 
 __all__ = ["TensorPlace", "read_place"]
 

@@ -7,7 +7,7 @@ received bytes, everything else goes to the library. See the wire format, https:
 
 from collections.abc import Sequence
 
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 
 __all__ = ["join_raw_outputs", "split_raw_inputs", "wrap_message"]
 

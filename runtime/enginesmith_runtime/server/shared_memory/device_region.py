@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from enginesmith_contract.errors import DeviceFailedError, SpecError
 from enginesmith_runtime.engines.interface import Engine
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError, device_failed
+from enginesmith_runtime.server.errors import Code, ProtocolError, device_failed
 from enginesmith_runtime.server.shared_memory.region import Region
 
 __all__ = ["DeviceRegion"]

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from typing_extensions import override
 
-from enginesmith_runtime.server.protocol.errors import Code, ProtocolError
+from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.shared_memory.region import Region
 
 __all__ = ["SystemRegion"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from enginesmith_runtime.server.protocol.errors import ProtocolError
+from enginesmith_runtime.server.errors import ProtocolError
 
 __all__ = [
     "Answer",

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from enginesmith_runtime.server.protocol.errors import ProtocolError, internal_error
+from enginesmith_runtime.server.errors import ProtocolError, internal_error
 from enginesmith_runtime.server.transport.interface import Answer, Body, Call, CallContext, Reply
 
 __all__ = ["Outcome", "Pending", "begin"]

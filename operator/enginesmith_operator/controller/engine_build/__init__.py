@@ -1,0 +1,1 @@
+"""One pass over an EngineBuild: gather, decide, act, status."""

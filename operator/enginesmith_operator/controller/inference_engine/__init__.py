@@ -1,0 +1,1 @@
+"""One pass over an InferenceEngine: gather, decide, act, status."""

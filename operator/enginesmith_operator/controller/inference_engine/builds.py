@@ -1,0 +1,180 @@
+"""The EngineBuilds of one target: made once, shared, and made anew where trying again can help. Pure.
+
+| an EngineBuild that | then |
+|---|---|
+| is not there | it is made |
+| is another engine's | it is owned by both |
+| failed for a reason that may pass | it is made anew, after as long as builds have been failing, within bounds |
+| failed or has not begun, and its spec would be another one now (more memory, another image) | it is made anew |
+| succeeded, and a pod does not find its engine in the store | it is made anew |
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from pydantic import ValidationError
+
+from enginesmith_contract.pull_request import ServingReport
+from enginesmith_operator.api.conditions import BUILT, ConditionStatus
+from enginesmith_operator.api.engine_build import BuildPhase, BuildPlacement, EngineBuildSpec
+from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.inference_engine.rollout import ENGINE_MISSING, TargetView
+from enginesmith_operator.controller.inference_engine.snapshot import ChosenStore, EngineSnapshot, KnownBuild
+from enginesmith_operator.controller.shared.conditions import find_condition
+from enginesmith_operator.controller.shared.decision import Deletion
+from enginesmith_operator.controller.watch.cache import Address
+from enginesmith_operator.kinds import ENGINE_BUILD
+from enginesmith_operator.objects.deployment import PULL_CONTAINER
+from enginesmith_operator.objects.engine_build import engine_build
+from enginesmith_operator.planning.plan_records import EnginePlan
+
+__all__ = ["BuildSteps", "decide_builds", "is_outdated", "lost_engines"]
+
+_FIRST_RETRY_SECONDS: Final = 60.0
+_LONGEST_RETRY_SECONDS: Final = 1800.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSteps:
+    """What is to be done with a target's builds.
+
+    Attributes:
+        creates: that are not there.
+        deletes: that ended and are to be made anew.
+        shares: of others, with their whole owner references.
+        requeue_seconds: when one that failed is to be tried again; None: none is.
+    """
+
+    creates: tuple[Json, ...] = ()
+    deletes: tuple[Deletion, ...] = ()
+    shares: tuple[Json, ...] = ()
+    requeue_seconds: float | None = None
+
+
+def decide_builds(view: TargetView, lacking: Iterable[EnginePlan], store: ChosenStore) -> BuildSteps:
+    """Return what is to be done with the builds of engines that the store lacks."""
+    creates: list[Json] = []
+    deletes: list[Deletion] = []
+    shares: list[Json] = []
+    waits: list[float] = []
+    for planned in lacking:
+        build = view.build_of(planned)
+        if planned.toolchain.image is None:
+            continue
+        desired = engine_build(
+            view.snapshot.engine, view.target.name, planned, store=store.spec, limits=view.snapshot.limits_of_build
+        )
+        if build is None:
+            creates.append(desired)
+            continue
+        if not build.is_owned:
+            shares.append(_shared(view.snapshot, build))
+        wait = _seconds_until_again(view, build, desired)
+        if wait is not None and wait <= 0:
+            namespace = view.snapshot.document["metadata"]["namespace"]
+            deletes.append(Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid))
+        elif wait is not None:
+            waits.append(wait)
+    return BuildSteps(
+        creates=tuple(creates),
+        deletes=tuple(deletes),
+        shares=tuple(shares),
+        requeue_seconds=min(waits, default=None),
+    )
+
+
+def lost_engines(snapshot: EngineSnapshot) -> dict[str, str]:
+    """Return engines that a pod did not find in the store, with when that was: somebody emptied it."""
+    lost: dict[str, str] = {}
+    for target, pods in snapshot.pods.items():
+        live = snapshot.deployments.get(target)
+        listed = live.notes.engines if live is not None else ()
+        for pod in pods:
+            container = pod.container(PULL_CONTAINER)
+            ending = container.latest_ending if container is not None else None
+            report = _report(ending.message) if ending is not None else None
+            if ending is None or report is None or report.failure is None or report.failure.reason != ENGINE_MISSING:
+                continue
+            for one in listed:
+                if report.engine_key in {None, one.key} and (len(listed) == 1 or one.engine.product == report.product):
+                    lost[one.key] = max(lost.get(one.key, ""), ending.finished_at)
+    return lost
+
+
+def is_outdated(build: KnownBuild, lost: Mapping[str, str]) -> bool:
+    """Whether a build's engine was missed after it had been built."""
+    return build.key in lost and build.finished_at <= lost[build.key]
+
+
+def _seconds_until_again(view: TargetView, build: KnownBuild, desired: Json) -> float | None:
+    """Return the seconds until a build is made anew; None: never, or it has not ended."""
+    snapshot = view.snapshot
+    if build.phase is BuildPhase.SUCCEEDED:
+        # The store lacks what this one built.
+        return 0.0
+    is_another = build.phase is not BuildPhase.BUILDING and _is_for(view, build) and _is_another(build, desired)
+    if is_another and build.is_owned and len(build.owners) == 1:
+        return 0.0
+    if build.phase is not BuildPhase.FAILED or build.failure is None:
+        return None
+    # Engines that share a build may want it differently: each gets its turn, and none at once.
+    return _pause(snapshot, build) if build.failure.retry or is_another else None
+
+
+def _pause(snapshot: EngineSnapshot, build: KnownBuild) -> float:
+    """Return what is left of the pause after a failure: as long again as builds have been failing, within bounds."""
+    finished = datetime.fromisoformat(build.finished_at) if build.finished_at else snapshot.now
+    before = find_condition(snapshot.status.conditions, BUILT)
+    since = finished
+    if before is not None and before.status is ConditionStatus.FALSE:
+        since = min(datetime.fromisoformat(before.last_transition_time), finished)
+    pause = min(max((finished - since).total_seconds(), _FIRST_RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
+    return pause - (snapshot.now - finished).total_seconds()
+
+
+def _is_for(view: TargetView, build: KnownBuild) -> bool:
+    """Whether this target says what the build is to be: another one that wants the same engine takes it as it is."""
+    others = {one.name for one in view.snapshot.engine.spec.targets} - {view.target.name}
+    return build.target not in others
+
+
+def _is_another(build: KnownBuild, desired: Json) -> bool:
+    """Whether the spec would be another one now; nodes that come and go with the pool are no reason."""
+    try:
+        specs = [EngineBuildSpec.model_validate(one, by_name=False) for one in (build.spec, desired["spec"])]
+    except ValidationError:
+        return True
+    first, second = (
+        one.model_copy(update={"placement": _without_nodes(one.placement)}).model_dump(mode="json") for one in specs
+    )
+    return first != second
+
+
+def _without_nodes(placement: BuildPlacement) -> BuildPlacement:
+    return placement.model_copy(update={"avoid_nodes": (), "pins": ()})
+
+
+def _shared(snapshot: EngineSnapshot, build: KnownBuild) -> Json:
+    """Return a build of another engine as owned by ours too: it stays as long as either wants it."""
+    document = snapshot.document
+    metadata = document["metadata"]
+    own = {key: document[key] for key in ("apiVersion", "kind")} | {key: metadata[key] for key in ("name", "uid")}
+    return {
+        "apiVersion": document["apiVersion"],
+        "kind": ENGINE_BUILD.kind,
+        "metadata": {
+            "name": build.name,
+            "namespace": metadata["namespace"],
+            "uid": build.uid,
+            "ownerReferences": sorted([*build.owner_documents, own], key=lambda one: str(one["uid"])),
+        },
+    }
+
+
+def _report(message: str) -> ServingReport | None:
+    try:
+        return ServingReport.from_json(message) if message else None
+    except ValidationError:
+        return None

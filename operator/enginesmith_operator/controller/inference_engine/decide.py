@@ -1,0 +1,309 @@
+"""What becomes of an InferenceEngine: pure, from one snapshot to writes, a status and events.
+
+    resolve_engine   model known? (engine_preparation) ── plan ──> Resolution
+    decide_engine    per target: builds, rollout, objects (engine_target) ── status (engine_status) ──> EngineDecision
+
+Between the two, whoever calls looks up whether others build the engines that the plan wants.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from enginesmith_operator.api.conditions import PREPARED, ConditionStatus
+from enginesmith_operator.api.engine_status import EngineStatus, StoredEngine
+from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.inference_engine.builds import is_outdated, lost_engines
+from enginesmith_operator.controller.inference_engine.foreign import with_foreign_changes
+from enginesmith_operator.controller.inference_engine.foreign_writers import foreign_changes
+from enginesmith_operator.controller.inference_engine.leaving import decide_leaving
+from enginesmith_operator.controller.inference_engine.preparation import PreparationStep, resolve_preparation
+from enginesmith_operator.controller.inference_engine.preparation_jobs import (
+    job_to_replace,
+    jobs_to_end,
+    seconds_to_end,
+)
+from enginesmith_operator.controller.inference_engine.retention import builds_to_forget
+from enginesmith_operator.controller.inference_engine.rollout import TargetView
+from enginesmith_operator.controller.inference_engine.snapshot import ChosenStore, EngineSnapshot
+from enginesmith_operator.controller.inference_engine.status import compose_status, engine_events
+from enginesmith_operator.controller.inference_engine.target import TargetDecision, decide_target
+from enginesmith_operator.controller.shared.conditions import Observation
+from enginesmith_operator.controller.shared.decision import Deletion, EventNote
+from enginesmith_operator.controller.shared.drift import must_apply, stamp
+from enginesmith_operator.controller.watch.cache import Address
+from enginesmith_operator.kinds import APPLIED, DEPLOYMENT, ENGINE_BUILD, JOB, SERVICE
+from enginesmith_operator.objects.labels import TARGET, TEMPLATE
+from enginesmith_operator.objects.preparation_job import preparation_job
+from enginesmith_operator.objects.services import engine_service, headless_service
+from enginesmith_operator.planning.plan import plan
+from enginesmith_operator.planning.plan_records import Plan
+from enginesmith_operator.planning.preparation import preparation_job_request
+from enginesmith_operator.planning.refusals import Refusal
+from enginesmith_operator.planning.rollout_state import Obstacle
+from enginesmith_operator.planning.rollout_words import MAKING_ROOM
+
+__all__ = ["EngineDecision", "Resolution", "decide_engine", "resolve_engine", "wanted_keys"]
+
+_SHARED_MODE: Final = "ReadWriteMany"
+_SHOWN: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """The plan, and what it was made of. `store` is a refusal where nothing can be prepared or built."""
+
+    store: ChosenStore | Refusal
+    preparation: PreparationStep
+    plan: Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineDecision:
+    """What is to be done, in this order.
+
+    Attributes:
+        deletes: before anything of the same name is made.
+        creates: objects that never change once they are there.
+        applies: stamped objects that differ from what is there.
+        requeue_seconds: when to look again although nothing was heard; None: never.
+    """
+
+    status: EngineStatus
+    deletes: tuple[Deletion, ...] = ()
+    creates: tuple[Json, ...] = ()
+    applies: tuple[Json, ...] = ()
+    events: tuple[EventNote, ...] = ()
+    requeue_seconds: float | None = None
+
+
+def resolve_engine(snapshot: EngineSnapshot) -> Resolution:
+    """Return the plan with all that is known of the model."""
+    store = _usable_store(snapshot)
+    if isinstance(store, ChosenStore):
+        step = resolve_preparation(snapshot, store)
+    else:
+        condition = Observation.of(PREPARED, False, store.rule, f"{store.found}; {store.wanted}")
+        step = PreparationStep(
+            status=snapshot.status.preparation,
+            model=snapshot.status.model,
+            condition=condition,
+            observed=snapshot.observed,
+        )
+    planned = plan(snapshot.engine, step.observed, snapshot.now)
+    if step.job_wanted and not planned.has_target:
+        waits = Observation.of(PREPARED, False, "NoPlan", "the preparation begins once a target has a plan")
+        step = replace(step, condition=waits)
+    return Resolution(store=store, preparation=step, plan=planned)
+
+
+def wanted_keys(resolution: Resolution) -> tuple[str, ...]:
+    """Return the keys that the plan wants and the store is not known to have."""
+    return tuple(
+        one.engine_key
+        for target in resolution.plan.targets
+        for one in target.engines
+        if one.engine_key is not None and not one.stored
+    )
+
+
+def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDecision:
+    """Return what is to be done for an InferenceEngine."""
+    step, store = resolution.preparation, resolution.store
+    digests = _digests(snapshot, step)
+    leaving = decide_leaving(snapshot, _targets(snapshot, resolution, digests))
+    targets = leaving.targets
+    # What leaves comes first: it must know what it waits for before the status names that.
+    wanted = (*leaving.objects, *_services(snapshot, targets), *(one for each in targets for one in each.objects))
+    desired = [stamp(one) for one in wanted]
+    creates = _new_builds(targets)
+    again = list(dict.fromkeys(one for target in targets for one in target.deletes))
+    shares = [one for target in targets for one in target.shares]
+    deletes = [*again, *_unwanted(snapshot, desired, targets, resolution, leaving.names)]
+    job = _preparation_job(snapshot, resolution, store) if isinstance(store, ChosenStore) else None
+    another = _preparation_to_replace(snapshot, step, job)
+    ended = _preparations_to_end(snapshot, step, another)
+    deletes += [Deletion(address=_job_address(snapshot, uid), uid=uid) for uid in ended]
+    if job is not None and resolution.plan.has_target and (another or (step.job_wanted and not step.job_deleted)):
+        creates.append(job)
+    status = compose_status(snapshot, resolution.plan, step, targets, digests, leaving=leaving.names)
+    changes = [
+        change
+        for one in desired
+        for change in foreign_changes(one, snapshot.objects.get((one["kind"], one["metadata"]["name"])))
+    ]
+    status, changed, until_told = with_foreign_changes(status, changes, snapshot)
+    waits = [
+        step.requeue_seconds,
+        until_told,
+        seconds_to_end(snapshot),
+        *(target.requeue_seconds for target in targets),
+    ]
+    return EngineDecision(
+        status=status,
+        deletes=tuple(deletes),
+        creates=tuple(creates),
+        applies=(
+            *shares,
+            *(one for one in desired if must_apply(one, snapshot.objects.get((one["kind"], one["metadata"]["name"])))),
+        ),
+        events=(*leaving.events, *changed, *engine_events(snapshot.status, status)),
+        requeue_seconds=min((seconds for seconds in waits if seconds is not None), default=None),
+    )
+
+
+def _targets(snapshot: EngineSnapshot, resolution: Resolution, digests: dict[str, str]) -> list[TargetDecision]:
+    """Decide for each target; while one stops a replica to make room, those after it do not: one of them serves."""
+    previous = {one.name: one for one in snapshot.status.targets}
+    targets: list[TargetDecision] = []
+    for spec, planned in zip(snapshot.engine.spec.targets, resolution.plan.targets, strict=True):
+        view = TargetView(
+            snapshot=snapshot,
+            target=spec,
+            planned=planned,
+            store=resolution.store,
+            digests=digests,
+            previous=previous.get(spec.name),
+            obstacle=_obstacle(resolution.preparation),
+            may_make_room=not any(one.status.reason in MAKING_ROOM for one in targets),
+        )
+        targets.append(decide_target(view))
+    return targets
+
+
+def _new_builds(targets: Iterable[TargetDecision]) -> list[Json]:
+    """Return the builds to be made, one for each engine: the first of several targets that want it has it built."""
+    builds: dict[str, Json] = {}
+    for one in (build for target in targets for build in target.creates):
+        builds.setdefault(one["spec"]["request"]["engineKey"], one)
+    return list(builds.values())
+
+
+def _usable_store(snapshot: EngineSnapshot) -> ChosenStore | Refusal:
+    """Return the store, unless it is a volume that not all of the engine's pods could have at a time."""
+    store = snapshot.store
+    if isinstance(store, Refusal) or store.access_modes is None or _SHARED_MODE in store.access_modes:
+        return store
+    selector = snapshot.engine.spec.pod_template.node_selector
+    nodes = sorted(
+        facts.name
+        for facts in snapshot.observed.nodes
+        if all(facts.labels.get(label) == value for label, value in selector.items())
+    )
+    if len(nodes) <= 1:
+        return store
+    modes = ", ".join(store.access_modes) or "no access mode"
+    named = ", ".join(nodes[:_SHOWN]) + (", ..." if len(nodes) > _SHOWN else "")
+    found = f"the claim is {modes}, and pods may run on {len(nodes)} nodes ({named})"
+    wanted = f"take a claim with {_SHARED_MODE}, or keep to one node with podTemplate.nodeSelector"
+    return Refusal(rule="StoreNotShared", found=found, wanted=wanted)
+
+
+def _digests(snapshot: EngineSnapshot, step: PreparationStep) -> dict[str, str]:
+    """Return the engines that the store is known to have: remembered, reported, or built since."""
+    lost = lost_engines(snapshot)
+    stored: tuple[StoredEngine, ...] = step.status.stored_engines if step.status is not None else ()
+    found = {one.key: one.digest for one in stored if one.key not in lost}
+    built = {
+        key: build.digest
+        for key, build in snapshot.builds.items()
+        if build.digest is not None and not is_outdated(build, lost)
+    }
+    return found | built
+
+
+def _obstacle(step: PreparationStep) -> Obstacle | None:
+    """Return why the model is not prepared, unless it is just under way."""
+    is_good = step.condition.status is ConditionStatus.TRUE or step.condition.reason in {"Preparing", "Starting"}
+    return None if is_good else Obstacle(reason=step.condition.reason, message=step.condition.message)
+
+
+def _services(snapshot: EngineSnapshot, targets: Iterable[TargetDecision]) -> tuple[Json, ...]:
+    if not any(target.is_planned or target.objects for target in targets):
+        return ()
+    return engine_service(snapshot.engine), headless_service(snapshot.engine)
+
+
+def _unwanted(
+    snapshot: EngineSnapshot,
+    desired: list[Json],
+    targets: list[TargetDecision],
+    resolution: Resolution,
+    leaving: frozenset[str],
+) -> Iterable[Deletion]:
+    """Give the children that nothing wants any more: of targets that are gone, builds of keys that nobody asks for."""
+    namespace = snapshot.document["metadata"]["namespace"]
+    if isinstance(resolution.store, Refusal):
+        # Nothing could be planned in full; what is there stays.
+        return
+    names = {(one["kind"], one["metadata"]["name"]) for one in desired}
+    asked = [*(target.status.name for target in targets), *leaving]
+    for (kind, name), document in snapshot.objects.items():
+        if kind in APPLIED and (kind, name) not in names and _may_go(kind, document, asked, leaving):
+            yield Deletion(address=Address(kind, namespace, name), uid=document["metadata"]["uid"])
+    if resolution.plan.preparation_key is None:
+        return
+    wanted = {key for target in targets for key in target.wants}
+    for build in builds_to_forget(
+        snapshot,
+        wanted,
+        targets=asked,
+        undecided={target.status.name for target in targets if not target.is_planned},
+    ):
+        yield Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid)
+
+
+def _may_go(kind: str, document: Json, asked: Collection[str], leaving: frozenset[str]) -> bool:
+    """Whether an object that is not wanted now may be deleted.
+
+    A Deployment and a Service go only with their target, and the engine's own Services with the engine: what clients
+    know stays through a moment in which a target has no plan. Everything of a target that leaves goes when it does.
+    """
+    target = (document["metadata"].get("labels") or {}).get(TARGET)
+    if kind not in {DEPLOYMENT.kind, SERVICE.kind}:
+        return target not in leaving
+    return target is not None and target not in asked
+
+
+def _preparation_to_replace(snapshot: EngineSnapshot, step: PreparationStep, job: Json | None) -> str:
+    """Return the uid of the preparation's Job where a changed spec makes another one of it; empty: it stays."""
+    if job is None or not step.job_name or step.condition.status is ConditionStatus.TRUE:
+        return ""
+    found = job_to_replace(snapshot, step.job_name, job["metadata"]["annotations"][TEMPLATE])
+    return found.uid if found is not None else ""
+
+
+def _preparations_to_end(snapshot: EngineSnapshot, step: PreparationStep, another: str) -> tuple[str, ...]:
+    """Return the uids of preparation Jobs that are to go; `another`: of one that is made again at once."""
+    if not step.job_name:
+        return ()
+    over = jobs_to_end(snapshot, step.job_name, is_known=step.condition.status is ConditionStatus.TRUE)
+    uids = (another, step.job_deleted, *(one.uid for one in over))
+    return tuple(dict.fromkeys(uid for uid in uids if uid))
+
+
+def _job_address(snapshot: EngineSnapshot, uid: str) -> Address:
+    name = next(name for name, job in snapshot.preparation_jobs.items() if job.uid == uid)
+    return Address(JOB.kind, snapshot.document["metadata"]["namespace"], name)
+
+
+def _preparation_job(snapshot: EngineSnapshot, resolution: Resolution, store: ChosenStore) -> Json | None:
+    chosen = [one.toolchain for target in resolution.plan.targets for one in target.engines]
+    image = snapshot.catalog.preparation_image(chosen)
+    if image is None:
+        return None
+    archs = {
+        platform.partition("/")[2]
+        for entry in snapshot.catalog.entries.values()
+        if image in {entry.image, entry.preparation_image}
+        for platform in entry.platforms
+    }
+    return preparation_job(
+        snapshot.engine,
+        preparation_job_request(resolution.plan, store.uri),
+        image=image,
+        archs=tuple(sorted(archs)) or ("amd64",),
+        store=store.spec,
+        limits=snapshot.limits_of_preparation,
+        occasion=resolution.preparation.occasion,
+    )

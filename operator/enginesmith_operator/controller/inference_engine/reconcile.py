@@ -1,0 +1,231 @@
+"""One pass over an InferenceEngine: gather what was seen, decide, carry it out."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from pydantic import ValidationError
+
+from enginesmith_contract.errors import SpecError
+from enginesmith_operator.api.conditions import READY, SPEC_INVALID, ConditionStatus
+from enginesmith_operator.api.engine_status import EngineStatus
+from enginesmith_operator.api.inference_engine import InferenceEngine
+from enginesmith_operator.cluster.client import Api
+from enginesmith_operator.cluster.errors import ObjectExistsError, RefusedObjectError
+from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.inference_engine.decide import (
+    EngineDecision,
+    decide_engine,
+    resolve_engine,
+    wanted_keys,
+)
+from enginesmith_operator.controller.inference_engine.gather import Gatherer
+from enginesmith_operator.controller.inference_engine.snapshot import EngineSnapshot
+from enginesmith_operator.controller.inference_engine.status import obstacle_events, with_conflict, with_refusal
+from enginesmith_operator.controller.shared.adoption import adopted, may_adopt, orphan_names
+from enginesmith_operator.controller.shared.conditions import (
+    Observation,
+    bounded_line,
+    find_condition,
+    observed_conditions,
+)
+from enginesmith_operator.controller.shared.events import write_events
+from enginesmith_operator.controller.shared.explanations import Explanations
+from enginesmith_operator.controller.shared.status_document import read_status, write_status
+from enginesmith_operator.controller.shared.waiting import unexplained_job, unexplained_pod
+from enginesmith_operator.controller.watch.cache import Address, ObjectCache
+from enginesmith_operator.controller.watch.intake import Intake
+from enginesmith_operator.kinds import ENGINE_BUILD, resource_of
+from enginesmith_operator.objects.labels import ENGINE
+
+__all__ = ["EngineReconciler", "read_engine"]
+
+# Nobody tells when somebody else's object goes: of most kinds only our own are watched.
+_NAME_TAKEN_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Taken:
+    """An object that has a name of ours and is not ours."""
+
+    name: str
+    is_leftover: bool
+
+
+class EngineReconciler:
+    """Makes what an InferenceEngine asks for, and its status of what came of it."""
+
+    def __init__(
+        self,
+        *,
+        api: Api,
+        cache: ObjectCache,
+        intake: Intake,
+        gatherer: Gatherer,
+        explanations: Explanations,
+        wall_clock: Callable[[], datetime],
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._intake = intake
+        self._gatherer = gatherer
+        self._explanations = explanations
+        self._wall_clock = wall_clock
+        self._ready: dict[Address, str] = {}
+
+    async def reconcile(self, key: Address) -> float | None:
+        """Make one pass; return in how many seconds the next one is wanted, None: when something changes.
+
+        Raises:
+            enginesmith_operator.cluster.errors.ClusterError: the server refused, or was not reached.
+        """
+        stored = self._cache.find(key)
+        if stored is None:
+            self._ready.pop(key, None)
+            return None
+        document = stored.document()
+        if "deletionTimestamp" in document["metadata"]:
+            # The garbage collector takes what the engine owns; whoever makes it again now makes orphans.
+            return None
+        engine = read_engine(document)
+        if isinstance(engine, SpecError):
+            now = self._wall_clock()
+            before = read_status(EngineStatus, document, EngineStatus())
+            await self._say(document, before, _invalid_status(before, document, engine, now), now)
+            return None
+        snapshot = self._gatherer.gather(document, engine)
+        uid, waiting = document["metadata"]["uid"], unexplained(snapshot)
+        question = await self._explanations.learn(key.namespace, uid, waiting)
+        if question is not None:
+            # An answer is in the facts of the Job or pod that it is about.
+            snapshot = self._gatherer.gather(document, engine)
+        resolution = resolve_engine(snapshot)
+        snapshot = self._gatherer.with_shared_builds(snapshot, wanted_keys(resolution))
+        decision = decide_engine(snapshot, resolution)
+        try:
+            taken = await self._act(document, decision)
+        except RefusedObjectError as error:
+            refused = with_refusal(decision.status, error.sentence(), snapshot)
+            await self._say(document, snapshot.status, refused, snapshot.now)
+            raise
+        await write_events(self._api, document, decision.events, snapshot.now)
+        foreign = tuple(one.name for one in taken if not one.is_leftover)
+        if foreign:
+            # Those that are not needed yet too: what is in the way is named once, and not one after the other.
+            named = [one.document() for one in self._cache.labelled(key.namespace, ENGINE, key.name)]
+            foreign = tuple(dict.fromkeys((*foreign, *orphan_names(named, key.name))))
+        status = with_conflict(decision.status, foreign, snapshot)
+        await self._say(document, snapshot.status, status, snapshot.now)
+        waits = (decision.requeue_seconds, question, _NAME_TAKEN_SECONDS if taken else None)
+        return min((seconds for seconds in waits if seconds is not None), default=None)
+
+    def ready_counts(self) -> Counter[str]:
+        """Return how many engines have which status of their Ready condition; for the metrics' thread too."""
+        return Counter(list(self._ready.values()))
+
+    async def _act(self, document: Json, decision: EngineDecision) -> tuple[_Taken, ...]:
+        """Carry out the writes; return names of ours that somebody else has."""
+        for deletion in decision.deletes:
+            address = deletion.address
+            await self._api.delete(resource_of(address.kind), address.namespace, address.name, uid=deletion.uid)
+        created = [await self._create(one, document) for one in decision.creates]
+        applied = [await self._apply(one, document) for one in decision.applies]
+        return tuple(one for one in (*created, *applied) if one is not None)
+
+    async def _create(self, desired: Json, engine: Json) -> _Taken | None:
+        """Create an object that never changes; say so where somebody else has its name."""
+        metadata = desired["metadata"]
+        try:
+            made: Json | None = await self._api.create(desired)
+        except ObjectExistsError:
+            made = await self._api.get(resource_of(desired["kind"]), metadata["namespace"], metadata["name"])
+            if made is not None and not _is_owned(made, engine):
+                if not may_adopt(made, desired):
+                    return _taken(made, engine)
+                made = await self._api.apply(adopted(made, desired))
+        if made is not None:
+            self._intake.take(made, False)
+        return None
+
+    async def _apply(self, desired: Json, engine: Json) -> _Taken | None:
+        """Apply an object, after a look whether the name is free; say so where somebody else has it."""
+        metadata = desired["metadata"]
+        address = Address(desired["kind"], metadata["namespace"], metadata["name"])
+        known = self._cache.find(address)
+        live = known.document() if known is not None else None
+        if live is None:
+            live = await self._api.get(resource_of(address.kind), address.namespace, address.name)
+        if live is not None:
+            is_ours = address.kind == ENGINE_BUILD.kind or _is_owned(live, engine) or may_adopt(live, desired)
+            if not is_ours:
+                return _taken(live, engine)
+            # An apply never falls upon an object that took the name a moment ago.
+            desired = {**desired, "metadata": {**metadata, "uid": live["metadata"]["uid"]}}
+        self._intake.take(await self._api.apply(desired), False)
+        return None
+
+    async def _say(self, document: Json, before: EngineStatus, status: EngineStatus, now: datetime) -> None:
+        """Write the status, and an event where it begins to say that the engine cannot be worked on."""
+        await write_events(self._api, document, obstacle_events(before, status), now)
+        await self._write_status(document, status)
+
+    async def _write_status(self, document: Json, status: EngineStatus) -> None:
+        metadata = document["metadata"]
+        ready = find_condition(status.conditions, READY)
+        address = Address(document["kind"], metadata["namespace"], metadata["name"])
+        self._ready[address] = ready.status.value if ready is not None else ConditionStatus.UNKNOWN.value
+        written = await write_status(self._api, document, status)
+        if written is not None:
+            self._intake.take(written, False)
+
+
+def read_engine(document: Json) -> InferenceEngine | SpecError:
+    """Return the InferenceEngine, or what is wrong in a document that admission let through."""
+    try:
+        return InferenceEngine.model_validate({**document, "status": None}, by_name=False)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        return SpecError(f"{first['msg']}{more}", where=".".join(str(step) for step in first["loc"]))
+
+
+def _invalid_status(before: EngineStatus, document: Json, error: SpecError, now: datetime) -> EngineStatus:
+    """Return the status that was there with what is wrong now; what serves goes on and is not touched."""
+    generation = document["metadata"].get("generation")
+    message = bounded_line(error.sentence())
+    wrong = (
+        Observation.of(READY, False, "SpecInvalid", message),
+        Observation.of(SPEC_INVALID, True, "SpecInvalid", message),
+    )
+    fresh = observed_conditions(wrong, before.conditions, generation=generation, now=now)
+    kept = [one for one in before.conditions if one.type not in {READY, SPEC_INVALID}]
+    return before.model_copy(update={"observed_generation": generation, "conditions": (fresh[0], *kept, fresh[1])})
+
+
+def unexplained(snapshot: EngineSnapshot) -> tuple[str, ...]:
+    """Return the uids of what waits without a word in its status: Jobs without a pod, pods that do not begin."""
+    prepared = [
+        uid
+        for name, job in snapshot.preparation_jobs.items()
+        for pods in (snapshot.preparation_pods.get(name, ()),)
+        for uid in (unexplained_job(job, pods), unexplained_pod(pods))
+    ]
+    return (*prepared, *(unexplained_pod(pods) for pods in snapshot.pods.values()))
+
+
+def _is_owned(document: Json, engine: Json) -> bool:
+    uid = engine["metadata"]["uid"]
+    return any(owner["uid"] == uid for owner in document["metadata"].get("ownerReferences") or ())
+
+
+def _taken(document: Json, engine: Json) -> _Taken:
+    """Say what has a name of ours; what an earlier engine of the same name left behind is about to go."""
+    address = (engine["kind"], engine["metadata"]["name"])
+    owners = document["metadata"].get("ownerReferences") or ()
+    return _Taken(
+        name=f"{document['kind']} {document['metadata']['name']}",
+        is_leftover=any((owner["kind"], owner["name"]) == address for owner in owners),
+    )

@@ -1,0 +1,1 @@
+"""The operator's process: start, election, health, metrics, workers."""

@@ -1,0 +1,167 @@
+"""What a pod waits for that does not run yet, in one reason and one line that stay the same while it waits."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from enginesmith_operator.api.conditions import StatusCondition
+from enginesmith_operator.controller.shared.pod_facts import JobFacts, PodFacts
+
+__all__ = [
+    "PODS_REFUSED",
+    "refused_pods",
+    "serving_obstacle",
+    "unexplained_job",
+    "unexplained_pod",
+    "waiting_reason",
+]
+
+_MISSING_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
+_MISSING_IN_VOLUME: Final = re.compile(r'((?:secret|configmap) "[^"]+") not found')
+_CORDONED: Final = "were unschedulable"
+"""The scheduler's words for nodes that are cordoned."""
+_PULL_ERROR: Final = "ErrImagePull: "
+_NOT_FOUND: Final = " not found"
+_IMAGE_REMEDY: Final = (
+    "push it, name its registry's Secret in spec.podTemplate.imagePullSecrets, or have the toolchain catalog corrected"
+)
+PODS_REFUSED: Final = "PodsRefused"
+_STUCK_REASONS: Final = frozenset({"ImageCannotBePulled", "ContainerCannotStart"})
+# What varies from one attempt to the next, or says nothing: the name of the pod that was not made.
+_ATTEMPT: Final = re.compile(r'^(?:Error creating: )?(?:pods "[^"]*" is forbidden: )?(?:pod rejected: )?')
+_INVALID: Final = re.compile(r'^Pod "[^"]*" is invalid: ')
+_MISSING_IN_POD: Final = (
+    (re.compile(r'RuntimeClass "[^"]*" not found'), "create it, or change spec.podTemplate.runtimeClassName"),
+    (
+        re.compile(r"no PriorityClass with name"),
+        "create it, or change priorityClassName of spec.podTemplate or spec.build",
+    ),
+    (
+        re.compile(r'serviceaccount "[^"]*" not found'),
+        "create it, or change spec.podTemplate.serviceAccountName",
+    ),
+    (
+        re.compile(r"must specify "),
+        "set spec.podTemplate.resources and, for preparation and builds, spec.build.resources",
+    ),
+    (re.compile(r"exceeded quota"), "free some of it, have the quota raised, or ask for fewer replicas or less"),
+    (
+        re.compile(r"(?:maximum|minimum) \S+ usage per|limit to request ratio"),
+        "set spec.podTemplate.resources and, for preparation and builds, spec.build.resources to what it allows",
+    ),
+    (
+        re.compile(r"must be less than or equal to \S+ limit"),
+        (
+            "a limit that the spec does not set is the default of a LimitRange (kubectl get limitrange): set limits in "
+            "spec.podTemplate.resources and, for preparation and builds, in spec.build.resources"
+        ),
+    ),
+)
+_OTHER_REMEDY: Final = "change what it forbids, or have the rule changed"
+
+
+def waiting_reason(
+    pods: tuple[PodFacts, ...],
+    container: str,
+    before: StatusCondition | None,
+    *,
+    resource: str | None = None,
+    refused: str = "",
+) -> tuple[str, str] | None:
+    """Return reason and message; None: the container runs.
+
+    Args:
+        pods: the oldest first; the newest counts.
+        container: whose start is waited for.
+        before: the condition that was said last.
+        resource: the GPU resource that the pod asks for; None: none.
+        refused: why the next pod cannot be created, in the API server's words; empty: nobody knows that it cannot.
+    """
+    if refused:
+        return refused_pods(refused)
+    pod = pods[-1] if pods else None
+    found = pod.container(container) if pod is not None else None
+    if found is not None and (found.running_since or found.latest_ending is not None):
+        return None
+    if pod is not None and (pod.unschedulable or pod.stuck):
+        return _unschedulable(pod.unschedulable, resource) if pod.unschedulable else _stuck(pod.stuck)
+    if before is not None and before.reason in (_STUCK_REASONS if pod is not None else {PODS_REFUSED}):
+        # Between two attempts kubelet says nothing; that is no news.
+        return before.reason, before.message
+    if pod is not None and pod.node:
+        return "Starting", f"the pod starts on {pod.node}"
+    return "Starting", "the pod waits for a node"
+
+
+def refused_pods(words: str) -> tuple[str, str]:
+    """Return reason and message of pods that may not be created.
+
+    Args:
+        words: of a ReplicaFailure condition or of a FailedCreate event.
+    """
+    cause = _INVALID.sub("it is invalid: ", _ATTEMPT.sub("", words, count=1), count=1)
+    remedy = next((remedy for pattern, remedy in _MISSING_IN_POD if pattern.search(cause)), _OTHER_REMEDY)
+    return PODS_REFUSED, f"no pod can be created: {cause}; {remedy}"
+
+
+def unexplained_job(job: JobFacts, pods: tuple[PodFacts, ...]) -> str:
+    """Return the uid of a Job that has no pod where it should have one: only its events say why; empty: it has."""
+    waits = not (job.is_finished or job.suspended or job.is_terminating)
+    return job.uid if waits and all(pod.is_finished for pod in pods) else ""
+
+
+def unexplained_pod(pods: Iterable[PodFacts]) -> str:
+    """Return the uid of the first pod that has a node and does not begin: a volume that cannot be mounted is an event.
+
+    Empty: there is none.
+    """
+    waiting = (one for one in pods if one.node and not (one.has_begun or one.is_finished or one.is_terminating))
+    return next((one.uid for one in waiting if not any(each.stuck for each in one.containers)), "")
+
+
+def serving_obstacle(pods: Iterable[PodFacts], reason: str, message: str) -> tuple[str, str]:
+    """Return reason and message of what keeps a serving pod from starting; empty: nothing does, or a GPU is waited for.
+
+    Args:
+        pods: of the newest template.
+        reason: that was said last.
+        message: that was said last.
+    """
+    waiting = [pod for pod in pods if not pod.is_ready and not pod.is_terminating]
+    for pod in waiting:
+        if pod.stuck:
+            return _stuck(pod.stuck)
+        if pod.unschedulable:
+            return _unschedulable(pod.unschedulable, None)
+    # Between two attempts kubelet says nothing; that is no news.
+    silent = reason in _STUCK_REASONS and any(pod.node and not pod.has_begun for pod in waiting)
+    return (reason, message) if silent else ("", "")
+
+
+def _unschedulable(words: str, resource: str | None) -> tuple[str, str]:
+    claim = _MISSING_CLAIM.search(words)
+    if claim is not None:
+        return "ClaimMissing", f"the PersistentVolumeClaim {claim[1]} is not there; create it, and the pod goes on"
+    cordoned = _CORDONED in words
+    if cordoned and (resource is None or f"Insufficient {resource}" not in words):
+        return (
+            "NodeCordoned",
+            f"no node takes the pod, and at least one is cordoned (kubectl uncordon): {words}",
+        )
+    if resource is None:
+        return "Unschedulable", words
+    return "WaitingForGPU", f"no node has a free {resource}: {words}"
+
+
+def _stuck(words: str) -> tuple[str, str]:
+    """Say why a container cannot start, and what helps; kubelet's two ways to say that of an image become one."""
+    reason, _, text = words.partition(": ")
+    if "Image" in reason:
+        cause = text.partition(_PULL_ERROR)[2] or text
+        return "ImageCannotBePulled", f"its image cannot be pulled: {cause}; {_IMAGE_REMEDY}"
+    missing = _MISSING_IN_VOLUME.search(text)
+    if missing is not None:
+        return "ContainerCannotStart", f"the pod cannot start: {missing[1]} not found; create it, and the pod goes on"
+    if text.endswith(_NOT_FOUND):
+        return "ContainerCannotStart", f"the pod cannot start: {text}; create it, and the pod goes on"
+    return "ContainerCannotStart", words

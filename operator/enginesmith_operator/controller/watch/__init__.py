@@ -1,0 +1,1 @@
+"""Watches: from a change in the cluster to a key in the queue."""

@@ -1,0 +1,1 @@
+"""CUDA devices, memory, graphs and faults."""

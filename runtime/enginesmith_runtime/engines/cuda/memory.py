@@ -1,0 +1,121 @@
+"""Every allocation of device and pinned memory of one engine goes through here, is counted, and may be limited.
+
+Counting is the proof that a request in steady state takes no memory: `DeviceMemory.allocations` stands still.
+"""
+
+import threading
+from enum import Enum, unique
+from typing import Any, NoReturn
+
+import numpy as np
+
+from enginesmith_contract.errors import EngineRefusedError
+from enginesmith_runtime.engines.cuda.device import Gpu
+from enginesmith_runtime.engines.interface import Array, DeviceMemory
+
+__all__ = ["CudaMemory", "Purpose"]
+
+
+@unique
+class Purpose(Enum):
+    """What memory is for."""
+
+    CONTEXTS = "activations"
+    BUFFERS = "inputs and outputs"
+    PINNED = "inputs and outputs on the host"
+
+
+class CudaMemory:
+    """The ledger of one engine and its instances; called with the GPU's context current."""
+
+    def __init__(self, gpu: Gpu, *, where: str, weights: int | None = None, limit: int | None = None) -> None:
+        """Begin with the weights, which the library took itself.
+
+        Args:
+            gpu: where memory is taken.
+            where: the engine, in errors.
+            weights: what loading took from the device, in bytes.
+            limit: of everything on the device, in bytes.
+        """
+        self._driver = gpu.driver
+        self._gpu = gpu
+        self._where = where
+        self._weights = weights
+        self._limit = limit
+        self._held = dict.fromkeys(Purpose, 0)
+        self._allocations = 0
+        self._lock = threading.Lock()
+
+    def device(self, size: int, purpose: Purpose) -> Any:
+        """Return `size` bytes on the device, aligned to 256; `int()` is the address.
+
+        Raises:
+            EngineRefusedError: `OutOfMemory`: there is not so much, or the limit forbids it.
+        """
+        self._refuse_beyond_limit(size, purpose)
+        try:
+            result = self._driver.mem_alloc(size)
+        except self._driver.MemoryError as error:
+            free = self._gpu.free_bytes()
+            self._refuse(f"{purpose.value} need {_mib(size)}, and {_mib(free)} are free", error)
+        self._count(size, purpose)
+        return result
+
+    def pinned(self, size: int) -> Array:
+        """Return `size` bytes of page-locked host memory as an array of uint8, zeroed.
+
+        Raises:
+            EngineRefusedError: `OutOfMemory`: the host cannot lock so much.
+        """
+        try:
+            result: Array = self._driver.pagelocked_empty(size, np.uint8)
+        except self._driver.MemoryError as error:
+            self._refuse(f"{Purpose.PINNED.value} need {_mib(size)} of page-locked memory", error)
+        result[:] = 0
+        self._count(size, Purpose.PINNED)
+        return result
+
+    def forget(self, size: int, purpose: Purpose) -> None:
+        """Take note that memory was freed."""
+        with self._lock:
+            self._held[purpose] -= size
+
+    def report(self) -> DeviceMemory:
+        """Return what is held now."""
+        with self._lock:
+            return DeviceMemory(
+                weights=self._weights,
+                contexts=self._held[Purpose.CONTEXTS],
+                buffers=self._held[Purpose.BUFFERS],
+                pinned=self._held[Purpose.PINNED],
+                allocations=self._allocations,
+            )
+
+    def _count(self, size: int, purpose: Purpose) -> None:
+        with self._lock:
+            self._held[purpose] += size
+            self._allocations += 1
+
+    def _refuse_beyond_limit(self, size: int, purpose: Purpose) -> None:
+        if self._limit is None:
+            return
+        held = (self._weights or 0) + self._held[Purpose.CONTEXTS] + self._held[Purpose.BUFFERS]
+        if held + size > self._limit:
+            self._refuse(
+                f"{purpose.value} need {_mib(size)} beside {_mib(held)} that are held, and "
+                f"backendOptions.deviceMemoryLimit allows {_mib(self._limit)}",
+                None,
+            )
+
+    def _refuse(self, why: str, cause: BaseException | None) -> NoReturn:
+        raise EngineRefusedError(
+            "there is no room for another instance",
+            where=self._where,
+            why=why,
+            remedy="lower serving.instances, narrow the profiles, or use a GPU with more memory",
+            reason="OutOfMemory",
+        ) from cause
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"

@@ -1,0 +1,169 @@
+"""The build itself, the same for both libraries: parse, configure, build, write.
+
+plugins ─> parse (seconds, and every refusal) ─> configuration, profiles ─> build (the long part) ─> engine.plan
+"""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import JsonValue
+
+from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, CancelledBuildError
+from enginesmith_contract.tensors import TensorSpec
+from enginesmith_runtime.engines.interface import BuildJob, ProgressSink
+from enginesmith_runtime.engines.nvinfer.config import configure
+from enginesmith_runtime.engines.nvinfer.messages import MessageLog, Translation, create_logger, list_reasons, translate
+from enginesmith_runtime.engines.nvinfer.network import add_profiles, describe_tensors, parse_network
+from enginesmith_runtime.engines.nvinfer.plugins import PLUGIN_FOLDER, load_plugins
+from enginesmith_runtime.engines.nvinfer.progress import create_monitor
+from enginesmith_runtime.engines.nvinfer.timing_cache import timing_cache_in_use
+from enginesmith_runtime.engines.onnx_dimensions import without_false_names
+from enginesmith_runtime.engines.timing_cache import TimingCache
+
+__all__ = ["ENGINE_FILE", "Plan", "build_plan", "install_plugins"]
+
+ENGINE_FILE: Final = "engine.plan"
+
+_PHASE: Final = "build"
+_STEPS: Final = 3
+
+Configure = Callable[[Any], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A serialised engine on disk.
+
+    Attributes:
+        files: the plan first, then plugin libraries in loading order.
+        layers: layers of the network by type, before the builder fused them.
+        builder_seconds: what the builder itself took, without the start of the library; None: there was no builder.
+        notes: what was done otherwise than one would expect.
+    """
+
+    files: tuple[Path, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    layers: dict[str, JsonValue]
+    builder_seconds: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def build_plan(
+    module: Any,
+    job: BuildJob,
+    progress: ProgressSink,
+    *,
+    adjust: Configure | None = None,
+    timing_cache: TimingCache | None = None,
+) -> Plan:
+    """Build a plan.
+
+    Args:
+        module: the library.
+        job: what to build.
+        progress: told of the library's phases; may cancel.
+        adjust: called with the configuration before the build, for what only one library has.
+        timing_cache: what the build starts from and adds to; None: the library's caches do nothing.
+
+    Raises:
+        BuildError: the parser or the builder refuses; its words are in the message.
+        CancelledBuildError: the sink said so.
+    """
+    log = create_logger(module)
+    progress.phase(_PHASE, steps=_STEPS)
+    plugins = install_plugins(module, log, job)
+    builder = _create_builder(module, log, job)
+    facts = job.preparation.facts
+    parsed = parse_network(module, builder, log, without_false_names(job.model, facts.inputs))
+    _stop_if_cancelled(progress, 0)
+    network = parsed.network
+    config = configure(module, builder, job)
+    if job.request.options.version_compatible:
+        _carry_plugins(config, parsed.parser)
+    add_profiles(builder, config, network, job.preparation.profiles, log)
+    if adjust is not None:
+        adjust(config)
+    monitor = create_monitor(module, progress, _PHASE)
+    config.progress_monitor = monitor
+    inputs = describe_tensors(network, facts.inputs, are_inputs=True)
+    outputs = describe_tensors(network, facts.outputs, are_inputs=False)
+    layers = _count_layers(network)
+    notes: list[str] = []
+    with timing_cache_in_use(config, timing_cache, log, notes) if timing_cache else nullcontext():
+        begun = time.perf_counter()
+        plan = builder.build_serialized_network(network, config)
+        builder_seconds = time.perf_counter() - begun
+    if monitor.cancelled:
+        raise CancelledBuildError("the build was cancelled")
+    if plan is None:
+        raise _translate_failure(log, job)
+    _stop_if_cancelled(progress, 1)
+    engine = job.output / ENGINE_FILE
+    engine.write_bytes(memoryview(plan))
+    progress.step(_PHASE, 2)
+    progress.finish(_PHASE)
+    return Plan(
+        files=(engine, *plugins),
+        inputs=inputs,
+        outputs=outputs,
+        layers=layers,
+        builder_seconds=builder_seconds,
+        notes=tuple(notes),
+    )
+
+
+def install_plugins(module: Any, log: Any, job: BuildJob) -> tuple[Path, ...]:
+    """Load the job's plugin libraries, and copy them beside the plan, which does not load without them.
+
+    Raises:
+        BuildError: `PluginDiffers` or `PluginRefused`.
+    """
+    load_plugins(module, log, job.plugins, BuildError, digests=job.request.key_inputs.plugins)
+    if not job.plugins:
+        return ()
+    folder = job.output / PLUGIN_FOLDER
+    folder.mkdir()
+    return tuple(shutil.copyfile(library, folder / library.name) for library in job.plugins)
+
+
+def _create_builder(module: Any, log: Any, job: BuildJob) -> Any:
+    try:
+        return module.Builder(log)
+    except (TypeError, RuntimeError) as error:  # pybind's words for a constructor that returned nothing
+        raise _translate_failure(log, job) from error
+
+
+def _carry_plugins(config: Any, parser: Any) -> None:
+    """Put TensorRT's own plugins into a version-compatible plan, whose later runtime has them in another version."""
+    libraries = parser.get_used_vc_plugin_libraries()
+    if libraries:
+        config.plugins_to_serialize = libraries
+
+
+def _stop_if_cancelled(progress: ProgressSink, step: int) -> None:
+    if not progress.step(_PHASE, step):
+        raise CancelledBuildError("the build was cancelled")
+
+
+def _count_layers(network: Any) -> dict[str, JsonValue]:
+    layers = (network.get_layer(index) for index in range(network.num_layers))
+    return dict(sorted(Counter(layer.type.name for layer in layers).items()))
+
+
+def _translate_failure(log: MessageLog, job: BuildJob) -> BuildError:
+    known = translate(log.errors, Translation("BuilderFailed", "check the model and its profiles"))
+    kind = BuildOutOfMemoryError if known.reason == "OutOfMemory" else BuildError
+    return kind(
+        "the builder failed",
+        where=job.model.name,
+        why="\n".join(list_reasons(log.errors)) or "it gave no reason",
+        remedy=known.remedy,
+        reason=known.reason,
+    )

@@ -1,0 +1,152 @@
+"""The onnxruntime backend: the model with every offline optimisation applied is the engine.
+
+Optimising again at every start would take seconds for a large model. What depends on the loading CPU (the layout of
+convolutions, which follows its vector width) stays out of the file and happens at load. FP16 and BF16 are emulated
+(see `onnx_graphs.emulation`), or the engine would compute in FP32 whatever its graph says. A provider
+that compiles whole subgraphs itself gets the standard operators only, for it does not know ONNX Runtime's fused ones.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, EngineRefusedError
+from enginesmith_contract.providers import Provider, find_provider
+from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
+from enginesmith_runtime.engines.onnxruntime.engine import OnnxRuntimeLoader, check_provider, is_out_of_memory
+from enginesmith_runtime.engines.onnxruntime.inspect import inspect_model
+from enginesmith_runtime.engines.onnxruntime.weights import inline_inner_weights
+
+if TYPE_CHECKING:
+    from enginesmith_runtime.onnx_graphs.emulation import Emulation
+
+__all__ = ["OnnxRuntimeBuilder", "create_builder", "create_loader"]
+
+ENGINE_FILE: Final = "model.onnx"
+WEIGHTS_FILE: Final = "model.onnx.data"
+
+# A protobuf file ends at 2 GiB; optimised graphs grow by folded constants, so weights leave the file well before.
+_EXTERNAL_WEIGHTS_FROM_BYTES: Final = 1 << 28
+
+_PHASE: Final = "onnxruntime"
+
+_UNKNOWN_OPERATOR: Final = ("is not a registered function/op", "No Op registered for")
+
+
+def create_builder() -> "OnnxRuntimeBuilder":
+    """Return the backend's builder."""
+    return OnnxRuntimeBuilder()
+
+
+def create_loader() -> OnnxRuntimeLoader:
+    """Return the backend's loader."""
+    return OnnxRuntimeLoader()
+
+
+class OnnxRuntimeBuilder:
+    """Writes an optimised model as the engine."""
+
+    backend = OnnxRuntimeLoader.backend
+    needs_device = False
+
+    def version(self) -> str:
+        """Return ONNX Runtime's version."""
+        return OnnxRuntimeLoader().version()
+
+    def build(self, job: BuildJob, progress: ProgressSink) -> BuiltEngine:
+        """Optimise the model and write it.
+
+        Raises:
+            BuildError: ONNX Runtime has no implementation of a node, or refuses the model; its words are in it.
+        """
+        import onnxruntime
+
+        provider = find_provider(job.request.toolchain.provider)
+        try:
+            check_provider(onnxruntime, provider)
+        except EngineRefusedError as error:
+            raise BuildError(
+                error.what, where=error.where, why=error.why, remedy=error.remedy, reason=error.reason
+            ) from error
+        progress.phase(_PHASE, steps=2)
+        # Only a build needs onnx.
+        from enginesmith_runtime.onnx_graphs.emulation import emulation_of
+
+        emulation = emulation_of(job.model)
+        files = _write_optimised(onnxruntime, job, provider, emulation)
+        progress.step(_PHASE, 1)
+        inspector = inspect_model(onnxruntime, files[0], provider)
+        progress.step(_PHASE, 2)
+        progress.finish(_PHASE)
+        return BuiltEngine(
+            files=files,
+            inputs=job.preparation.facts.inputs,
+            outputs=job.preparation.facts.outputs,
+            inspector=inspector,
+            notes=_notes(emulation),
+        )
+
+
+def _notes(emulation: "Emulation | None") -> tuple[str, ...]:
+    if emulation is None or not emulation.nodes:
+        return ()
+    names = " and ".join(one.value.upper() for one in emulation.precisions)
+    how = "each computes in FP32 and its results are rounded, since ONNX Runtime on a CPU would compute in FP32"
+    return (f"arithmetic: emulated {names} (nodes: {emulation.nodes}); {how}",)
+
+
+def _write_optimised(
+    runtime: Any,
+    job: BuildJob,
+    provider: Provider,
+    emulation: "Emulation | None",
+) -> tuple[Path, ...]:
+    levels = runtime.GraphOptimizationLevel
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = levels.ORT_ENABLE_BASIC if provider.compiles else levels.ORT_ENABLE_EXTENDED
+    engine = job.output / ENGINE_FILE
+    options.optimized_model_filepath = str(engine)
+    if _keeps_weights_outside(job):
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", WEIGHTS_FILE)
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    try:
+        if emulation is None:
+            runtime.InferenceSession(str(job.model), options, providers=["CPUExecutionProvider"])
+        else:
+            emulation.open(runtime, job.model, options)
+    except MemoryError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors share no other base
+        raise _translate(error, job) from error
+    weights = job.output / WEIGHTS_FILE
+    if weights.exists():
+        inline_inner_weights(engine)
+    return (engine, weights) if weights.exists() else (engine,)
+
+
+def _keeps_weights_outside(job: BuildJob) -> bool:
+    """Whether the engine's weights get a file of their own.
+
+    Where the model's weights are outside its ONNX file, ONNX Runtime would write references to the model's files, which
+    are no part of the engine.
+    """
+    return len(job.preparation.model) > 1 or job.preparation.facts.size_bytes >= _EXTERNAL_WEIGHTS_FROM_BYTES
+
+
+def _translate(error: Exception, job: BuildJob) -> BuildError:
+    said = str(error).strip()
+    if is_out_of_memory(said):
+        return BuildOutOfMemoryError(
+            "ONNX Runtime could not have the memory that it asked for",
+            where=job.model.name,
+            why=said,
+            remedy="give the build more memory",
+        )
+    unsupported = type(error).__name__ == "NotImplemented" or any(words in said for words in _UNKNOWN_OPERATOR)
+    return BuildError(
+        "ONNX Runtime refuses the model",
+        where=job.model.name,
+        why=said,
+        remedy="export the model with operators of the standard ONNX set" if unsupported else "check the model",
+        reason="UnsupportedOperators" if unsupported else "ParserRefused",
+    )

@@ -1,0 +1,198 @@
+"""Runs an engine in ONNX Runtime: one session, shared by every instance.
+
+A session is safe to use from many threads, and its weights and thread pool are the costly part, so instances are only
+handles. Threads are set by the loader, since ONNX Runtime itself counts the machine's cores and not the pod's.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from typing_extensions import override
+
+from enginesmith_contract.backends import Backend
+from enginesmith_contract.errors import EngineRefusedError, InferenceError, SpecError
+from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.providers import Provider, find_provider
+from enginesmith_contract.tensors import DType
+from enginesmith_runtime.engines.device import host_hardware
+from enginesmith_runtime.engines.interface import Array, DeviceArray, Engine, Instance, no_device_memory
+from enginesmith_runtime.engines.onnxruntime.options import provider_options, session_options
+from enginesmith_runtime.engines.refusal import refuse_unless_fits
+
+__all__ = ["OnnxRuntimeEngine", "OnnxRuntimeInstance", "OnnxRuntimeLoader", "check_provider", "is_out_of_memory"]
+
+# What ONNX Runtime's arena and the C++ library say; it has no error code for it.
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory")
+
+_NOWHERE: Final[Mapping[str, DeviceArray]] = {}
+
+
+class OnnxRuntimeLoader:
+    """Loads engines of the onnxruntime backend."""
+
+    backend = Backend.ONNXRUNTIME
+
+    def version(self) -> str:
+        """Return ONNX Runtime's version."""
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+    def load(self, manifest: Manifest, files: Path, options: Mapping[str, str]) -> "OnnxRuntimeEngine":
+        """Open a session on the engine's model.
+
+        Raises:
+            EngineRefusedError: another version, another architecture, or ONNX Runtime cannot read it.
+            SpecError: an option is unknown.
+        """
+        import onnxruntime
+
+        refuse_unless_fits(manifest, host_hardware(), self.version())
+        provider = find_provider(manifest.toolchain.provider)
+        check_provider(onnxruntime, provider)
+        _refuse_bf16(manifest)
+        settings = session_options(onnxruntime, options)
+        path = files / manifest.files[0].path
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path),
+                settings,
+                providers=[(provider.execution_provider, provider_options(provider, options))],
+            )
+        except Exception as error:  # ONNX Runtime's errors share no other base
+            raise EngineRefusedError(
+                "ONNX Runtime cannot load the engine",
+                where=path.name,
+                why=str(error).strip(),
+                remedy="build it again with the installed version",
+                reason="EngineUnreadable",
+            ) from error
+        return OnnxRuntimeEngine(manifest, session)
+
+
+class OnnxRuntimeEngine(Engine):
+    """A session and the manifest that it was opened for."""
+
+    def __init__(self, manifest: Manifest, session: Any) -> None:
+        self.manifest = manifest
+        self._session = session
+        self._dtypes = {spec.name: spec.dtype for spec in (*manifest.inputs, *manifest.outputs)}
+
+    @override
+    def open_instance(self) -> "OnnxRuntimeInstance":
+        if self._session is None:
+            raise RuntimeError("the engine is closed")
+        return OnnxRuntimeInstance(self._session, self._dtypes)
+
+    @override
+    def close(self) -> None:
+        self._session = None
+
+
+class OnnxRuntimeInstance(Instance):
+    """A handle on the shared session."""
+
+    def __init__(self, session: Any, dtypes: Mapping[str, DType]) -> None:
+        self._session = session
+        self._dtypes = dtypes
+
+    @override
+    def infer(
+        self,
+        inputs: Mapping[str, Array | DeviceArray],
+        *,
+        profile: int,
+        outputs: Sequence[str],
+        into: Mapping[str, DeviceArray] = _NOWHERE,
+    ) -> dict[str, Array | DeviceArray]:
+        if self._session is None:
+            raise RuntimeError("the instance is closed")
+        if into:
+            raise no_device_memory(Backend.ONNXRUNTIME)
+        feed = {name: self._feed(name, array) for name, array in inputs.items()}
+        try:
+            values = self._session.run(list(outputs), feed)
+        except Exception as error:  # ONNX Runtime's errors share no other base
+            said = str(error).strip()
+            starved = is_out_of_memory(said)
+            raise InferenceError(
+                "the inference failed in ONNX Runtime",
+                why=said,
+                remedy="give it more memory or smaller inputs" if starved else "check the values of the inputs",
+                reason="OutOfMemory" if starved else "",
+            ) from error
+        return {
+            name: _to_bytes(value) if self._dtypes[name] is DType.BYTES else np.asarray(value, order="C")
+            for name, value in zip(outputs, values, strict=True)
+        }
+
+    @override
+    def staging(self, name: str, shape: tuple[int, ...]) -> Array:
+        return np.empty(shape, self._dtypes[name].numpy)
+
+    @override
+    def close(self) -> None:
+        self._session = None
+
+    def _feed(self, name: str, array: Array | DeviceArray) -> Array:
+        if isinstance(array, DeviceArray):
+            raise no_device_memory(Backend.ONNXRUNTIME)
+        return _to_text(name, array) if self._dtypes[name] is DType.BYTES else array
+
+
+def is_out_of_memory(said: str) -> bool:
+    """Whether an error's text is about memory that could not be had."""
+    return any(fragment in said for fragment in _OUT_OF_MEMORY)
+
+
+def check_provider(runtime: Any, provider: Provider) -> None:
+    """Refuse a provider that the installed ONNX Runtime was built without.
+
+    Raises:
+        EngineRefusedError: ONNX Runtime would fall back to its CPU provider without a word.
+    """
+    available = runtime.get_available_providers()
+    if provider.execution_provider in available:
+        return
+    raise EngineRefusedError(
+        "the installed ONNX Runtime lacks the provider",
+        where=f"provider {provider.name}",
+        why=f"{provider.execution_provider} is not among {', '.join(available)}",
+        remedy=f"install {provider.wheel} in place of the other onnxruntime package",
+        reason="ProviderMissing",
+    )
+
+
+def _refuse_bf16(manifest: Manifest) -> None:
+    for spec in (*manifest.inputs, *manifest.outputs):
+        if spec.dtype is DType.BF16:
+            raise EngineRefusedError(
+                "ONNX Runtime's Python interface passes no BF16 tensors",
+                where=spec.name,
+                remedy="keep the model's inputs and outputs in FP32",
+                reason="DTypeUnsupported",
+            )
+
+
+def _to_text(name: str, array: Array) -> Array:
+    # ONNX Runtime would take `bytes` by their Python representation ("b'...'").
+    try:
+        texts = [value.decode() if isinstance(value, bytes) else str(value) for value in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise SpecError(
+            "a BYTES element is not UTF-8",
+            where=name,
+            why=str(error),
+            remedy="send text; this backend's string tensors hold nothing else",
+            reason="BytesNotUtf8",
+        ) from error
+    return np.array(texts, dtype=object).reshape(array.shape)
+
+
+def _to_bytes(array: Array) -> Array:
+    result = np.empty(array.size, dtype=object)
+    for index, value in enumerate(array.ravel()):
+        result[index] = str(value).encode()
+    return result.reshape(array.shape)
