@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.termination import BuildOutcome, TerminationMessage
+from enginesmith_contract.text import one_line
 from enginesmith_operator.api.engine_build import BuildFailure, BuildResult
 from enginesmith_operator.controller.conditions import bounded_line
 from enginesmith_operator.controller.pod_facts import Ending, JobFacts, PodFacts
