@@ -26,10 +26,10 @@ from enginesmith_operator.controller.inference_engine.decide import (
 from enginesmith_operator.controller.inference_engine.gather import Gatherer
 from enginesmith_operator.controller.inference_engine.reconcile import read_engine
 from enginesmith_operator.controller.inference_engine.snapshot import EngineSnapshot
-from enginesmith_operator.controller.process.settings import OperatorSettings
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 from enginesmith_operator.controller.shared.conditions import find_condition
+from enginesmith_operator.controller.shared.settings import OperatorSettings
 from enginesmith_operator.controller.shared.status_document import status_document
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache
 from enginesmith_operator.controller.watch.intake import JOB_NAME
 from enginesmith_operator.controller.watch.nodes import NodeMemory
 from enginesmith_operator.objects.labels import ENGINE, ENGINE_KEY, TARGET

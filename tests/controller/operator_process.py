@@ -23,7 +23,7 @@ from typing_extensions import override
 from enginesmith_operator.cluster.client import Write, WriteObserver
 from enginesmith_operator.controller.process.logs import configure_logging
 from enginesmith_operator.controller.process.run import Process, run_operator
-from enginesmith_operator.controller.process.settings import OperatorSettings, load_settings
+from enginesmith_operator.controller.shared.settings import OperatorSettings, load_settings
 
 _IDENTITY = "operator-under-test"
 

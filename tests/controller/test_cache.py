@@ -3,7 +3,7 @@
 from typing import Any
 
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 
 _LABEL = "enginesmith.io/engine"
 

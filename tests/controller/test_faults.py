@@ -15,12 +15,12 @@ from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.transport import Json, Transport
 from enginesmith_operator.controller.process.faults import Fault, fault_of, status_with_fault
-from enginesmith_operator.controller.process.metrics import Metrics
 from enginesmith_operator.controller.process.reconciler import Reconciler
-from enginesmith_operator.controller.process.settings import OperatorSettings
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 from enginesmith_operator.controller.shared.conditions import find_condition
+from enginesmith_operator.controller.shared.metrics import Metrics
+from enginesmith_operator.controller.shared.settings import OperatorSettings
 from enginesmith_operator.controller.shared.status_document import status_document
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache
 from enginesmith_operator.controller.watch.intake import Intake
 from enginesmith_operator.controller.watch.nodes import NodeMemory
 from enginesmith_operator.controller.watch.queue import WorkQueue

@@ -10,8 +10,8 @@ import yaml
 from tests.cluster.access import Cluster
 
 from enginesmith_operator.controller.process import run
-from enginesmith_operator.controller.process.settings import load_settings
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache
+from enginesmith_operator.controller.shared.settings import load_settings
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import pytest
 from tests.controller.engine_world import gpu_node
 
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 from enginesmith_operator.controller.watch.intake import JOB_NAME, Intake
 from enginesmith_operator.controller.watch.nodes import NodeMemory
 from enginesmith_operator.objects.labels import ENGINE, ENGINE_KEY

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from enginesmith_contract.errors import SpecError
-from enginesmith_operator.controller.process.settings import LabelSettings, OperatorSettings, load_settings
+from enginesmith_operator.controller.shared.settings import LabelSettings, OperatorSettings, load_settings
 from enginesmith_operator.planning.label_mapping import Resource, load_label_mapping
 
 _WHOLE = """

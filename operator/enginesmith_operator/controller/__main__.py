@@ -12,7 +12,7 @@ from typing import Final
 from enginesmith_contract.errors import EnginesmithError
 from enginesmith_operator.controller.process.logs import configure_logging
 from enginesmith_operator.controller.process.run import Process, run_operator
-from enginesmith_operator.controller.process.settings import load_settings
+from enginesmith_operator.controller.shared.settings import load_settings
 
 __all__ = ["main"]
 

@@ -22,14 +22,14 @@ from enginesmith_operator.controller.engine_build.decide import (
     refused_build,
     unexplained,
 )
-from enginesmith_operator.controller.process.metrics import Metrics
 from enginesmith_operator.controller.shared.adoption import adopted, may_adopt
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 from enginesmith_operator.controller.shared.conditions import Observation, bounded_line, observed_conditions
 from enginesmith_operator.controller.shared.events import write_events
 from enginesmith_operator.controller.shared.explanations import Explanations
+from enginesmith_operator.controller.shared.metrics import Metrics
 from enginesmith_operator.controller.shared.pod_facts import JobFacts, PodFacts, read_job, read_pod
 from enginesmith_operator.controller.shared.status_document import read_status, write_status
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache
 from enginesmith_operator.controller.watch.intake import JOB_NAME, Intake
 from enginesmith_operator.kinds import JOB, POD
 from enginesmith_operator.objects.build_job import BUILD_CONTAINER, build_job

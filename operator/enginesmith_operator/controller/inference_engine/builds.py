@@ -22,9 +22,9 @@ from enginesmith_operator.api.engine_build import BuildPhase, BuildPlacement, En
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.inference_engine.rollout import ENGINE_MISSING, TargetView
 from enginesmith_operator.controller.inference_engine.snapshot import ChosenStore, EngineSnapshot, KnownBuild
+from enginesmith_operator.controller.shared.cache import Address
 from enginesmith_operator.controller.shared.conditions import find_condition
 from enginesmith_operator.controller.shared.decision import Deletion
-from enginesmith_operator.controller.watch.cache import Address
 from enginesmith_operator.kinds import ENGINE_BUILD
 from enginesmith_operator.objects.deployment import PULL_CONTAINER
 from enginesmith_operator.objects.engine_build import engine_build

@@ -15,7 +15,6 @@ from enginesmith_operator.api.engine_status import EngineStatus, StoredEngine
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.inference_engine.builds import is_outdated, lost_engines
 from enginesmith_operator.controller.inference_engine.foreign import with_foreign_changes
-from enginesmith_operator.controller.inference_engine.foreign_writers import foreign_changes
 from enginesmith_operator.controller.inference_engine.leaving import decide_leaving
 from enginesmith_operator.controller.inference_engine.preparation import PreparationStep, resolve_preparation
 from enginesmith_operator.controller.inference_engine.preparation_jobs import (
@@ -28,10 +27,11 @@ from enginesmith_operator.controller.inference_engine.rollout import TargetView
 from enginesmith_operator.controller.inference_engine.snapshot import ChosenStore, EngineSnapshot
 from enginesmith_operator.controller.inference_engine.status import compose_status, engine_events
 from enginesmith_operator.controller.inference_engine.target import TargetDecision, decide_target
+from enginesmith_operator.controller.shared.cache import Address
 from enginesmith_operator.controller.shared.conditions import Observation
 from enginesmith_operator.controller.shared.decision import Deletion, EventNote
 from enginesmith_operator.controller.shared.drift import must_apply, stamp
-from enginesmith_operator.controller.watch.cache import Address
+from enginesmith_operator.controller.shared.foreign_writers import foreign_changes
 from enginesmith_operator.kinds import APPLIED, DEPLOYMENT, ENGINE_BUILD, JOB, SERVICE
 from enginesmith_operator.objects.labels import TARGET, TEMPLATE
 from enginesmith_operator.objects.preparation_job import preparation_job

@@ -6,10 +6,10 @@ from typing import Final
 
 from enginesmith_operator.api.conditions import CONFLICT, ConditionStatus, StatusCondition
 from enginesmith_operator.api.engine_status import EngineStatus
-from enginesmith_operator.controller.inference_engine.foreign_writers import ForeignChange
 from enginesmith_operator.controller.inference_engine.snapshot import EngineSnapshot
 from enginesmith_operator.controller.shared.conditions import Observation, find_condition, observed_conditions
 from enginesmith_operator.controller.shared.decision import EventNote
+from enginesmith_operator.controller.shared.foreign_writers import ForeignChange
 
 __all__ = ["TOLD_SECONDS", "with_foreign_changes"]
 

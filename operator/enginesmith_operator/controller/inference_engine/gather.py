@@ -20,11 +20,11 @@ from enginesmith_operator.controller.inference_engine.snapshot import (
     KnownBuild,
     KnownDeployment,
 )
-from enginesmith_operator.controller.process.settings import JobSettings, OperatorSettings
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache, StoredObject
 from enginesmith_operator.controller.shared.conditions import find_condition
 from enginesmith_operator.controller.shared.pod_facts import JobFacts, PodFacts, read_job, read_pod
+from enginesmith_operator.controller.shared.settings import JobSettings, OperatorSettings
 from enginesmith_operator.controller.shared.status_document import read_status
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache, StoredObject
 from enginesmith_operator.controller.watch.intake import JOB_NAME
 from enginesmith_operator.controller.watch.nodes import NodeMemory
 from enginesmith_operator.kinds import APPLIED, DEPLOYMENT, ENGINE_BUILD, JOB, POD, VOLUME_CLAIM

@@ -25,6 +25,7 @@ from enginesmith_operator.controller.inference_engine.gather import Gatherer
 from enginesmith_operator.controller.inference_engine.snapshot import EngineSnapshot
 from enginesmith_operator.controller.inference_engine.status import obstacle_events, with_conflict, with_refusal
 from enginesmith_operator.controller.shared.adoption import adopted, may_adopt, orphan_names
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 from enginesmith_operator.controller.shared.conditions import (
     Observation,
     bounded_line,
@@ -35,7 +36,6 @@ from enginesmith_operator.controller.shared.events import write_events
 from enginesmith_operator.controller.shared.explanations import Explanations
 from enginesmith_operator.controller.shared.status_document import read_status, write_status
 from enginesmith_operator.controller.shared.waiting import unexplained_job, unexplained_pod
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache
 from enginesmith_operator.controller.watch.intake import Intake
 from enginesmith_operator.kinds import ENGINE_BUILD, resource_of
 from enginesmith_operator.objects.labels import ENGINE

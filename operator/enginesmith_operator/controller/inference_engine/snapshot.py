@@ -12,8 +12,8 @@ from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.store import StoreSpec
 from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.shared.cache import Owner
 from enginesmith_operator.controller.shared.pod_facts import JobFacts, PodFacts
-from enginesmith_operator.controller.watch.cache import Owner
 from enginesmith_operator.objects.jobs import JobLimits
 from enginesmith_operator.objects.serving_notes import ServingNotes
 from enginesmith_operator.planning.catalog import Catalog

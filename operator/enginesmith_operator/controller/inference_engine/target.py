@@ -8,11 +8,11 @@ from enginesmith_operator.api.engine_status import TargetEngine, TargetStatus
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.inference_engine.builds import BuildSteps, decide_builds
 from enginesmith_operator.controller.inference_engine.drain import Drain, find_drain
-from enginesmith_operator.controller.inference_engine.foreign_writers import replicas_owner
 from enginesmith_operator.controller.inference_engine.rollout import TargetView, rollout_state
 from enginesmith_operator.controller.inference_engine.snapshot import ChosenStore, KnownDeployment
 from enginesmith_operator.controller.shared.conditions import bounded_line, timestamp
 from enginesmith_operator.controller.shared.decision import Deletion
+from enginesmith_operator.controller.shared.foreign_writers import replicas_owner
 from enginesmith_operator.objects.autoscaler import autoscaler, needs_autoscaler
 from enginesmith_operator.objects.deployment import deployment, keep_template
 from enginesmith_operator.objects.disruption_budget import disruption_budget, needs_budget

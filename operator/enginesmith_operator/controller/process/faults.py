@@ -16,11 +16,11 @@ from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ClusterError
 from enginesmith_operator.cluster.transport import Json
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 from enginesmith_operator.controller.shared.conditions import Observation, find_condition, observed_conditions
 from enginesmith_operator.controller.shared.decision import EventNote
 from enginesmith_operator.controller.shared.events import write_events
 from enginesmith_operator.controller.shared.status_document import read_status, write_status
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache
 from enginesmith_operator.controller.watch.intake import Intake
 from enginesmith_operator.kinds import ENGINE_BUILD
 

@@ -18,10 +18,10 @@ from enginesmith_operator.controller.engine_build.reconcile import BuildReconcil
 from enginesmith_operator.controller.inference_engine.gather import Gatherer
 from enginesmith_operator.controller.inference_engine.reconcile import EngineReconciler
 from enginesmith_operator.controller.process.faults import FaultReporter, fault_of
-from enginesmith_operator.controller.process.metrics import Metrics
-from enginesmith_operator.controller.process.settings import OperatorSettings
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 from enginesmith_operator.controller.shared.explanations import Explanations
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache
+from enginesmith_operator.controller.shared.metrics import Metrics
+from enginesmith_operator.controller.shared.settings import OperatorSettings
 from enginesmith_operator.controller.watch.intake import Intake
 from enginesmith_operator.controller.watch.nodes import NodeMemory
 from enginesmith_operator.controller.watch.queue import WorkQueue

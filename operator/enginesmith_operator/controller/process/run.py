@@ -25,10 +25,10 @@ from enginesmith_operator.cluster.errors import ClusterError
 from enginesmith_operator.cluster.transport import Transport
 from enginesmith_operator.controller.process.health import Health, HealthServer
 from enginesmith_operator.controller.process.leader import Elector
-from enginesmith_operator.controller.process.metrics import CountingObserver, Metrics
 from enginesmith_operator.controller.process.reconciler import Reconciler
-from enginesmith_operator.controller.process.settings import OperatorSettings
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache
+from enginesmith_operator.controller.shared.metrics import CountingObserver, Metrics
+from enginesmith_operator.controller.shared.settings import OperatorSettings
 from enginesmith_operator.controller.watch.handlers import build_registry, kopf_settings
 from enginesmith_operator.controller.watch.intake import JOB_NAME, Intake
 from enginesmith_operator.controller.watch.nodes import NodeMemory

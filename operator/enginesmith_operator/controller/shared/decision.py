@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from enginesmith_operator.controller.watch.cache import Address
+from enginesmith_operator.controller.shared.cache import Address
 
 __all__ = ["Deletion", "EventNote"]
 

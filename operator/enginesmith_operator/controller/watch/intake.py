@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.watch.cache import Address, ObjectCache, StoredObject
+from enginesmith_operator.controller.shared.cache import Address, ObjectCache, StoredObject
 from enginesmith_operator.controller.watch.nodes import NodeMemory
 from enginesmith_operator.kinds import CONFIG_MAP, INFERENCE_ENGINE, JOB, KINDS, NODE, Wakes, resource_of
 from enginesmith_operator.objects.labels import ENGINE

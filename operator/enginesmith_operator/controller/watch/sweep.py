@@ -11,7 +11,7 @@ from typing import Final
 
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ExpiredListError, MissingObjectError, RefusedObjectError
-from enginesmith_operator.controller.watch.cache import ObjectCache
+from enginesmith_operator.controller.shared.cache import ObjectCache
 from enginesmith_operator.controller.watch.handlers import fields_of, labels_of
 from enginesmith_operator.controller.watch.intake import Intake
 from enginesmith_operator.controller.watch.nodes import NodeMemory

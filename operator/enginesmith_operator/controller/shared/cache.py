@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.inference_engine.foreign_writers import others_fields
+from enginesmith_operator.controller.shared.foreign_writers import others_fields
 from enginesmith_operator.kinds import APPLIED, JOB, POD
 from enginesmith_operator.objects.labels import TARGET
 
