@@ -164,11 +164,11 @@ class Preparation(Record):
 
 
 def describe_refusals(refusals: Iterable[Refusal]) -> tuple[str, ...]:
-    """Return one line for each cure: what it is for, up to three nodes by name, what is wrong, the cure."""
-    groups: dict[str, list[Refusal]] = {}
+    """Return one line for each fault and cure: up to three nodes by name, what is wrong with them, the cure."""
+    groups: dict[tuple[str, str], list[Refusal]] = {}
     for refusal in refusals:
-        groups.setdefault(refusal.remedy, []).append(refusal)
-    return tuple(f"{_name_some(group)}: {group[0].message}; {remedy}" for remedy, group in groups.items())
+        groups.setdefault((refusal.message, refusal.remedy), []).append(refusal)
+    return tuple(f"{_name_some(group)}: {message}; {remedy}" for (message, remedy), group in groups.items())
 
 
 def _name_some(group: list[Refusal]) -> str:

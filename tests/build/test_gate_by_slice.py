@@ -201,6 +201,13 @@ def test_slices_near_zero_are_named_as_hardly_verified() -> None:
     assert learn_scales([_boxes(7)[:, [0, 1, 4, 4]] * [1, 1, 1, 1e-4]]).silent == (3,)
 
 
+def test_a_slice_of_too_few_values_for_a_scale_of_its_own_is_named_as_hardly_verified() -> None:
+    runs = [np.array([[600.5, 300.5, 400.5, 500.5, 0, identifier]]) for identifier in (0, 0, 2)]
+    scales = learn_scales(runs)
+    assert scales.silent == (4, 5)
+    assert float(scales.scales.min()) == 600.5
+
+
 def test_limits_of_an_unknown_output_are_refused() -> None:
     with pytest.raises(SpecError) as refusal:
         _judged(np.ones(3), np.ones(3), policy=VerificationPolicy(outputs={"z": OutputGate(limit=0.1)}))

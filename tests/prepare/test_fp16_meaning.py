@@ -301,6 +301,33 @@ CASES = {
         [node("Sub", ["x", "m"], ["a"]), node("Div", ["a", "s"], ["b"]), node("Tanh", ["b"], ["y"])],
         {"x": f(52000.5, 70000)[:, None]}, {"m": scalar(51234.7), "s": scalar(2000.5)},
     ),
+    # Powers, sums and inverses by other operators.
+    "Pow(1.9)": Case([node("Pow", ["x", "k"], ["y"])], {"x": f(1000)[None]}, {"k": scalar(1.9)}),
+    "Pow(-2)": Case([node("Pow", ["x", "k"], ["y"])], {"x": f(300)[None]}, {"k": scalar(-2)}),
+    "a sum by ReduceL1": Case([node("ReduceL1", ["x"], ["y"], axes=[1])], {"x": np.full((1, 2000), 99, np.float32)}),
+    "a square of what is computed twice": Case(
+        [node("Sub", ["x", "m"], ["b"]), node("Sub", ["x", "m"], ["c"]), node("Mul", ["b", "c"], ["y"])],
+        {"x": f(300, 2)[None]}, {"m": scalar(0.5)},
+    ),
+    "an angle of a cosine": Case([node("Acos", ["x"], ["y"])], {"x": f(0.9999, 0.9998)[None]}),
+    "Atanh near 1": Case([node("Atanh", ["x"], ["y"])], {"x": f(0.9999)[None]}),
+    # Numbers that are compared or counted after other operators.
+    "Floor behind LeakyRelu": Case(
+        [node("LeakyRelu", ["x"], ["a"]), node("Floor", ["a"], ["y"])], {"x": f(4097, 70001)},
+    ),
+    "a mean that is compared": Case(
+        [node("ReduceMean", ["x"], ["m"], axes=[1]), node("Greater", ["m", "v"], ["e"]), CAST_E],
+        {"x": f(3001, 3001)[None]}, {"v": scalar(3000)},
+    ),
+    "a product that becomes an index": Case(
+        [node("MatMul", ["x", "w"], ["a"]), node("Cast", ["a"], ["i"], to=I64), node("Cast", ["i"], ["y"], to=F)],
+        {"x": f(64, 33)[None]}, {"w": f(64, 1)[:, None]},
+    ),
+    "a table of identifiers": Case(
+        [node("Gather", ["w", "i"], ["a"]), node("Equal", ["a", "v"], ["e"]), CAST_E],
+        {"i": np.array([4001, 4000])}, {"w": np.arange(5000, dtype=np.float32), "v": scalar(4000)},
+    ),
+    "differences of times": Case([node("Sub", ["x", "z"], ["y"])], {"x": f(100_001)[None], "z": f(100_000)[None]}),
     "an epsilon out of a branch": Case(
         [
             node("If", ["c"], ["e"], then_branch=_branch("then", constant("t", value_float=1e-12)),

@@ -236,6 +236,17 @@ def test_many_nodes_of_one_cure_make_one_line() -> None:
     )
 
 
+def test_a_line_says_what_is_true_of_all_its_nodes() -> None:
+    refusals = [
+        Refusal(node=name, op="input", message=f"it is of type {name}", remedy="export it as INT32")
+        for name in ("INT16", "UINT16")
+    ]
+    assert describe_refusals(refusals) == (
+        "input 'INT16': it is of type INT16; export it as INT32",
+        "input 'UINT16': it is of type UINT16; export it as INT32",
+    )
+
+
 def _function(op: str) -> onnx.FunctionProto:
     opsets = [helper.make_opsetid("", 21)]
     return helper.make_function("own", "Noise", ["a"], ["b"], [node(op, ["a"], ["b"])], opsets)

@@ -157,7 +157,7 @@ def _largest_ratio(a: Floats, b: Floats, part: Flags, scales: OutputScales) -> C
     if difference == 0:
         return Comparison(0.0, peak)
     words = _in_words(where, float(a[where]), float(b[where]))
-    if scales.axis is not None and not masks[where]:
+    if scales.axis is not None and not masks[where] and np.ptp(scales.scales) > 0:
         words += f"; axis {scales.axis}, index {where[scales.axis]} is judged by its own scale, {bases[where]:.3g}"
     return Comparison(difference, peak, worst=words)
 

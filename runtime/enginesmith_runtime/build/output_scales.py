@@ -50,7 +50,7 @@ class OutputScales:
         integral: whether all references of a slice are integers and reach 2: ids and counts.
         peak: the largest absolute value of a measure; 0 where there is none.
         masks_from: absolute value from which a value is a mask; infinity where there are none.
-        silent: slices that are too near to zero to be verified; empty where `axis` is None.
+        silent: slices that are too near to zero to be verified, or hold too few values; empty where `axis` is None.
     """
 
     axis: int | None
@@ -96,10 +96,10 @@ def learn_scales(references: Sequence[Reals]) -> OutputScales:
         scales = _group(slices, peak)
         ratio = float(scales.max() / scales.min())
         integral = _ids(slices)
-        mixed = best.axis is None and bool(integral.any() and not integral.all())
-        if ratio > widest or (ratio == widest and mixed):
+        silent = _find_silent(slices, scales, peak)
+        mixed = bool(integral.any() and not integral.all())
+        if ratio > widest or (ratio == widest and best.axis is None and (mixed or silent)):
             widest = ratio
-            silent = tuple(int(index) for index in np.flatnonzero(slices.peaks < _silence(peak)))
             best = OutputScales(
                 axis=axis, scales=scales, integral=integral, peak=peak, masks_from=masks_from, silent=silent
             )
@@ -161,6 +161,12 @@ def _describe_one(values: Reals, axis: int | None, masks_from: float) -> _Slices
     integral = np.asarray((flat == np.rint(flat)).all(axis=1))
     counts = np.asarray((flat != 0).sum(axis=1), np.float64)
     return _Slices(peaks=np.maximum(highs, -lows), lows=lows, highs=highs, counts=counts, integral=integral)
+
+
+def _find_silent(slices: _Slices, scales: Floats, peak: float) -> tuple[int, ...]:
+    """Return the slices in which the reference is hardly above zero, or too few values are, for the scale they have."""
+    few = (slices.counts < _LEAST_VALUES) & (scales >= slices.peaks * _GROUPS_APART)
+    return tuple(int(index) for index in np.flatnonzero(few | (slices.peaks < _silence(peak))))
 
 
 def _silence(peak: float) -> float:

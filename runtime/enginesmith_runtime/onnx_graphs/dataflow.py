@@ -28,8 +28,8 @@ MOVES: Final = frozenset(
 # Integers stay integers, or nearly so, and the numbers that these make of identifiers and positions are such again.
 ARITHMETIC: Final = frozenset(
     {
-        "Abs", "Add", "Ceil", "CumSum", "Div", "Floor", "Mod", "Mul", "Neg", "Pow", "Range", "Reciprocal", "ReduceSum",
-        "Relu", "Round", "Sign", "Sqrt", "Sub", "Sum",
+        "Abs", "Add", "Ceil", "CumSum", "Div", "Floor", "LeakyRelu", "Mean", "Mod", "Mul", "Neg", "PRelu", "Pow",
+        "Range", "Reciprocal", "ReduceL1", "ReduceMean", "ReduceSum", "Relu", "Round", "Sign", "Sqrt", "Sub", "Sum",
     }
 )  # fmt: skip
 _WIDE_INTEGERS: Final = frozenset(
@@ -126,6 +126,11 @@ class Dataflow:
             yield node
             left.extend(self.floats(node))
 
+    def is_small_product(self, node: onnx.NodeProto) -> bool:
+        """Whether a product is of positions and frequencies rather than of features and weights."""
+        small = [name for name in node.input if name in self.constants and self.constants[name].size <= _FEW]
+        return node.op_type in {"Einsum", "Gemm", "MatMul"} and bool(small)
+
     def _makes_numbers(self, node: onnx.NodeProto) -> bool:
         if node.op_type == "Cast":
             return self.types.get(node.input[0], 0) in _WIDE_INTEGERS and node.input[0] not in self.weights
@@ -138,18 +143,13 @@ class Dataflow:
         for node in self.graph.node:
             read = [name for name in node.input if self.is_float(name)]
             follows = (
-                (node.op_type in MOVES or node.op_type in ARITHMETIC or self._is_small_product(node))
+                (node.op_type in MOVES or node.op_type in ARITHMETIC or self.is_small_product(node))
                 and any(name in found for name in read)
                 and all(name in found or is_neutral(name) for name in read)
             )
             if follows or starts(node):
                 found |= {name for name in node.output if self.is_float(name)}
         return frozenset(found)
-
-    def _is_small_product(self, node: onnx.NodeProto) -> bool:
-        """Whether a product is of positions and frequencies rather than of features and weights."""
-        small = [name for name in node.input if name in self.constants and self.constants[name].size <= _FEW]
-        return node.op_type in {"Einsum", "MatMul"} and bool(small)
 
 
 def has_subgraph(node: onnx.NodeProto) -> bool:

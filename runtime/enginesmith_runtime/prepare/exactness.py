@@ -43,7 +43,7 @@ def nodes_that_need_exact_numbers(flow: Dataflow) -> dict[str, str]:
             kept.setdefault(node.name, reason)
         counts = node.op_type in _COUNTS or node.op_type == "Cast"
         names = [name for name in (*flow.floats(node), *_captured(node, flow)) if counts or name in flow.given]
-        for before in flow.upstream(names, _is_exact_step):
+        for before in flow.upstream(names, lambda each: _is_exact_step(each) or _is_given_product(each, flow)):
             if before.op_type != "Cast":
                 kept.setdefault(before.name, f"its result goes to {node.name}{CAUSE}{reason}")
     return _handed_on(flow) | _computed_on(flow, kept) | kept
@@ -75,11 +75,13 @@ def _why(node: onnx.NodeProto, flow: Dataflow) -> str:
     given = any(name in flow.given for name in read)
     step = _is_exact_step(node)
     to_integer = node.op_type == "Cast" and int_attribute(node, "to", 0) in _INTEGERS
-    compares = node.op_type in _COMPARES and (given or _compares_with_inexact(node, flow))
+    compares = node.op_type in _COMPARES and (given or _compares_inexact(node, flow))
+    differs = node.op_type == "Sub" and len(read) > 1 and all(name in flow.given for name in read)
     reasons = (
         (bool(read) and (node.op_type in _COUNTS or to_integer), f"it turns values into integers, {_ENOUGH}"),
         (compares or (node.op_type in _ORDERS and given), f"it compares, {_ENOUGH}"),
         (node.op_type in _RELATES and given, "it relates inputs of any size, and FP16 ends at 65504"),
+        (differs, "it takes inputs from each other, and FP16 rounds away how they differ"),
         (node.op_type in _TURNS and given, "it takes an angle, and FP16 holds large angles to a whole turn only"),
         (given and step and _has_large_constant(node, flow), f"it computes with numbers above 2048, {_ENOUGH}"),
         (any(name in flow.counted for name in read) and not _mixes(read, flow), _COUNTED),
@@ -93,9 +95,13 @@ def _mixes(names: list[str], flow: Dataflow) -> bool:
     return any(name not in flow.given and name not in flow.weights for name in names)
 
 
-def _compares_with_inexact(node: onnx.NodeProto, flow: Dataflow) -> bool:
+def _compares_inexact(node: onnx.NodeProto, flow: Dataflow) -> bool:
+    """Whether a constant that is compared, or one that is looked up in a table, is no number of FP16."""
     constants = [flow.constants.get(name) for name in node.input if name in flow.weights]
-    return any(values is None or not is_exact(values) for values in constants)
+    tables = flow.upstream(flow.floats(node), lambda each: each.op_type in MOVES)
+    return any(values is None or not is_exact(values) for values in constants) or any(
+        _has_inexact_integer(each, flow) for each in tables
+    )
 
 
 def _has_inexact_integer(node: onnx.NodeProto, flow: Dataflow) -> bool:
@@ -114,6 +120,11 @@ def _captured(node: onnx.NodeProto, flow: Dataflow) -> list[str]:
 
 def _is_exact_step(node: onnx.NodeProto) -> bool:
     return node.op_type in MOVES or node.op_type in ARITHMETIC
+
+
+def _is_given_product(node: onnx.NodeProto, flow: Dataflow) -> bool:
+    """Whether a node multiplies the graph's inputs or integers by a few constants, such as digits of an index."""
+    return flow.is_small_product(node) and any(name in flow.given for name in node.output)
 
 
 def _handed_on(flow: Dataflow) -> dict[str, str]:

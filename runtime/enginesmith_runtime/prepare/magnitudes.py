@@ -23,7 +23,6 @@ _TOLERANCE: Final = 0.05
 _VARIANCE_TOLERANCE: Final = 0.01
 _LONG_SUM: Final = 256
 _LONGEST_MEAN: Final = int(HALF_MAX)
-_SQUARE: Final = 2.0
 _LARGE_FACTOR: Final = 256.0
 _SMALLEST: Final = 1e-200
 _FEW: Final = 4096
@@ -36,10 +35,15 @@ _HEAVY: Final = frozenset(
     }
 )  # fmt: skip
 _PRODUCTS: Final = frozenset({"Conv", "Einsum", "Gemm", "MatMul"})
-_SAME_SIZE: Final = frozenset({"Abs", "Identity", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_SAME_SIZE: Final = frozenset(
+    {"Abs", "Identity", "LeakyRelu", "Neg", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+)
+# Their slope has no end near 1, where FP16 tells apart three decimal digits.
+_STEEP_AT_ONE: Final = frozenset({"Acos", "Acosh", "Asin", "Atanh"})
 _SUMS: Final = frozenset({"Add", "Sub", "Sum"})
 _BOUNDS: Final = frozenset({"Clip", "Max", "Min"})
-_MEANS: Final = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
+_MEANS: Final = frozenset({"AveragePool", "GlobalAveragePool", "ReduceL1", "ReduceMean", "ReduceSum"})
+_TOTALS: Final = frozenset({"ReduceL1", "ReduceSum"})
 _GROWS: Final = frozenset({"Cosh", "CumProd", "Exp", "ReduceProd", "ReduceSumSquare", "Sinh"})
 _GROWS_INSIDE: Final = frozenset(
     {
@@ -53,7 +57,7 @@ _SHRINKS: Final = frozenset(
 )
 # What a lost constant is in their result is known.
 _KEEPS_LOST: Final = _SUMS | _BOUNDS | frozenset({"Div", "Mul"})
-_PASSES: Final = MOVES | _SUMS | _MEANS | frozenset({"Abs", "Neg", "ReduceL1", "Sqrt"})
+_PASSES: Final = MOVES | _SUMS | _MEANS | frozenset({"Abs", "Neg", "Sqrt"})
 _NOT_ARITHMETIC: Final = frozenset({"cubic_coeff_a", "extrapolation_value", "ratio", "spatial_scale", "value"})
 
 
@@ -94,10 +98,13 @@ class _Search:
         self._flow = flow
         self._traits: dict[str, _Trait] = {}
         self._kept: dict[str, str] = {}
+        self._firsts: dict[tuple[str, ...], str] = {}
+        self._same: dict[str, str] = {}  # value to the earlier one that is computed in the same way
 
     def run(self) -> dict[str, str]:
         """Return the nodes with the reasons."""
         for node in self._flow.graph.node:
+            self._find_twin(node)
             if has_subgraph(node):
                 reason = f"it computes with the result of {node.name}{CAUSE}an inner graph computes in FP32"
                 self._mark(node, _Trait(cause=reason, grown=True))
@@ -110,6 +117,15 @@ class _Search:
                 continue
             self._look_at(node)
         return self._kept
+
+    def _find_twin(self, node: onnx.NodeProto) -> None:
+        """Note that a node repeats an earlier one: exporters compute twice what the source names twice."""
+        if len(node.output) != 1 or not node.input or has_subgraph(node):
+            return
+        attributes = sorted(str(attribute.SerializeToString()) for attribute in node.attribute)
+        inputs = [self._same.get(name, name) for name in node.input]
+        key = (node.domain, node.op_type, str(len(inputs)), *inputs, *attributes)
+        self._same[node.output[0]] = self._firsts.setdefault(key, node.output[0])
 
     def _look_at(self, node: onnx.NodeProto) -> None:
         carried = next((self._traits[name] for name in node.input if name in self._traits), None)
@@ -125,8 +141,8 @@ class _Search:
             self._keep(node, grows)
             if node.op_type not in _GROWS_INSIDE:
                 self._mark(node, _Trait(cause=f"it computes with the result of {node.name}{CAUSE}{grows}", grown=True))
-        if node.op_type == "Log":
-            reason = "a logarithm tells apart small values that FP16 has not"
+        reason = _why_it_is_steep(node)
+        if reason:
             self._keep(node, reason)
             self._keep_before(node, f"its result goes to {node.name}{CAUSE}{reason}")
 
@@ -234,7 +250,7 @@ class _Search:
             (self._is_square(node), "a square leaves FP16's range at inputs above 255 and its digits below 0.008"),
             (self._is_power(node), "a power leaves FP16's range at ordinary inputs"),
             (enlarges, f"a factor above {_LARGE_FACTOR:g} leaves FP16's range at ordinary inputs"),
-            (node.op_type == "ReduceSum" and summed > _LONG_SUM, "a long sum leaves FP16's range"),
+            (node.op_type in _TOTALS and summed > _LONG_SUM, "a long sum leaves FP16's range"),
             (_LONGEST_MEAN < summed < np.inf, "FP16 cannot count the elements of the mean"),
         )
         return next((reason for holds, reason in reasons if holds), "")
@@ -246,7 +262,7 @@ class _Search:
         if node.op_type != "Pow":
             return False
         exponent = self._flow.constants.get(node.input[1])
-        return exponent is None or not exponent.size or float(np.max(exponent)) >= _SQUARE
+        return exponent is None or not exponent.size or bool(np.any(np.abs(exponent) > 1))
 
     def _factor(self, node: onnx.NodeProto) -> float:
         """Return by how much a constant operand enlarges the other one."""
@@ -262,7 +278,7 @@ class _Search:
         while made is not None and made.op_type in _SAME_SIZE:
             name = made.input[0]
             made = self._flow.producers.get(name)
-        return name
+        return self._same.get(name, name)
 
     def _summed(self, node: onnx.NodeProto) -> float:
         """Return how many elements go into one of the result; infinity where an open dimension is among them."""
@@ -338,6 +354,12 @@ class _Search:
         attribute = next((float(one.f) for one in node.attribute if one.name == "max"), np.inf)
         largest = float(np.max(upper)) if upper is not None and upper.size else attribute
         return largest <= HALF_MAX
+
+
+def _why_it_is_steep(node: onnx.NodeProto) -> str:
+    if node.op_type == "Log":
+        return "a logarithm tells apart small values that FP16 has not"
+    return "it tells apart values near 1 that FP16 has not" if node.op_type in _STEEP_AT_ONE else ""
 
 
 def _power(trait: _Trait, exponent: float | None) -> _Trait | None:
