@@ -133,6 +133,8 @@ def test_two_engines_that_want_one_engine_share_its_build(build_spec: dict[str, 
     (shared,) = [one for one in decision.applies if one["kind"] == "EngineBuild"]
     assert sorted(one["uid"] for one in shared["metadata"]["ownerReferences"]) == ["uid-copy", "uid-ocr"]
     assert shared["metadata"]["uid"] == build["metadata"]["uid"]
+    # Its owners are written as a whole: one that another engine has added meanwhile must not be lost.
+    assert shared["metadata"]["resourceVersion"] == build["metadata"]["resourceVersion"]
     assert "spec" not in shared
 
 

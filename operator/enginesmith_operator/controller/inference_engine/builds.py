@@ -157,7 +157,11 @@ def _without_nodes(placement: BuildPlacement) -> BuildPlacement:
 
 
 def _shared(snapshot: EngineSnapshot, build: KnownBuild) -> Json:
-    """Return a build of another engine as owned by ours too: it stays as long as either wants it."""
+    """Return a build of another engine as owned by ours too: it stays as long as either wants it.
+
+    The list of owners is written as a whole. Where another engine has added itself meanwhile the version is an older
+    one, and the API server refuses the write: the next pass sees both.
+    """
     document = snapshot.document
     metadata = document["metadata"]
     own = {key: document[key] for key in ("apiVersion", "kind")} | {key: metadata[key] for key in ("name", "uid")}
@@ -168,6 +172,7 @@ def _shared(snapshot: EngineSnapshot, build: KnownBuild) -> Json:
             "name": build.name,
             "namespace": metadata["namespace"],
             "uid": build.uid,
+            "resourceVersion": build.version,
             "ownerReferences": sorted([*build.owner_documents, own], key=lambda one: str(one["uid"])),
         },
     }

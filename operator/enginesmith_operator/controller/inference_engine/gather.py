@@ -253,6 +253,7 @@ def _build(stored: StoredObject, uid: str) -> KnownBuild | None:
         owners=stored.owners,
         owner_documents=tuple(document["metadata"].get("ownerReferences") or ()),
         is_owned=any(owner.uid == uid for owner in stored.owners),
+        version=str(document["metadata"].get("resourceVersion") or ""),
         spec=document["spec"],
         digest=status.result.engine_digest if status.result else None,
         failure=status.failure,

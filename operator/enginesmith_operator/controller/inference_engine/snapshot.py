@@ -43,6 +43,7 @@ class KnownBuild:
 
     Attributes:
         is_owned: whether this engine is among its owners.
+        version: the resourceVersion with which its owners were read.
         reason: of its Ready condition.
         message: of its Ready condition.
         waits_since: when its pod was found to fit no node; empty: it was not.
@@ -57,6 +58,7 @@ class KnownBuild:
     owners: tuple[Owner, ...]
     owner_documents: tuple[Json, ...]
     is_owned: bool
+    version: str
     spec: Json
     digest: str | None = None
     failure: BuildFailure | None = None
