@@ -1,5 +1,6 @@
 """Others who write to the operator's objects: who changed what is said, with the field that is for it."""
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -97,6 +98,26 @@ def test_a_change_by_somebody_else_is_put_back_and_said(name: str) -> None:
     assert after["spec"] == before["spec"]
     assert who in _conflict(world)
     assert world.condition("Ready").reason == "Serving"
+
+
+@pytest.mark.parametrize("kind", ["Service", "PodDisruptionBudget"])
+def test_a_key_that_somebody_adds_to_a_selector_is_taken_out_and_said(kind: str) -> None:
+    world = _serving(replicas=2)
+    before = world.of_kind(kind)
+    changed = deepcopy(before[0])
+    selector = changed["spec"]["selector"]
+    (selector if kind == "Service" else selector["matchLabels"])["track"] = "canary"
+    fields: dict[str, Any] = {"f:spec": {"f:selector": {}}}
+    changed["metadata"]["managedFields"] = [{"manager": "kubectl-edit", "operation": "Update", "fieldsV1": fields}]
+    world.put(changed)
+
+    decision = world.step()
+
+    (event,) = decision.events
+    assert f"kubectl-edit set spec.selector of {kind} {changed['metadata']['name']}" in event.message
+    (after,) = [one for one in world.of_kind(kind) if one["metadata"]["name"] == changed["metadata"]["name"]]
+    assert after["spec"]["selector"] == before[0]["spec"]["selector"]
+    assert world.look().applies == ()
 
 
 def test_what_was_put_back_is_told_for_a_while_and_a_fight_is_one_event_meanwhile() -> None:

@@ -73,6 +73,16 @@ def test_a_server_that_ended_and_is_started_again_is_told_with_its_node_and_what
     assert world.target("l4").phase is TargetPhase.ROLLING_OUT
 
 
+def test_an_init_step_that_was_killed_for_memory_is_not_told_to_serve_less() -> None:
+    world = EngineWorld()
+    pod = _starting_pod(world)
+    last = {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-11-23T12:00:09Z"}
+    pod["status"]["initContainerStatuses"] = [{"name": "pull", "restartCount": 1, "lastState": {"terminated": last}}]
+    world.put(pod)
+    message = world.condition("Ready").message
+    assert message.endswith("the init step was killed because it ran out of memory; raise spec.podTemplate.resources.limits.memory")
+
+
 _DRIVER = "nvidia-container-cli: initialization error: nvml error: driver not loaded"
 _INIT_KILLED = "runc create failed: unable to start: container init was OOM-killed (memory limit too low?): unknown"
 

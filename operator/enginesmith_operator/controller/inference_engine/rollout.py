@@ -65,9 +65,8 @@ _MAY_PASS: Final = frozenset({"NoGpu", "NoDriver", "NoDevice", "OutOfMemory", "D
 _CRASHES: Final = 3
 _REFUSALS: Final = frozenset({ExitCode.ENGINE_REFUSED, ExitCode.VERIFICATION_FAILED})
 """Exit codes that a rollout reacts to after the first exit."""
-_MEMORY_REMEDY: Final = (
-    "raise spec.podTemplate.resources.limits.memory, or lower serving.maxMessageBytes, instances or frontEnds"
-)
+_MEMORY_REMEDY: Final = "raise spec.podTemplate.resources.limits.memory"
+_SERVER_TAKES_LESS: Final = ", or lower serving.maxMessageBytes, instances or frontEnds"
 _HASH_DIGITS: Final = 20
 _UNDER_WAY: Final = frozenset({"", "JobCreated", "Starting", "ResultLost"})
 ENGINE_MISSING: Final = "EngineMissing"
@@ -319,7 +318,8 @@ def _sentence(report: ServingReport | None, ending: Ending, pod: str, container:
         return bounded_line(report.failure.sentence())
     who = "the server" if container == SERVER_CONTAINER else "the init step"
     if ending.out_of_memory:
-        return f"{who} was killed because it ran out of memory; {_MEMORY_REMEDY}"
+        less = _SERVER_TAKES_LESS if container == SERVER_CONTAINER else ""
+        return f"{who} was killed because it ran out of memory; {_MEMORY_REMEDY}{less}"
     if ending.not_started:
         return f"{who} cannot be started: {bounded_line(ending.not_started)}"
     return f"{who} ended with exit code {ending.exit_code}; see kubectl logs {pod} -c {container} --previous"

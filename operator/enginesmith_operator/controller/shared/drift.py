@@ -13,7 +13,7 @@ from typing import Any, Final
 from enginesmith_operator.api.quantities import quantity_value
 from enginesmith_operator.cluster.transport import Json
 
-__all__ = ["APPLIED_HASH", "covers", "covers_field", "item_key", "must_apply", "stamp"]
+__all__ = ["APPLIED_HASH", "WHOLE", "covers", "covers_field", "item_key", "must_apply", "stamp"]
 
 APPLIED_HASH: Final = "enginesmith.io/applied-hash"
 _DIGITS: Final = 16
@@ -22,6 +22,8 @@ _QUANTITIES: Final = frozenset({"requests", "limits"})
 """Mappings whose values are quantities."""
 _QUANTITY: Final = frozenset({"averageValue", "sizeLimit"})
 """Fields that are a quantity."""
+WHOLE: Final = frozenset({"selector"})
+"""Fields that the API server replaces as a whole, and in which a key that somebody adds takes the pods away."""
 _TEXTS: Final = frozenset({"labels", "annotations", "matchLabels", "nodeSelector"})
 """Mappings of a user's names, in which an empty text is a value like any other."""
 
@@ -55,7 +57,7 @@ def covers_field(live: Json, key: str, wanted: Any, parent: str = "") -> bool:  
         # The API server leaves out what is empty: the value of a variable, of a toleration.
         return parent not in _QUANTITIES | _TEXTS and (wanted is None or wanted in ("", [], {}))
     found = live[key]
-    if parent in _TEXTS:
+    if parent in _TEXTS or key in WHOLE:
         return bool(found == wanted)
     if parent in _QUANTITIES or key in _QUANTITY:
         return _is_same_amount(found, wanted)

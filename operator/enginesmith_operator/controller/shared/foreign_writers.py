@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from enginesmith_operator.cluster.client import FIELD_MANAGER
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.shared.drift import APPLIED_HASH, covers, covers_field, item_key
+from enginesmith_operator.controller.shared.drift import APPLIED_HASH, WHOLE, covers, covers_field, item_key
 from enginesmith_operator.objects.labels import TARGET
 
 __all__ = ["ForeignChange", "foreign_changes", "others_fields", "replicas_owner"]
@@ -115,7 +115,11 @@ def _differences(live: Any, wanted: Any, path: tuple[Step, ...]) -> Iterator[tup
         parent = path[-1] if path and isinstance(path[-1], str) else ""
         for key, value in wanted.items():
             # Under its names, since they decide how values are compared.
-            if not covers_field(live, key, value, parent):
+            if covers_field(live, key, value, parent):
+                continue
+            if key in WHOLE:
+                yield (*path, key), live.get(key), value
+            else:
                 yield from _differences(live.get(key), value, (*path, key))
         return
     key = item_key(wanted) if isinstance(wanted, list) and isinstance(live, list) else None
