@@ -93,6 +93,7 @@ class ModelFacts(Record):
         producer: Program that wrote the ONNX file, such as "PaddlePaddle" or "pytorch 2.9".
         size_bytes: Size of the ONNX file and its external weights in bytes.
         shape_inputs: Names of integer inputs whose values are sizes or shapes. TensorRT needs a value range for them.
+        refused_nodes: Sentences about nodes that TensorRT does not take, each with its cure. ONNX Runtime takes them.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -101,3 +102,4 @@ class ModelFacts(Record):
     producer: str = ""
     size_bytes: int
     shape_inputs: tuple[str, ...] = ()
+    refused_nodes: tuple[str, ...] = ()

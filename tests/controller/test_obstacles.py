@@ -80,7 +80,9 @@ def test_an_init_step_that_was_killed_for_memory_is_not_told_to_serve_less() -> 
     pod["status"]["initContainerStatuses"] = [{"name": "pull", "restartCount": 1, "lastState": {"terminated": last}}]
     world.put(pod)
     message = world.condition("Ready").message
-    assert message.endswith("the init step was killed because it ran out of memory; raise spec.podTemplate.resources.limits.memory")
+    assert message.endswith(
+        "the init step was killed because it ran out of memory; raise spec.podTemplate.resources.limits.memory"
+    )
 
 
 _DRIVER = "nvidia-container-cli: initialization error: nvml error: driver not loaded"

@@ -354,3 +354,29 @@ def test_no_nodes_at_all_is_said(make_engine: MakeEngine, make_observed: MakeObs
 
     assert not result.has_target
     assert result.conditions[0].reason == "NoNodes"
+
+
+@pytest.mark.parametrize(
+    ("backend", "want_state"),
+    [
+        (Backend.TENSORRT, TargetState.REFUSED),
+        (Backend.TENSORRT_RTX, TargetState.REFUSED),
+        (Backend.ONNXRUNTIME, TargetState.PLANNED),
+    ],
+)
+def test_nodes_that_tensorrt_does_not_take_refuse_its_targets_before_a_gpu_is_taken(
+    make_engine: MakeEngine,
+    make_observed: MakeObserved,
+    make_node: MakeNode,
+    backend: Backend,
+    want_state: TargetState,
+) -> None:
+    said = "node 'q' (QuantizeLinear): its zero point is not 0; quantise symmetrically"
+    facts = _facts(DType.FP32).model_copy(update={"refused_nodes": (said,)})
+    observed = make_observed(make_node("gpu-1"), model_facts=facts)
+
+    (target,) = plan(make_engine(targets=[L4 | {"backend": backend.value}]), observed, NOW).targets
+
+    assert target.state is want_state
+    if want_state is TargetState.REFUSED:
+        assert said in target.refusals[0].sentence()

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-_MISSING_VALUES = "MissingValues"
+_OF_THE_MODEL = frozenset({"MissingValues", "UnsupportedOperators"})
+"""Rules by which the model, and not this machine, refuses a target."""
 
 _EXAMPLES = """examples:
   enginesmith build engine.yaml
@@ -73,8 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _incomplete(plan: "Plan") -> "Plan | None":
-    """Return the plan with only those targets that are refused for a field that their document lacks."""
-    lacking = tuple(target for target in plan.targets if any(one.rule == _MISSING_VALUES for one in target.refusals))
+    """Return the plan with only those targets that are refused for what the model is; None: there are none."""
+    lacking = tuple(target for target in plan.targets if any(one.rule in _OF_THE_MODEL for one in target.refusals))
     return plan.model_copy(update={"targets": lacking}) if lacking else None
 
 

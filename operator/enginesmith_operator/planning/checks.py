@@ -17,6 +17,7 @@ from enginesmith_operator.planning.snapshot import Observed, Policy
 __all__ = [
     "check_document",
     "check_dtypes",
+    "check_nodes",
     "check_product_policy",
     "check_toolchain_policy",
     "check_values",
@@ -69,6 +70,15 @@ def check_values(target: TargetSpec, spec: InferenceEngineSpec, observed: Observ
         )
         for problem in find_missing_values(facts, profiles(spec))
     )
+
+
+def check_nodes(target: TargetSpec, observed: Observed) -> tuple[Refusal, ...]:
+    """Return the faults and cures of nodes that TensorRT does not take, for a target of it."""
+    facts = known_facts(observed)
+    if facts is None or traits(target.backend).matrix is None:
+        return ()
+    wanted = "change the model as said, or set backend: onnxruntime"
+    return tuple(Refusal(rule="UnsupportedOperators", found=said, wanted=wanted) for said in facts.refused_nodes)
 
 
 def check_product_policy(product: str | None, observed: Observed) -> Refusal | None:

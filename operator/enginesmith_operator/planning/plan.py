@@ -30,6 +30,7 @@ from enginesmith_operator.planning.candidates import (
 from enginesmith_operator.planning.checks import (
     check_document,
     check_dtypes,
+    check_nodes,
     check_product_policy,
     check_toolchain_policy,
     check_values,
@@ -104,7 +105,11 @@ def refusal_error(refused: Plan) -> PlanRefusedError:
 
 
 def _plan_target(engine: InferenceEngine, target: TargetSpec, observed: Observed, key: str | None) -> TargetPlan:
-    forbidden = (*check_dtypes(target, observed), *check_values(target, engine.spec, observed))
+    forbidden = (
+        *check_dtypes(target, observed),
+        *check_values(target, engine.spec, observed),
+        *check_nodes(target, observed),
+    )
     if forbidden:
         return _refused(target, (NodeRefusal(node="every node", refusal=refusal) for refusal in forbidden))
     question = _question(target, engine.spec, observed)

@@ -20,6 +20,7 @@ from enginesmith_contract.preparation import (
     Preparation,
     PreparationRequest,
     ReferenceSet,
+    describe_refusals,
 )
 from enginesmith_contract.profile_checks import ProfileProblem, check_profiles, complete_profiles
 from enginesmith_contract.profile_suggestions import suggest_profile
@@ -58,6 +59,8 @@ _STEP_SECONDS = 1800.0
 _PARSER_SECONDS = 60.0
 # One repetition shows what varies by itself; a draw of few booleans can come out alike several times.
 _RANDOM_REPEATS = 8
+# Lines about nodes that TensorRT refuses, which the operator keeps in its status.
+_SAID_REFUSALS = 4
 # One run says little of the ranges of outputs.
 _LEAST_RUNS = 3
 
@@ -168,7 +171,7 @@ class _Work:
         return Preparation(
             preparation_key=self.key,
             source_digest=self.fetched.source_digest,
-            facts=facts,
+            facts=facts.model_copy(update={"refused_nodes": describe_refusals(inspection.refusals)[:_SAID_REFUSALS]}),
             structure_digest=cast.structure_digest,
             model=model,
             profiles=profiles,
