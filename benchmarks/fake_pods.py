@@ -1,8 +1,8 @@
 """Stands for the work of pods on simulated nodes: what a preparation and a build would say at their ends.
 
-KWOK ends a Job's pod with the text of an annotation as its last word. An admission policy of the API server writes
-that annotation as the pod is made, so that the Jobs are the operator's own, untouched. Every engine's model gets a
-digest of its own, as if they differed: nothing is shared between engines, and everything is to be built.
+KWOK ends a Job's pod with the text of an annotation as its termination message. An admission policy of the API server
+writes that annotation as the pod is made, so that the Jobs are the operator's own, untouched. Every engine's model gets
+a digest of its own, as if they differed: nothing is shared between engines, and everything is to be built.
 """
 
 import json

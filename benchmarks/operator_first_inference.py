@@ -133,7 +133,7 @@ def _moments(seen: _Watches, requests: list[Request], answered_at: float) -> Mom
 
 
 def _stages(moments: Moments) -> dict[str, float]:
-    """Return how long each stage took; one that was over before its forerunner was waited for by nobody."""
+    """Return how long each stage took; 0 where a later stage ended earlier, because nothing waited for this stage."""
     stages: dict[str, float] = {}
     (_, last), *rest = moments.items()
     later = [at for _, at in rest]

@@ -3,9 +3,9 @@
 Usage: python -m benchmarks.operator_fleet [--engines 1000] [--nodes 200]
 
 The operator is the installed one, the API server, its controllers and the scheduler are real; nodes are objects that
-KWOK keeps, and `fake_pods` says what pods would. kube-proxy is paused: the rules of 5,000 Services, written anew at
-every change, are a node's work, and here they would take half a processor from the rest. With everything in place the
-restart is measured too (`operator_restart`), since making the fleet takes the longest.
+KWOK keeps, and `fake_pods` says what pods would. kube-proxy is paused: it would write the rules of
+5,000 Services again at every change. That is a node's work, and here it would take half a processor from the rest. With
+everything in place the restart is measured too (`operator_restart`), since making the fleet takes the longest.
 """
 
 import argparse

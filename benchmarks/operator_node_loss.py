@@ -2,7 +2,7 @@
 
 Usage: python -m benchmarks.operator_node_loss
 
-`stop`: the node's kubelet falls silent and its pods run on; `kill`: all of the node is gone at once. The client asks 60
+`stop`: the node's kubelet stops and its pods continue to run; `kill`: the whole node ends at once. The client asks 60
 times a second over one connection, without retries, with a deadline of 20 s for each request. A lost node is noticed
 after 16 to 24 s on the development cluster, and its pods are given up 30 s later.
 """

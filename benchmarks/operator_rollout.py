@@ -2,8 +2,8 @@
 
 Usage: python -m benchmarks.operator_rollout
 
-Three changes of the spec beside a free GPU, and on a node whose only GPU is taken both choices of `rollout.whenFull`.
-The client asks 60 times a second over one connection, without retries.
+Three changes of the spec while a GPU is free, and both choices of `rollout.whenFull` on a node whose only GPU is in
+use. The client asks 60 times a second over one connection, without retries.
 """
 
 import tempfile

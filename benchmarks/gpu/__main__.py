@@ -99,7 +99,7 @@ def main() -> None:
         if path.exists():
             record[name] = json.loads(path.read_text())
     record["promises"] = judge(record) if arguments.backend == "tensorrt" else []
-    # Where the program and its files lay is nobody's business.
+    # The record must not contain the paths of the program and its files.
     text = json.dumps(record, indent=1).replace(f"{Path.cwd()}/", "").replace(str(work.root), "WORK")
     text = text.replace(f"{Path(__file__).resolve().parents[2]}/", "")
     if arguments.out:

@@ -276,7 +276,7 @@ _BAD_KERNEL: Final = b""".version 7.0
 
 
 def _sticky_error(work: Workplace) -> object:
-    """Write to an address that is nobody's from a kernel in the same context, then infer twice."""
+    """Write to an unallocated address from a kernel in the same context, then infer twice."""
     from cuda.bindings import driver  # noqa: PLC0415 - only where there is a GPU
 
     manifest = work.manifest(_ENGINE)

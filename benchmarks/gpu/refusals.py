@@ -1,4 +1,4 @@
-"""Section `refusals`: bad input of every kind, each tried in a process of its own, and what it is told.
+"""Section `refusals`: bad input of every kind, each tried in its own process, and the error that it gets.
 
 What one GPU cannot show (a plan of another GPU model) is injected at the boundary, and marked so.
 """

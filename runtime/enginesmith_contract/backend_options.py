@@ -33,7 +33,7 @@ class BackendOption(NamedTuple):
     """One option.
 
     Attributes:
-        values: the values that it may have, in words.
+        values: the valid values, as text.
         read: returns the value of a text; raises ValueError where the option cannot have it.
     """
 

@@ -1,4 +1,4 @@
-"""What a builder is told: everything, and nothing about Kubernetes."""
+"""The request that a builder receives: all that it needs, and nothing about Kubernetes."""
 
 from pydantic import Field
 

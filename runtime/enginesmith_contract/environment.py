@@ -47,7 +47,7 @@ STATE_DIR = "ENGINESMITH_HOME"
 LOG_FORMAT = "ENGINESMITH_LOG_FORMAT"
 """`auto` (a progress bar on a terminal, else JSON), `text` or `json` (one line a stage)."""
 TERMINATION_LOG = "ENGINESMITH_TERMINATION_LOG"
-"""Path that receives the last word of a Job's pod, at most 4,096 bytes of valid JSON."""
+"""Path that receives the termination message of a Job's pod, at most 4,096 bytes of valid JSON."""
 SOURCE_TOKEN = "ENGINESMITH_SOURCE_TOKEN"  # noqa: S105 - the variable's name, not a token
 """Bearer token for models over http(s). Other sources read the variables of their own clients."""
 SOURCE_CREDENTIALS = "ENGINESMITH_SOURCE_CREDENTIALS"

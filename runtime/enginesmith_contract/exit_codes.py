@@ -14,7 +14,7 @@ class ExitCode(IntEnum):
 
     OK = 0
     INTERNAL = 1
-    """A fault of ours: the log has the traceback."""
+    """A fault of Enginesmith: the log has the traceback."""
     USAGE = 2
     """The command line is wrong (what argparse uses)."""
     SPEC_INVALID = 10

@@ -33,7 +33,7 @@ class ModelSource(Record):
 
     Attributes:
         uri: file, http(s), s3, gs, oss, oci or hf; a plain path in local mode.
-        sha256: the digest that the user expects; of the model file alone where weights lie beside it.
+        sha256: the digest that the user expects; of the model file alone where the weights are in separate files.
         options: passed to the source's client (endpoint, region); never credentials, which come by environment.
     """
 

@@ -1,4 +1,4 @@
-"""What a preparation's pod is told, and its last word.
+"""The request that a preparation's pod receives, and its termination message.
 
 The operator has no access to the store, so the pod that does tells it all that planning needs: the digests that keys
 are made of, the model's facts, and which of the engines that the plan would build are there already.
@@ -31,8 +31,8 @@ class PreparationJobRequest(Record):
 class PreparationReport(Record):
     """The end of one preparation, as the termination message; at most `termination.MAX_TERMINATION_BYTES` of JSON.
 
-    What does not fit gives way in this order: `warnings`, `facts`, `stored_engines` (a builder finds a stored engine by
-    itself), the texts of `failure`.
+    What does not fit is dropped in this order: `warnings`, `facts`, `stored_engines` (a builder finds a stored engine
+    by itself), the texts of `failure`.
 
     Attributes:
         preparation_key: None where the preparation failed.

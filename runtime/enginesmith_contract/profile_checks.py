@@ -34,7 +34,7 @@ class ProfileProblem(Record):
         profile: the profile's name; empty where there is none at all.
         tensor: the input; empty where the fault is the profile's own.
         dimension: which one; None where the fault is not one dimension's.
-        found: what the profile says and what the model says, in words.
+        found: what the profile says and what the model says, as text.
         nearest: the nearest valid value, as it would be written; empty where there is none to offer.
     """
 

@@ -25,7 +25,7 @@ class Provider(Record):
         execution_provider: ONNX Runtime's own name ("OpenVINOExecutionProvider").
         compiles: whether it compiles whole subgraphs at load, so that the stored model must keep standard operators.
         resource: Kubernetes extended resource of its device; None: it runs on the CPU.
-        node_labels: labels of a node that can run it, beside its architecture.
+        node_labels: labels of a node that can run it, in addition to its architecture.
         architectures: as Kubernetes spells them ("amd64").
         options: provider options unless a target says otherwise.
     """

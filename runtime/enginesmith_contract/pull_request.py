@@ -1,4 +1,4 @@
-"""What a serving pod's init step is told: which engine belongs on which GPU. And the pod's last word.
+"""What a serving pod's init step receives (which engine belongs on which GPU), and the pod's termination message.
 
     PullRequest ──> look at the GPU ──> the one engine for it ──> copy of its blobs in `into` ──> ServeRequest
 
@@ -52,13 +52,13 @@ class PullRequest(Record):
     server: ServerOptions = ServerOptions()
 
     def serve_request(self, engine_key: str) -> ServeRequest:
-        """Return what the server is told once the engine lies in `into`."""
+        """Return the request that the server receives once the engine is in `into`."""
         served = ServedModel(**self.model.model_dump(), engine_key=engine_key, store=self.into)
         return ServeRequest(**self.server.model_dump(), models=(served,))
 
 
 class ServingReport(Record):
-    """The last word of the init step, and of a server that refuses; the termination message of its container.
+    """The termination message of the init step's container, and of the container of a server that refuses.
 
     Attributes:
         engine_key: that was taken; None where none fits.

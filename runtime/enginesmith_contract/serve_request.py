@@ -1,4 +1,4 @@
-"""What a runtime server is told."""
+"""The request that a runtime server receives."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -70,8 +70,9 @@ class ServerOptions(Record):
         max_streams: streams of requests that may be open, in each front end where there are some; None: 512. The next
             one gets RESOURCE_EXHAUSTED.
         max_connection_age_seconds: so that clients spread over new replicas; None: no limit.
-        shared_memory: whether clients may register memory that they share with the server. Whoever reaches the server
-            can then read and write what it can of /dev/shm; off where clients and server are not one machine's.
+        shared_memory: whether clients may register memory that they share with the server. If true, every client that
+            reaches the server can read and write what the server can of /dev/shm. Set it to false where the clients and
+            the server are not on one machine.
         front_ends: processes that take requests off the wire for the one that holds the engines. 0: it does so itself,
             which takes least of processor and memory; with large messages and a fast GPU it cannot keep up.
     """

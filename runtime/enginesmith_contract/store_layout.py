@@ -37,7 +37,8 @@ class StoredFile(Record):
     """One file of a prepared model or an engine.
 
     Attributes:
-        path: relative, as the files must lie beside each other when they are used; the first file is the one to open.
+        path: relative path; when the files are used, they must have these paths in one folder. The first file is the
+            one to open.
         digest: SHA-256 of its bytes, 64 hexadecimal digits.
         size_bytes: for a progress bar and a cheap first check.
     """

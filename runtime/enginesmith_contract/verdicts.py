@@ -20,7 +20,7 @@ class RuleAnswer(Record):
 
     Attributes:
         rule: CamelCase name of the rule ("DriverFloor").
-        found: what was looked at, in words.
+        found: what the rule looked at, as text.
         wanted: what would make it a yes; empty on a yes.
         sources: ids of the matrix rows' sources.
     """

@@ -6,5 +6,5 @@ Runs in Jobs and Deployments, and under the command line on one machine. It know
 import os
 
 # ONNX Runtime writes a device id and a queue of events into the user's home as soon as it is imported; no process of
-# ours does that unless somebody sets the variable to 0.
+# Enginesmith does that unless the user sets the variable to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -24,7 +24,7 @@ class Reporter(Protocol):
 
 
 class SilentReporter:
-    """Reports to nobody."""
+    """Reports nothing."""
 
     def begin(self, stage: str, detail: str = "") -> None:
         """Ignore it."""

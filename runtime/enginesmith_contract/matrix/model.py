@@ -104,7 +104,7 @@ class Release(Record):
         general_availability: the full version, None where none is published.
         cuda_builds: CUDA versions that Linux amd64 builds exist for.
         cuda_builds_arm64: the same for SBSA servers.
-        cuda_supported: what the release's support matrix lists beside the builds.
+        cuda_supported: CUDA versions that the release's support matrix lists in addition to the builds.
         wheels: architectures ("amd64", "arm64") of the Python wheels by CUDA major.
         minimum_drivers: driver floor that the release itself states, by CUDA major; may be stricter than CUDA's.
         platforms: "x86_64", "sbsa", "jetson", "ppc64le".

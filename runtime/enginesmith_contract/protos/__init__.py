@@ -1,1 +1,1 @@
-"""The wire protocol: Open Inference Protocol with Triton's extensions; generated code beside its source."""
+"""The wire protocol: Open Inference Protocol with Triton's extensions; the generated code is next to its source."""

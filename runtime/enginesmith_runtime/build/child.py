@@ -37,7 +37,7 @@ def main(job_file: str, descriptor: int) -> int:
 
 
 def _failure(error: Exception, job: ChildJob) -> EnginesmithError:
-    """Return what to say of an error; where it is none of ours, raise it again."""
+    """Return what to say of an error; raise an error again that is none of Enginesmith's."""
     if isinstance(error, CancelledBuildError):
         return error
     if failed_for_room(error, Path(job.output)):

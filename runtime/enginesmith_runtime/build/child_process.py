@@ -41,7 +41,7 @@ _STARVED: Final = (
     # TensorRT's builder where not even a CUDA context fits the GPU; 2 is CUDA's number for it.
     "cuda initialization failure with error: 2.",
 )
-"""What libraries print, in whatever case, before they end the process for want of memory."""
+"""What libraries print, in upper or lower case, before they end the process because of missing memory."""
 _TRACEBACK: Final = "Traceback (most recent call last)"
 _CHUNK_BYTES: Final = 1 << 16
 
@@ -128,7 +128,7 @@ def _follow(child: "subprocess.Popen[bytes]", read_end: int, reporter: Reporter,
 
 
 class _StageWatch:
-    """Passes progress on, and repeats the last word while the child is silent, so that a reporter can cancel."""
+    """Passes progress on, and repeats the last progress while the child sends none, so that a reporter can cancel."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter

@@ -260,7 +260,7 @@ def _measure(engine: Engine, references: tuple[ReferenceSet, ...], folder: Path,
 
 
 def _local_manifest(job: ChildJob, draft: ChildResult) -> Manifest:
-    """Return the manifest as a loader needs it; the digests are the store's to compute, and nobody checks these."""
+    """Return the manifest as a loader needs it; the store computes the real digests, and nothing checks these."""
     files = tuple(
         StoredFile(path=path, digest=_UNHASHED, size_bytes=(Path(job.output) / path).stat().st_size)
         for path in draft.files

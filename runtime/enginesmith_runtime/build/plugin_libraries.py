@@ -1,7 +1,7 @@
 """Plugin libraries of a build: allowed, fetched and checked before a GPU does anything.
 
-A library runs inside builder and server. Whoever runs them says by ENGINESMITH_PLUGINS_ALLOWED where libraries may come
-from, or which they may be; the digest, which is part of the engine's key, says which one it is.
+A library runs inside builder and server. The user who runs them sets ENGINESMITH_PLUGINS_ALLOWED to where libraries may
+come from, or to which libraries are allowed; the digest, which is part of the engine's key, says which one it is.
 """
 
 import posixpath

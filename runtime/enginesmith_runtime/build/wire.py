@@ -100,7 +100,7 @@ class ChildFailure(Record):
 
 
 class ChildAnswer(Record):
-    """The child's last word; one of the two is set."""
+    """The child's final answer; one of the two is set."""
 
     result: ChildResult | None = None
     failure: ChildFailure | None = None
@@ -130,7 +130,7 @@ class PipeReporter:
 
 
 def replay(line: bytes, reporter: Reporter) -> None:
-    """Repeat one event of the pipe; a line cut off by the child's death is nobody's loss."""
+    """Repeat one event of the pipe; a line that the child's death cut off can be ignored."""
     try:
         event = json.loads(line)
     except ValueError:

@@ -118,7 +118,7 @@ class BuildJob:
     """One build, with every file it reads on the local disk.
 
     Attributes:
-        model: path of the prepared ONNX file; external weights lie beside it.
+        model: path of the prepared ONNX file; external weights are in the same folder.
         output: an empty folder that receives the engine's files.
         plugins: plugin libraries in loading order, named as they are to be named in the engine.
         timing_cache: of earlier builds for this GPU product and version; None: the backend gets none.
@@ -227,7 +227,7 @@ class Instance(ABC):
 
         Raises:
             enginesmith_contract.errors.DeviceFailedError: the device is broken; the process must end.
-            enginesmith_contract.errors.InferenceError: this one failed; the instance goes on. Reasons among others:
+            enginesmith_contract.errors.InferenceError: this one failed; the instance continues. Reasons among others:
                 `OutOfMemory`, `RequestTooLarge` (than the instance's buffers), `OutputTooLarge` (for its place in
                 `into`).
             enginesmith_contract.errors.SpecError: an element that the backend cannot take (BYTES that are no text), or

@@ -17,11 +17,11 @@ def without_false_names(model: Path, inputs: tuple[TensorSpec, ...]) -> Path:
     """Return a model in which only those open dimensions are named that `inputs` name.
 
     Args:
-        model: an ONNX file; external weights lie beside it.
+        model: an ONNX file; external weights are in the same folder.
         inputs: the model's facts; a symbol is None where a dimension has no name that means anything.
 
     Returns:
-        `model` itself, or a copy beside it.
+        `model` itself, or a copy in the same folder.
     """
     open_axes = {spec.name: _nameless_axes(spec) for spec in inputs if spec.is_dynamic}
     if not any(open_axes.values()):

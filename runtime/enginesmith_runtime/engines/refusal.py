@@ -43,7 +43,7 @@ def refuse_mislabelled(label: str | None, device: Hardware) -> None:
     """Return where the node's label tells the truth, or there is none to compare.
 
     Args:
-        label: the node's `nvidia.com/gpu.product` as whoever placed this process read it.
+        label: the node's `nvidia.com/gpu.product`, as the process or the user that placed this process read it.
         device: what the device says of itself.
 
     Raises:

@@ -1,7 +1,7 @@
 """Which weights files an ONNX model names, and whether it may: it is a stranger's file that names paths.
 
-A model may lie beside its weights; each tensor then has a location relative to the model's folder, an offset and a
-length. The document is parsed without reading any weights.
+A model may have its weights in separate files; each tensor then has a location relative to the model's folder, an
+offset and a length. The document is parsed without reading any weights.
 """
 
 import math
@@ -74,7 +74,7 @@ def check_inside(folder: Path, span: WeightsSpan, where: str) -> Path:
 
 
 def missing_weights(file: str, tensor: str, where: str) -> SourceError:
-    """Return the error of a weights file that does not lie beside its model."""
+    """Return the error of a weights file that is missing from its model's folder."""
     return SourceError(
         f"the weights file {file} is missing",
         where=where,

@@ -4,7 +4,7 @@
                        └──> an Origin ──download──> folder/downloads/<uri>/files ──rename──> folder/models/<digest>
 
 The model comes first, is refused here if it is no ONNX file, and names its weights files, which are then fetched from
-beside it. What is in `folder/models` is complete, was digested from the disk, and never changes again.
+the model's own location. What is in `folder/models` is complete, was digested from the disk, and never changes again.
 """
 
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ class FetchedModel:
     """A model whose files lie on the local disk, digested.
 
     Attributes:
-        path: of the ONNX file, absolute; its external weights lie beside it under the names that it gives them. A
-            local model is used in place: read only, and its owner may still change it, so whoever stores a file
-            believes the digest of what was stored.
+        path: absolute path of the ONNX file; its external weights are in the same folder, under the names that it gives
+            them. A local model is used in place: it is only read, and its owner may still change it, so code that
+            stores a file trusts the digest of what was stored.
         files: the ONNX file first, then each weights file once, in the model's order.
         source_digest: `content_digest(files)`.
         model_digest: SHA-256 of the ONNX file alone, which `ModelSource.sha256` is compared with.

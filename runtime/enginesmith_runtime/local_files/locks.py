@@ -33,7 +33,7 @@ def hold_lock(path: Path) -> Iterator[bool]:
         yield descriptor is not None
     finally:
         if descriptor is not None:
-            # Unlinked while held: a waiter that gets the old file's lock sees that it left `path`, and asks anew.
+            # Unlinked while held: a waiter that gets the old file's lock sees that it left `path`, and asks again.
             path.unlink(missing_ok=True)
             os.close(descriptor)
 

@@ -1,1 +1,1 @@
-"""What every process in a pod does alike: it reads its request, hears the pod's end, and leaves a last word."""
+"""What every process in a pod does: it reads its request, receives the stop signal, writes a termination message."""

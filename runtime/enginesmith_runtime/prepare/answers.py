@@ -14,7 +14,7 @@ def check_answers(model: str, exercised: Exercised, random: Mapping[str, str]) -
     Args:
         model: its file's name.
         exercised: what the runs showed.
-        random: nodes that are random by themselves, in words, each with its cure.
+        random: nodes that are random by themselves, as text, each with its cure.
 
     Raises:
         enginesmith_contract.errors.ModelError: `AnswersVary`: two runs with the same inputs gave different answers;

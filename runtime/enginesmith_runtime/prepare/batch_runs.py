@@ -37,7 +37,7 @@ _FP16_MAX: Final = 65504.0
 
 @dataclass(frozen=True, kw_only=True)
 class _Contrast:
-    """Two fillings of rows that are put beside each other.
+    """Two fillings of rows that are compared.
 
     Attributes:
         quiet: how watched rows are filled.
@@ -65,7 +65,7 @@ class _Trials:
     largest: float = 0.0
 
     def join(self) -> str:
-        """Return in words how a joined run differs from the single ones; empty where it does not."""
+        """Return as text how a joined run differs from the single ones; empty where it does not."""
         for seed in range(_SEEDS):
             feed = self.job.feed if seed == 0 else _around_files(self.job.feed)
             first = fill_inputs(feed, self.job.first, f"batch a {seed}")
@@ -95,7 +95,7 @@ class _Trials:
         return _first_difference(of_first, _repeated(of_second, rows), together)
 
     def exchange(self, contrast: _Contrast) -> str:
-        """Return in words which rows change with the others; empty where none does, or the model refuses the values."""
+        """Return as text which rows change with the others; empty where none does, or the model refuses the values."""
         job = self.job
         sides = (("exchange a", job.first), ("exchange b", job.second))
         quiet = [fill_inputs(contrast.quiet, shapes, seed) for seed, shapes in sides]
@@ -182,7 +182,7 @@ def _joined(first: Mapping[str, Array], second: Mapping[str, Array]) -> dict[str
 
 
 def _contrasts(feed: Feed) -> Iterator[_Contrast]:
-    """Yield ordinary rows beside rows at the borders of what the spec allows, then rows at both ends of it."""
+    """Yield ordinary rows with rows at the borders of what the spec allows, then rows at both ends of it."""
     seen: list[Mapping[str, InputValues]] = []
     for magnitude in _MAGNITUDES:
         borders = {spec.name: _borders(spec, feed, magnitude) for spec in feed.facts.inputs}
@@ -271,7 +271,7 @@ def _around_files(feed: Feed) -> Feed:
 
 
 def _first_difference(first: dict[str, Array], second: dict[str, Array], both: dict[str, Array]) -> str:
-    """Return in words how the joined run differs from the two single ones; empty where it does not."""
+    """Return as text how the joined run differs from the two single ones; empty where it does not."""
     for name, joined in both.items():
         parts = [first[name], second[name]]
         if any(part.ndim == 0 for part in parts) or [part.shape[1:] for part in parts] != [joined.shape[1:]] * 2:

@@ -1,4 +1,4 @@
-"""Child processes with a budget: whatever a model does to them, the preparation goes on and says what happened.
+"""Child processes with a budget: whatever a model does to them, the preparation continues and says what happened.
 
 A child answers with one JSON line per event on its standard output. The parent looks at it every `_TICK_SECONDS`:
 memory, time, and whether the user cancelled (the caller's `tick` raises). A child is killed with its whole process
@@ -157,7 +157,7 @@ def _ending(code: int, log: Path) -> ChildEnd:
     tail = log.read_bytes()[-_STDERR_BYTES:].decode(errors="replace").strip().splitlines()
     last = tail[-1] if tail else ""
     if code == -signal.SIGKILL:
-        # Nobody but the kernel's out-of-memory killer sends it: our own kills are recorded before.
+        # Only the kernel's out-of-memory killer sends it: Enginesmith's own kills are recorded before.
         return ChildEnd(outcome=Outcome.OUT_OF_MEMORY)
     if code < 0:
         return ChildEnd(outcome=Outcome.CRASHED, detail=signal.Signals(-code).name)

@@ -1,7 +1,7 @@
 """What the reference runs are fed with: the same values for the same model, profile and point on every machine.
 
-Random by default, since zeros hide faults; inside what the model bears, since a token id outside an embedding's table
-is no test of anything.
+Random by default, since zeros hide faults; inside what the model supports, since a token id outside an embedding's
+table is no test of anything.
 """
 
 from collections.abc import Iterable, Mapping

@@ -118,7 +118,7 @@ class Inspection(Record):
         files: of the copy in the job's output folder, the ONNX file first; empty: the model is used as it is.
         unranked: names of outputs whose rank only a run tells; their shape in `facts` means nothing.
         refusals: nodes that no TensorRT builder takes.
-        random: nodes that answer differently from run to run, in words, each with its cure.
+        random: nodes whose answers differ from run to run, as text, each with its cure.
         own_precisions: FP16 and BF16, where nodes of the model compute in them.
         needs_emulation: whether ONNX Runtime on a CPU can run the model in emulation only (BF16).
     """

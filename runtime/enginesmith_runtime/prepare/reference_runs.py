@@ -1,7 +1,7 @@
 """The child's side of every run in ONNX Runtime: the reference that an engine is verified against.
 
 Memory is bounded by the child itself (RLIMIT_DATA), so that ONNX Runtime says "failed to allocate" and the next run
-goes on; the parent's watch is the second line.
+continues; the parent's watch is the second line.
 """
 
 import ctypes

@@ -60,7 +60,7 @@ def failure_report(error: EnginesmithError, source_digest: str | None = None) ->
 
 
 def encode_report(report: PreparationReport) -> bytes:
-    """Return the report as a termination message; what gives way is `PreparationReport`'s own order."""
+    """Return the report as a termination message; `PreparationReport` says in which order parts are dropped."""
     return encode_termination(report, _SHORTER)
 
 

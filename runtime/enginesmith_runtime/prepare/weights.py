@@ -1,4 +1,4 @@
-"""Weights, one at a time: read where they lie, converted in pieces, written beside the new model.
+"""Weights, one at a time: read in place, converted in pieces, written next to the new model.
 
 Weights that lay outside the ONNX file do so again; those inside stay inside, which ONNX allows up to 2 GiB in all.
 """

@@ -24,7 +24,7 @@ class Place:
     Attributes:
         devices: that the pod may use, the one that the server takes first; empty where there is none.
         host: the machine without them.
-        node_product: what the node's label says; None: nobody told.
+        node_product: what the node's label says; None: it is not known.
     """
 
     devices: Sequence[Hardware]

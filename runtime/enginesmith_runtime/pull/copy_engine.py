@@ -49,7 +49,7 @@ def copy_engine(
     references = tuple(reference.file for reference in manifest.references)
     files = (*manifest.files, *manifest.plugins, *references)
     _copy_blobs(store, files, into)
-    # Replaced: a pod that starts anew may find the pointer of an engine that has been built again meanwhile.
+    # Replaced: a pod that starts again may find the pointer of an engine that has been built again meanwhile.
     FileStore(into).replace_pointer(pointer, document)
     reporter.end(digest=manifest.engine_digest, sizeBytes=sum(file.size_bytes for file in files))
     return manifest

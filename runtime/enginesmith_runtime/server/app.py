@@ -46,7 +46,7 @@ _FAREWELL_SECONDS: Final = 0.5
 """How long a server whose device failed still refuses requests before it closes its connections."""
 
 _SPARE_CALLS: Final = 128
-"""Inferences beside those that run and wait: what is being received, and what is refused."""
+"""Inferences in addition to those that run and wait: those that are being received, and those that are refused."""
 
 
 def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter: Reporter) -> None:

@@ -25,7 +25,7 @@ class CallThreads(ThreadPoolExecutor):
         most: calls that run or wait for a thread; None: as many as there are threads.
 
     Attributes:
-        refusal: what a call is told that comes when the pool is full.
+        refusal: the message that a call gets if it comes when the pool is full.
     """
 
     def __init__(self, threads: int, *, name: str, refusal: str, most: int | None = None) -> None:

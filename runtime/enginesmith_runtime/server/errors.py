@@ -1,7 +1,7 @@
-"""What a client is told when a call fails.
+"""The errors that a client receives when a call fails.
 
-The codes are those of gRPC that the protocol uses; a transport adapter maps them to its own. Whatever is not a
-`ProtocolError` is a fault of ours: the client gets a short id, the log gets the traceback under that id.
+The codes are those of gRPC that the protocol uses; a transport adapter maps them to its own. Every other
+exception is a fault of Enginesmith: the client gets a short id, the log gets the traceback under that id.
 """
 
 import logging
@@ -37,7 +37,7 @@ _INFERENCE_CODES: Final = {
     "RequestTooLarge": Code.RESOURCE_EXHAUSTED,
     "OutputTooLarge": Code.INVALID_ARGUMENT,
 }
-"""Of InferenceError's reasons; any other one is in the model or in the values, and nobody knows which."""
+"""Codes of InferenceError's reasons; the cause of any other is the model or the values, and it is not known which."""
 
 
 class ProtocolError(Exception):
@@ -64,7 +64,7 @@ def internal_error(error: BaseException) -> ProtocolError:
 
 
 def device_failed(error: DeviceFailedError) -> ProtocolError:
-    """Return what every request is told once the device broke: another replica can answer it."""
+    """Return the error that every request gets after the device failed: another replica can answer it."""
     return ProtocolError(
         Code.UNAVAILABLE,
         f"the device failed, and this server ends; send the request to another replica: {error.what}",
@@ -73,6 +73,6 @@ def device_failed(error: DeviceFailedError) -> ProtocolError:
 
 
 def inference_failed(error: InferenceError) -> ProtocolError:
-    """Return what a client is told of an inference that failed alone; the engine goes on."""
+    """Return the error that a client gets when only its inference failed; the engine continues."""
     code = _INFERENCE_CODES.get(error.reason, Code.INTERNAL)
     return ProtocolError(code, one_line(error.sentence()), reason=error.reason)

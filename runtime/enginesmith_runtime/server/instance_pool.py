@@ -84,7 +84,7 @@ class InstancePool:
         """
         with self._changed:
             if self._refusal is not None:
-                # A new one each time: an exception collects the traceback of whoever raises it.
+                # A new one each time: an exception collects the traceback of each caller that raises it.
                 raise ProtocolError(self._refusal.code, self._refusal.message, reason=self._refusal.reason)
             # Idle instances take a job each before anything counts as waiting.
             ahead = len(self._waiting) - len(self._idle)

@@ -29,7 +29,7 @@ __all__ = ["Loading", "load_model"]
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """What loading needs beside the model.
+    """What loading needs in addition to the model.
 
     Attributes:
         folder: scratch space for the engine's files while the server lives.

@@ -11,7 +11,7 @@ from enginesmith_runtime.server.errors import Code, ProtocolError
 __all__ = ["BUCKETS_SECONDS", "BatchTotals", "Histogram", "ModelStatistics", "RunTimes", "Snapshot", "Total"]
 
 BUCKETS_SECONDS: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Upper bounds of the histograms: from a small model's run to a queue nobody should wait in."""
+"""Upper bounds of the histograms: from a small model's run to a queue that is too long for any request."""
 
 _NS: Final = 1e-9
 

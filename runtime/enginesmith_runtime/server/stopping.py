@@ -38,12 +38,12 @@ class Stopping:
         signal.set_wakeup_fd(hears, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, _ignore)
-        # The command that became this process held them back until there was somebody to hear them.
+        # The command that became this process blocked the signals until a handler was installed.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         threading.Thread(target=self._listen, args=(heard,), name="signals", daemon=True).start()
 
     def end_at_once_after(self, clean_up: Callable[[], None] | None) -> None:
-        """While this is set, a signal ends the process right after `clean_up`: nobody is served yet."""
+        """While this is set, a signal ends the process right after `clean_up`: no client is served yet."""
         self._clean_up = clean_up
 
     def lose_device(self, error: DeviceFailedError) -> None:
@@ -62,7 +62,7 @@ class Stopping:
         if self._clean_up is not None:
             self._clean_up()
             os._exit(ExitCode.OK)
-        # At a keyboard nobody takes this server out of a load balancer first.
+        # On Ctrl-C nothing removes this server from a load balancer first.
         if self.begun.is_set() or number is signal.SIGINT:
             self.hurried.set()
         self.begun.set()

@@ -93,7 +93,7 @@ def _restore(array: Array, spec: TensorSpec) -> Array:
 
 
 def _zero_inputs(manifest: Manifest, table: ProfileTable, index: int) -> dict[str, Array]:
-    """Return zeros at the profile's opt: a value that every embedding and every mask bears."""
+    """Return zeros at the profile's opt: a value that every embedding and every mask supports."""
     return {spec.name: _zeros(spec, table.ranges(spec.name)[index]) for spec in manifest.inputs}
 
 

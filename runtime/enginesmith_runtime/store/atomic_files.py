@@ -3,7 +3,7 @@
     write to `.tmp-*` in the same folder -> fsync -> link to the final name (fails where it exists: the first one wins)
     -> unlink the temporary name -> fsync the folder
 
-The writer holds a lock on its temporary file, so whoever cleans up knows a dead writer's file from a slow one's.
+The writer holds a lock on its temporary file, so a clean-up can tell a dead writer's file from a slow writer's file.
 """
 
 import errno

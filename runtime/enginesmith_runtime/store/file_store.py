@@ -155,7 +155,7 @@ class FileStore:
             yield
 
     def refresh_pointer(self, name: str) -> None:
-        """Make a pointer young that somebody relies on from now on; see `Store.refresh_pointer`."""
+        """Make a pointer young because a process relies on it from now on; see `Store.refresh_pointer`."""
         _refresh(self._pointer(name))
 
     def pointer_entries(self, prefix: str) -> Iterator[PointerEntry]:
@@ -244,7 +244,7 @@ def _refresh(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except PermissionError:
-        # Another user's: a blob is written anew, a pointer stays as old as it is.
+        # Another user's: a blob is written again, a pointer stays as old as it is.
         return False
     return True
 

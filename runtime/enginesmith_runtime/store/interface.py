@@ -11,7 +11,7 @@ from enginesmith_contract.store_layout import StoredFile
 __all__ = ["REFRESH_SECONDS", "BlobEntry", "PointerEntry", "Store"]
 
 REFRESH_SECONDS: Final = 3600.0
-"""What is older than this is made young again by whoever relies on it, since a sweep judges by age (see `sweep`)."""
+"""A process makes what it relies on young again if it is older than this, since a sweep judges by age (see `sweep`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class Store(Protocol):
         ...
 
     def refresh_pointer(self, name: str) -> None:
-        """Make a pointer young that somebody relies on from now on; does nothing where it is, or is gone."""
+        """Make a pointer young because a process relies on it from now on; do nothing if it is young, or is gone."""
         ...
 
     def pointer_entries(self, prefix: str) -> Iterator[PointerEntry]:

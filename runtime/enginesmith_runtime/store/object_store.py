@@ -104,7 +104,7 @@ class ObjectStore:
         return nullcontext()
 
     def refresh_pointer(self, name: str) -> None:
-        """Make a pointer young that somebody relies on from now on; see `Store.refresh_pointer`."""
+        """Make a pointer young because a process relies on it from now on; see `Store.refresh_pointer`."""
         with self._translated(f"looking at {name}"):
             facts = self._facts(self._path(name))
         if facts is None or _age_seconds(facts) < REFRESH_SECONDS:
@@ -195,7 +195,7 @@ class ObjectStore:
                 try:
                     chunk = bytes(stream.read(_READ_BYTES))
                 except Exception as error:
-                    # The checksum that S3 keeps beside an object, which the client compares by itself.
+                    # S3 keeps a checksum with each object, and the client compares it by itself.
                     if type(error).__name__ != "FlexibleChecksumError":
                         raise
                     raise blob_damaged(self.uri, file, str(error)) from error

@@ -108,7 +108,7 @@ class RegistryStore:
         return nullcontext()
 
     def refresh_pointer(self, name: str) -> None:
-        """Make a pointer young that somebody relies on from now on; see `Store.refresh_pointer`."""
+        """Make a pointer young because a process relies on it from now on; see `Store.refresh_pointer`."""
         found = self._client.read_manifest(tag_of_name(self.uri, name))
         if found is None or time.time() - _written_at(found[1]) < REFRESH_SECONDS:
             return

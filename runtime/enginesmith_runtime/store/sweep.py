@@ -1,6 +1,6 @@
 """Deletes what a store no longer needs: pointers first, then the blobs that no pointer names any more.
 
-A store knows no InferenceEngine, so whoever sweeps tells what is claimed (`Claims`); what nobody claims goes by age.
+A store knows no InferenceEngine, so the caller of a sweep says what is claimed (`Claims`); age decides on the rest.
 
     kept engines     young (grace), named by a status or a running build, among the newest of their target, or not old
                      enough for their target's or the sweep's own retention
@@ -8,7 +8,7 @@ A store knows no InferenceEngine, so whoever sweeps tells what is claimed (`Clai
                      release cannot read
     blobs            every digest that stands anywhere in a kept pointer or in a claim, and every young blob
 
-It is safe beside builders without a lock. Whoever relies on a pointer or a blob makes it young first
+It is safe without a lock while builders run. A process that relies on a pointer or a blob makes it young first
 (`Store.refresh_pointer`, `Store.put_files`), and age is the last thing that is looked at before anything is deleted.
 Blobs are judged by the pointers that are there after the deletions, so one that was written meanwhile keeps its blobs.
 """
@@ -36,7 +36,7 @@ _DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """How old what nobody claims may get, in seconds.
+    """How old data without a claim may get, in seconds.
 
     Attributes:
         keep_for_seconds: of engines and preparations that no claim names.
@@ -125,7 +125,7 @@ def sweep(store: Store, claims: Claims, retention: Retention, *, delete: bool, n
     if delete:
         for name in sorted(doomed):
             store.delete_pointer(name)
-        # Seen anew: a pointer that was written meanwhile keeps its blobs.
+        # Read again: a pointer that was written meanwhile keeps its blobs.
         documents = _documents(store)
         doomed = set()
     named = {

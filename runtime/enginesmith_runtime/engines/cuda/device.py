@@ -68,14 +68,14 @@ class Gpu:
         self.thread.entered = True
 
     def check(self, call: str, answer: tuple[Any, ...]) -> Any:
-        """Return what a call of `bindings` gave beside its CUresult.
+        """Return what a call of `bindings` returned in addition to its CUresult.
 
         Raises:
             CudaCallError: it did not succeed.
         """
         if answer[0] != self.bindings.CUresult.CUDA_SUCCESS:
             raise CudaCallError(call, int(answer[0]))
-        return answer[1] if len(answer) == 2 else answer[1:]  # noqa: PLR2004 - one value beside the result
+        return answer[1] if len(answer) == 2 else answer[1:]  # noqa: PLR2004 - the result and one value
 
     def free_bytes(self) -> int:
         """Return the device's free memory, other processes' use included."""

@@ -93,13 +93,13 @@ def is_sticky(code: int) -> bool:
 
 
 def describe(code: int) -> str:
-    """Return an error in words, with its number and name."""
+    """Return an error as text, with its number and name."""
     fault = _STICKY.get(code) or _PASSING.get(code)
     return f"CUDA error {code}" if fault is None else f"CUDA error {code} (CUDA_ERROR_{fault.name}): {fault.meaning}"
 
 
 def device_failed(code: int, *, doing: str, where: str, said: Sequence[str] = ()) -> DeviceFailedError:
-    """Return what every request is told once the device failed.
+    """Return the error that every request gets after the device failed.
 
     Args:
         code: a CUresult.

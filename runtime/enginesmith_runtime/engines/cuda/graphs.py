@@ -2,7 +2,7 @@
 
 A small request spends more time in launching kernels than in running them; a graph launches all of them, and the
 copies, with one call. It holds for the shapes and the addresses that it was recorded with, so there is one for each
-form of request, as many as the limit allows, and the one unused for longest gives way.
+form of request, as many as the limit allows, and the one unused for longest is dropped.
 """
 
 from collections.abc import Callable
@@ -58,12 +58,12 @@ class GraphCache:
         return self.is_on and form.can_record and form.graph is None and form.seen >= form.needed
 
     def record(self, form: Recordable, enqueue: Callable[[], None], now: int) -> None:
-        """Record what `enqueue` puts on the stream; nothing runs. `form` goes on without a graph where that fails.
+        """Record what `enqueue` puts on the stream; nothing runs. `form` continues without a graph where that fails.
 
         Args:
             form: gets the graph.
             enqueue: has run once before with the same shapes and addresses.
-            now: the clock that `Recordable.used` is told by.
+            now: the instance's present count of launches, as in `Recordable.used`.
 
         Raises:
             CudaCallError: the device failed meanwhile.

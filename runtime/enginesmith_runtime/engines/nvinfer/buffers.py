@@ -2,7 +2,7 @@
 
 Both are taken once, for the largest shapes of every profile, so that a request takes nothing and every address stays
 what a recorded graph knows. Where the largest shapes are more than the limit, every place is cut by the same share
-and a request that does not fit is told so.
+and a request that does not fit gets an error.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class Slot:
         return view
 
     def too_large(self, shape: tuple[int, ...], reason: str) -> InferenceError:
-        """Return what a request is told whose tensor does not fit."""
+        """Return the error for a request whose tensor does not fit."""
         return InferenceError(
             "the tensor is larger than the instance's memory for it",
             where=self.name,

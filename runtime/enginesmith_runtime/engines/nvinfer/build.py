@@ -120,7 +120,7 @@ def build_plan(
 
 
 def install_plugins(module: Any, log: Any, job: BuildJob) -> tuple[Path, ...]:
-    """Load the job's plugin libraries, and copy them beside the plan, which does not load without them.
+    """Load the job's plugin libraries, and copy them next to the plan, which does not load without them.
 
     Raises:
         BuildError: `PluginDiffers` or `PluginRefused`.

@@ -16,7 +16,7 @@ _HARDWARE_LEVELS: Final = {"ampere-plus": "AMPERE_PLUS", "same-compute-capabilit
 def default_workspace_bytes(model_bytes: int) -> int:
     """Return 1 GiB, and 2 GiB for models of a gibibyte and more.
 
-    The library's own default is the whole device, which in a shared pod is somebody else's memory.
+    The library's own default is the whole device; in a shared pod, other processes need that memory.
     """
     return 2 * _GIB if model_bytes >= _GIB else _GIB
 

@@ -28,7 +28,7 @@ _QUOTED_MESSAGES: Final = 5
 
 @dataclass(kw_only=True)
 class Library:
-    """A deserialised plan and what is known of it; `release` lets the plan go, whoever still holds this.
+    """A deserialised plan and what is known of it; `release` frees the plan, even if a caller still holds this object.
 
     Attributes:
         module: `tensorrt`, or a module of its interface.
@@ -189,7 +189,7 @@ def create_context(library: Library, profile: int, activations: ActivationMemory
         stream: handle of the instance's; the caller synchronises it before the context runs.
 
     Raises:
-        EngineRefusedError: the library refuses, mostly for want of memory.
+        EngineRefusedError: the library refuses, mostly because of missing memory.
     """
     if activations is None:
         native = library.engine.create_execution_context()

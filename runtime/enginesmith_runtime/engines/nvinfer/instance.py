@@ -135,7 +135,7 @@ class NvInferInstance(Instance):
         outputs: Sequence[str],
         into: Mapping[str, DeviceArray] = _NOWHERE,
     ) -> dict[str, Array | DeviceArray]:
-        # The hot path, written for speed: at most some 20 us beside the GPU's own time.
+        # The hot path, written for speed: at most about 20 us in addition to the GPU's own time.
         if not self._open:
             raise RuntimeError("the instance is closed")
         if self._engine.fault is not None:

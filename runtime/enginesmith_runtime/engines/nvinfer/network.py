@@ -43,7 +43,7 @@ def parse_network(module: Any, builder: Any, log: Any, model: Path) -> ParsedNet
         module: the library.
         builder: its Builder.
         log: its logger.
-        model: the ONNX file; external weights lie beside it.
+        model: the ONNX file; external weights are in the same folder.
 
     Raises:
         BuildError: `UnsupportedOperators` with every node that the parser refuses, else `ParserRefused`.
@@ -82,7 +82,7 @@ def add_profiles(
     profiles: tuple[Profile, ...],
     log: MessageLog,
 ) -> None:
-    """Add one optimisation profile for each of ours; a network of fixed shapes without shape inputs needs none.
+    """Add one optimisation profile for each of `profiles`; a network of fixed shapes without shape inputs needs none.
 
     Raises:
         BuildError: `ProfileRefused`, with the library's words; `MissingValues` where an input holds sizes and its

@@ -18,7 +18,7 @@ from enginesmith_runtime.local_files.digests import digest_file
 __all__ = ["PLUGIN_FOLDER", "load_plugins"]
 
 PLUGIN_FOLDER: Final = "plugins"
-"""Folder beside a plan that holds its plugin libraries, numbered in loading order."""
+"""Folder next to a plan that holds the plan's plugin libraries, numbered in loading order."""
 
 _ENTRY_POINTS: Final = ("getCreators", "getPluginCreators")
 """What TensorRT calls in a library; one that has neither must register its plugins when it is loaded."""

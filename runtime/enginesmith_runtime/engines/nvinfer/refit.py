@@ -25,7 +25,7 @@ def refit_plan(module: Any, log: Any, base: Path, model: Path, target: Path) -> 
         module: the library; the plan's plugins are loaded.
         log: a logger of the library.
         base: a refittable plan of this version of the library, built on this kind of GPU.
-        model: an ONNX file of the same structure; external weights lie beside it.
+        model: an ONNX file of the same structure; external weights are in the same folder.
         target: receives the plan.
 
     Raises:

@@ -1,7 +1,7 @@
 """`python -m enginesmith_runtime.server.front_ends`: one front end, started by the process with the engines.
 
-Its standard input is what it is told: the settings, then for each line that many seconds of grace to stop within. The
-end of its input is the end of the other process.
+It receives on its standard input the settings, and then lines that each say to stop within that many seconds of grace.
+The end of its input is the end of the other process.
 """
 
 import os
@@ -18,7 +18,7 @@ __all__: list[str] = []
 
 
 def main() -> None:
-    """Serve until told to stop, or until nobody is left to tell it."""
+    """Serve until a line says to stop, or until the other process ends."""
     settings = Settings.from_line(sys.stdin.readline())
     transport = GrpcTransport(forwarded_methods(settings), settings.limits)
     transport.start(settings.address)

@@ -44,7 +44,7 @@ class Calls:
                         _watch(subscribe, bytes(data), link)
                 # The last reference to a large request must not live until the next one comes.
                 del packet, data
-        except OSError:  # the front end has ended; nobody waits for the answer
+        except OSError:  # the front end has ended; nothing waits for the answer
             return
         finally:
             link.close()

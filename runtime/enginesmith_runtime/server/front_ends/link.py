@@ -2,7 +2,7 @@
 
 A packet is a line of JSON and, behind a NUL byte, the bytes of a message. A message that is too large for a packet lies
 in the link's memory, an anonymous file that both sides map: it is written there once, and read where it lies. Both are
-processes of one server, so, unlike with a client's shared memory, nobody changes it while the other reads.
+processes of one server, so, unlike with a client's shared memory, neither changes it while the other reads.
 """
 
 import json
@@ -27,7 +27,7 @@ _SMALLEST_MEMORY: Final = 1 << 20
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a socket on which front ends can connect; whoever may enter the folder may."""
+    """Return a socket on which front ends can connect; every process with access to the folder can connect."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(path))
     listener.listen(socket.SOMAXCONN)
@@ -134,7 +134,7 @@ class Link:
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Free the connection; the memory goes when nobody reads in it any more."""
+        """Free the connection; the memory is freed when no process reads it any more."""
         self._connection.close()
         os.close(self._memory)
         self._mapped = None

@@ -1,4 +1,4 @@
-"""What a front end is told when it starts, as one line of JSON on its standard input."""
+"""What a front end receives when it starts, as one line of JSON on its standard input."""
 
 import json
 from collections.abc import Mapping

@@ -27,14 +27,14 @@ _PAUSE_SECONDS: Final = 1.0
 """Before a front end that ended is started again."""
 
 _ENDING_SECONDS: Final = 10.0
-"""For a front end to end after its grace, and beside it for its clients to be sent away."""
+"""For a front end to end after its grace, and also for it to send its clients away."""
 
 
 class FrontEnds:
     """So many processes that listen on one address; see `Transport`.
 
     Args:
-        folder: for the socket between the processes; nobody else may enter it.
+        folder: for the socket between the processes; no other process may have access to it.
     """
 
     def __init__(self, methods: Methods, limits: GrpcLimits, *, count: int, folder: Path) -> None:
@@ -100,7 +100,7 @@ def _reserve(address: str) -> tuple[socket.socket, str]:
     """Return a socket that keeps a port for processes that share it, and the address with that port.
 
     Raises:
-        ServeError: somebody else listens there.
+        ServeError: another process listens on that address.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -163,7 +163,7 @@ class _FrontEnd:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Whoever stops this process from a keyboard shall not stop them first.
+            # A Ctrl-C that stops this process must not stop the front ends first.
             start_new_session=True,
         )
         assert process.stdin is not None  # noqa: S101 - it is a pipe

@@ -43,7 +43,7 @@ _FIELD_INFER_RESPONSE = ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceLimits:
-    """What a server bears; see ServeRequest."""
+    """The limits of a server; see ServeRequest."""
 
     max_message_bytes: int
 
@@ -83,7 +83,7 @@ class Inference:
         self._submit(plan, raw, context, reply)
 
     def stream_infer(self, data: Body, context: CallContext, reply: Reply) -> None:
-        """Handle one request of ModelStreamInfer: every failure is an answer, so that the stream goes on."""
+        """Handle one request of ModelStreamInfer: every failure is an answer, so that the stream continues."""
         request_id = ""
 
         def reply_in_stream(answer: Answer | ProtocolError) -> None:

@@ -51,7 +51,7 @@ class RequestPlan:
         timeout_seconds: how long the request may wait for an instance; None: as long as its deadline.
         profile: index of the engine's profile.
         batch: inferences in the request.
-        repeatable: whether another request with the same bytes beside its raw contents has this plan too.
+        repeatable: whether another request has the same plan if all its bytes except its raw contents are the same.
         output_places: outputs that are left in shared memory, by name.
         wants_timings: whether the answer says how long the request took.
     """
@@ -164,7 +164,7 @@ class PlanCache:
         self._plans: dict[bytes, RequestPlan] = {}
 
     def find(self, head: bytes) -> RequestPlan | None:
-        """Return the plan of a request with these bytes beside its raw contents."""
+        """Return the plan of a request that has these bytes in addition to its raw contents."""
         # Without raw contents these bytes are the whole request, and hashing megabytes would be for nothing.
         return self._plans.get(head) if len(head) <= _CACHED_HEAD_BYTES else None
 

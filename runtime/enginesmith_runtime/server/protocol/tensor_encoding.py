@@ -31,7 +31,7 @@ def describe_outputs(
 
 def on_host(tensor: Array | DeviceArray) -> Array:
     """Return an output that was not asked for on a device, for it then is an array."""
-    assert not isinstance(tensor, DeviceArray)  # noqa: S101 - engines leave there what they are told to, and no more
+    assert not isinstance(tensor, DeviceArray)  # noqa: S101 - engines leave on a device only what the request names
     return tensor
 
 

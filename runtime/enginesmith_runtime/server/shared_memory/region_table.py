@@ -56,7 +56,7 @@ class RegionTable:
         return found
 
     def unregister(self, kind: type[Region], name: str) -> None:
-        """Forget the region `name`, or all of a kind where the name is empty; one that nobody registered is forgotten.
+        """Forget the region `name`, or all of a kind where the name is empty; an unknown name is no error.
 
         Raises:
             ProtocolError: INVALID_ARGUMENT; the region is of the other kind.

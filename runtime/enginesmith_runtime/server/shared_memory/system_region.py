@@ -1,8 +1,8 @@
 """Regions in POSIX shared memory, read and written as the files that they are and never mapped.
 
-A client can shrink its file at any moment, and whoever then touches a mapping of it is killed by SIGBUS; it can also
-change a value between a check and its use. Reading copies once, straight to where the engine wants the tensor (which
-copies it to the device from there), and fails with an error that one request gets.
+A client can shrink its file at any moment, and SIGBUS then kills a process that touches a mapping of it; a client can
+also change a value between a check and its use. Reading copies once, straight to where the engine wants the tensor
+(which copies it to the device from there), and fails with an error that one request gets.
 """
 
 import errno

@@ -2,9 +2,9 @@
 
 Most have gone by then (see `goaway`). For the others: gRPC's C core cancels what reaches it after it was told to shut
 down, also what a client sent before it could know. So for a moment answers are held back. Clients that send their next
-request when they have an answer fall silent; those that send at a steady pace are caught right after a request, with a
-whole pause ahead. Then the server says GOAWAY, and the answers follow it on each connection: whoever has one knows that
-its next request belongs elsewhere.
+request when they have an answer stop sending; for those that send at a steady pace, the server waits until right after
+a request, with a whole pause ahead. Then the server sends GOAWAY, and the answers follow it on each connection: a
+client that has an answer knows that its next request must go elsewhere.
 """
 
 import threading
@@ -25,7 +25,7 @@ _COMPANIONS_SECONDS: Final = 0.002
 """Between requests that a client sends together."""
 
 _IDLE_SECONDS: Final = 2.0
-"""A server to which nobody has come for so long ends at once."""
+"""A server that has had no request for this time ends at once."""
 
 _MOST_HELD: Final = 64
 """Answers; each keeps a thread, and a request that finds none is refused."""
@@ -72,7 +72,7 @@ class Farewell:
     def fall_silent(self) -> None:
         """Hold answers back until the clients that wait for them are silent; then return right after a request.
 
-        Returns as well where none comes any more, where nobody came lately, and where many answers are held.
+        Returns also if no more requests come, if there was no recent request, or if many answers are held.
         """
         with self._changed:
             if not self._running and time.monotonic() - self._last_arrival > _IDLE_SECONDS:

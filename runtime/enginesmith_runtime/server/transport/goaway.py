@@ -27,7 +27,7 @@ _NO_ERROR: Final = 0
 _GOAWAY: Final = b"\x00\x00\x08\x07\x00" + struct.pack(">LLL", 0, _LAST_STREAM, _NO_ERROR)
 _PAUSE_SECONDS: Final = 0.002
 _FOLDER: Final = Path("/proc/self/fd")
-"""Where a system has none, clients are told when the server ends, and no sooner."""
+"""If the system has no such folder, clients learn of the end only when the server ends."""
 
 
 def tell_clients_to_go(port: int, seconds: float) -> None:
@@ -35,7 +35,7 @@ def tell_clients_to_go(port: int, seconds: float) -> None:
 
     Args:
         port: that the server listens on.
-        seconds: for connections that are busy; the others are told at once.
+        seconds: for connections that are busy; the others get GOAWAY at once.
     """
     until = time.monotonic() + seconds
     told: set[object] = set()

@@ -63,7 +63,7 @@ _SENDING_SECONDS: Final = 5.0
 """For what was answered to reach its client, once no handler runs any more and the server ends."""
 
 _TELLING_SECONDS: Final = 0.2
-"""For what was being sent when answers were held back to be acknowledged, before a client is told to go."""
+"""For acknowledging what was being sent when answers were held back, before a client gets GOAWAY."""
 
 _LEAVING_SECONDS: Final = 1.0
 """For clients to get their last answers and to close their connections."""
@@ -151,7 +151,7 @@ class GrpcTransport:
         ended.wait()
 
     def _send_clients_away(self, seconds: float) -> None:
-        """Let clients take their next requests elsewhere; those that are slow to go are told once more, less gently."""
+        """Let clients send their next requests elsewhere; slow ones get a second, more forceful signal."""
         if self._port is None:
             return
         with self._farewell.answers_held():
@@ -159,7 +159,7 @@ class GrpcTransport:
         wait_until_gone(self._port, seconds)
 
     def _cancel_forgotten(self, ended: threading.Event, grace_seconds: float) -> None:
-        """Cancel a request that the library had not handed over when it was stopped; nobody else would answer it."""
+        """Cancel a request that the library had not handed over when it was stopped; nothing else would answer it."""
         if self._farewell.wait_all_left(grace_seconds) and not ended.wait(_SENDING_SECONDS):
             self._server.stop(0)
 

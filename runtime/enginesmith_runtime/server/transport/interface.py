@@ -28,7 +28,7 @@ __all__ = [
 
 
 class CallContext:
-    """What a call carries beside its bytes. Each adapter has its own, for only it knows when a client has gone.
+    """What a call carries in addition to its bytes. Each adapter has its own: only it knows when a client has gone.
 
     Attributes:
         deadline: on `time.monotonic()`'s clock, in seconds; None: the client waits for ever.
