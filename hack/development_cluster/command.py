@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     up = commands.add_parser("up", help="start what does not run")
-    up.add_argument("--nodes", type=int, metavar="N", help="have N simulated nodes beside the real ones")
+    up.add_argument("--nodes", type=int, metavar="N", help="have N simulated nodes in addition to the real ones")
     up.set_defaults(run=_up, changes=True)
 
     down = commands.add_parser("down", help="end everything; only the cache of programs and images stays")

@@ -27,7 +27,7 @@ def run(
     Args:
         command: program and arguments.
         stdin: text for its standard input.
-        environment: variables beside this process's own.
+        environment: variables in addition to this process's own.
         cwd: its working folder.
         log: takes everything it writes; the returned text is empty then.
 

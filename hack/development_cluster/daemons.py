@@ -25,7 +25,7 @@ class Daemon:
 
     Attributes:
         name: names its log and its pid file.
-        environment: variables beside this process's own.
+        environment: variables in addition to this process's own.
         priority: niceness; what keeps the cluster's pulse must not starve behind a build.
         node_pid: the first process of the node in whose namespaces it runs; None: this machine's.
     """

@@ -9,7 +9,7 @@ class ClusterError(Exception):
     """A step failed.
 
     Attributes:
-        remedy: what to do about it; empty where nobody knows yet.
+        remedy: what to do about it; empty where that is not known yet.
         log: the failing program's log, whose last lines are shown.
     """
 

@@ -36,7 +36,7 @@ _SETTINGS: Final[dict[str, str | None]] = {
 _RULES: Final = (
     ("filter", "FORWARD", ("-s", CONTROL.pods, "-j", "ACCEPT")),
     ("filter", "FORWARD", ("-d", CONTROL.pods, "-j", "ACCEPT")),
-    # A Service's address that nobody translated leads nowhere: a gateway of this machine's might answer in its name.
+    # Reject a Service's address that no rule translated: otherwise a gateway of this machine might answer for it.
     ("filter", "FORWARD", ("-d", CONTROL.services, "-j", "REJECT")),
     ("filter", "OUTPUT", ("-d", CONTROL.services, "-j", "REJECT")),
     # Pods reach the world by this machine's address, and each other and Services by their own.

@@ -16,7 +16,7 @@ def answers(url: str, *, authority: Path | None = None, any_certificate: bool = 
     Args:
         url: http or https.
         authority: whose certificates to trust.
-        any_certificate: trust whoever answers.
+        any_certificate: trust any server that answers.
     """
     context = ssl.create_default_context(cafile=authority)
     if any_certificate:

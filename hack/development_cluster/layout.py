@@ -50,7 +50,7 @@ class Layout:
     """The folders below the cluster's one folder.
 
     Attributes:
-        folder: holds all that the cluster writes, but what `images` caches beside it.
+        folder: holds all that the cluster writes, except what `images` caches next to it.
     """
 
     folder: Path

@@ -46,7 +46,7 @@ _BINDS: Final = {
     "netns": "/run/netns",
     "log": "/var/log",
 }
-# What a machine forgets when it starts anew.
+# What a machine forgets when it restarts.
 _RUN: Final = ("containerd-run", "netns")
 _SOCKET = "/run/containerd/containerd.sock"
 
@@ -89,7 +89,7 @@ def in_node(layout: Layout, node: NodeSpec, *command: str) -> str:
 
 
 def is_away(layout: Layout, node: NodeSpec) -> bool:
-    """Return whether somebody stopped the node or ended it, to see what comes of that."""
+    """Return whether a user stopped or killed the node, to see the effect."""
     return _away(layout, node).exists()
 
 
@@ -113,7 +113,7 @@ def kill_node(layout: Layout, node: NodeSpec) -> None:
 
 
 def delete_mount_points(layout: Layout) -> None:
-    """Delete the folders that were made for nodes to mount over, where nobody else has put anything."""
+    """Delete the folders that were made as mount points for nodes, where they are empty."""
     for path in reversed(_made_mount_points(layout)):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
@@ -135,7 +135,7 @@ def _made_mount_points(layout: Layout) -> list[Path]:
 def _forget_gpus(layout: Layout, node: NodeSpec) -> None:
     """Take the GPUs off a node that the API server knows: kubelet does so itself when it starts, a moment too late.
 
-    Whoever waits for GPUs would take those of the last kubelet for this one's.
+    A caller that waits for GPUs would mistake those of the last kubelet for this one's.
     """
     if not node.gpus or not kubectl(layout, "get", "node", node.name, "--ignore-not-found", "-o=name"):
         return

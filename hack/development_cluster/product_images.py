@@ -29,7 +29,7 @@ class ProductImage:
         dockerfile: relative to the repository.
         sources: folders that it copies, relative to the repository.
         locks: the locked dependencies, relative to the repository.
-        arguments: build arguments beside BASE.
+        arguments: build arguments in addition to BASE.
     """
 
     name: str

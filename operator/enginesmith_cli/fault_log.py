@@ -1,4 +1,4 @@
-"""Keeps the traceback of a fault of ours, so that a report can carry it and the terminal stays readable."""
+"""Keeps the traceback of a fault in Enginesmith, so that a report can include it and the terminal stays readable."""
 
 import tempfile
 import traceback

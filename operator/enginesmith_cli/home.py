@@ -4,7 +4,7 @@
 <home>/downloads/   models that were fetched
 <home>/digests/     of local models, so that an unchanged one is not read again
 <home>/work/        scratch space of running commands; each removes its own
-<home>/faults/      tracebacks of faults of ours
+<home>/faults/      tracebacks of Enginesmith's own faults
 """
 
 import os

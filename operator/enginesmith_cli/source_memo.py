@@ -52,7 +52,7 @@ class SourceMemo:
                 return None
         except (OSError, ValidationError):
             return None
-        # With weights beside it, the source digest is not the ONNX file's own.
+        # With external weights, the source digest is not the ONNX file's own.
         if sha256_expected is not None and (len(entry.files) > 1 or entry.source_digest != sha256_expected):
             return None
         return entry.source_digest

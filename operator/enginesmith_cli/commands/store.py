@@ -113,7 +113,7 @@ def _engine_row(manifest: "Manifest") -> str:
 def _sweep(store: "Store", arguments: argparse.Namespace, *, is_local: bool) -> int:
     from enginesmith_runtime.store.sweep import sweep
 
-    # The claims first: what begins to be needed afterwards is made young by whoever needs it.
+    # The claims first: a process that needs a file afterwards makes it young.
     claims = _claims(arguments, is_local=is_local)
     report = sweep(store, claims, _retention(arguments), delete=arguments.delete)
     if arguments.output == "json":

@@ -2,9 +2,9 @@
 
     apply, create, delete, replace_status ──> _write: lease? ── before_write ── request ── after_write, metric
 
-Writes are server-side applies with one field manager, forced: a field that Enginesmith decides on is Enginesmith's,
-whoever set it last. A status is replaced whole with the resourceVersion that it was computed from, so that garbage in
-it goes away and nothing newer is overwritten.
+Writes are server-side applies with one field manager, forced: Enginesmith owns each field that it decides on, even if
+another client set it last. A status is replaced whole with the resourceVersion that it was computed from. So invalid
+content in it goes away, and nothing newer is overwritten.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -39,7 +39,7 @@ class Write:
     name: str
 
     def text(self) -> str:
-        """Return it in words, for errors."""
+        """Return it as text, for errors."""
         return f"{self.verb} {self.kind} {self.namespace}/{self.name}"
 
 

@@ -1,7 +1,7 @@
 """How this process reaches the API server: the pod's ServiceAccount, else a kubeconfig.
 
 One reading serves our own requests and kopf's watches. A bound ServiceAccount token is rotated hourly by kubelet; the
-client reads the file anew every minute, and kopf is asked to log in again every ten.
+client reads the file again every minute, and kopf is asked to log in again every ten.
 """
 
 import os

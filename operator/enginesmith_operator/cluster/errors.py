@@ -2,7 +2,7 @@
 
 ClusterError             unexpected: logged with its sentence, tried again with a growing delay
 ├── MissingObjectError    404; often the wanted state
-├── ConflictError         409 on an update: somebody was quicker; look again, say nothing
+├── ConflictError         409 on an update: another client was faster; read again, report nothing
 ├── ObjectExistsError     409 on a create: it is there
 ├── RefusedObjectError    400, 403, 422: what we sent or may do is wrong; a person has to read the sentence
 ├── ClusterUnavailableError   429, 5xx, no answer: wait; `retry_after_seconds` where the server says how long
@@ -107,7 +107,7 @@ def error_from_response(status: int, body: bytes, headers: Mapping[str, str], *,
     if status == _GONE:
         return ExpiredListError("the listing took too long", where=where, why=why)
     if status == _CONFLICT or _UID in fields:
-        # An apply that names the uid of an object which was replaced since is told that uids cannot be changed.
+        # An apply with the uid of an object that was replaced since gets the answer that a uid cannot be changed.
         kind = ObjectExistsError if reason == "AlreadyExists" else ConflictError
         return kind("the API server has another version", where=where, why=why)
     if status in _REFUSED:

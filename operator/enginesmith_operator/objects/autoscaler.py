@@ -1,4 +1,4 @@
-"""The HorizontalPodAutoscaler of one target, where its spec names a metric; otherwise somebody brings their own."""
+"""The HorizontalPodAutoscaler of one target, where its spec names a metric; otherwise users can add their own."""
 
 from typing import Any
 

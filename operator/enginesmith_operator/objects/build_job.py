@@ -43,7 +43,7 @@ def build_job(build: EngineBuild, allowed_plugins: Collection[str] | None = None
     """Return the Job. A Job never changes: create it, and do not apply it again (Kueue sets `suspend` itself).
 
     Args:
-        build: as the cluster has it, whoever made it.
+        build: as the cluster has it; the operator or a user made it.
         allowed_plugins: digests of the libraries that the administrator allows; None: any.
     """
     spec, placement = build.spec, build.spec.placement

@@ -68,7 +68,7 @@ def job_spec(
         "ttlSecondsAfterFinished": ttl_seconds,
         "podFailurePolicy": {
             "rules": [
-                # An eviction or a lost node is nobody's attempt.
+                # An eviction or a lost node does not count as an attempt.
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 {
                     "action": "FailJob",

@@ -43,7 +43,7 @@ def engine_build_name(engine: str, target: str, key: str) -> str:
 def preparation_hash(request: PreparationJobRequest, occasion: str = "") -> str:
     """Return what tells one preparation from another: what its result depends on.
 
-    A GPU product that joins the pool, a toolchain that changes and a new limit of the gate prepare nothing anew.
+    A GPU product that joins the pool, a changed toolchain and a new limit of the gate cause no new preparation.
 
     Args:
         request: of the plan.

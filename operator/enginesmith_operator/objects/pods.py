@@ -1,7 +1,7 @@
 """What every pod of the operator has in common: it needs no right, no token, no root and no writable image.
 
 pod_spec(...)     the restricted pod around containers
-container(...)    one step: a module of the runtime, told by variables, with its last word in a file
+container(...)    one step: a module of the runtime, configured by variables, with its termination message in a file
 """
 
 import json
@@ -110,9 +110,9 @@ def container(
         image: by digest.
         module: of the runtime.
         arguments: of the module.
-        variables: that the module is told by.
+        variables: that configure the module.
         added: by the user.
-        mounts: beside the scratch folder.
+        mounts: in addition to the scratch folder.
         resources: as Kubernetes spells them.
     """
     fixed = {
@@ -184,7 +184,7 @@ def source_mounts(secret: SecretReference | None) -> list[JsonObject]:
 
 
 def plain_resources(wanted: ResourceRequirements) -> ResourceRequirements:
-    """Return the CPU, memory and local storage of `wanted`: what a step beside the one that it is for takes too."""
+    """Return the CPU, memory and local storage of `wanted`: what a step other than its own requests too."""
     kept = {
         kind: {name: value for name, value in of.items() if name in _PLAIN_RESOURCES}
         for kind, of in (("requests", wanted.requests), ("limits", wanted.limits))

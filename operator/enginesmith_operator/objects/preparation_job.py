@@ -110,7 +110,7 @@ def preparation_job(
 
 
 def _without_request(pod: dict[str, Any]) -> dict[str, Any]:
-    """Return the pod without what it is told: the engines that it looks up come and go with the nodes."""
+    """Return the pod without its request: the engines that it looks up come and go with the nodes."""
     (step,) = pod["containers"]
     told = [one for one in step["env"] if one["name"] != environment.PREPARATION_REQUEST]
     return pod | {"containers": [step | {"env": told}]}

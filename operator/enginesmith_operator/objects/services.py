@@ -13,7 +13,7 @@ __all__ = ["engine_service", "headless_service", "target_service"]
 
 
 def engine_service(engine: InferenceEngine) -> dict[str, Any]:
-    """Return the Service of all targets: what clients are told."""
+    """Return the Service of all targets: the address for clients."""
     name = engine.metadata.name
     return _service(engine, engine_service_name(name), engine_selector(name))
 

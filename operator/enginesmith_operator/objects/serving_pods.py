@@ -40,7 +40,7 @@ class ServingPods(Record):
     A field that a later release adds is None where it changes nothing, so that the hash of old pods stays.
 
     Attributes:
-        pull: what the init step is told.
+        pull: request that the init step receives.
         image: of the toolchain, by digest.
         store: how the pod reaches `pull.store`.
         resource: extended resource of the GPU; None: none.
@@ -107,7 +107,7 @@ def serving_pods(
         target: of it.
         engines: at least one, all of one toolchain; nodes of other products get no pod.
         store: how pods reach it.
-        store_uri: what they are told.
+        store_uri: URI of the store that they receive.
         avoid_nodes: that have the right label and will not do.
     """
     ready = sorted(engines, key=lambda one: one.device)

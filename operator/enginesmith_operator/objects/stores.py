@@ -1,6 +1,6 @@
 """How a pod reaches the engine store: its URI, and the mounts and variables that go with it.
 
-| store | URI | beside it |
+| store | URI | in addition |
 |---|---|---|
 | pvc | file:///engines-store | the claim, mounted there |
 | s3 | s3://bucket/prefix/namespace | endpoint and region in variables, the Secret's keys as files |
@@ -34,7 +34,7 @@ JsonObject = dict[str, Any]
 
 
 def store_uri(store: StoreSpec, namespace: str, *, shared: bool = False) -> str:
-    """Return the URI that builders, servers and preparations are told.
+    """Return the store's URI, as builders, servers and preparations receive it.
 
     Args:
         store: exactly one of its ways is set.

@@ -30,7 +30,7 @@ NODES_MISSING: Final = "NodesMissing"
 
 
 class Condition(Record):
-    """One condition, without the times that whoever writes the status adds.
+    """One condition, without its times: the code that writes the status adds them.
 
     Attributes:
         reason: CamelCase, stable.

@@ -96,7 +96,7 @@ def preparation_request(spec: InferenceEngineSpec, toolchains: tuple[Toolchain, 
 def engine_candidate(
     spec: InferenceEngineSpec, target: TargetSpec, toolchain: Toolchain, hardware: Hardware
 ) -> EngineCandidate:
-    """Return all that one engine depends on beside the prepared model.
+    """Return everything that one engine depends on in addition to the prepared model.
 
     Of `backendOptions` only a provider's own count: it compiles the model with them, and is verified with them. The
     others say how an engine runs. `hardware` counts by platform, product and slice: the driver and the memory are

@@ -1,8 +1,8 @@
 """Whether a node may build engines, and whether it may serve them, with every reason why not.
 
 A build needs a device of its own: timing a tactic on a GPU that another pod uses gives a slow engine, and one built in
-a MIG slice is for that slice. Serving bears sharing. Neither bears a product that is not known for certain, since an
-engine for another product does not load.
+a MIG slice is for that slice. Serving supports a shared GPU. Neither supports a product that is not known for certain,
+because an engine for another product does not load.
 """
 
 from collections.abc import Callable, Iterator

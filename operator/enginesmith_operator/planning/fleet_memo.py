@@ -2,7 +2,7 @@
 
 A thousand documents that want an L4 ask every node the same questions. The answers depend on the snapshot's fleet
 (nodes, node classes, toolchains, policies) and on the question alone, so remembering them changes no plan. A fleet is
-known by identity: whoever makes many plans hands in the same tuples (`Observed.model_copy` keeps them).
+known by identity: a caller that makes many plans passes the same tuples (`Observed.model_copy` keeps them).
 """
 
 from collections.abc import Callable, Hashable
@@ -49,5 +49,5 @@ _MEMO: Final = _FleetMemo()
 
 
 def remembered(observed: Observed, question: Hashable, answer: Callable[[], Answer]) -> Answer:
-    """Return the answer to `question` about the fleet of `observed`; `answer` finds it where nobody asked before."""
+    """Return the answer to `question` about the fleet of `observed`; `answer` finds it where it is not known yet."""
     return _MEMO.ask(observed, question, answer)

@@ -131,7 +131,7 @@ def _plan_target(engine: InferenceEngine, target: TargetSpec, observed: Observed
 
 
 class _Survey(NamedTuple):
-    """What the fleet says to one target, whoever's it is.
+    """What the fleet answers to one target, of any InferenceEngine.
 
     Attributes:
         choice: None: no candidate is left, or no toolchain.
@@ -146,7 +146,7 @@ class _Survey(NamedTuple):
 
 
 def _question(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed) -> tuple[str, ...]:
-    """Return all that a survey depends on beside the fleet."""
+    """Return everything that a survey depends on in addition to the fleet."""
     pinned = observed.pinned.get(target.name)
     build = {"hardware_compatibility", "version_compatible"}
     return (

@@ -7,7 +7,7 @@ __all__ = ["preparation_job_request"]
 
 
 def preparation_job_request(plan: Plan, store: str) -> PreparationJobRequest:
-    """Return what the preparation's pod is told.
+    """Return the request that the preparation's pod receives.
 
     Args:
         plan: of the engine, with or without keys.

@@ -16,7 +16,7 @@ ARCH_TOLERATION: Final = Toleration(key="kubernetes.io/arch", operator=Toleratio
 
 
 def untolerated(taints: Iterable[Taint], tolerations: Iterable[Toleration]) -> tuple[Taint, ...]:
-    """Return the taints that keep a pod with these tolerations away; a mere preference keeps nobody away."""
+    """Return the taints that repel a pod with these tolerations; a taint that is only a preference repels no pod."""
     known = tuple(tolerations)
     return tuple(
         taint

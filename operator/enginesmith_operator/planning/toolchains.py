@@ -183,7 +183,7 @@ def _version(toolchain: Toolchain) -> tuple[Version, Version]:
 
 
 def _is_newer(one: Toolchain, pinned: Toolchain) -> bool:
-    """Whether it is a later version, or the same in another image; the same image by another name is no news."""
+    """Whether it is a later version, or the same in another image; the same image by another name is no change."""
     if _version(one) == _version(pinned):
         return one.image != pinned.image
     return _version(one) > _version(pinned)

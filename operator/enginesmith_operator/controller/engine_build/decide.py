@@ -1,9 +1,9 @@
 """What becomes of an EngineBuild: pure, from what its Job and pods say to a status and the next step.
 
-no Job ──> create it            Pending: waits for a GPU, an image, a queue
-running ──> progress            Building
-its pod ended ──> last word     Succeeded, or once more where the Job is complete and the last word was lost
-failed ──> why, last lines      Failed; final until the object is deleted
+no Job ──> create it                     Pending: waits for a GPU, an image, a queue
+running ──> progress                     Building
+its pod ended ──> termination message    Succeeded, or once more where the Job is complete and the message was lost
+failed ──> why, last lines               Failed; final until the object is deleted
 """
 
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ class BuildSnapshot:
 
     Attributes:
         build: with the status that it had; a fresh one where that could not be read.
-        job: of the build's name, whoever has it.
+        job: with the build's name, also if another owner has it.
         pods: of the Job, the oldest first.
         log: last lines of the container's log; empty where none was asked for.
     """
@@ -148,7 +148,7 @@ def decide_build(snapshot: BuildSnapshot) -> BuildDecision:
         found = _Findings(phase=BuildPhase.PENDING, ready=_name_taken(snapshot.build, job))
         return _decision(replace(snapshot, job=None, pods=()), found, requeue_seconds=_FOREIGN_JOB_SECONDS)
     if job.succeeded or (not job.failure and read_result(snapshot.pods) is not None):
-        # A Job is complete some two seconds after its pod has said its last word.
+        # A Job is complete about two seconds after its pod has written its termination message.
         return _decide_complete(snapshot, job)
     return _decide_failed(snapshot, job) if job.failure else _decide_unfinished(snapshot, job)
 
@@ -218,7 +218,7 @@ def _decide_complete(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
 def _decide_failed(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
     scheduled = _scheduled(snapshot)
     if job.failure == DEADLINE and snapshot.build.status.started_at is None and _first_start(snapshot.pods) is None:
-        # A Job's clock runs while its pod waits; a build that never began is waited for anew.
+        # A Job's deadline also counts while its pod waits; a build that never began waits again.
         still = _Findings(phase=BuildPhase.PENDING, ready=_waiting(snapshot), scheduled=scheduled)
         return _decision(snapshot, still, delete_job=job.uid)
     failure = read_failure(snapshot.pods, job, snapshot.log)

@@ -34,7 +34,7 @@ _OUT_OF_MEMORY: Final = ("OutOfMemory", "the builder was killed for memory; rais
 
 
 def read_progress(log: tuple[str, ...]) -> str:
-    """Return a stage in words from the builder's last JSON line."""
+    """Return a stage as text from the builder's last JSON line."""
     for line in reversed(log):
         try:
             fields = json.loads(line)

@@ -1,12 +1,12 @@
-"""The EngineBuilds of one target: made once, shared, and made anew where trying again can help. Pure.
+"""The EngineBuilds of one target: made once, shared, and made again where another attempt can help. Pure.
 
 | an EngineBuild that | then |
 |---|---|
 | is not there | it is made |
 | is another engine's | it is owned by both |
-| failed for a reason that may pass | it is made anew, after as long as builds have been failing, within bounds |
-| failed or has not begun, and its spec would be another one now (more memory, another image) | it is made anew |
-| succeeded, and a pod does not find its engine in the store | it is made anew |
+| failed for a reason that may pass | it is made again, after as long as builds have been failing, within bounds |
+| failed or has not begun, and its spec would be another one now (more memory, another image) | it is made again |
+| succeeded, and a pod does not find its engine in the store | it is made again |
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,7 +42,7 @@ class BuildSteps:
 
     Attributes:
         creates: that are not there.
-        deletes: that ended and are to be made anew.
+        deletes: that ended and must be made again.
         shares: of others, with their whole owner references.
         requeue_seconds: when one that failed is to be tried again; None: none is.
     """
@@ -86,7 +86,7 @@ def decide_builds(view: TargetView, lacking: Iterable[EnginePlan], store: Chosen
 
 
 def lost_engines(snapshot: EngineSnapshot) -> dict[str, str]:
-    """Return engines that a pod did not find in the store, with when that was: somebody emptied it."""
+    """Return engines that a pod did not find in the store, each with the time: the store was emptied."""
     lost: dict[str, str] = {}
     for target, pods in snapshot.pods.items():
         live = snapshot.deployments.get(target)
@@ -109,7 +109,7 @@ def is_outdated(build: KnownBuild, lost: Mapping[str, str]) -> bool:
 
 
 def _seconds_until_again(view: TargetView, build: KnownBuild, desired: Json) -> float | None:
-    """Return the seconds until a build is made anew; None: never, or it has not ended."""
+    """Return the seconds until a build is made again; None: never, or it has not ended."""
     snapshot = view.snapshot
     if build.phase is BuildPhase.SUCCEEDED:
         # The store lacks what this one built.

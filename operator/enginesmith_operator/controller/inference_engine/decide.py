@@ -3,7 +3,7 @@
     resolve_engine   model known? (engine_preparation) ── plan ──> Resolution
     decide_engine    per target: builds, rollout, objects (engine_target) ── status (engine_status) ──> EngineDecision
 
-Between the two, whoever calls looks up whether others build the engines that the plan wants.
+Between the two, the caller looks up whether other InferenceEngines build the engines that the plan wants.
 """
 
 from collections.abc import Collection, Iterable
@@ -231,7 +231,7 @@ def _unwanted(
     resolution: Resolution,
     leaving: frozenset[str],
 ) -> Iterable[Deletion]:
-    """Give the children that nothing wants any more: of targets that are gone, builds of keys that nobody asks for."""
+    """Yield the children that are no longer needed: of removed targets, and builds of keys that no target wants."""
     namespace = snapshot.document["metadata"]["namespace"]
     if isinstance(resolution.store, Refusal):
         # Nothing could be planned in full; what is there stays.

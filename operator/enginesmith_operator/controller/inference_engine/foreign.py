@@ -32,7 +32,7 @@ def with_foreign_changes(
         return status, (), None
     message = "; ".join(one.sentence() for one in changes) or (known.message if known is not None else "")
     observed = Observation.of(CONFLICT, True, _REASON, message)
-    # What is over and begins again is told from its new beginning.
+    # A conflict that ended and begins again counts from its new beginning.
     earlier = [known] if known is not None and left > 0 else []
     generation = snapshot.engine.metadata.generation
     (condition,) = observed_conditions([observed], earlier, generation=generation, now=snapshot.now)

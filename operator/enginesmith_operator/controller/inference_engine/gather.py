@@ -1,4 +1,4 @@
-"""From the store of seen objects to the snapshot of one InferenceEngine. Reads only; nothing is decided here."""
+"""From the cache of seen objects to the snapshot of one InferenceEngine. Reads only; nothing is decided here."""
 
 import logging
 from collections import defaultdict
@@ -268,8 +268,8 @@ def _build(stored: StoredObject, uid: str) -> KnownBuild | None:
 def _pinned(status: EngineStatus, deployments: list[KnownDeployment], catalog: Catalog) -> dict[str, Toolchain]:
     """Return the toolchain of each target that is kept.
 
-    One that has gone from the catalog stays for what runs with it. What nothing runs with is let go: an image that was
-    corrected, or nonsense that somebody wrote.
+    A toolchain that is no longer in the catalog is kept for what runs with it. One that nothing runs with is dropped:
+    an image that was corrected, or an invalid value that a user wrote.
     """
     offered = set(catalog.toolchains)
     run = {(one.target, engine.toolchain) for one in deployments for engine in (*one.notes.engines, *one.notes.served)}

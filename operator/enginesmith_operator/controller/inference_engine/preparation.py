@@ -124,7 +124,7 @@ def _running(
 ) -> PreparationStep:
     memory = snapshot.status.preparation
     if memory is not None and memory.request == digest and memory.failure is not None:
-        # Another attempt is no news until it ends.
+        # Another attempt is no change until it ends.
         condition = _failure_condition(memory.failure)
         left = _retry_seconds(snapshot, memory.finished_at) if job is None else None
         return _unknown(
@@ -141,7 +141,7 @@ def _running(
         return _unknown(snapshot, digest, occasion, condition, job_wanted=True)
     last = _last_failure(pods)
     if last is not None:
-        # The Job tries again by itself, after pauses of its own; whoever waits is told at once.
+        # The Job tries again by itself, after its own back-off; the status shows the failure at once.
         condition = _failure_condition(last)
         return _unknown(snapshot, digest, occasion, condition, phase=PreparationPhase.RUNNING)
     before = find_condition(snapshot.status.conditions, PREPARED)
@@ -266,7 +266,7 @@ def _occasion(snapshot: EngineSnapshot) -> tuple[str, float | None]:
 
 
 def _is_whole(memory: PreparationStatus) -> bool:
-    """Whether what is remembered is all of a success; what somebody tore out is found out again."""
+    """Whether what is remembered is all of a success; the operator finds out again what a user removed."""
     return memory.phase is PreparationPhase.SUCCEEDED and None not in {memory.key, memory.source_digest}
 
 
@@ -337,7 +337,7 @@ def _from_report(report: PreparationReport, digest: str, finished_at: str | None
 
 
 def _last_failure(pods: tuple[PodFacts, ...]) -> Failure | None:
-    """Return why the newest attempt that ended failed; None: none did, or nobody knows."""
+    """Return why the newest attempt that ended failed; None: none did, or the reason is not known."""
     report = _report(pods)
     if report is not None:
         return report.failure

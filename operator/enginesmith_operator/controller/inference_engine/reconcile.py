@@ -42,13 +42,13 @@ from enginesmith_operator.objects.labels import ENGINE
 
 __all__ = ["EngineReconciler", "read_engine"]
 
-# Nobody tells when somebody else's object goes: of most kinds only our own are watched.
+# No watch reports that an object of another owner was deleted: of most kinds the operator watches only its own.
 _NAME_TAKEN_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Taken:
-    """An object that has a name of ours and is not ours."""
+    """An object that has a name of the operator and does not belong to it."""
 
     name: str
     is_leftover: bool
@@ -87,7 +87,7 @@ class EngineReconciler:
             return None
         document = stored.document()
         if "deletionTimestamp" in document["metadata"]:
-            # The garbage collector takes what the engine owns; whoever makes it again now makes orphans.
+            # The garbage collector deletes what the engine owns; an object that is made now becomes an orphan.
             return None
         engine = read_engine(document)
         if isinstance(engine, SpecError):
@@ -126,7 +126,7 @@ class EngineReconciler:
         return Counter(list(self._ready.values()))
 
     async def _act(self, document: Json, decision: EngineDecision) -> tuple[_Taken, ...]:
-        """Carry out the writes; return names of ours that somebody else has."""
+        """Carry out the writes; return the operator's names that objects of others have."""
         for deletion in decision.deletes:
             address = deletion.address
             await self._api.delete(resource_of(address.kind), address.namespace, address.name, uid=deletion.uid)
@@ -135,7 +135,7 @@ class EngineReconciler:
         return tuple(one for one in (*created, *applied) if one is not None)
 
     async def _create(self, desired: Json, engine: Json) -> _Taken | None:
-        """Create an object that never changes; say so where somebody else has its name."""
+        """Create an object that never changes; report it where an object of another owner has its name."""
         metadata = desired["metadata"]
         try:
             made: Json | None = await self._api.create(desired)
@@ -150,7 +150,7 @@ class EngineReconciler:
         return None
 
     async def _apply(self, desired: Json, engine: Json) -> _Taken | None:
-        """Apply an object, after a look whether the name is free; say so where somebody else has it."""
+        """Apply an object after a check that its name is free; report it where an object of another owner has it."""
         metadata = desired["metadata"]
         address = Address(desired["kind"], metadata["namespace"], metadata["name"])
         known = self._cache.find(address)
@@ -193,7 +193,7 @@ def read_engine(document: Json) -> InferenceEngine | SpecError:
 
 
 def _invalid_status(before: EngineStatus, document: Json, error: SpecError, now: datetime) -> EngineStatus:
-    """Return the status that was there with what is wrong now; what serves goes on and is not touched."""
+    """Return the previous status with the error added; what serves continues and is not changed."""
     generation = document["metadata"].get("generation")
     message = bounded_line(error.sentence())
     wrong = (
@@ -222,7 +222,7 @@ def _is_owned(document: Json, engine: Json) -> bool:
 
 
 def _taken(document: Json, engine: Json) -> _Taken:
-    """Say what has a name of ours; what an earlier engine of the same name left behind is about to go."""
+    """Return which object has the operator's name; one of an earlier engine of that name is about to be deleted."""
     address = (engine["kind"], engine["metadata"]["name"])
     owners = document["metadata"].get("ownerReferences") or ()
     return _Taken(

@@ -28,7 +28,7 @@ class ChosenStore:
     """Where this engine's preparation and engines are kept.
 
     Attributes:
-        uri: that pods are told.
+        uri: that pods receive.
         access_modes: of the claim; None: it is not a claim.
     """
 
@@ -98,7 +98,7 @@ class EngineSnapshot:
 
     Attributes:
         document: the object as it was seen.
-        status: as it was; empty where nobody could read it.
+        status: as it was; empty where it could not be read.
         store: or why nothing may be prepared or built.
         observed: nodes, catalog and matrix; without what the status remembers of the model.
         preparation_jobs: by name.

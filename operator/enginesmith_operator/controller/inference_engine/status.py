@@ -41,7 +41,7 @@ _LINE: Final = 1024
 _NAMES: Final = 4096
 # Targets in these phases are not asked to serve.
 _RESTING: Final = frozenset({TargetPhase.STANDBY, TargetPhase.IDLE})
-# Targets in these phases cannot serve until somebody changes something; others need not wait for them.
+# Targets in these phases cannot serve until a user changes something; others need not wait for them.
 _HOPELESS: Final = frozenset({TargetPhase.REFUSED, TargetPhase.FAILED})
 _TOLD: Final = {
     TargetPhase.SERVING: False,
@@ -97,7 +97,7 @@ def compose_status(
 
 
 def with_conflict(status: EngineStatus, names: tuple[str, ...], snapshot: EngineSnapshot) -> EngineStatus:
-    """Return the status with the names of ours that others have taken; without any, as it is."""
+    """Return the status with the operator's names that objects of others have; without such names, unchanged."""
     if not names:
         return status
     text = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} there and not ours: delete or rename"
@@ -106,7 +106,7 @@ def with_conflict(status: EngineStatus, names: tuple[str, ...], snapshot: Engine
 
 
 def with_refusal(status: EngineStatus, sentence: str, snapshot: EngineSnapshot) -> EngineStatus:
-    """Return the status with what the API server said to an object of ours: a quota, a policy, a missing right."""
+    """Return the status with the API server's refusal of an operator's object: a quota, a policy, a missing right."""
     return _not_ready(status, "Refused", sentence, snapshot)
 
 
@@ -204,7 +204,7 @@ def _serves(target: TargetStatus) -> bool:
 
 
 def _serves_what_is_wanted(target: TargetStatus) -> bool:
-    # Until the model is known, nobody knows what is wanted.
+    # Until the model is known, it is not known which engines are wanted.
     is_known = all(one.key is not None for one in target.engines)
     serves = target.phase is TargetPhase.SERVING and bool(target.serving) and target.reason != PODS_REFUSED
     return serves and is_known and set(target.serving) >= set(target.desired)
@@ -270,7 +270,7 @@ def _preparation(memory: PreparationStatus | None, digests: dict[str, str]) -> P
 def _still_needed(
     snapshot: EngineSnapshot, targets: tuple[TargetDecision, ...], digests: dict[str, str]
 ) -> dict[str, str]:
-    """Leave away engines that nobody goes back to: what a status names, no sweep of the store may delete."""
+    """Leave out engines that no target returns to: no sweep of the store may delete what a status names."""
     running = (one.notes for one in snapshot.deployments.values())
     needed = {key for target in targets for key in target.wants}
     needed |= {one.key for notes in running for one in (*notes.engines, *notes.served)}

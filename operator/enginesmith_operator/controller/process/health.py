@@ -22,7 +22,7 @@ _UNAVAILABLE: Final = 503
 
 @dataclass(kw_only=True)
 class Health:
-    """What the probes are told.
+    """The state that the probes receive.
 
     Attributes:
         clock: monotonic seconds.
@@ -70,7 +70,7 @@ class HealthServer:
 
             @override
             def log_message(self, format: str, *args: Any) -> None:
-                """Probes come every few seconds; nobody reads of them."""
+                """Log nothing: probes come every few seconds."""
 
         self._server = ThreadingHTTPServer(address, Handler)
         self._server.daemon_threads = True

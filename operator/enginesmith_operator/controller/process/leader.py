@@ -176,7 +176,7 @@ class Elector:
             return await self._write(transport, "POST", LEASE.path(self._namespace), self._document(None))
         seen = self._look(lease)
         if self._renewed_at is not None and seen.holder != self.identity:
-            # Somebody else took it; no deadline is to be waited for.
+            # Another replica took it, so there is no deadline to wait for.
             self._renewed_at = self._clock() - self._times.deadline
             self._why = f"{seen.holder or 'nobody'} holds it, and not {self.identity}"
             return False

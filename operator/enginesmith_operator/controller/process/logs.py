@@ -28,7 +28,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def configure_logging(*, verbose: bool) -> None:
-    """Let everything of ours and the warnings of libraries through."""
+    """Log all messages of Enginesmith and the warnings of libraries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter())
     root = logging.getLogger()

@@ -88,7 +88,7 @@ class Reconciler:
         except LeaseLostError:
             return "stopped"
         except (ConflictError, ObjectExistsError) as error:
-            # Somebody was quicker, or the store lags behind: the watch will bring what is new.
+            # Another client was faster, or the cache is behind: the watch will deliver the new version.
             _LOGGER.debug("%s: %s", key, error)
             self._queue.retry(key)
             return "conflict"

@@ -1,9 +1,9 @@
 """The operator's process: everything is made here, connected here, and ends here.
 
-    connection ── Sweeper (fills the store) ── kopf (keeps it fresh) ── Intake ── WorkQueue ── Reconciler ── Api
+    connection ── Sweeper (fills the cache) ── kopf (keeps it fresh) ── Intake ── WorkQueue ── Reconciler ── Api
                                                  Elector (own thread) ────────────────────────────── gate ──┘
 
-Both replicas keep a warm store; only the one that leads works on its queue, and each write asks the Elector once more.
+Both replicas keep a warm cache; only the one that leads works on its queue, and each write asks the Elector once more.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class Process:
     Attributes:
         namespace: that the operator itself runs in.
         identity: unique among replicas.
-        observer: sees every write; None: nobody does.
+        observer: sees every write; None: there is no observer.
     """
 
     namespace: str
@@ -113,7 +113,7 @@ class _Operator:
             try:
                 await self._work_until_stopped(api)
             finally:
-                # After the workers: a Lease is given away only when nothing of ours is on its way any more.
+                # After the workers: the operator releases its Lease only when no write of its own is in progress.
                 await asyncio.to_thread(self._elector.stop)
                 health.stop()
 
@@ -166,8 +166,8 @@ class _Operator:
     async def _resync(self, sweeper: Sweeper, swept: int) -> None:
         await self._until_watches_have_listed()
         listed, self._listed = self._listed or set(), None
-        # What went between the first sweep and the watches' own listings is told by neither, and a pod that is gone
-        # would hold up a rollout until the next sweep.
+        # Neither the first sweep nor the watches' own lists report what was deleted between them, and a deleted pod
+        # would delay a rollout until the next sweep.
         with _told_where_it_fails():
             await sweeper.drop_unlisted(listed, since=swept)
         while True:

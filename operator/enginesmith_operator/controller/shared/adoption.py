@@ -1,6 +1,6 @@
 """Objects with our labels and without an owner: left by `kubectl delete --cascade=orphan`, or restored. Pure.
 
-One that is exactly what would be made now is adopted. Any other is named: somebody may have changed it on purpose.
+One that is exactly what would be made now is adopted. Any other is named: a user may have changed it on purpose.
 """
 
 from collections.abc import Iterable

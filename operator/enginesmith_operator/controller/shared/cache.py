@@ -1,9 +1,9 @@
-"""The store of seen objects: what the watches and listings brought, packed, with the ways to find it.
+"""The cache of seen objects: what the watches and lists returned, compressed, with indexes to find it.
 
-Thousands of objects are kept, so each is stored as compressed JSON without what no reconcile reads, and unpacked for
-the pass that looks at it. What stays beside it is what finds it, and a string that many have (a namespace, an engine's
-name, an owner's uid) is there once. An object that comes out of a write of ours is put in at once; an older one that a
-slow watch brings later does not replace it.
+The cache keeps thousands of objects, so it keeps each one as compressed JSON, without the fields that no reconcile
+reads, and decompresses it for the pass that reads it. Only the fields that find an object stay uncompressed. A string
+that many objects share (a namespace, an engine's name, an owner's uid) is kept once. The result of a write by the
+operator goes into the cache at once; an older version that a slow watch delivers later does not replace it.
 
 The watches never tell of an object that was deleted while they were cut off, so `drop_ghosts` compares with a listing.
 """
@@ -28,7 +28,7 @@ _K = TypeVar("_K", bound=Hashable)
 _COMPRESSION: Final = 1
 _NOISE: Final = ("kubectl.kubernetes.io/last-applied-configuration",)
 _POD_SPEC: Final = ("nodeName",)
-# A Job never changes, so nobody compares its template with another.
+# A Job never changes, so no code compares its template with another.
 _JOB_SPEC: Final = ("suspend",)
 _POD_STATUS: Final = (
     "phase",
@@ -105,7 +105,7 @@ class ObjectCache:
         return self._mark
 
     def put(self, document: Json) -> StoredObject | None:
-        """Store an object; return it, or None where the cache has it or a newer one already."""
+        """Add an object; return it, or None where the cache has it or a newer one already."""
         metadata = document["metadata"]
         kind, namespace = sys.intern(document["kind"]), sys.intern(metadata.get("namespace") or "")
         address = Address(kind, namespace, sys.intern(metadata["name"]))

@@ -1,9 +1,9 @@
 """Whether an object has to be written: by the hash of what was last wanted, and by what the live one says.
 
-The hash, an annotation of the object itself, tells that Enginesmith wants something else than before, fields that it
-wants no more included. The comparison tells that somebody else changed a field that is Enginesmith's. Only fields that
-are wanted are compared: defaults and other controllers' fields are none of our business. Quantities are compared by
-their amount.
+The hash, an annotation of the object itself, shows that Enginesmith wants something else than before; it also covers
+fields that Enginesmith no longer wants. The comparison shows that another client changed a field that Enginesmith owns.
+It compares only wanted fields and ignores defaults and the fields of other controllers. It compares quantities by their
+amount.
 """
 
 import json
@@ -83,7 +83,7 @@ def _covers_list(live: list[Any], wanted: list[Any]) -> bool:
 
 
 def item_key(wanted: list[Any]) -> str | None:
-    """Return the field by which the list's items are told apart; None: by their order."""
+    """Return the field that identifies the list's items; None: their order does."""
     if not wanted or not all(isinstance(one, dict) for one in wanted):
         return None
     return next((key for key in _LIST_KEYS if len({one.get(key) for one in wanted} - {None, ""}) == len(wanted)), None)

@@ -50,7 +50,7 @@ class Explanations:
         self._known: dict[str, dict[str, _Question]] = {}
 
     def of(self, owner: str, uid: str) -> str:
-        """Return what keeps an object waiting, in Kubernetes' words; empty: nobody said.
+        """Return what keeps an object waiting, in Kubernetes' words; empty: Kubernetes gave no reason.
 
         Args:
             owner: uid of the object that is reconciled.

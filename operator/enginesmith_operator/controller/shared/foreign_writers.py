@@ -1,8 +1,8 @@
 """Who else writes to the operator's objects, what they change, and which field of the spec is for that. Pure.
 
-The API server notes with every object who set which field last (`managedFields`). A field of ours that has another
-value than the one that was applied is put back, and that is said: two writers that each put back what the other wrote
-would otherwise go on for ever without a word.
+The API server records in every object which manager set which field last (`managedFields`). The operator resets each of
+its fields that does not have the applied value, and reports that. Otherwise, two writers that each reset what the other
+wrote would continue forever without a report.
 """
 
 import json
@@ -41,7 +41,7 @@ Step = str | Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignChange:
-    """One field of one object of ours that somebody else changed.
+    """One field of one object of the operator that another client changed.
 
     Attributes:
         manager: that wrote it last, as the API server names it; empty: not known.
@@ -70,7 +70,7 @@ def others_fields(managed: Iterable[Json]) -> list[Json]:
 
 
 def replicas_owner(live: Json) -> str:
-    """Return who else set the number of replicas last; empty: nobody else."""
+    """Return which other client set the number of replicas last; empty: none."""
     found = _owner(live, REPLICAS)
     return str(found.get("manager") or "") if found is not None else ""
 

@@ -1,6 +1,6 @@
 """What a pod and a Job say of themselves, read from their objects; the parse boundary for both.
 
-PodFacts ── containers (init first): waiting for what, ended how, with which last word
+PodFacts ── containers (init first): waiting for what, ended how, with which termination message
 JobFacts ── finished, and why it failed
 """
 
@@ -154,7 +154,7 @@ class JobFacts:
     """One Job.
 
     Attributes:
-        controller_uid: of the owner that controls it; empty: nobody.
+        controller_uid: of the owner that controls it; empty: none does.
         controller_name: kind and name of that owner.
         failure: reason of its failure ("BackoffLimitExceeded", "DeadlineExceeded", "PodFailurePolicy"); empty: none.
         finished_at: RFC 3339; empty while it runs.

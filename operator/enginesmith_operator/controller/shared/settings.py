@@ -104,7 +104,7 @@ class JobSettings(ApiModel):
 
 
 class LabelSettings(ApiModel):
-    """What this cluster's nodes call their GPUs, beside what ships with the product (planning/data/clouds.yaml).
+    """What this cluster's nodes call their GPUs, in addition to what the product contains (planning/data/clouds.yaml).
 
     Attributes:
         schemes: looked at before the product's own.
@@ -130,7 +130,7 @@ class LabelSettings(ApiModel):
 
 
 class OperatorSettings(ApiModel):
-    """Everything that the operator is told.
+    """The whole configuration of the operator.
 
     Attributes:
         store: where engines are kept.

@@ -14,7 +14,7 @@ Status = TypeVar("Status", bound=ApiModel)
 
 
 def read_status(kind: type[Status], document: Json, empty: Status) -> Status:
-    """Return the status of an object; `empty` where it has none or one that nobody can read."""
+    """Return the status of an object; `empty` where it has none, or one that cannot be read."""
     found = document.get("status")
     if not found:
         return empty

@@ -75,7 +75,7 @@ def waiting_reason(
         container: whose start is waited for.
         before: the condition that was said last.
         resource: the GPU resource that the pod asks for; None: none.
-        refused: why the next pod cannot be created, in the API server's words; empty: nobody knows that it cannot.
+        refused: why the next pod cannot be created, in the API server's words; empty: no refusal is known.
     """
     if refused:
         return refused_pods(refused)
@@ -86,7 +86,7 @@ def waiting_reason(
     if pod is not None and (pod.unschedulable or pod.stuck):
         return _unschedulable(pod.unschedulable, resource) if pod.unschedulable else _stuck(pod.stuck)
     if before is not None and before.reason in (_STUCK_REASONS if pod is not None else {PODS_REFUSED}):
-        # Between two attempts kubelet says nothing; that is no news.
+        # Between two attempts kubelet reports nothing; that is no change.
         return before.reason, before.message
     if pod is not None and pod.node:
         return "Starting", f"the pod starts on {pod.node}"
@@ -133,7 +133,7 @@ def serving_obstacle(pods: Iterable[PodFacts], reason: str, message: str) -> tup
             return _stuck(pod.stuck)
         if pod.unschedulable:
             return _unschedulable(pod.unschedulable, None)
-    # Between two attempts kubelet says nothing; that is no news.
+    # Between two attempts kubelet reports nothing; that is no change.
     silent = reason in _STUCK_REASONS and any(pod.node and not pod.has_begun for pod in waiting)
     return (reason, message) if silent else ("", "")
 

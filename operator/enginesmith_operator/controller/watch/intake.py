@@ -1,4 +1,4 @@
-"""From an event to keys: what was seen goes into the store, and whoever may have to act on it into the queue.
+"""From an event to keys: the object goes into the cache, the keys of objects that may have to act on it into the queue.
 
 InferenceEngine, EngineBuild ──> itself, and the InferenceEngines that own it
 Job, Deployment, Service, ... ──> its owners
@@ -46,7 +46,7 @@ class Intake:
             self.wake_for(changed)
 
     def wake_for(self, changed: StoredObject) -> None:
-        """Wake whoever an object that came, changed or went is for."""
+        """Wake the objects that depend on an object that was added, changed or deleted."""
         address = changed.address
         match resource_of(address.kind).wakes:
             case Wakes.ITSELF:

@@ -1,4 +1,4 @@
-"""What is known of the nodes, with patience: GPU labels vanish and come back, and nobody shall act on the gap.
+"""What is known of the nodes, with patience: GPU labels disappear and return, and no reconcile may act on the gap.
 
 GPU Feature Discovery drops all its labels for about a minute at each of its restarts, a restarted kubelet hands out 0
 GPUs until the device plugin has registered again, and a new node has GPUs before it has labels. So a node that loses
@@ -100,7 +100,7 @@ class NodeMemory:
             node = NodeObject.model_validate(document).with_dra_devices(self._dra_devices)
             latest = read_node(node, self._mapping)
         except ValidationError:
-            # A node that cannot be read is a node without a GPU; its kubelet will write it anew.
+            # A node that cannot be read is a node without a GPU; its kubelet will write it again.
             latest = NodeFacts(name=name, presence=Presence.NONE, is_ready=False)
         known = self._nodes.get(name)
         before = known if known is not None and known.uid == uid else None

@@ -1,8 +1,8 @@
 """Listings of everything: once before any work, and every while to find what the watches missed.
 
-A watch that was cut off lists anew when it comes back, but tells of no object that is gone by then; such ghosts are
-found here. The first sweep makes the store complete before the first reconcile, so a restart acts on everything it
-knows rather than on what arrived first.
+A watch that was interrupted lists again when it reconnects, but does not report objects that were deleted meanwhile.
+The sweep finds such ghosts. The first sweep completes the cache before the first reconcile, so a restart acts on
+everything that exists, and not on what arrived first.
 """
 
 import logging
@@ -26,7 +26,7 @@ _MOST_ASKED_FOR: Final = 50
 
 
 class Sweeper:
-    """Compares the store with the cluster."""
+    """Compares the cache with the cluster."""
 
     def __init__(self, api: Api, cache: ObjectCache, nodes: NodeMemory, intake: Intake, *, catalog: str) -> None:
         self._api = api
@@ -54,7 +54,7 @@ class Sweeper:
 
         Args:
             listed: uids of the objects that the watches listed.
-            since: the store's mark right after the sweep; what came later was told by a watch.
+            since: the cache's mark right after the sweep; a watch delivered what came later.
 
         Raises:
             enginesmith_operator.cluster.errors.ClusterError: an object cannot be read.
