@@ -97,7 +97,7 @@ def _report_fault(error: Exception) -> int:
 
     path = write_fault_log(error)
     summary = one_line(f"{type(error).__name__}: {error}")
-    print(f"enginesmith: a fault of ours: {summary[:300]}. The traceback is in {path}.", file=sys.stderr)
+    print(f"enginesmith: internal error: {summary[:300]}. The traceback is in {path}.", file=sys.stderr)
     return ExitCode.INTERNAL
 
 

@@ -143,7 +143,7 @@ def test_a_secret_that_is_not_there_is_named_with_what_to_do() -> None:
     words = 'CreateContainerConfigError: secret "s3-read" not found'
     ready = _ready(_decide(_job(), _pod(ContainerFacts(name="build", stuck=words))))
     assert ready.reason == "ContainerCannotStart"
-    assert ready.message == 'the pod cannot start: secret "s3-read" not found; create it, and the pod goes on'
+    assert ready.message == 'the pod cannot start: secret "s3-read" not found; create it, and the pod continues'
 
 
 def test_a_claim_that_is_not_there_is_named_with_what_to_do() -> None:

@@ -82,7 +82,7 @@ def make_engine(job: ChildJob, reporter: Reporter, is_cancelled: Callable[[], bo
     Path(job.output).mkdir()
     # A note is part of the manifest, which every server reads.
     said = shorten(one_line(why), _LONGEST_NOTE)
-    return work.build(f"built anew, for engine {base.manifest.engine_key[:12]} could not be refitted: {said}")
+    return work.build(f"built again, because engine {base.manifest.engine_key[:12]} could not be refitted: {said}")
 
 
 @dataclass(frozen=True)

@@ -122,10 +122,10 @@ def _check_key(request: BuildRequest) -> None:
 
 def _not_allowed(number: int, plugin: PluginLibrary, places: PluginPlaces) -> SpecError:
     why = f"libraries may come from {', '.join(places.allowed or ()) or 'nowhere'} ({PLUGINS_ALLOWED})"
-    remedy = "put the library there, or ask whoever runs the builders to allow its place"
+    remedy = "put the library there, or ask the administrator of the builders to allow its place"
     if not places.allowed:
         why = f"its digest {plugin.sha256[:12]} is not among those that are ({PLUGINS_ALLOWED})"
-        remedy = "ask whoever runs the builders to allow its digest"
+        remedy = "ask the administrator of the builders to allow its digest"
     return SpecError(
         "the plugin library is not allowed here",
         where=f"build.plugins[{number}]: {redact(plugin.uri)}",

@@ -174,7 +174,7 @@ def raise_if_failed(verification: Verification) -> None:
         why=verification.reason,
         remedy=(
             "keep the layers that lose precision in FP32 (precision.keep, or precision.autoKeep: true), choose a wider"
-            " precision, or raise verification.limit if the task bears it (verification.mismatches for integers, ids"
+            " precision, or raise verification.limit if the task allows it (verification.mismatches for integers, ids"
             " and booleans; verification.outputs for one output)"
         ),
     )

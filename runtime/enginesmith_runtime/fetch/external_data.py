@@ -49,7 +49,9 @@ def read_weights_spans(model: Path, where: str) -> tuple[WeightsSpan, ...]:
         enginesmith_contract.errors.SourceError: `PathEscapes`.
     """
     if model.stat().st_size > _LARGEST_MODEL_BYTES:
-        raise not_onnx(model, where, "it is larger than 2 GiB, and larger weights lie beside an ONNX file, not in it")
+        raise not_onnx(
+            model, where, "it is larger than 2 GiB: save larger weights in a file of their own"
+        )
     try:
         document = onnx.load(model, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
@@ -79,7 +81,7 @@ def missing_weights(file: str, tensor: str, where: str) -> SourceError:
         f"the weights file {file} is missing",
         where=where,
         why=f"tensor {tensor!r} lies in it",
-        remedy=f"put {file} beside the model, under just that name: an exported model cannot be renamed apart",
+        remedy=f"put {file} next to the model, under exactly that name",
         reason=SourceReason.EXTERNAL_DATA_MISSING,
     )
 
@@ -139,7 +141,7 @@ def _escapes(location: str, tensor: str, where: str, why: str) -> SourceError:
         "the model names a weights file outside its own folder",
         where=where,
         why=f"tensor {tensor!r} lies at {location!r}: {why}",
-        remedy="save the model with its weights in one file beside it (onnx.save with save_as_external_data)",
+        remedy="save the model with its weights in one file next to it (onnx.save with save_as_external_data)",
         reason=SourceReason.PATH_ESCAPES,
     )
 

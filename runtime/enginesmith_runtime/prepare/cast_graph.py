@@ -73,7 +73,7 @@ class Rewriter:
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self._nodes]
         del self._graph.node[:]
         self._graph.node.extend(copies)
-        # Old types would contradict the new ones; parsers and runtimes infer them anew.
+        # Old types would contradict the new ones; parsers and runtimes infer them again.
         del self._graph.value_info[:]
 
     def _typed(self, name: str, wanted: int) -> str:

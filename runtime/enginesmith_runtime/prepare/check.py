@@ -125,7 +125,7 @@ def _check_files(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError(
             "weights are missing",
             where=path.name,
-            why=f"the model says they lie in {', '.join(missing)} beside it",
+            why=f"the model says they lie in {', '.join(missing)} next to it",
             remedy="put the weight files where the model file is, under the names that it knows",
             reason="ExternalDataMissing",
         )

@@ -141,7 +141,7 @@ def _contradictions(
         if said is not None and said != (spec.shape, spec.symbols):
             yield (
                 f"output {spec.name!r}: the file says {shape_text(_spec(value, said))}, and its nodes give "
-                f"{shape_text(spec)}, which is what clients are told"
+                f"{shape_text(spec)}, which is what clients see"
             )
 
 

@@ -48,7 +48,7 @@ def correct_outputs(
             example = next(shape for bound, shape in shapes if not _fits(spec, bound, shape))
             warnings.append(
                 f"output {spec.name!r}: the model says {shape_text(spec)} and gave {list(example)}, "
-                f"so clients are told {shape_text(corrected)}"
+                f"so clients see {shape_text(corrected)}"
             )
         outputs.append(corrected)
     return facts.model_copy(update={"outputs": tuple(outputs)}), tuple(warnings)

@@ -81,7 +81,7 @@ def _refuse_forbidden(manifest: Manifest, allowed: AllowedPlugins | None) -> Non
         "the engine has a plugin library that is not allowed here",
         where=f"engine {manifest.engine_key[:12]}",
         why=f"{named} is not among the digests that are ({PLUGINS_ALLOWED})",
-        remedy="ask whoever runs the servers to allow the digest",
+        remedy="ask the administrator of the servers to allow the digest",
         reason="PluginNotAllowed",
     )
 

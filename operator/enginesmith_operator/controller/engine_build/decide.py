@@ -299,7 +299,7 @@ def _waiting(snapshot: BuildSnapshot) -> Observation:
     """Say what a build waits for that has no running container."""
     job, pods = snapshot.job, snapshot.pods
     if job is not None and job.suspended:
-        queue = snapshot.build.spec.placement.queue_name or "whoever suspended it"
+        queue = snapshot.build.spec.placement.queue_name or "the program that suspended it"
         return _not_ready("Queued", f"the Job is suspended and waits for {queue}")
     failed = last_failure(pods)
     if failed is not None:

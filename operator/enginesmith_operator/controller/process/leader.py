@@ -178,7 +178,7 @@ class Elector:
         if self._renewed_at is not None and seen.holder != self.identity:
             # Another replica took it, so there is no deadline to wait for.
             self._renewed_at = self._clock() - self._times.deadline
-            self._why = f"{seen.holder or 'nobody'} holds it, and not {self.identity}"
+            self._why = f"{seen.holder or 'no replica'} holds it, and not {self.identity}"
             return False
         if not may_take(seen, self.identity, self._clock()):
             return False

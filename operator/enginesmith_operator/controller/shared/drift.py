@@ -23,7 +23,7 @@ _QUANTITIES: Final = frozenset({"requests", "limits"})
 _QUANTITY: Final = frozenset({"averageValue", "sizeLimit"})
 """Fields that are a quantity."""
 WHOLE: Final = frozenset({"selector"})
-"""Fields that the API server replaces as a whole, and in which a key that somebody adds takes the pods away."""
+"""Fields that the API server replaces as a whole, and in which a key that another user adds takes the pods away."""
 _TEXTS: Final = frozenset({"labels", "annotations", "matchLabels", "nodeSelector"})
 """Mappings of a user's names, in which an empty text is a value like any other."""
 

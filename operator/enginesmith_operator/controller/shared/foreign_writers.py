@@ -60,7 +60,7 @@ class ForeignChange:
     def sentence(self) -> str:
         """Return who changed what, what becomes of it, and what to do."""
         what = f"{self.path} of {self.kind} {self.name}"
-        who = self.manager or "somebody, or an admission webhook,"
+        who = self.manager or "another user, or an admission webhook,"
         return f"{who} set {what} to {self.found}; it is {self.wanted} again: {self.advice}"
 
 

@@ -141,7 +141,7 @@ def serving_obstacle(pods: Iterable[PodFacts], reason: str, message: str) -> tup
 def _unschedulable(words: str, resource: str | None) -> tuple[str, str]:
     claim = _MISSING_CLAIM.search(words)
     if claim is not None:
-        return "ClaimMissing", f"the PersistentVolumeClaim {claim[1]} is not there; create it, and the pod goes on"
+        return "ClaimMissing", f"the PersistentVolumeClaim {claim[1]} is not there; create it, and the pod continues"
     cordoned = _CORDONED in words
     if cordoned and (resource is None or f"Insufficient {resource}" not in words):
         return (
@@ -161,7 +161,7 @@ def _stuck(words: str) -> tuple[str, str]:
         return "ImageCannotBePulled", f"its image cannot be pulled: {cause}; {_IMAGE_REMEDY}"
     missing = _MISSING_IN_VOLUME.search(text)
     if missing is not None:
-        return "ContainerCannotStart", f"the pod cannot start: {missing[1]} not found; create it, and the pod goes on"
+        return "ContainerCannotStart", f"the pod cannot start: {missing[1]} not found; create it, and the pod continues"
     if text.endswith(_NOT_FOUND):
-        return "ContainerCannotStart", f"the pod cannot start: {text}; create it, and the pod goes on"
+        return "ContainerCannotStart", f"the pod cannot start: {text}; create it, and the pod continues"
     return "ContainerCannotStart", words

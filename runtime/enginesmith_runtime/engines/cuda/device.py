@@ -119,7 +119,7 @@ def open_device(driver: Any = None, bindings: Any = None) -> Gpu:
             "the GPU has no room for another process",
             where="device 0",
             why=str(error),
-            remedy="see with nvidia-smi who holds its memory; use a GPU that nobody shares, or one with more",
+            remedy="see with nvidia-smi who holds its memory; use a GPU that is not shared, or one with more",
             reason="OutOfMemory",
         ) from error
     except driver.Error as error:

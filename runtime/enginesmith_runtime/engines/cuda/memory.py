@@ -102,7 +102,7 @@ class CudaMemory:
         held = (self._weights or 0) + self._held[Purpose.CONTEXTS] + self._held[Purpose.BUFFERS]
         if held + size > self._limit:
             self._refuse(
-                f"{purpose.value} need {_mib(size)} beside {_mib(held)} that are held, and "
+                f"{purpose.value} need {_mib(size)} in addition to {_mib(held)} that are held, and "
                 f"backendOptions.deviceMemoryLimit allows {_mib(self._limit)}",
                 None,
             )

@@ -60,7 +60,7 @@ class NvInferLibrary:
                 f"{self.title} cannot be loaded",
                 where=self.module_name,
                 why=str(error),
-                remedy="install its libraries beside its Python bindings",
+                remedy="install its libraries together with its Python bindings",
                 reason="ToolchainBroken",
             ) from error
 

@@ -88,7 +88,7 @@ def _check_digests(libraries: Sequence[Path], digests: Sequence[str], failure: t
         "the plugin libraries are not those of the engine's key",
         where=", ".join(library.name for library in libraries) or PLUGIN_FOLDER,
         why=f"the key names {_in_short(digests)}, the files are {_in_short(found)}",
-        remedy="fetch the engine again; if it repeats, build it anew",
+        remedy="fetch the engine again; if it repeats, build it again",
         reason="PluginDiffers",
     )
 

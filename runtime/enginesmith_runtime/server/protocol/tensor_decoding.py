@@ -143,7 +143,7 @@ def refuse_typed(request: ModelInferRequest, headers: Sequence[InputHeader], *, 
     for tensor, header in zip(request.inputs, headers, strict=True):
         if tensor.HasField("contents") and (raw or header.place is not None):
             other = "raw_input_contents" if header.place is None else f"region '{header.place.region}'"
-            raise _invalid(f"input '{tensor.name}' has typed contents beside {other}; use one of them")
+            raise _invalid(f"input '{tensor.name}' has typed contents and also {other}; use one of them")
 
 
 def _check_names(request: ModelInferRequest, specs: Mapping[str, TensorSpec]) -> None:

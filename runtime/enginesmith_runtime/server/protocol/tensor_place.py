@@ -43,7 +43,7 @@ def read_place(tensor: str, parameters: Mapping[str, InferParameter]) -> TensorP
     if not region:
         raise _invalid(tensor, f"parameter '{_REGION}' is no name")
     if _SIZE not in parameters:
-        raise _invalid(tensor, f"parameter '{_SIZE}' is missing beside '{_REGION}'")
+        raise _invalid(tensor, f"parameter '{_SIZE}' is missing; it belongs with '{_REGION}'")
     return TensorPlace(region, _number(tensor, _OFFSET, parameters), _number(tensor, _SIZE, parameters))
 
 
