@@ -49,9 +49,7 @@ def read_weights_spans(model: Path, where: str) -> tuple[WeightsSpan, ...]:
         enginesmith_contract.errors.SourceError: `PathEscapes`.
     """
     if model.stat().st_size > _LARGEST_MODEL_BYTES:
-        raise not_onnx(
-            model, where, "it is larger than 2 GiB: save larger weights in a file of their own"
-        )
+        raise not_onnx(model, where, "it is larger than 2 GiB: save larger weights in a file of their own")
     try:
         document = onnx.load(model, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError) as error:
