@@ -168,6 +168,37 @@ def test_the_cast_model_means_what_the_source_means(make_model: Make, tmp_path: 
     np.testing.assert_allclose(exact[0], want, rtol=5e-3, atol=1e-3 * float(np.max(np.abs(want))))
 
 
+MASKS = {
+    "Where with -inf": Case(
+        [node("Where", ["c", "x", "m"], ["y"])], {"x": f(1, 2)[None], "c": np.array([[True, False]])},
+        {"m": scalar(-np.inf)},
+    ),
+    "Add with -inf": Case([node("Add", ["x", "m"], ["y"])], {"x": f(1, 2)[None]}, {"m": f(0, -np.inf)}),
+    "Where with -10000": Case(
+        [node("Where", ["c", "x", "m"], ["y"])], {"x": f(1, 2)[None], "c": np.array([[True, False]])},
+        {"m": scalar(-10_000)},
+    ),
+    "Add with -10000": Case([node("Add", ["x", "m"], ["y"])], {"x": f(1, 2)[None]}, {"m": f(0, -10_000)}),
+    "Clip to 10000": Case(
+        [node("Clip", ["x", "low", "high"], ["a"]), node("Tanh", ["a"], ["y"])], {"x": f(1, 2)[None]},
+        {"low": scalar(0), "high": scalar(10_000)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_that_fp16_holds_is_no_large_number(make_model: Make, tmp_path: Path, name: str) -> None:
+    path = _make(make_model, MASKS[name])
+    _, result = _cast(path, tmp_path)
+    assert not [line for line in result.warnings if "above 2" in line]
+
+
+def test_numbers_above_2048_that_are_no_mask_keep_their_node(make_model: Make, tmp_path: Path) -> None:
+    case = Case([node("Sub", ["x", "m"], ["a"]), node("Relu", ["a"], ["y"])], {"x": f(1, 2)}, {"m": scalar(4096)})
+    _, result = _cast(_make(make_model, case), tmp_path)
+    assert ["above 2048" in line for line in result.warnings] == [True]
+
+
 def _make(make_model: Make, case: Case) -> Path:
     return make_model(
         case.nodes,

@@ -114,8 +114,14 @@ def _has_inexact_integer(node: onnx.NodeProto, flow: Dataflow) -> bool:
 
 
 def _has_large_constant(node: onnx.NodeProto, flow: Dataflow) -> bool:
+    """Whether a node computes with a number that FP16 has with steps above one, and that is no mask."""
     constants = [flow.constants[name] for name in node.input if name in flow.constants and flow.is_float(name)]
-    return any(bool((abs(values) > _LARGEST_EXACT).any()) for values in constants)
+    finite = [values[np.isfinite(values)] for values in constants]
+    held = node.op_type in MOVES
+    return any(
+        bool((abs(values) > _LARGEST_EXACT).any()) and not (is_exact(values) and (held or _is_mask(values)))
+        for values in finite
+    )
 
 
 def _is_mask(values: Values) -> bool:
