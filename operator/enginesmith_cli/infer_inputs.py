@@ -267,8 +267,7 @@ def _cast(array: Array, tensor: TensorDescription) -> Array:
         )
     with np.errstate(over="ignore"):
         converted = array.astype(wanted)
-    # A value that wraps around or becomes an infinity is another value.
-    lost = np.isinf(converted) & np.isfinite(array) if wanted.kind == "f" else converted != array
+    lost = _differs(array, converted)
     if lost.any():
         index = np.unravel_index(int(lost.argmax()), lost.shape)
         raise InputError(
@@ -279,6 +278,22 @@ def _cast(array: Array, tensor: TensorDescription) -> Array:
             reason="ValueOutOfRange",
         )
     return converted
+
+
+def _differs(array: Array, converted: Array) -> Array:
+    """Return where a value became another one: it wrapped around, became an infinity, or is a rounded integer.
+
+    That a float of fewer bits rounds floats is expected.
+    """
+    if converted.dtype.kind != "f":
+        return np.asarray(converted != array)
+    if array.dtype.kind not in "iu":
+        return np.asarray(np.isinf(converted) & np.isfinite(array))
+    # Back to integers: numpy would compare both as FP64, which rounds them alike.
+    wide = converted.astype(np.float64)
+    bits = 8 * array.dtype.itemsize - (array.dtype.kind == "i")
+    fits = np.isfinite(wide) & (wide < 2.0**bits)
+    return np.asarray(~fits | (np.where(fits, wide, 0).astype(array.dtype) != array))
 
 
 def _refuse_unknown(names: set[str], inputs: Sequence[TensorDescription]) -> None:

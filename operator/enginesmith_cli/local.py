@@ -68,6 +68,7 @@ class LocalMachine:
         base: folder that relative paths of models and plugin libraries start from.
         build_for_absent_gpus: let a backend that can build for hardware that is elsewhere.
         shared_memory: clients of the server to come can share memory with it.
+        max_message_bytes: the largest limit of the documents that the server to come serves; 0: each has its own.
     """
 
     home: Path
@@ -76,6 +77,7 @@ class LocalMachine:
     reporter: Reporter
     build_for_absent_gpus: bool = False
     shared_memory: bool = False
+    max_message_bytes: int = 0
 
     def observe(self) -> Observed:
         """Return what this machine has.
@@ -84,7 +86,8 @@ class LocalMachine:
             enginesmith_contract.errors.StoreError: the store cannot be read.
         """
         observed = observe_this_machine(self.store, build_for_absent_gpus=self.build_for_absent_gpus)
-        return observed.model_copy(update={"shared_memory": self.shared_memory})
+        server = {"shared_memory": self.shared_memory, "max_message_bytes": self.max_message_bytes}
+        return observed.model_copy(update=server)
 
     def prepare_documents(self, engines: Sequence[InferenceEngine], failures: Failures) -> Iterator[PreparedDocument]:
         """Plan all documents before any work is done for one, then prepare one after another as the caller asks for it.
@@ -187,7 +190,9 @@ class LocalMachine:
 
 
 @contextmanager
-def open_machine(arguments: argparse.Namespace, *, build_for_absent_gpus: bool = False) -> Iterator[LocalMachine]:
+def open_machine(
+    arguments: argparse.Namespace, *, build_for_absent_gpus: bool = False, max_message_bytes: int = 0
+) -> Iterator[LocalMachine]:
     """Give this machine with progress on stderr; `arguments` has `file`, `home` and `store`."""
     home = state_folder(arguments.home)
     with open_reporter(os.environ.get(LOG_FORMAT, "auto"), sys.stderr) as reporter:
@@ -198,6 +203,7 @@ def open_machine(arguments: argparse.Namespace, *, build_for_absent_gpus: bool =
             reporter=reporter,
             build_for_absent_gpus=build_for_absent_gpus,
             shared_memory=getattr(arguments, "shared_memory", False),
+            max_message_bytes=max_message_bytes,
         )
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,7 +17,12 @@ from enginesmith_cli.options import metrics_address
 from enginesmith_contract.serve_request import ServedModel, ServeRequest
 from enginesmith_operator.api.inference_engine import InferenceEngine
 
-__all__ = ["become_server", "serve_request"]
+__all__ = ["become_server", "largest_message", "serve_request"]
+
+
+def largest_message(engines: Iterable[InferenceEngine]) -> int:
+    """Return the bytes that a message may have where one server serves these documents."""
+    return max((int(engine.spec.serving.max_message_bytes) for engine in engines), default=0)
 
 
 def serve_request(chosen: Sequence[tuple[InferenceEngine, str, str]], arguments: argparse.Namespace) -> ServeRequest:
@@ -47,7 +52,7 @@ def serve_request(chosen: Sequence[tuple[InferenceEngine, str, str]], arguments:
         metrics_address=metrics_address(arguments),
         drain_delay_seconds=max(one.drain_delay_seconds for one in serving),
         grace_seconds=max(one.grace_period_seconds for one in serving),
-        max_message_bytes=max(one.max_message_bytes for one in serving),
+        max_message_bytes=largest_message(engine for engine, _, _ in chosen),
         max_streams=arguments.max_streams or max(one.max_streams for one in serving),
         shared_memory=arguments.shared_memory,
         front_ends=arguments.front_ends or max(one.front_ends for one in serving),

@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from enginesmith_contract.backends import Backend, Hardware, Toolchain
+from enginesmith_contract.errors import EngineRefusedError
 from enginesmith_contract.keys import EngineKeyInputs, engine_key
 from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.matrix.portability import fits
 from enginesmith_contract.preparation import Batching
 from enginesmith_contract.verdicts import RuleAnswer, Verdict
 from enginesmith_contract.verification import Verification, VerificationStatus
+from enginesmith_runtime.engines.refusal import refuse_unless_fits
 
 YES, NO, UNKNOWN = Verdict.YES, Verdict.NO, Verdict.UNKNOWN
 A100 = Hardware(
@@ -155,6 +157,32 @@ def test_a_tensorrt_for_rtx_engine_runs_on_its_targets(
     manifest = manifest_of(Backend.TENSORRT_RTX, "1.7.1.116", NO_GPU, {}, runs_on)
     answer = _answer(fits(manifest, device, "1.7.1.116"), rule)
     assert (answer.verdict, want_found in answer.found) == (want_verdict, True), answer
+
+
+@pytest.mark.parametrize(
+    ("manifest", "device", "version", "want"),
+    [
+        (
+            manifest_of(Backend.TENSORRT_RTX, "1.7.1.116", NO_GPU, {}, ("8.9",)),
+            NO_GPU,
+            "1.7.1.116",
+            ". It needs a GPU of compute capability 8.9.",
+        ),
+        (
+            manifest_of(Backend.TENSORRT, VERSION, A100, {}),
+            A30,
+            VERSION,
+            ". It needs the GPU NVIDIA-A100-SXM4-80GB, or a build for NVIDIA-A30; ",
+        ),
+    ],
+    ids=["no GPU", "another GPU"],
+)
+def test_a_refusal_ends_in_a_sentence_that_says_what_the_engine_needs(
+    manifest: Manifest, device: Hardware, version: str, want: str
+) -> None:
+    with pytest.raises(EngineRefusedError) as refused:
+        refuse_unless_fits(manifest, device, version)
+    assert want in str(refused.value)
 
 
 @pytest.mark.parametrize(

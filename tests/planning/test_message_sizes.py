@@ -123,6 +123,14 @@ def test_what_the_preparation_saw_counts_where_nothing_is_declared(planned: Call
     assert any("80,000,000" in line and "maxMessageBytes" in line for line in result.warnings)
 
 
+@pytest.mark.parametrize("rows", [1, 32], ids=["an answer that never fits one limit", "one that fits at min"])
+def test_where_documents_share_a_server_the_largest_limit_of_all_holds(planned: Callable[..., Plan], rows: int) -> None:
+    facts = _facts(_output("N", 80_000_000 // (4 * rows) + 1))
+    result = planned(facts, 1, rows, max_message_bytes=128 << 20)
+    assert result.refusals == ()
+    assert not any("maxMessageBytes" in line for line in result.warnings)
+
+
 def test_where_memory_is_shared_no_message_is_too_large(planned: Callable[..., Plan]) -> None:
     result = planned(_facts(_output("N", 20_000_000)), shared_memory=True)
     assert result.refusals == ()

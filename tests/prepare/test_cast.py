@@ -109,7 +109,12 @@ def test_an_fp16_model_that_differs_on_the_reference_inputs_is_warned_of(
     prepare_model: Callable[..., Preparation], make_model: Make
 ) -> None:
     path = make_model(
-        [node("MatMul", ["x", "w"], ["a"]), node("Add", ["a", "k"], ["b"]), node("Sub", ["b", "k"], ["y"])],
+        [
+            node("MatMul", ["x", "w"], ["a"]),
+            node("Tanh", ["a"], ["t"]),
+            node("Add", ["t", "k"], ["b"]),
+            node("Sub", ["b", "k"], ["y"]),
+        ],
         inputs={"x": (F, [1, 64])},
         outputs={"y": (F, [1, 64])},
         weights={"w": np.eye(64, dtype=np.float32), "k": np.full(1, 256.5, np.float32)},

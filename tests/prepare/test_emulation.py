@@ -163,6 +163,20 @@ def test_a_model_with_bf16_inside_is_prepared(
     assert len(preparation.references) == 3
 
 
+@pytest.mark.parametrize(("count", "want"), [(1, "b0 computes in BF16"), (2, "b0, b1 compute in BF16")])
+def test_nodes_that_compute_in_bf16_are_named_in_a_sentence(
+    prepare_model: Prepare, make_model: Make, count: int, want: str
+) -> None:
+    names = ["x", *(f"v{index}" for index in range(count - 1)), "y"]
+    path = make_model(
+        [node("Add", [names[index], names[index]], [names[index + 1]], name=f"b{index}") for index in range(count)],
+        inputs={"x": (BF16, [1, 4])},
+        outputs={"y": (BF16, [1, 4])},
+    )
+    warnings = prepare_model(path, precision={"default": "fp16"}).warnings
+    assert any(want in warning for warning in warnings)
+
+
 def test_inputs_and_outputs_in_bf16_are_prepared_as_well(
     prepare_model: Prepare, make_model: Make, make_profile: Callable[..., object]
 ) -> None:

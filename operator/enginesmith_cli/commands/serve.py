@@ -81,13 +81,15 @@ def _choose(arguments: argparse.Namespace, failures: "Failures") -> "list[tuple[
     """Return each document with its target and the key of its engine."""
     from enginesmith_cli.documents import name_of
     from enginesmith_cli.local import open_machine
+    from enginesmith_cli.server_process import largest_message
     from enginesmith_operator.api.load import read_file
 
     chosen: list[tuple[InferenceEngine, str, str]] = []
-    for word in arguments.what:
+    files = [(word, read_file(Path(word))) for word in arguments.what]
+    largest = largest_message(engine for _, engines in files for engine in engines)
+    for word, engines in files:
         arguments.file = Path(word)
-        engines = read_file(arguments.file)
-        with open_machine(arguments) as machine:
+        with open_machine(arguments, max_message_bytes=largest) as machine:
             for document in machine.prepare_documents(engines, failures):
                 with failures.of(name_of(document.engine)):
                     chosen += _stored_engines(document, machine.store, word)

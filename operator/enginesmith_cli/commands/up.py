@@ -62,9 +62,10 @@ def _build_all(
 ) -> "tuple[BuiltEngine, ...]":
     from enginesmith_cli.documents import name_of
     from enginesmith_cli.local import open_machine, servable_target
+    from enginesmith_cli.server_process import largest_message
 
     built: list[BuiltEngine] = []
-    with open_machine(arguments) as machine:
+    with open_machine(arguments, max_message_bytes=largest_message(engines)) as machine:
         for document in machine.prepare_documents(engines, failures):
             with failures.of(name_of(document.engine)):
                 built += machine.build_target(document, servable_target(document.plan))

@@ -55,7 +55,7 @@ def check_messages(spec: InferenceEngineSpec, facts: ModelFacts, observed: Obser
     """Give the messages that no server of this document can ever take or send."""
     if observed.shared_memory:
         return
-    limit = int(spec.serving.max_message_bytes)
+    limit = _limit(spec, observed)
     for sizes in _sizes(spec, facts, "min"):
         for rule, what, size in _too_large(sizes.refused, limit):
             yield Refusal(
@@ -70,7 +70,7 @@ def warn_of_messages(spec: InferenceEngineSpec, facts: ModelFacts | None, observ
     """Say which profiles allow shapes whose messages are refused."""
     if facts is None or observed.shared_memory:
         return
-    limit = int(spec.serving.max_message_bytes)
+    limit = _limit(spec, observed)
     smallest = {sizes.profile: sizes for sizes in _sizes(spec, facts, "min")}
     for sizes in _with_seen(_sizes(spec, facts, "max"), observed):
         refused = {rule for rule, _, _ in _too_large(smallest[sizes.profile].refused, limit)}
@@ -80,6 +80,10 @@ def warn_of_messages(spec: InferenceEngineSpec, facts: ModelFacts | None, observ
                     f"spec.serving.maxMessageBytes: {what} of profile {sizes.profile!r} at max has {size:,} bytes, "
                     f"more than {limit:,}: the server refuses it; {_remedy(size)}, or lower the profile's max."
                 )
+
+
+def _limit(spec: InferenceEngineSpec, observed: Observed) -> int:
+    return max(int(spec.serving.max_message_bytes), observed.max_message_bytes)
 
 
 def _too_large(sizes: _Sizes, limit: int) -> Iterator[tuple[str, str, int]]:

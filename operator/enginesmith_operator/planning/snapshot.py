@@ -113,6 +113,7 @@ class Observed(Record):
         local: one machine, one process per model; no scheduler.
         build_for_absent_gpus: TensorRT for RTX may build for hardware that no node here has.
         shared_memory: clients can leave tensors in memory that they share with the server, and send no bytes of them.
+        max_message_bytes: the largest limit of the documents that share the server; 0 where it serves one document.
     """
 
     nodes: tuple[NodeFacts, ...] = ()
@@ -134,3 +135,4 @@ class Observed(Record):
     local: bool = False
     build_for_absent_gpus: bool = False
     shared_memory: bool = False
+    max_message_bytes: int = 0

@@ -173,7 +173,9 @@ def _same(rule: str, what: str, built: str | None, here: str | None) -> RuleAnsw
         return _answer(rule, _UNKNOWN, f"the {what} is not known on both sides: {built} and {here}")
     if built == here:
         return _answer(rule, _YES, f"{what} {here}")
-    return _answer(rule, _NO, f"{what}: built for {built}, this is {here}", f"{built}, or a build for {here}")
+    return _answer(
+        rule, _NO, f"{what}: built for {built}, this is {here}", f"the {what} {built}, or a build for {here}"
+    )
 
 
 def _answer(rule: str, verdict: Verdict, found: str, wanted: str = "") -> RuleAnswer:

@@ -30,11 +30,12 @@ def refuse_unless_fits(manifest: Manifest, device: Hardware, version: str) -> No
     refusals = [answer for answer in fits(manifest, device, version) if answer.verdict is Verdict.NO]
     if not refusals:
         return
+    wanted = "; ".join(answer.wanted for answer in refusals if answer.wanted)
     raise EngineRefusedError(
         "the engine does not fit this machine",
         where=f"engine {manifest.engine_key[:12]}",
         why="; ".join(answer.found for answer in refusals),
-        remedy="; ".join(answer.wanted for answer in refusals if answer.wanted),
+        remedy=f"it needs {wanted}" if wanted else "",
         reason=refusals[0].rule,
     )
 

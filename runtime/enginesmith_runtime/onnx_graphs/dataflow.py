@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
 from onnx import TensorProto
 
@@ -39,6 +40,8 @@ _WIDE_INTEGERS: Final = frozenset(
     }
 )  # fmt: skip
 _FEW: Final = 4096
+# A window's weights are features sooner than a matrix's: the first layer of a detector has a few hundred.
+_FEW_OF_WINDOW: Final = 64
 
 CAUSE: Final = ", where "
 """Stands between what a node has to do with another one and why that one stays in FP32."""
@@ -128,8 +131,20 @@ class Dataflow:
 
     def is_small_product(self, node: onnx.NodeProto) -> bool:
         """Whether a product is of positions and frequencies rather than of features and weights."""
+        if node.op_type in {"Conv", "ConvTranspose"}:
+            return self._is_small_window(node)
         small = [name for name in node.input if name in self.constants and self.constants[name].size <= _FEW]
         return node.op_type in {"Einsum", "Gemm", "MatMul"} and bool(small)
+
+    def _is_small_window(self, node: onnx.NodeProto) -> bool:
+        """Whether a convolution has few weights, or hands its input on: one weight for each channel is not 0."""
+        weights = self.constants.get(node.input[1])
+        shape = self.shapes.get(node.input[1])
+        if weights is None or not shape or not shape[0]:
+            return False
+        return weights.size <= _FEW_OF_WINDOW or bool(
+            (np.count_nonzero(weights.reshape(shape[0], -1), axis=1) <= 1).all()
+        )
 
     def _makes_numbers(self, node: onnx.NodeProto) -> bool:
         if node.op_type == "Cast":

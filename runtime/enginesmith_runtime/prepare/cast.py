@@ -74,7 +74,8 @@ def _reads_bf16(node: onnx.NodeProto, types: Mapping[str, int]) -> bool:
 
 def _bf16_line(names: Sequence[str]) -> Iterator[str]:
     if names:
-        yield f"{_listed(names)} compute in BF16 as in the source: precision fp16 changes FP32 only"
+        verb = "computes" if len(names) == 1 else "compute"
+        yield f"{_listed(names)} {verb} in BF16 as in the source: precision fp16 changes FP32 only"
 
 
 def _kept_nodes(

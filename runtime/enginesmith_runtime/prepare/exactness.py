@@ -7,10 +7,11 @@ they compare: the graph's own inputs, integers that became floats, positions.
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
 import onnx
 from onnx import TensorProto
 
-from enginesmith_runtime.onnx_graphs.constants import is_exact
+from enginesmith_runtime.onnx_graphs.constants import Values, is_exact
 from enginesmith_runtime.onnx_graphs.dataflow import ARITHMETIC, CAUSE, MOVES, Dataflow, has_subgraph, int_attribute
 
 __all__ = ["nodes_that_need_exact_numbers"]
@@ -27,7 +28,9 @@ _INTEGERS: Final = frozenset(
         TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64,
     }
 )  # fmt: skip
+_SHIFTS: Final = frozenset({"Add", "BatchNormalization", "Sub", "Sum"})
 _LARGEST_EXACT: Final = 2048
+_LARGEST_FINE: Final = 256
 _ENOUGH: Final = "and FP16 holds integers up to 2048 only"
 _COUNTED: Final = f"it computes with integers, {_ENOUGH}"
 
@@ -84,6 +87,7 @@ def _why(node: onnx.NodeProto, flow: Dataflow) -> str:
         (differs, "it takes inputs from each other, and FP16 rounds away how they differ"),
         (node.op_type in _TURNS and given, "it takes an angle, and FP16 holds large angles to a whole turn only"),
         (given and step and _has_large_constant(node, flow), f"it computes with numbers above 2048, {_ENOUGH}"),
+        (given and _has_offset(node, flow), "it shifts by a number above 256, and FP16 rounds away what is left"),
         (any(name in flow.counted for name in read) and not _mixes(read, flow), _COUNTED),
         (step and _has_inexact_integer(node, flow), f"a constant of it is an integer that FP16 rounds, {_ENOUGH}"),
     )
@@ -110,8 +114,29 @@ def _has_inexact_integer(node: onnx.NodeProto, flow: Dataflow) -> bool:
 
 
 def _has_large_constant(node: onnx.NodeProto, flow: Dataflow) -> bool:
+    """Whether a node computes with a number that FP16 has with steps above one, and that is no mask."""
     constants = [flow.constants[name] for name in node.input if name in flow.constants and flow.is_float(name)]
-    return any(bool((abs(values) > _LARGEST_EXACT).any()) for values in constants)
+    finite = [values[np.isfinite(values)] for values in constants]
+    held = node.op_type in MOVES
+    return any(
+        bool((abs(values) > _LARGEST_EXACT).any()) and not (is_exact(values) and (held or _is_mask(values)))
+        for values in finite
+    )
+
+
+def _is_mask(values: Values) -> bool:
+    """Whether what is added is 0, or so far below 0 that it only has to stay there."""
+    return bool((values == 0).any()) and bool(((values == 0) | (values < -_LARGEST_EXACT)).all())
+
+
+def _has_offset(node: onnx.NodeProto, flow: Dataflow) -> bool:
+    """Whether a node shifts by a number at whose size FP16 has steps of a quarter and more."""
+    names = node.input[3:4] if node.op_type == "BatchNormalization" else node.input
+    constants = [flow.constants[name] for name in names if name in flow.constants and flow.is_float(name)]
+    finite = [values[np.isfinite(values)] for values in constants]
+    return node.op_type in _SHIFTS and any(
+        bool((abs(values) > _LARGEST_FINE).any()) and not _is_mask(values) for values in finite
+    )
 
 
 def _captured(node: onnx.NodeProto, flow: Dataflow) -> list[str]:

@@ -14,6 +14,7 @@ import onnx
 
 from enginesmith_runtime.onnx_graphs.constants import HALF_MAX, Values, is_lost, lost_magnitude, rounded
 from enginesmith_runtime.onnx_graphs.dataflow import CAUSE, MOVES, Dataflow, has_subgraph
+from enginesmith_runtime.prepare.denominators import VANISHES, nodes_of_vanishing_denominator
 
 __all__ = ["nodes_beyond_magnitudes"]
 
@@ -136,7 +137,10 @@ class _Search:
                 self._keep_before(node, f"its result goes to {node.name}{CAUSE}{lost.cause}")
         if not self._is_heavy(node):
             self._follow(node, carried, lost)
-        grows = self._why_it_grows(node)
+        denominator = nodes_of_vanishing_denominator(node, self._flow)
+        for each in denominator or ():
+            self._keep(each, f"its result goes to {node.name}{CAUSE}{VANISHES}")
+        grows = VANISHES if denominator is not None else self._why_it_grows(node)
         if grows:
             self._keep(node, grows)
             if node.op_type not in _GROWS_INSIDE:
