@@ -131,7 +131,7 @@ def test_an_unchanged_file_is_unchanged_to_every_way_of_applying_it(
         ({"podTemplate": {"resources": {"limits": {"memory": "9Ei"}}}}, "expected a quantity of at least 0"),
         ({"podTemplate": {"resources": {"requests": {"cpu": "1001m"}, "limits": {"cpu": 1}}}}, "larger than the limit"),
         ({"podTemplate": {"tolerations": [{"key": "a", "tolerationSeconds": 1}]}}, "only for the effect NoExecute"),
-        ({"podTemplate": {"tolerations": [{"value": "a"}]}}, "set operator to Exists"),
+        ({"podTemplate": {"tolerations": [{"value": "a"}]}}, "needs the operator Exists"),
         ({"targets": [{"name": "a", "gpu": {"minMemory": "0"}}]}, "at least 1Mi"),
         ({"targets": [{"name": "a", "replicas": 10**18}]}, "less than or equal to 10000"),
         (

@@ -147,7 +147,7 @@ def test_a_wrong_engine_is_refused_in_a_sentence(
 
 
 def test_a_name_that_no_service_can_have_is_refused(cluster: Cluster, namespace: str) -> None:
-    assert "Services carry it" in _try(cluster, namespace, _engine("1st.engine"))
+    assert "it names Services" in _try(cluster, namespace, _engine("1st.engine"))
 
 
 def test_a_spec_of_two_targets_with_one_name_is_refused_by_name_however_it_is_sent(

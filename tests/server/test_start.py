@@ -112,7 +112,7 @@ def test_what_nobody_could_verify_is_verified_before_ready(
         assert '"stage": "verify"' in server.log.read_text()
         return
     run = run_server(engine_store, key)
-    _assert_refused(run, ExitCode.VERIFICATION_FAILED, "'sum'", "limit 0.001")
+    _assert_refused(run, ExitCode.VERIFICATION_FAILED, "'sum'", "a share of 0.875")
 
 
 def test_an_engine_that_the_store_lacks_is_named(run_server: Run, engine_store: Store) -> None:
