@@ -88,6 +88,7 @@ class FaultReporter:
         except ClusterError as error:
             _LOGGER.warning("fault %s could not be written into %s: %s", fault.id, key.name, error)
         except Exception:
+            # The report must not end the worker: the fault itself is in the log already.
             _LOGGER.exception("fault %s could not be written into %s", fault.id, key.name)
 
     async def _write(self, document: Json, fault: Fault, now: datetime) -> None:
