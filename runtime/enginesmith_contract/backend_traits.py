@@ -59,11 +59,12 @@ class BackendTraits(Record):
         version_ranges: whether the ranges of `spec.toolchain` limit its versions.
         value_ranges: whether a build needs ranges for the values of inputs that hold sizes.
         build_options: whether the options of `spec.build` are part of its engines' keys.
+        optimization_levels: whether a lower optimization level makes a build much shorter.
         plugins: whether it loads plugin libraries.
         refit: whether an engine can take new weights without a build.
         timing_cache: whether builds share measured timings.
         packages: Python packages that bring it, the best first.
-        install: package to name in advice; None where the execution provider has it.
+        install: package to name in advice; None where the execution provider or the machine decides.
         missing_dtypes: datatypes that inputs and outputs cannot have, with what to do about each.
         triton_platform: `platform` in ModelMetadata and ModelConfig.
         triton_backend: `backend` in ModelConfig.
@@ -81,6 +82,7 @@ class BackendTraits(Record):
     version_ranges: bool = False
     value_ranges: bool = False
     build_options: bool = False
+    optimization_levels: bool = False
     plugins: bool = False
     refit: bool = False
     timing_cache: bool = False

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+from enginesmith_contract.calibration import AutoKeep, Calibration
 from enginesmith_contract.record import Record
 
 __all__ = ["Backend", "Hardware", "Precision", "PrecisionPolicy", "Toolchain"]
@@ -31,15 +32,34 @@ class PrecisionPolicy(Record):
 
     Attributes:
         default: Precision of every layer that `keep` and `auto_keep` do not exclude.
-        keep: Node names or operator types that stay in FP32. Shell patterns are allowed. Each entry must match a node.
-        auto_keep: Whether nodes whose values are all below 6.1e-5 in a reference run also stay in FP32.
-        calibration: URI of an .npz file with calibration data. Required for int8 and fp8.
+        keep: Node names or operator types that keep a higher precision: FP32 with fp16 and bf16, and FP16 with int8 and
+            fp8 (FP32 for ONNX Runtime). Shell patterns are allowed. `from:TENSOR` is every node between a tensor and
+            the outputs. Each entry must match a node.
+        auto_keep: With fp16: whether nodes whose values are all below 6.1e-5 in a reference run also stay in FP32. With
+            int8 and fp8: whether nodes to keep are searched, and within which bounds.
+        calibration: Calibration data and how it is used. Required for int8 and fp8.
     """
 
     default: Precision = Precision.FP32
     keep: tuple[str, ...] = ()
-    auto_keep: bool = False
-    calibration: str | None = None
+    auto_keep: bool | AutoKeep = False
+    calibration: Calibration | None = None
+
+    @property
+    def quantises(self) -> bool:
+        """Whether ranges of tensors are needed, which calibration data gives."""
+        return self.default in {Precision.INT8, Precision.FP8}
+
+    @property
+    def unused_keep_fields(self) -> tuple[str, ...]:
+        """Return the fields of the spec that could keep more nodes in a higher precision; none with FP32 and TF32.
+
+        `precision.autoKeep` is one only where it has an effect and is not set.
+        """
+        if self.default in {Precision.FP32, Precision.TF32}:
+            return ()
+        searches = self.default is not Precision.BF16 and self.auto_keep is False
+        return ("precision.keep", "precision.autoKeep") if searches else ("precision.keep",)
 
 
 class Hardware(Record):

@@ -14,7 +14,7 @@ class PluginLibrary(Record):
     """Library with TensorRT plugins. It runs inside the builder and the server, so its digest is required.
 
     Attributes:
-        uri: URI of the shared library (file, http, https, s3, gs, oss, oci or hf); a plain path in local mode.
+        uri: URI of the shared library (file, http, https, s3, gs, oss, oci, hf or ms); a plain path in local mode.
         sha256: SHA-256 of the library file, as 64 hexadecimal digits.
     """
 

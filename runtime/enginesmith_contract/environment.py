@@ -4,14 +4,20 @@ A request is JSON, or the path of a file that holds it: JSON begins with `{`, an
 """
 
 __all__ = [
+    "ADDRESSES",
+    "BUILD_ORIGIN",
     "BUILD_REQUEST",
     "CLAIMS_FOLDER",
+    "ENGINE_KEYS",
     "LOG_FORMAT",
+    "METRIC_CANDIDATE",
     "NODE_PRODUCT",
+    "OBJECT",
     "PLUGINS_ALLOWED",
     "PREPARATION_REQUEST",
     "PULL_REQUEST",
     "SERVE_REQUEST",
+    "SIGNING_KEY",
     "SOURCE_CREDENTIALS",
     "SOURCE_TOKEN",
     "STATE_DIR",
@@ -25,6 +31,10 @@ __all__ = [
     "TERMINATION_LOG",
 ]
 
+ADDRESSES = "ENGINESMITH_ADDRESSES"
+"""AddressRules: what the process may connect to. Unset, as on a laptop: anything."""
+BUILD_ORIGIN = "ENGINESMITH_BUILD_ORIGIN"
+"""A BuildOrigin, for the provenance of the engine. Unset: built by hand."""
 BUILD_REQUEST = "ENGINESMITH_BUILD_REQUEST"
 """A BuildRequest."""
 SERVE_REQUEST = "ENGINESMITH_SERVE_REQUEST"
@@ -33,19 +43,27 @@ PREPARATION_REQUEST = "ENGINESMITH_PREPARATION_REQUEST"
 """A PreparationJobRequest."""
 PULL_REQUEST = "ENGINESMITH_PULL_REQUEST"
 """A PullRequest."""
+METRIC_CANDIDATE = "ENGINESMITH_METRIC_CANDIDATE"
+"""Folder that a build leaves its engine's manifest in until the user's metric has judged the engine."""
 PLUGINS_ALLOWED = "ENGINESMITH_PLUGINS_ALLOWED"
 """What the URIs of plugin libraries may begin with, or `sha256:` and a digest; see `allowed_plugins`.
 
 Entries are separated by spaces or commas. Unset: anything, empty: nothing.
 """
+ENGINE_KEYS = "ENGINESMITH_ENGINE_KEYS"
+"""TrustedKeys: of which one must have signed the manifest of an engine that is reused or served. Unset: any will do."""
+SIGNING_KEY = "ENGINESMITH_SIGNING_KEY"
+"""Path of the private key in PEM that a builder signs manifests with. Unset: it does not sign."""
 NODE_PRODUCT = "ENGINESMITH_NODE_PRODUCT"
-"""The node's label `nvidia.com/gpu.product` as the scheduler read it; held against what the GPU says of itself."""
+"""The node's label `nvidia.com/gpu.product` as the scheduler read it; compared with what the GPU says of itself."""
 STORE_URI = "ENGINESMITH_STORE"
 """URI of the engine store; local mode falls back to a folder in STATE_DIR."""
 STATE_DIR = "ENGINESMITH_HOME"
 """Folder of local mode: downloads and the default store. Default: $XDG_CACHE_HOME/enginesmith."""
 LOG_FORMAT = "ENGINESMITH_LOG_FORMAT"
 """`auto` (a progress bar on a terminal, else JSON), `text` or `json` (one line a stage)."""
+OBJECT = "ENGINESMITH_OBJECT"
+"""Namespace and name of the InferenceEngine that a pod serves; log lines repeat it. Unset: there is none."""
 TERMINATION_LOG = "ENGINESMITH_TERMINATION_LOG"
 """Path that receives the termination message of a Job's pod, at most 4,096 bytes of valid JSON."""
 SOURCE_TOKEN = "ENGINESMITH_SOURCE_TOKEN"  # noqa: S105 - the variable's name, not a token

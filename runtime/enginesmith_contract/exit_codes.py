@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
     ENGINE_REFUSED = 30
     """The engine does not fit this hardware or this toolchain, or is not what was built: never retry it here."""
     DEVICE_FAILED = 31
-    """The GPU is gone or its context is broken: start again, elsewhere if it repeats."""
+    """The GPU is gone or its context is broken: start again, on another node if it repeats."""
     SERVE_FAILED = 32
     """The server cannot listen on its address, or was asked for the impossible."""
     CALL_FAILED = 33

@@ -11,6 +11,8 @@ from typing import Final
 from pydantic import Field
 
 from enginesmith_contract.backends import Backend, Precision, PrecisionPolicy
+from enginesmith_contract.calibration import Calibration
+from enginesmith_contract.preprocess import Preprocess
 from enginesmith_contract.profiles import Profile
 from enginesmith_contract.record import Record
 from enginesmith_contract.verification import InputValues
@@ -20,14 +22,16 @@ __all__ = [
     "RECIPE_VERSION",
     "EngineCandidate",
     "EngineKeyInputs",
+    "HistogramKeyInputs",
     "PreparationKeyInputs",
     "RefitKeyInputs",
     "engine_key",
+    "histogram_key",
     "preparation_key",
     "refit_key",
 ]
 
-RECIPE_VERSION: Final = 2
+RECIPE_VERSION: Final = 4
 """Raised when a release prepares the same model differently, so that old preparations are not reused."""
 
 NAME_KEY_LENGTH: Final = 20
@@ -45,6 +49,25 @@ class PreparationKeyInputs(Record):
     precision: PrecisionPolicy = PrecisionPolicy()
     calibration_digest: str | None = None
     verification_inputs: Mapping[str, InputValues] = {}
+    preprocess: tuple[Preprocess, ...] | None = None
+    recipe_version: int = RECIPE_VERSION
+
+
+class HistogramKeyInputs(Record):
+    """What the histograms of calibration data depend on: not the GPU, the backend, or the method that reads them.
+
+    Attributes:
+        calibration: `Calibration.of_histograms`.
+        profiles: complete ones, which say how arrays are divided into samples.
+        batched: whether the rows of an array may be samples of their own.
+    """
+
+    source_digest: str
+    calibration_digest: str
+    calibration: Calibration
+    profiles: tuple[Profile, ...]
+    batched: bool
+    preprocess: tuple[Preprocess, ...] | None = None
     recipe_version: int = RECIPE_VERSION
 
 
@@ -109,8 +132,17 @@ class RefitKeyInputs(Record):
 
 
 def preparation_key(inputs: PreparationKeyInputs) -> str:
+    """Return the key as 64 hexadecimal digits. Calibration data counts by its digest, wherever it is."""
+    calibration = inputs.precision.calibration
+    if calibration is None:
+        return _digest("preparation", inputs)
+    precision = inputs.precision.model_copy(update={"calibration": calibration.anywhere})
+    return _digest("preparation", inputs.model_copy(update={"precision": precision}))
+
+
+def histogram_key(inputs: HistogramKeyInputs) -> str:
     """Return the key as 64 hexadecimal digits."""
-    return _digest("preparation", inputs)
+    return _digest("histograms", inputs)
 
 
 def engine_key(inputs: EngineKeyInputs) -> str:

@@ -14,12 +14,14 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from enginesmith_contract.profile_suggestions import shape_text, values_entry
+from enginesmith_contract.errors import SpecError
+from enginesmith_contract.preprocess import Preprocess
+from enginesmith_contract.profile_suggestions import shape_text, suggest_profile, values_entry
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 
-__all__ = ["ProfileProblem", "check_profiles", "complete_profiles", "find_missing_values"]
+__all__ = ["ProfileProblem", "check_profiles", "complete_profiles", "find_missing_values", "profiles_refused"]
 
 _POINTS: Final = ("min", "opt", "max")
 
@@ -231,3 +233,26 @@ def _count(dimensions: int) -> str:
 
 def _fixed_range(spec: TensorSpec) -> ShapeRange:
     return ShapeRange(min=spec.shape, opt=spec.shape, max=spec.shape)
+
+
+def profiles_refused(
+    facts: ModelFacts, problems: tuple[ProfileProblem, ...], preprocess: tuple[Preprocess, ...]
+) -> SpecError:
+    """Return the error for profiles that do not fit a model, with a profile to paste where there is none."""
+    if problems[0].reason == "ProfileMissing":
+        return SpecError(
+            "the model needs shape profiles",
+            where="spec.profiles",
+            why=problems[0].found,
+            remedy=f"add below spec, with your own sizes:\n{suggest_profile(facts)}",
+            reason="ProfileMissing",
+        )
+    pixels = {entry.input for entry in preprocess} & {problem.tensor for problem in problems}
+    shapes = [f"{spec.name} has the shape {shape_text(spec)}" for spec in facts.inputs if spec.name in pixels]
+    return SpecError(
+        "the profiles do not fit the model",
+        where="spec.profiles",
+        why="; ".join(problem.sentence() for problem in problems),
+        remedy="correct the profiles" + (f"; with model.preprocess, {' and '.join(shapes)}" if shapes else ""),
+        reason=problems[0].reason,
+    )

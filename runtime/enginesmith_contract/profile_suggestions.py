@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import Final, NamedTuple
 
-from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
+from enginesmith_contract.profiles import POINTS, Profile, ShapeRange, ValueRange
 from enginesmith_contract.tensors import ModelFacts, TensorSpec
 
 __all__ = ["guess_profile", "profile_text", "range_text", "shape_text", "suggest_profile", "values_entry"]
-
-_POINTS: Final = ("min", "opt", "max")
 
 
 def suggest_profile(facts: ModelFacts) -> str:
@@ -28,7 +26,7 @@ def guess_profile(facts: ModelFacts) -> Profile:
     ranges: dict[str, ShapeRange] = {}
     for spec in facts.inputs:
         sizes = [_suggest_sizes(spec, axis, chosen) for axis in range(len(spec.shape))]
-        low, best, high = (tuple(size[point] for size in sizes) for point in range(len(_POINTS)))
+        low, best, high = (tuple(size[point] for size in sizes) for point in range(len(POINTS)))
         values = _ones(best) if spec.name in facts.shape_inputs else None
         ranges[spec.name] = ShapeRange(min=low, opt=best, max=high, values=values)
     return Profile(inputs=ranges)
@@ -57,7 +55,7 @@ def range_text(sizes: ShapeRange) -> str:
 
 def values_entry(spec: TensorSpec) -> str:
     """Return the entry of an input of fixed shape that holds sizes, as one line to paste below a profile's `inputs`."""
-    sizes = ShapeRange(min=spec.shape, opt=spec.shape, max=spec.shape, values=_ones(spec.shape))
+    sizes = ShapeRange.fixed(spec.shape, _ones(spec.shape))
     return f"{_yaml_key(spec.name)}: {range_text(sizes)}"
 
 
@@ -67,7 +65,7 @@ def shape_text(spec: TensorSpec) -> str:
 
 
 def _points_text(*points: Sequence[int]) -> str:
-    return ", ".join(f"{name}: [{', '.join(map(str, point))}]" for name, point in zip(_POINTS, points, strict=True))
+    return ", ".join(f"{name}: [{', '.join(map(str, point))}]" for name, point in zip(POINTS, points, strict=True))
 
 
 def _ones(shape: tuple[int, ...]) -> ValueRange:
@@ -75,13 +73,9 @@ def _ones(shape: tuple[int, ...]) -> ValueRange:
     return ValueRange(min=ones, opt=ones, max=ones)
 
 
-def _symbol(spec: TensorSpec, axis: int) -> str | None:
-    return spec.symbols[axis] if axis < len(spec.symbols) else None
-
-
 def _axis_text(spec: TensorSpec, axis: int) -> str:
     size = spec.shape[axis]
-    return str(size) if size >= 0 else _symbol(spec, axis) or "?"
+    return str(size) if size >= 0 else spec.symbol(axis) or "?"
 
 
 class _Guess(NamedTuple):
@@ -108,7 +102,7 @@ def _suggest_sizes(spec: TensorSpec, axis: int, chosen: dict[str, tuple[int, int
     size = spec.shape[axis]
     if size >= 0:
         return (size, size, size)
-    symbol = _symbol(spec, axis)
+    symbol = spec.symbol(axis)
     if symbol is None:
         return _suggest_by_place(spec, axis)
     if symbol not in chosen:

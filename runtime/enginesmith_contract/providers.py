@@ -25,7 +25,6 @@ class Provider(Record):
         execution_provider: ONNX Runtime's own name ("OpenVINOExecutionProvider").
         compiles: whether it compiles whole subgraphs at load, so that the stored model must keep standard operators.
         resource: Kubernetes extended resource of its device; None: it runs on the CPU.
-        node_labels: labels of a node that can run it, in addition to its architecture.
         architectures: as Kubernetes spells them ("amd64").
         options: provider options unless a target says otherwise.
     """
@@ -35,7 +34,6 @@ class Provider(Record):
     execution_provider: str
     compiles: bool = False
     resource: str | None = None
-    node_labels: Mapping[str, str] = {}
     architectures: tuple[str, ...]
     options: Mapping[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""What each reason word means and what to do about it, as data: one validated row of `reasons.yaml` for each word.
+"""What each reason word means and what to do about it: one validated row of `reasons.yaml` for each word.
 
 A reason is an API: programs compare it, and a person looks it up in `docs/reference/reasons.md`, which is written from
 these rows. A new reason in the code is a new row.

@@ -6,7 +6,9 @@ stored wins. Nothing is renamed and nothing needs a lock, so a writer that is ki
     blobs/sha256/<digest>
     preparations/<preparation key>.json    a Preparation
     keys/<engine key>.json                 a Manifest
-    timing-caches/<tensorrt version>/<gpu product>.json   a TimingCachePointer; overwritten by each build
+    histograms/<histogram key>.json        a HistogramsPointer
+    timing-caches/<tensorrt version>/<gpu product>/<digest>.json   a TimingCachePointer; one that has all that others
+                                           have takes their place
     refit-bases/<refit key>.json           a RefitBasePointer; overwritten where its engine does not serve
 """
 
@@ -19,17 +21,23 @@ from pydantic import Field
 from enginesmith_contract.record import Record
 
 __all__ = [
+    "HistogramsPointer",
     "RefitBasePointer",
     "StoredFile",
     "TimingCachePointer",
     "blob_name",
     "content_digest",
     "engine_pointer",
+    "histograms_pointer",
     "preparation_pointer",
     "refit_base_pointer",
+    "timing_cache_folder",
+    "timing_cache_folder_of",
     "timing_cache_pointer",
 ]
 
+_TIMING_CACHES = "timing-caches/"
+_TIMING_CACHE_DEPTH = 3
 _SAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -49,7 +57,23 @@ class StoredFile(Record):
 
 
 class TimingCachePointer(Record):
-    """The newest merged timing cache of one GPU product and TensorRT version."""
+    """What builds measured on one GPU product with one TensorRT version.
+
+    Attributes:
+        file: the library's own bytes.
+        entries: measurements in it, as the library counts them; None where it did not say.
+    """
+
+    file: StoredFile
+    entries: int | None = None
+
+
+class HistogramsPointer(Record):
+    """What the tensors of a model held over the calibration data.
+
+    Attributes:
+        file: histograms of tensors, in the preparation's own format.
+    """
 
     file: StoredFile
 
@@ -70,6 +94,11 @@ def preparation_pointer(preparation_key: str) -> str:
     return f"preparations/{preparation_key}.json"
 
 
+def histograms_pointer(histogram_key: str) -> str:
+    """Return the name of the pointer to the histograms of a model and its calibration data."""
+    return f"histograms/{histogram_key}.json"
+
+
 def engine_pointer(engine_key: str) -> str:
     """Return the name of the pointer to an engine, which is its manifest."""
     return f"keys/{engine_key}.json"
@@ -80,9 +109,24 @@ def refit_base_pointer(refit_key: str) -> str:
     return f"refit-bases/{refit_key}.json"
 
 
-def timing_cache_pointer(gpu_product: str, tensorrt_version: str) -> str:
-    """Return the name of the pointer to a timing cache; it is valid for exactly this pair."""
-    return f"timing-caches/{_SAFE.sub('-', tensorrt_version)}/{_SAFE.sub('-', gpu_product)}.json"
+def timing_cache_folder(gpu_product: str, tensorrt_version: str) -> str:
+    """Return what the names of the pointers to timing caches begin with; they are valid for exactly this pair."""
+    return f"{_TIMING_CACHES}{_SAFE.sub('-', tensorrt_version)}/{_SAFE.sub('-', gpu_product)}/"
+
+
+def timing_cache_pointer(folder: str, digest: str) -> str:
+    """Return the name of the pointer to the timing cache with this SHA-256, in a `timing_cache_folder`."""
+    # A registry's tag has 128 characters at most.
+    return f"{folder}{digest[:16]}.json"
+
+
+def timing_cache_folder_of(name: str) -> str | None:
+    """Return the folder that a pointer's timing cache belongs to; None: it is no pointer to one."""
+    if not name.startswith(_TIMING_CACHES):
+        return None
+    # Earlier releases kept one cache, under the name of the folder.
+    folder = name.removesuffix(".json") if name.count("/") < _TIMING_CACHE_DEPTH else name.rpartition("/")[0]
+    return f"{folder}/"
 
 
 def content_digest(files: Iterable[StoredFile]) -> str:

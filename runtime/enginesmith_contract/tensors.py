@@ -7,7 +7,7 @@ import numpy as np
 
 from enginesmith_contract.record import Record
 
-__all__ = ["DTYPE_BYTES", "DType", "ModelFacts", "TensorSpec"]
+__all__ = ["DTYPE_BYTES", "DType", "ExpectedDifference", "ModelFacts", "TensorSpec"]
 
 
 class DType(StrEnum):
@@ -82,6 +82,24 @@ class TensorSpec(Record):
         """Whether a profile must say what the open dimensions may be."""
         return any(dimension < 0 for dimension in self.shape)
 
+    def symbol(self, axis: int) -> str | None:
+        """Return the name that the model gives to a dimension; None: it has none."""
+        return self.symbols[axis] if axis < len(self.symbols) else None
+
+
+class ExpectedDifference(Record):
+    """Difference of one output that was seen on a CPU, in the arithmetic that engines of the model have.
+
+    Attributes:
+        output: Name of the output.
+        difference: Ratio max|a-b| / max|b| over the reference runs; 1000000 if there is NaN or infinity.
+        limit: Largest ratio that passes if the spec names none.
+    """
+
+    output: str
+    difference: float
+    limit: float
+
 
 class ModelFacts(Record):
     """Facts about a model that are known without running it.
@@ -93,7 +111,9 @@ class ModelFacts(Record):
         producer: Program that wrote the ONNX file, such as "PaddlePaddle" or "pytorch 2.9".
         size_bytes: Size of the ONNX file and its external weights in bytes.
         shape_inputs: Names of integer inputs whose values are sizes or shapes. TensorRT needs a value range for them.
-        refused_nodes: Sentences about nodes that TensorRT does not take, each with its cure. ONNX Runtime takes them.
+        expected_differences: Largest differences that FP16 makes, computed on a CPU; None for other precisions.
+        refused_nodes: Sentences about nodes that TensorRT does not support, each with its fix. ONNX Runtime supports
+            them.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -103,3 +123,4 @@ class ModelFacts(Record):
     size_bytes: int
     shape_inputs: tuple[str, ...] = ()
     refused_nodes: tuple[str, ...] = ()
+    expected_differences: tuple[ExpectedDifference, ...] | None = None

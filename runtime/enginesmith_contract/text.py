@@ -2,10 +2,15 @@
 
 from typing import Final
 
-__all__ = ["ELLIPSIS", "encodable", "one_line", "shorten"]
+__all__ = ["ELLIPSIS", "counted", "encodable", "one_line", "shorten"]
 
 ELLIPSIS: Final = "…"
 """Stands for what was cut."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 dimension", "2 dimensions"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def one_line(text: str) -> str:

@@ -20,4 +20,6 @@ def test_a_row_names_a_module_of_the_engines_package(backend: Backend) -> None:
 @pytest.mark.parametrize("backend", list(Backend))
 def test_a_backend_that_no_package_brings_is_brought_by_an_execution_provider(backend: Backend) -> None:
     row = traits(backend)
-    assert bool(row.packages) == (row.install is not None) != row.execution_providers
+    assert bool(row.packages) != row.execution_providers
+    # Which TensorRT to install follows from the GPU and its driver.
+    assert bool(row.packages) == (row.install is not None or row.builds_on_gpu)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from enginesmith_contract.backends import Backend, Precision, PrecisionPolicy
+from enginesmith_contract.calibration import Calibration
 from enginesmith_contract.keys import (
     NAME_KEY_LENGTH,
     EngineKeyInputs,
@@ -12,6 +13,7 @@ from enginesmith_contract.keys import (
     engine_key,
     preparation_key,
 )
+from enginesmith_contract.preprocess import Preprocess
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.verification import InputValues
 
@@ -34,7 +36,7 @@ ENGINE = EngineKeyInputs(
     plugins=("12" * 32, "34" * 32),
 )
 # A change of these makes every stored engine and preparation unreachable: raise RECIPE_VERSION or a schema instead.
-GOLDEN_PREPARATION = "440ad22b95e10d50ef0a8d37451c3f239dd7a6e039953d30d0aa63ae3728dd24"
+GOLDEN_PREPARATION = "55402945429b2f068f556585ce3c8f68b73364c3232e87f2eb13f64ae91987ed"
 GOLDEN_ENGINE = "709a3fdc6f0ecb6511df7da842d73d36ba39bb8d666e41d007ee2ee19645344f"
 
 
@@ -68,6 +70,7 @@ PREPARATION_CHANGES: dict[str, Any] = {
     "precision": PrecisionPolicy(default=Precision.FP16),
     "calibration_digest": None,
     "verification_inputs": {"images": InputValues(range=(0.0, 2.0)), "mask": InputValues(constant=1.0)},
+    "preprocess": (Preprocess(input="images", source="uint8-nhwc", mean=(0, 0, 0), std=(1, 1, 1)),),
     "recipe_version": PREPARATION.recipe_version + 1,
 }
 
@@ -88,11 +91,21 @@ def test_every_input_of_a_preparation_changes_its_key(field: str) -> None:
     [
         PrecisionPolicy(default=Precision.BF16, keep=("Softmax_*",)),
         PrecisionPolicy(default=Precision.FP16, keep=("Softmax_*",), auto_keep=True),
-        PrecisionPolicy(default=Precision.FP16, keep=("Softmax_*",), calibration="file:///c.npz"),
+        PrecisionPolicy(default=Precision.FP16, keep=("Softmax_*",), calibration=Calibration(source="file:///c")),
     ],
 )
 def test_every_part_of_the_precision_policy_changes_the_preparation(precision: PrecisionPolicy) -> None:
     assert preparation_key(PREPARATION.model_copy(update={"precision": precision})) != GOLDEN_PREPARATION
+
+
+def test_calibration_data_counts_by_its_digest_wherever_it_is() -> None:
+    def key(source: str, digest: str | None, held_out: float = 0.2) -> str:
+        calibration = Calibration(source=source, digest=digest, held_out=held_out)
+        policy = PrecisionPolicy(default=Precision.INT8, calibration=calibration)
+        return preparation_key(PREPARATION.model_copy(update={"precision": policy}))
+
+    assert key("s3://a/", None) == key("./b", "cd" * 32)
+    assert key("s3://a/", None) != key("s3://a/", None, held_out=0.5)
 
 
 def test_the_order_of_a_dict_changes_no_key() -> None:

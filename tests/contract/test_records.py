@@ -25,10 +25,18 @@ from enginesmith_contract.preparation import (
     ReferenceSet,
 )
 from enginesmith_contract.preparation_job import PreparationJobRequest, PreparationReport
+from enginesmith_contract.preprocess import Preprocess
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.pull_request import PullableEngine, PullRequest, ServingReport
 from enginesmith_contract.record import Record
-from enginesmith_contract.serve_request import ModelOptions, ServedModel, ServeRequest, ServerOptions
+from enginesmith_contract.serve_request import (
+    BatchingOptions,
+    ModelOptions,
+    QueueOptions,
+    ServedModel,
+    ServeRequest,
+    ServerOptions,
+)
 from enginesmith_contract.store_layout import StoredFile, TimingCachePointer
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 from enginesmith_contract.termination import BuildOutcome, TerminationMessage
@@ -100,14 +108,24 @@ PREPARATION = Preparation(
     kept={"Softmax_3": "asked for"},
     warnings=("opset 9 is old",),
 )
-SERVED = ServedModel(name="det", target="a100", engine_key="45" * 32, store="file:///store", instances=2)
+SERVED = ServedModel(
+    name="det",
+    target="a100",
+    engine_key="45" * 32,
+    store="file:///store",
+    instances=2,
+    batching=BatchingOptions(max_queue_delay_seconds=0.002, preferred_batch_sizes=(4, 8)),
+    queue=QueueOptions(timeout_seconds=0.5, priority_levels=3),
+)
 TERMINATION = TerminationMessage(
     outcome=BuildOutcome.FAILED, exit_code=14, reason="BuildFailed", message='the parser says "nö"', retry=True
 )
 ERROR = SourceError("the model is not there", where="s3://m/m.onnx", why="404", remedy="check the path", retry=True)
 CANDIDATE = EngineCandidate(backend=Backend.TENSORRT, backend_version="10.6.0.26", cuda="12.6", gpu_product=GPU.product)
 PREPARATION_REQUEST = PreparationRequest(
-    source=ModelSource(uri="file:///m.onnx", options={"region": "eu"}), profiles=(PROFILE,)
+    source=ModelSource(uri="file:///m.onnx", options={"region": "eu"}),
+    preprocess=(Preprocess(input="x", source="uint8-nhwc", mean=(0.5,), std=(0.25,), scale=1 / 255),),
+    profiles=(PROFILE,),
 )
 PULL = PullRequest(
     store="s3://engines/vision",
@@ -250,3 +268,10 @@ def test_the_server_is_told_of_the_engine_that_was_pulled_into_its_own_store() -
     (model,) = request.models
     assert (model.name, model.target, model.engine_key, model.store) == ("det", "a100", "45" * 32, "/engines")
     assert (request.address, request.health_address) == ("[::]:8001", "[::]:8003")
+
+
+def test_the_server_of_a_pod_receives_the_options_of_its_model() -> None:
+    options = {"batching": SERVED.batching, "queue": SERVED.queue, "response_cache_bytes": 1 << 20}
+    pull = PULL.model_copy(update={"model": PULL.model.model_copy(update=options)})
+    (served,) = PullRequest.from_json(pull.to_json()).serve_request("45" * 32).models
+    assert (served.batching, served.queue, served.response_cache_bytes) == (SERVED.batching, SERVED.queue, 1 << 20)

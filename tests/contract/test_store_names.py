@@ -11,6 +11,7 @@ from enginesmith_contract.store_layout import (
     content_digest,
     engine_pointer,
     preparation_pointer,
+    timing_cache_folder,
     timing_cache_pointer,
 )
 
@@ -23,8 +24,9 @@ A, B = "aa" * 32, "bb" * 32
         (blob_name(A), f"blobs/sha256/{A}"),
         (preparation_pointer(A), f"preparations/{A}.json"),
         (engine_pointer(A), f"keys/{A}.json"),
-        (timing_cache_pointer("Tesla-T4", "10.13.3.9"), "timing-caches/10.13.3.9/Tesla-T4.json"),
-        (timing_cache_pointer("a/../b c", "10.6.0+post/1"), "timing-caches/10.6.0-post-1/a-..-b-c.json"),
+        (timing_cache_folder("Tesla-T4", "10.13.3.9"), "timing-caches/10.13.3.9/Tesla-T4/"),
+        (timing_cache_folder("a/../b c", "10.6.0+post/1"), "timing-caches/10.6.0-post-1/a-..-b-c/"),
+        (timing_cache_pointer("timing-caches/10.6.0/L4/", "ab" * 32), "timing-caches/10.6.0/L4/abababababababab.json"),
     ],
 )
 def test_everything_has_one_name_that_holds_no_unsafe_character(name: str, want_name: str) -> None:

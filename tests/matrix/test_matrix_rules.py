@@ -209,7 +209,16 @@ PRECISION_CASES = (
     Case(
         "PrecisionSupported", tensorrt("10.9.0.34"), T4, NO, "has fp32, fp16, int8, not bf16", ">= 8.0", Precision.BF16
     ),
-    Case("PrecisionSupported", tensorrt("10.9.0.34"), capability("8.6"), NO, "not fp8", ">= 8.9", Precision.FP8),
+    *(
+        Case("PrecisionSupported", library, capability(older), NO, "not fp8", ">= 8.9", Precision.FP8)
+        for library in (tensorrt("10.9.0.34"), rtx())
+        for older in ("7.5", "8.0", "8.6", "8.7")
+    ),
+    *(
+        Case("PrecisionSupported", library, capability(newer), YES, f"{newer} has fp8", precision=Precision.FP8)
+        for library in (tensorrt("10.9.0.34"), rtx())
+        for newer in ("8.9", "12.0")
+    ),
     Case(
         "PrecisionSupported", tensorrt("11.3.0.99"), capability("10.7"), UNKNOWN, "no source", precision=Precision.FP8
     ),
@@ -218,6 +227,7 @@ PRECISION_CASES = (
     Case("PrecisionSupported", tensorrt("10.9.0.34"), Hardware(), YES, "every GPU has fp32"),
     Case("PrecisionSupported", onnxruntime(), Hardware(), YES, "between casts", precision=Precision.FP16),
     Case("PrecisionSupported", onnxruntime(), Hardware(), NO, "does not run bf16", "fp32", Precision.BF16),
+    Case("PrecisionSupported", onnxruntime(), Hardware(), NO, "does not run fp8", "fp32", Precision.FP8),
     Case("PrecisionSupported", onnxruntime("openvino"), Hardware(), UNKNOWN, "openvino", precision=Precision.FP16),
 )
 

@@ -39,11 +39,11 @@ def builder_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
     numbers = version_numbers(toolchain.version)
     taken = " and ".join(f"{major}.x" for major in BUILDER_MAJORS)
     if numbers is None or numbers[0] > int(BUILDER_MAJORS[-1]):
-        found = f"{name} was never tried; the builder is made for {taken}"
+        found = f"{name} was never tried; the builder supports {taken}"
         return RuleAnswer(rule=rule, verdict=Verdict.UNKNOWN, found=found)
     if str(numbers[0]) in BUILDER_MAJORS:
         return RuleAnswer(rule=rule, verdict=Verdict.YES, found=f"{name} builds engines here")
-    found = f"{name} can be judged, not built with: the builder is made for {taken}"
+    found = f"{name} can be judged, not built with: the builder supports {taken}"
     build = nearest_build(matrix, toolchain.version, query.hardware)
     wanted = f"{describe_build(build)}, the nearest that can" if build else f"TensorRT {taken}"
     return RuleAnswer(rule=rule, verdict=Verdict.NO, found=found, wanted=wanted)

@@ -1,0 +1,53 @@
+"""Public keys that models and engines are signed for, and the signature in a manifest."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Final
+
+from enginesmith_contract.record import Record
+
+__all__ = ["COSIGN", "DEFAULT_SIGNATURE", "EngineSignature", "TrustedKeys", "public_key_problem"]
+
+DEFAULT_SIGNATURE: Final = "model.sig"
+"""Name of the file that the OpenSSF's model signing writes."""
+COSIGN: Final = "cosign"
+"""Signature of the artifact by cosign, in the artifact's own repository."""
+
+_BEGIN: Final = "-----BEGIN PUBLIC KEY-----"
+_END: Final = "-----END PUBLIC KEY-----"
+# The object identifiers of a key of an elliptic curve, and of the curves P-256, P-384 and P-521, in DER.
+_EC_KEY: Final = bytes.fromhex("06072a8648ce3d0201")
+_CURVES: Final = tuple(map(bytes.fromhex, ("06082a8648ce3d030107", "06052b81040022", "06052b81040023")))
+
+
+class TrustedKeys(Record):
+    """Public keys in PEM by name; a signature of one of them is enough."""
+
+    keys: Mapping[str, str] = {}
+
+
+class EngineSignature(Record):
+    """Signature of the rest of a manifest.
+
+    Attributes:
+        key_id: SHA-256 of the public key in DER, 64 hexadecimal digits; tells which key to look for.
+        value: ECDSA signature in DER, in Base64, of the DSSE encoding of the manifest without its signature.
+    """
+
+    key_id: str
+    value: str
+
+
+def public_key_problem(pem: str) -> str:
+    """Return what is wrong with a public key, as far as its form tells; empty: nothing."""
+    lines = pem.strip().splitlines()
+    if len(lines) < len((_BEGIN, "", _END)) or lines[0].strip() != _BEGIN or lines[-1].strip() != _END:
+        return f"expected a public key in PEM, which begins with {_BEGIN}"
+    try:
+        der = base64.b64decode("".join(line.strip() for line in lines[1:-1]), validate=True)
+    except binascii.Error as error:
+        return f"the public key is not Base64: {error}"
+    if _EC_KEY not in der or not any(curve in der for curve in _CURVES):
+        return "expected a key of the elliptic curve P-256, P-384 or P-521 (openssl ecparam -name prime256v1)"
+    return ""
