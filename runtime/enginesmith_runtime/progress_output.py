@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self, TextIO
@@ -27,13 +27,11 @@ __all__ = [
     "OutputReporter",
     "TerminalReporter",
     "TextReporter",
-    "json_reporter",
     "open_reporter",
-    "terminal_reporter",
 ]
 
 # Shares of the bar, in the order in which stages come; a stage that is skipped is jumped over.
-_SHARES: Final = {
+_SHARES: Final[Mapping[str, int]] = {
     "fetch": 10,
     "check": 2,
     "exercise": 12,
@@ -126,9 +124,11 @@ class TerminalReporter(OutputReporter):
         stream: TextIO,
         clock: Callable[[], float] = time.monotonic,
         columns: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
+        shares: Mapping[str, int] = _SHARES,
     ) -> None:
         super().__init__(stream, clock)
         self._columns = columns
+        self._shares = shares
         self._fraction = 0.0
         self._detail = ""
         self._next_draw = 0.0
@@ -138,7 +138,7 @@ class TerminalReporter(OutputReporter):
 
     @override
     def advance(self, fraction: float, detail: str = "") -> None:
-        low, high = _span(self._stage)
+        low, high = _span(self._stage, self._shares)
         self._fraction = max(self._fraction, low + (high - low) * min(1.0, max(0.0, fraction)))
         self._detail = detail
         if self._clock() >= self._next_draw:
@@ -152,13 +152,13 @@ class TerminalReporter(OutputReporter):
 
     @override
     def _began(self, detail: str) -> None:
-        self._fraction = max(self._fraction, _span(self._stage)[0])
+        self._fraction = max(self._fraction, _span(self._stage, self._shares)[0])
         self._detail = detail
         self._draw()
 
     @override
     def _ended(self, seconds: float, facts: dict[str, Fact]) -> None:
-        self._fraction = max(self._fraction, _span(self._stage)[1])
+        self._fraction = max(self._fraction, _span(self._stage, self._shares)[1])
         self._detail = ""
         line = _fit(_stage_line(self._stage, seconds, facts), self._columns() - 1)
         self._write(f"\r\x1b[K{line}\n")
@@ -174,22 +174,13 @@ class TerminalReporter(OutputReporter):
         self._is_drawn = True
 
 
-def terminal_reporter(stream: TextIO) -> TerminalReporter:
-    """Return a reporter that draws one bar for all stages on a terminal."""
-    return TerminalReporter(stream)
-
-
-def json_reporter(stream: TextIO) -> JsonReporter:
-    """Return a reporter that writes JSON lines."""
-    return JsonReporter(stream)
-
-
-def open_reporter(log_format: str, stream: TextIO) -> OutputReporter:
+def open_reporter(log_format: str, stream: TextIO, shares: Mapping[str, int] = _SHARES) -> OutputReporter:
     """Return the reporter for a format.
 
     Args:
         log_format: `auto` (a bar on a terminal, else JSON), `text` (a bar on a terminal, else plain lines) or `json`.
         stream: where progress goes.
+        shares: of the bar, by stage, in the order in which stages come.
 
     Raises:
         SpecError: the format is none of these.
@@ -198,7 +189,7 @@ def open_reporter(log_format: str, stream: TextIO) -> OutputReporter:
         case "json":
             return JsonReporter(stream)
         case "auto" | "text" if stream.isatty():
-            return TerminalReporter(stream)
+            return TerminalReporter(stream, shares=shares)
         case "auto":
             return JsonReporter(stream)
         case "text":
@@ -213,11 +204,11 @@ def open_reporter(log_format: str, stream: TextIO) -> OutputReporter:
             )
 
 
-def _span(stage: str) -> tuple[float, float]:
+def _span(stage: str, shares: Mapping[str, int]) -> tuple[float, float]:
     """Return where a stage begins and ends on the bar; an unknown one takes no room at the place reached."""
-    total = sum(_SHARES.values())
+    total = sum(shares.values())
     before = 0
-    for name, share in _SHARES.items():
+    for name, share in shares.items():
         if name == stage:
             return before / total, (before + share) / total
         before += share

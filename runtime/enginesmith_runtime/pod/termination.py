@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from enginesmith_contract import environment
-from enginesmith_contract.failure import Failure
+from enginesmith_contract.preparation_job import PreparationReport
 from enginesmith_contract.pull_request import ServingReport
 from enginesmith_contract.record import Record
 from enginesmith_contract.termination import MAX_TERMINATION_BYTES
@@ -18,12 +18,13 @@ from enginesmith_contract.text import shorten
 __all__ = [
     "encode_serving_report",
     "encode_termination",
-    "shortened_failure",
+    "shorter_failure",
     "termination_path",
     "write_termination",
 ]
 
 _R = TypeVar("_R", bound=Record)
+_Report = TypeVar("_Report", PreparationReport, ServingReport)
 _REASON_CHARACTERS: Final = 64
 _TEXTS: Final = ("what", "where", "why", "remedy")
 
@@ -70,15 +71,17 @@ def encode_termination(
 
 def encode_serving_report(report: ServingReport) -> bytes:
     """Return the report of a serving pod's step as a termination message; the texts of its failure are shortened."""
-    return encode_termination(report, (_shorter_failure,))
+    return encode_termination(report, (shorter_failure,))
 
 
-def shortened_failure(failure: Failure | None, characters: int) -> Failure | None:
-    """Return a failure each of whose texts has at most so many characters."""
+def shorter_failure(report: _Report, characters: int) -> _Report:
+    """Return a report in which each text of the failure has at most so many characters."""
+    failure = report.failure
     if failure is None:
-        return None
+        return report
     texts = {part: shorten(getattr(failure, part), characters) for part in _TEXTS}
-    return failure.model_copy(update={**texts, "reason": failure.reason[:_REASON_CHARACTERS]})
+    shorter = failure.model_copy(update={**texts, "reason": failure.reason[:_REASON_CHARACTERS]})
+    return report.model_copy(update={"failure": shorter})
 
 
 def write_termination(document: bytes, path: Path | None) -> None:
@@ -89,7 +92,3 @@ def write_termination(document: bytes, path: Path | None) -> None:
         path.write_bytes(document)
     except OSError:
         return
-
-
-def _shorter_failure(report: ServingReport, characters: int) -> ServingReport:
-    return report.model_copy(update={"failure": shortened_failure(report.failure, characters)})
