@@ -28,10 +28,10 @@ MakeManifest = Callable[..., Manifest]
 _NO_DIGEST = "0" * 64
 
 
-@pytest.fixture
-def make_bench() -> MakeBench:
+@pytest.fixture(params=["pycuda", "cuda-bindings"])
+def make_bench(request: pytest.FixtureRequest) -> MakeBench:
     """Return a maker of engines on fakes: `make_bench(network, cudaGraphs="4", free=1 << 20)`."""
-    return bench_maker()
+    return bench_maker(pycuda=request.param == "pycuda")
 
 
 @pytest.fixture
@@ -113,6 +113,7 @@ def make_manifest() -> MakeManifest:
             ),
             inputs=built.inputs,
             outputs=built.outputs,
+            inspector=built.inspector,
             profiles=job.preparation.profiles,
             batching=Batching(proved=False),
             toolchain=job.request.toolchain,

@@ -76,6 +76,7 @@ class FakeDevice:
         calls: how often each function was called.
         failures: the results that the next calls of a function give, by name.
         sticky: what every call answers from now on.
+        refusal: words with which the device is refused; empty: it is there.
         regions: device memory of other processes, by IPC handle.
     """
 
@@ -83,6 +84,7 @@ class FakeDevice:
     calls: Counter[str] = field(default_factory=Counter)
     failures: dict[str, list[CUresult]] = field(default_factory=dict)
     sticky: CUresult | None = None
+    refusal: str = ""
     name: str = "NVIDIA H100 80GB HBM3"
     compute_capability: tuple[int, int] = (9, 0)
     regions: dict[bytes, np.ndarray] = field(default_factory=dict)
@@ -266,6 +268,8 @@ class FakeDriver:
     def Device(self, _index: int) -> "_Device":
         if self.device.failures.get("Device"):
             raise self.LogicError("cuDeviceGet failed: invalid device ordinal")
+        if self.device.refusal:
+            raise self.LogicError(self.device.refusal)
         return _Device(self.device)
 
     def Stream(self, flags: int) -> "_Stream":

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 from tests.engines import fake_nvinfer
 from tests.engines.fake_cuda import FakeBindings, FakeDevice, FakeDriver
+from tests.engines.fake_cuda_owner import FakeOwningBindings
 from tests.engines.fake_nvinfer import FakeEngine, FakeLog, FakeNetwork
 
 from enginesmith_contract.backends import Backend, Hardware, Toolchain
@@ -14,7 +15,8 @@ from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import Batching
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_contract.verification import Verification, VerificationStatus
-from enginesmith_runtime.engines.cuda.device import open_device
+from enginesmith_runtime.engines.cuda.bindings_driver import BindingsDriver
+from enginesmith_runtime.engines.cuda.device import Gpu, open_device
 from enginesmith_runtime.engines.interface import Instance
 from enginesmith_runtime.engines.nvinfer.execution import NvInferEngine
 from enginesmith_runtime.engines.nvinfer.options import read_options
@@ -100,7 +102,15 @@ class Bench(SimpleNamespace):
 MakeBench = Callable[..., Bench]
 
 
-def bench_maker() -> MakeBench:
+def open_fake_gpu(device: FakeDevice, *, pycuda: bool) -> Gpu:
+    """Return the device as `open_device` opens it with pycuda, or where pycuda is not installed."""
+    if pycuda:
+        return open_device(FakeDriver(device), FakeBindings(device))
+    bindings = FakeOwningBindings(device)
+    return open_device(BindingsDriver(bindings), bindings)
+
+
+def bench_maker(*, pycuda: bool = True) -> MakeBench:
     """Return a maker of engines: `make_bench(network, cudaGraphs="4", free=1 << 20)`."""
 
     def make(network: FakeNetwork, *, free: int = 1 << 30, **options: str) -> Bench:
@@ -113,7 +123,7 @@ def bench_maker() -> MakeBench:
             runtime=None,
             engine=native,
             log=log,
-            gpu=open_device(FakeDriver(device), FakeBindings(device)),
+            gpu=open_fake_gpu(device, pycuda=pycuda),
             options=read_options(options),
         )
         return Bench(engine=engine, native=native, device=device)

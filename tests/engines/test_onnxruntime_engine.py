@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -15,6 +16,7 @@ from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import BuildJob, on_host
 from enginesmith_runtime.engines.onnxruntime.backend import OnnxRuntimeBuilder
 from enginesmith_runtime.engines.onnxruntime.engine import OnnxRuntimeEngine, OnnxRuntimeLoader
+from enginesmith_runtime.engines.onnxruntime.options import session_options
 
 WriteModel = Callable[..., Path]
 MakeJob = Callable[..., BuildJob]
@@ -239,3 +241,22 @@ def test_a_node_without_an_implementation_is_named(write_model: WriteModel, make
         OnnxRuntimeBuilder().build(make_job(model, (_X,), (_Y,)), _Silent())
     assert refusal.value.reason == "UnsupportedOperators"
     assert "Unheard" in refusal.value.why
+
+
+@pytest.mark.parametrize(("cpus", "instances", "want_threads"), [(8, 2, 7), (8, 8, 1), (2, 2, 1), (1, 4, 1)])
+def test_the_threads_of_all_instances_are_no_more_than_the_cpus(cpus: int, instances: int, want_threads: int) -> None:
+    chosen = session_options(onnxruntime, {}, instances=instances, cpus=cpus)
+    assert chosen.intra_op_num_threads == want_threads
+    # The thread of the instance is one of them, so the session adds one less.
+    assert want_threads - 1 + instances <= max(cpus, instances)
+    assert chosen.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_one_instance_has_all_cpus() -> None:
+    assert session_options(onnxruntime, {}, cpus=8).intra_op_num_threads == 8
+
+
+def test_an_option_goes_before_the_share_of_an_instance() -> None:
+    chosen = session_options(onnxruntime, {"intraOpThreads": "3", "spinning": "true"}, instances=2, cpus=2)
+    assert chosen.intra_op_num_threads == 3
+    assert chosen.get_session_config_entry("session.intra_op.allow_spinning") == "1"

@@ -13,6 +13,8 @@ from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import BuildJob
+from enginesmith_runtime.engines.nvinfer.build import build_plan
+from enginesmith_runtime.engines.nvinfer.early_start import start_builder
 from enginesmith_runtime.engines.nvinfer.library import RTX_LIBRARY, TENSORRT_LIBRARY
 from enginesmith_runtime.engines.nvinfer.loader import NvInferLoader
 from enginesmith_runtime.engines.nvinfer.tensorrt_backend import TensorRtBuilder
@@ -90,6 +92,28 @@ def test_the_library_s_phases_arrive_below_ours_and_all_end(
     assert len(names) > 1
     assert all(parent in names for _, parent in sink.phases[1:])
     assert sorted(sink.finished) == sorted(names)
+
+
+def test_a_builder_that_was_started_before_its_job_makes_the_engine(
+    write_convolution: Callable[..., Path], make_job: MakeJob
+) -> None:
+    started = start_builder(RTX_LIBRARY.load)
+    assert started is not None
+    model = write_convolution(("n", None, "h", "w"))
+    job = make_job(model, (_image(("n", None, "h", "w")),), (_OUT,), backend=Backend.TENSORRT_RTX, profiles=(_WIDE,))
+    plan = build_plan(RTX_LIBRARY.load(), job, _Sink(), started=started)
+    assert plan.files[0].stat().st_size > 0
+
+
+def test_a_library_that_cannot_be_started_early_is_left_to_the_build(
+    write_convolution: Callable[..., Path], make_job: MakeJob
+) -> None:
+    builder = TensorRtBuilder()
+    builder.start()
+    job = make_job(write_convolution(("n", None, "h", "w")), (), ())
+    with pytest.raises(BuildError) as caught:
+        builder.build(job, _Sink())
+    assert caught.value.reason == "ToolchainMissing"
 
 
 def test_a_build_that_is_told_to_stop_stops_in_the_library(

@@ -12,14 +12,20 @@ from tests.engines.fake_nvml import fake_nvml
 from enginesmith_contract.backends import Backend
 from enginesmith_contract.errors import BuildError, EngineRefusedError, SpecError
 from enginesmith_contract.providers import find_provider, list_providers
-from enginesmith_runtime.engines.cpus import count_usable_cpus
 from enginesmith_runtime.engines.cuda.driver import require_driver
-from enginesmith_runtime.engines.device import detect_devices, host_hardware, host_memory_mib
+from enginesmith_runtime.engines.device import (
+    detect_devices,
+    driver_problem,
+    find_driver,
+    host_hardware,
+    host_memory_mib,
+)
 from enginesmith_runtime.engines.nvinfer.config import default_workspace_bytes
 from enginesmith_runtime.engines.nvinfer.inspect import summarise_layers
 from enginesmith_runtime.engines.nvinfer.messages import Translation, translate
 from enginesmith_runtime.engines.refusal import refuse_mislabelled
 from enginesmith_runtime.engines.registry import installed_toolchains, installed_version
+from enginesmith_runtime.local_files.cpus import count_usable_cpus
 
 
 def test_the_installed_toolchains_are_found_by_metadata_alone() -> None:
@@ -158,3 +164,13 @@ def test_a_gpu_without_memory_of_its_own_has_none_that_is_known(monkeypatch: pyt
 
     assert (device.product, device.memory_mib) == ("NVIDIA-GB10", None)
     assert host_memory_mib() > 0
+
+
+def test_without_a_driver_its_missing_library_is_named() -> None:
+    assert driver_problem() == "libcuda.so.1 of the NVIDIA driver is missing here"
+
+
+def test_a_gpu_that_fell_off_the_bus_is_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml("NVIDIA H200", lost=True, cuda=13020))
+    assert detect_devices() == ()
+    assert find_driver() == ("580.95.05", "13.2", "")

@@ -3,15 +3,25 @@
 NVML answers without creating a CUDA context, so that looking costs no GPU memory.
 """
 
+import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.products import canonical_mig_profile, product_from_device_name
 
-__all__ = ["detect_devices", "host_hardware", "host_memory_mib"]
+__all__ = [
+    "DriverState",
+    "count_pci_gpus",
+    "detect_devices",
+    "driver_problem",
+    "find_driver",
+    "host_hardware",
+    "host_memory_mib",
+]
 
 # Kubernetes' names of what the kernel calls otherwise.
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -20,6 +30,24 @@ _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 # tells a full GPU's cores, and only a MIG slice's multiprocessors.
 _CORES_PER_MULTIPROCESSOR: Final = {"7.5": 64, "8.0": 64}
 _CORES_SINCE_AMPERE_86: Final = 128
+
+_PCI_DEVICES: Final = Path("/sys/bus/pci/devices")
+_NVIDIA: Final = "0x10de"
+_DISPLAY_CLASS: Final = "0x03"
+
+
+class DriverState(NamedTuple):
+    """What NVML says of the driver.
+
+    Attributes:
+        version: such as "580.159.04"; None: NVML does not answer.
+        cuda: the newest CUDA that the driver runs, such as "13.0".
+        problem: why NVML does not answer; empty where it does.
+    """
+
+    version: str | None = None
+    cuda: str | None = None
+    problem: str = ""
 
 
 def host_hardware() -> Hardware:
@@ -34,7 +62,7 @@ def host_memory_mib() -> int:
 
 
 def detect_devices() -> tuple[Hardware, ...]:
-    """Return every GPU or MIG slice that NVML sees, in its order; empty where there is no library or no driver."""
+    """Return every GPU or MIG slice that NVML can describe, in its order; empty without a library or a driver."""
     try:
         import pynvml
     except ImportError:
@@ -49,11 +77,56 @@ def detect_devices() -> tuple[Hardware, ...]:
         pynvml.nvmlShutdown()
 
 
+def find_driver() -> DriverState:
+    """Ask NVML for the driver; where there is none, say why."""
+    try:
+        import pynvml
+    except ImportError:
+        return DriverState(problem="the Python package nvidia-ml-py is not installed")
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return DriverState(problem=f"NVML says: {error}")
+    try:
+        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        return DriverState(_text(pynvml.nvmlSystemGetDriverVersion()), f"{cuda // 1000}.{cuda % 1000 // 10}")
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def count_pci_gpus(devices: Path = _PCI_DEVICES) -> int:
+    """Return how many NVIDIA display or compute devices the kernel sees, with a driver or without."""
+    return sum(
+        _read_word(device / "vendor") == _NVIDIA and _read_word(device / "class").startswith(_DISPLAY_CLASS)
+        for device in (devices.iterdir() if devices.is_dir() else ())
+    )
+
+
+def _read_word(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def driver_problem() -> str:
+    """Say why no device was detected, as a clause: a missing library of the driver, its own words, or no device."""
+    for library in ("libcuda.so.1", "libnvidia-ml.so.1"):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            return f"{library} of the NVIDIA driver is missing here"
+    return find_driver().problem or "the NVIDIA driver shows no device here"
+
+
 def _list_devices(nvml: Any) -> Iterator[Hardware]:
     driver = _text(nvml.nvmlSystemGetDriverVersion())
     for index in range(nvml.nvmlDeviceGetCount()):
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        whole = _describe_gpu(nvml, handle, driver)
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            whole = _describe_gpu(nvml, handle, driver)
+        except nvml.NVMLError:  # it fell off the bus, or this process may not see it
+            continue
         slices = tuple(_list_slices(nvml, handle, whole))
         yield from slices or (whole,)
 

@@ -24,6 +24,7 @@ from enginesmith_contract.errors import SpecError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.tensors import TensorSpec
+from enginesmith_contract.timing_cache import TimingCacheUse
 from enginesmith_runtime.engines.timing_cache import TimingCache
 
 __all__ = [
@@ -142,6 +143,7 @@ class BuiltEngine:
         files: inside `BuildJob.output`, the one to open first.
         runs_on: compute capabilities in the engine where there is more than one.
         builder_seconds: what the library's builder took, without the start of the library; None: there was no builder.
+        timing_cache: what the build found in the timing cache and added to it; None where there is none.
         inspector: the backend's own description of the engine.
         notes: what was done otherwise than one would expect, one sentence each.
     """
@@ -152,6 +154,7 @@ class BuiltEngine:
     runs_on: tuple[str, ...] = ()
     device_memory_bytes: int | None = None
     builder_seconds: float | None = None
+    timing_cache: TimingCacheUse | None = None
     inspector: Mapping[str, JsonValue] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -200,7 +203,13 @@ def no_device_memory(backend: str) -> SpecError:
 
 
 class Instance(ABC):
-    """One execution context. Not thread-safe: one inference at a time. A context manager that frees the device."""
+    """One execution context. Not thread-safe: one inference at a time. A context manager that frees the device.
+
+    Attributes:
+        outputs_last: whether arrays that `infer` returns hold as long as the caller keeps them.
+    """
+
+    outputs_last: bool = False
 
     @abstractmethod
     def infer(
@@ -223,7 +232,7 @@ class Instance(ABC):
 
         Returns:
             The outputs in that order: those named in `into` as DeviceArray of their true shape, the others as arrays.
-            These may be the instance's own memory: they hold until its next inference.
+            These may be the instance's own memory, without `outputs_last`: they hold until its next inference.
 
         Raises:
             enginesmith_contract.errors.DeviceFailedError: the device is broken; the process must end.
@@ -247,6 +256,33 @@ class Instance(ABC):
         Raises:
             enginesmith_contract.errors.InferenceError: `RequestTooLarge`: the instance's buffers hold less.
         """
+
+    def works_in_place(self, name: str) -> bool:
+        """Whether an input may lie, and an output may be left, in memory that another process can change meanwhile."""
+        del name
+        return False
+
+    def infer_in_place(
+        self,
+        inputs: Mapping[str, Array | DeviceArray],
+        *,
+        profile: int,
+        outputs: Sequence[str],
+        places: Mapping[str, Array],
+    ) -> dict[str, Array | DeviceArray]:
+        """Run one inference as `infer` does, and leave outputs in arrays of the caller where that saves a copy.
+
+        Args:
+            inputs: as for `infer`; another process may change those that `works_in_place` names.
+            profile: as for `infer`.
+            outputs: as for `infer`.
+            places: C-contiguous, aligned arrays by the outputs' names, each with the shape that the output will have.
+
+        Returns:
+            As `infer`; an output that was left in its place is that array itself.
+        """
+        del places
+        return self.infer(inputs, profile=profile, outputs=outputs)
 
     @abstractmethod
     def close(self) -> None:
@@ -308,8 +344,14 @@ class Loader(Protocol):
         """Return the library's full version, as the manifest of an engine that it can load must say."""
         ...
 
-    def load(self, manifest: Manifest, files: Path, options: Mapping[str, str]) -> Engine:
+    def load(self, manifest: Manifest, files: Path, options: Mapping[str, str], *, instances: int = 1) -> Engine:
         """Load the engine whose files lie in the folder `files`; manifest and digests were checked before.
+
+        Args:
+            manifest: of the engine.
+            files: has the engine's files.
+            options: of the backend.
+            instances: that will run at once, which share the CPUs.
 
         Raises:
             enginesmith_contract.errors.EngineRefusedError: the library refuses it; its own words are in the message.

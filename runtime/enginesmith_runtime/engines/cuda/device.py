@@ -1,7 +1,8 @@
 """The first visible device's primary context, through pycuda and cuda-bindings.
 
 pycuda owns memory, streams and the context; cuda-bindings makes the calls that pycuda lacks (graphs) and those of the
-hot path, since it gives the driver's numbers and lets the interpreter's lock go. Both work on the same handles.
+hot path, since it gives the driver's numbers and lets the interpreter's lock go. Both work on the same handles. Where
+pycuda is not installed, cuda-bindings does its part too (`bindings_driver`).
 
 A call may come from any thread. `current` pushes the context around calls that take or free memory, as pycuda wants
 it; `enter` makes it the thread's own for good, which costs a request nothing from its second call on. pycuda's own
@@ -12,12 +13,17 @@ import importlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from enginesmith_contract.errors import EngineRefusedError
+from enginesmith_runtime.engines.cuda.bindings_driver import BindingsDriver
 from enginesmith_runtime.engines.cuda.faults import CudaCallError
+from enginesmith_runtime.engines.occupancy import describe_occupancy
 
 __all__ = ["CudaIdentity", "Gpu", "open_device"]
+
+# Of pycuda, and of our own `describe`: a GPU in exclusive mode takes one process.
+_BUSY: Final = ("busy or unavailable", "CUDA error 46")
 
 
 class CudaIdentity(NamedTuple):
@@ -35,7 +41,7 @@ class Gpu:
     """One retained primary context.
 
     Attributes:
-        driver: the module pycuda.driver.
+        driver: the module pycuda.driver, or a BindingsDriver.
         bindings: the module cuda.bindings.driver; its functions return (CUresult, ...).
         identity: see CudaIdentity.
         thread: `thread.entered` says whether the calling thread has entered; read in the hot path.
@@ -100,16 +106,16 @@ def open_device(driver: Any = None, bindings: Any = None) -> Gpu:
         EngineRefusedError: CUDA's Python bindings are missing, or find no device.
     """
     try:
-        driver = driver or importlib.import_module("pycuda.driver")
         bindings = bindings or importlib.import_module("cuda.bindings.driver")
     except ImportError as error:
         raise EngineRefusedError(
             "CUDA's Python bindings are missing",
-            where="pycuda, cuda-bindings",
+            where="cuda-bindings",
             why=str(error),
-            remedy="install pycuda and cuda-bindings for this CUDA version",
+            remedy="install cuda-bindings of the same CUDA major as TensorRT; `enginesmith doctor` prints the command",
             reason="ToolchainMissing",
         ) from error
+    driver = driver or _pycuda_driver() or BindingsDriver(bindings)
     try:
         driver.init()
         device = driver.Device(0)
@@ -118,11 +124,19 @@ def open_device(driver: Any = None, bindings: Any = None) -> Gpu:
         raise EngineRefusedError(
             "the GPU has no room for another process",
             where="device 0",
-            why=str(error),
+            why="; ".join(part for part in (str(error), describe_occupancy()) if part),
             remedy="see with nvidia-smi who holds its memory; use a GPU that is not shared, or one with more",
             reason="OutOfMemory",
         ) from error
     except driver.Error as error:
+        if any(words in str(error) for words in _BUSY):
+            raise EngineRefusedError(
+                "the GPU is held by another process",
+                where="device 0",
+                why="; ".join(part for part in (str(error), describe_occupancy()) if part),
+                remedy="end that process, or set the GPU's compute mode to default (nvidia-smi -c 0 on the node)",
+                reason="DeviceBusy",
+            ) from error
         raise EngineRefusedError(
             "the GPU cannot be opened",
             where="device 0",
@@ -130,3 +144,11 @@ def open_device(driver: Any = None, bindings: Any = None) -> Gpu:
             remedy="check nvidia-smi on the node",
             reason="NoDevice",
         ) from error
+
+
+def _pycuda_driver() -> Any:
+    """Return the module pycuda.driver; None where it is missing, or was built for another CUDA or Python."""
+    try:
+        return importlib.import_module("pycuda.driver")
+    except ImportError:
+        return None

@@ -1,12 +1,22 @@
 """Whether there is a CUDA driver, asked before any library of NVIDIA's is: without one, TensorRT's Builder aborts."""
 
 import ctypes
+import os
+from collections.abc import Mapping
+from typing import Final
 
 from enginesmith_contract.errors import EnginesmithError
+from enginesmith_runtime.engines.cuda.faults import describe
 
 __all__ = ["require_driver"]
 
-_SUCCESS = 0
+_SUCCESS: Final = 0
+_NO_DEVICE: Final = 100
+_REMEDIES: Final[Mapping[int, str]] = {
+    34: "take the folder of stubs out of LD_LIBRARY_PATH, and give the container the driver's own libraries",
+    803: "restart the node: its driver was updated, and the old kernel module is still loaded",
+    804: "remove the package cuda-compat from the image: this GPU needs the driver's own libraries",
+}
 _LIBRARY = "libcuda.so.1"
 
 
@@ -27,11 +37,21 @@ def require_driver(failure: type[EnginesmithError], library: str = _LIBRARY) -> 
             reason="NoDriver",
         ) from error
     code = initialise(0)
+    if code == _NO_DEVICE:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "" if visible is None else f"; CUDA_VISIBLE_DEVICES is {visible!r}"
+        raise failure(
+            "the NVIDIA driver finds no GPU here",
+            where="cuInit",
+            why=f"{describe(code)}{hidden}",
+            remedy="let the pod ask for a GPU resource such as nvidia.com/gpu; outside of a pod, unset the variable",
+            reason="NoDevice",
+        )
     if code != _SUCCESS:
         raise failure(
             "the NVIDIA driver does not start",
             where="cuInit",
-            why=f"CUDA error {code}",
-            remedy="check nvidia-smi on the node",
+            why=describe(code),
+            remedy=_REMEDIES.get(code, "check nvidia-smi on the node"),
             reason="NoDriver",
         )

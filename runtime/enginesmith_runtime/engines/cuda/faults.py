@@ -78,11 +78,14 @@ _STICKY: Final = {
 _PASSING: Final = {
     1: _Fault("INVALID_VALUE", "a parameter is out of range"),
     OUT_OF_MEMORY: _Fault("OUT_OF_MEMORY", "the device has not enough free memory"),
+    34: _Fault("STUB_LIBRARY", "libcuda.so.1 is the toolkit's stub, not the driver's"),
     208: _Fault("ALREADY_MAPPED", "the memory is mapped already"),
     400: _Fault("INVALID_HANDLE", "a handle is not one that the driver gave"),
     701: _Fault("LAUNCH_OUT_OF_RESOURCES", "a kernel wants more registers or threads than there are"),
     801: _Fault("NOT_SUPPORTED", "the device or the system does not support it"),
     900: _Fault("STREAM_CAPTURE_UNSUPPORTED", "the operation cannot be recorded in a graph"),
+    803: _Fault("SYSTEM_DRIVER_MISMATCH", "the driver's library and its kernel module are of different versions"),
+    804: _Fault("COMPAT_NOT_SUPPORTED_ON_DEVICE", "the forward compatibility package does not support this GPU"),
     901: _Fault("STREAM_CAPTURE_INVALIDATED", "the recording of a graph became invalid"),
 }
 

@@ -16,13 +16,16 @@ from pydantic import JsonValue
 
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, CancelledBuildError
 from enginesmith_contract.tensors import TensorSpec
+from enginesmith_contract.timing_cache import TimingCacheUse
 from enginesmith_runtime.engines.interface import BuildJob, ProgressSink
 from enginesmith_runtime.engines.nvinfer.config import configure
+from enginesmith_runtime.engines.nvinfer.early_start import StartedBuilder
 from enginesmith_runtime.engines.nvinfer.messages import MessageLog, Translation, create_logger, list_reasons, translate
 from enginesmith_runtime.engines.nvinfer.network import add_profiles, describe_tensors, parse_network
 from enginesmith_runtime.engines.nvinfer.plugins import PLUGIN_FOLDER, load_plugins
 from enginesmith_runtime.engines.nvinfer.progress import create_monitor
 from enginesmith_runtime.engines.nvinfer.timing_cache import timing_cache_in_use
+from enginesmith_runtime.engines.occupancy import describe_occupancy
 from enginesmith_runtime.engines.onnx_dimensions import without_false_names
 from enginesmith_runtime.engines.timing_cache import TimingCache
 
@@ -44,6 +47,7 @@ class Plan:
         files: the plan first, then plugin libraries in loading order.
         layers: layers of the network by type, before the builder fused them.
         builder_seconds: what the builder itself took, without the start of the library; None: there was no builder.
+        timing_cache: what the build found in the timing cache and added to it; None where there is none.
         notes: what was done otherwise than one would expect.
     """
 
@@ -52,6 +56,7 @@ class Plan:
     outputs: tuple[TensorSpec, ...]
     layers: dict[str, JsonValue]
     builder_seconds: float | None = None
+    timing_cache: TimingCacheUse | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -62,6 +67,7 @@ def build_plan(
     *,
     adjust: Configure | None = None,
     timing_cache: TimingCache | None = None,
+    started: StartedBuilder | None = None,
 ) -> Plan:
     """Build a plan.
 
@@ -71,15 +77,16 @@ def build_plan(
         progress: told of the library's phases; may cancel.
         adjust: called with the configuration before the build, for what only one library has.
         timing_cache: what the build starts from and adds to; None: the library's caches do nothing.
+        started: a builder that was created before; None: one is created.
 
     Raises:
         BuildError: the parser or the builder refuses; its words are in the message.
         CancelledBuildError: the sink said so.
     """
-    log = create_logger(module)
+    log = create_logger(module) if started is None else started.log
     progress.phase(_PHASE, steps=_STEPS)
     plugins = install_plugins(module, log, job)
-    builder = _create_builder(module, log, job)
+    builder = _create_builder(module, log, job) if started is None else started.builder
     facts = job.preparation.facts
     parsed = parse_network(module, builder, log, without_false_names(job.model, facts.inputs))
     _stop_if_cancelled(progress, 0)
@@ -96,7 +103,7 @@ def build_plan(
     outputs = describe_tensors(network, facts.outputs, are_inputs=False)
     layers = _count_layers(network)
     notes: list[str] = []
-    with timing_cache_in_use(config, timing_cache, log, notes) if timing_cache else nullcontext():
+    with timing_cache_in_use(config, timing_cache, log, notes) if timing_cache else nullcontext() as cache:
         begun = time.perf_counter()
         plan = builder.build_serialized_network(network, config)
         builder_seconds = time.perf_counter() - begun
@@ -115,6 +122,7 @@ def build_plan(
         outputs=outputs,
         layers=layers,
         builder_seconds=builder_seconds,
+        timing_cache=None if cache is None else cache.use,
         notes=tuple(notes),
     )
 
@@ -163,7 +171,12 @@ def _translate_failure(log: MessageLog, job: BuildJob) -> BuildError:
     return kind(
         "the builder failed",
         where=job.model.name,
-        why="\n".join(list_reasons(log.errors)) or "it gave no reason",
+        why="\n".join((*(list_reasons(log.errors) or ["it gave no reason"]), *_occupied(known.reason))),
         remedy=known.remedy,
         reason=known.reason,
     )
+
+
+def _occupied(reason: str) -> tuple[str, ...]:
+    said = describe_occupancy() if reason in {"OutOfMemory", "DeviceBusy"} else ""
+    return (said,) if said else ()

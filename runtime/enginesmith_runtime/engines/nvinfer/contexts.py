@@ -16,6 +16,7 @@ from enginesmith_contract.text import one_line
 from enginesmith_runtime.engines.cuda.memory import CudaMemory, Purpose
 from enginesmith_runtime.engines.nvinfer.buffers import ALIGNMENT, size_bytes
 from enginesmith_runtime.engines.nvinfer.runs import Run
+from enginesmith_runtime.engines.occupancy import describe_occupancy
 
 __all__ = ["ActivationMemory", "Library", "ProfileContext", "create_context", "measure", "needed_activations"]
 
@@ -233,7 +234,11 @@ def _no_context(library: Library, profile: int) -> EngineRefusedError:
     return EngineRefusedError(
         "the GPU has no room for another instance",
         where=library.where,
-        why=" | ".join((f"no execution context for profile {profile}", *library.take_messages())),
+        why=" | ".join(
+            part
+            for part in (f"no execution context for profile {profile}", *library.take_messages(), describe_occupancy())
+            if part
+        ),
         remedy="lower serving.instances, narrow the profiles, or use a GPU with more memory",
         reason="OutOfMemory",
     )

@@ -66,7 +66,6 @@ class FormBuilder:
             context.native.set_tensor_address(name, address)
         run.order = tuple(outputs)
         run.results = {name: run.results[name] for name in outputs if name in run.results}
-        run.only_host = not run.open_outputs and all(type(value) is not DeviceArray for value in run.results.values())
         # Shapes that depend on data cannot be recorded; a tensor on the host would keep the recording's values.
         run.can_record = context.can_record and not context.allocators and not self._on_host
         context.bound = run

@@ -42,7 +42,7 @@ class NvInferLibrary:
         raise failure(
             f"{self.title} is not installed",
             where=f"backend {self.backend}",
-            remedy=f"install the package that brings {self.module_name}, or use an image that has it",
+            remedy="run enginesmith doctor, which prints the command that installs it, or use an image that has it",
             reason="ToolchainMissing",
         )
 

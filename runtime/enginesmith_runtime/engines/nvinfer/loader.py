@@ -22,6 +22,7 @@ from enginesmith_runtime.engines.nvinfer.library import NvInferLibrary
 from enginesmith_runtime.engines.nvinfer.messages import Translation, create_logger, translate
 from enginesmith_runtime.engines.nvinfer.options import ExecutionOptions, read_options
 from enginesmith_runtime.engines.nvinfer.plugins import PLUGIN_FOLDER, load_plugins
+from enginesmith_runtime.engines.occupancy import describe_occupancy
 from enginesmith_runtime.engines.refusal import find_cuda_device, refuse_mislabelled, refuse_unless_fits
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ class NvInferLoader:
         """Return the installed version in full."""
         return self._library.version(EngineRefusedError)
 
-    def load(self, manifest: Manifest, files: Path, options: Mapping[str, str]) -> "NvInferEngine":
+    def load(
+        self, manifest: Manifest, files: Path, options: Mapping[str, str], *, instances: int = 1
+    ) -> "NvInferEngine":
         """Deserialise the plan on the first visible GPU.
 
         Raises:
@@ -53,6 +56,7 @@ class NvInferLoader:
             DeviceFailedError: the device broke.
             SpecError: an option is unknown or has a value that it cannot have.
         """
+        del instances  # each has a stream and buffers of its own, and threads of none
         execution = read_options(options)
         devices = detect_devices()
         device = next(iter(devices), host_hardware())
@@ -136,10 +140,12 @@ def _refused(manifest: Manifest, log: Any, gpu: "Gpu") -> EngineRefusedError:
     if is_sticky(code):
         return device_failed(code, doing="while the engine was loaded", where=where, said=tuple(log.errors))
     known = translate(log.errors, Translation("EngineUnreadable", "build the engine again with the installed version"))
+    occupied = describe_occupancy() if known.reason == "OutOfMemory" else ""
+    said = [*dict.fromkeys(log.errors)] or ["it gave no reason"]
     return EngineRefusedError(
         "the library refuses the engine",
         where=where,
-        why="\n".join(dict.fromkeys(log.errors)) or "it gave no reason",
+        why="\n".join((*said, *([occupied] if occupied else []))),
         remedy="use a GPU with more free memory" if known.reason == "OutOfMemory" else known.remedy,
         reason=known.reason,
     )

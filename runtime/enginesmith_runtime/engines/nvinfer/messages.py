@@ -4,6 +4,7 @@ Its calls return None or False; the text is with the logger. Some texts are well
 do about them.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol
@@ -15,6 +16,10 @@ _KEPT_MESSAGES: Final = 50
 # Logged by builds on a CPU, which need no driver.
 _NO_DRIVER: Final = "CUDA driver version is insufficient"
 
+# Read in TensorRT 10.6 and for RTX 1.7.
+_CACHE_ENTRIES: Final = re.compile(r"(\d+) timing cache entries")
+_TIMED: Final = "Timing Runner: "
+
 _LOGGERS: Final[list[Any]] = []
 
 
@@ -23,6 +28,10 @@ class MessageLog(Protocol):
 
     errors: "deque[str]"
     warnings: "deque[str]"
+    cache_entries: int | None
+    """Entries of the timing cache that was last read or written; None where the library has not said."""
+    timed: int
+    """Layer implementations that a builder has timed."""
 
     def mark(self) -> int:
         """Return a mark for `said_since`."""
@@ -46,6 +55,9 @@ class _Known(NamedTuple):
 
 
 _SAME_NAME: Final = "give dimensions of one name the same min, opt and max in spec.profiles"
+_OLD_DRIVER: Final = "update the node's NVIDIA driver, or use a toolchain for an older CUDA"
+_BUSY: Final = "end the process that holds the GPU, or set its compute mode to default (nvidia-smi -c 0 on the node)"
+_NO_DEVICE: Final = "let the pod ask for a GPU resource such as nvidia.com/gpu"
 _REBUILD: Final = "build the engine for this GPU with the installed version"
 
 # Fragments of messages, in any case; the library adds numbers to them. Read in TensorRT 10.6, 11.4 and for RTX 1.7.
@@ -80,6 +92,9 @@ _KNOWN: Final = (
             "initialization failure with error: 2",
         )
     ),
+    _Known("initialization failure with error: 35", Translation("DriverFloor", _OLD_DRIVER)),
+    _Known("initialization failure with error: 46", Translation("DeviceBusy", _BUSY)),
+    _Known("initialization failure with error: 100", Translation("NoDevice", _NO_DEVICE)),
 )
 
 
@@ -113,6 +128,8 @@ def create_logger(module: Any) -> Any:
             module.ILogger.__init__(self)
             self.errors: deque[str] = deque(maxlen=_KEPT_MESSAGES)
             self.warnings: deque[str] = deque(maxlen=_KEPT_MESSAGES)
+            self.cache_entries: int | None = None
+            self.timed = 0
             self._heard = 0
             self._recent: deque[tuple[int, str]] = deque(maxlen=_KEPT_MESSAGES)
 
@@ -122,6 +139,10 @@ def create_logger(module: Any) -> Any:
                 self._keep(self.errors, message.strip())
             elif severity == module.ILogger.WARNING:
                 self._keep(self.warnings, message.strip())
+            elif severity == module.ILogger.INFO and (found := _CACHE_ENTRIES.search(message)):
+                self.cache_entries = int(found[1])
+            elif _TIMED in message:
+                self.timed += 1
 
         def mark(self) -> int:
             return self._heard

@@ -38,14 +38,14 @@ class _Refusal(NamedTuple):
     library: Path
     failure: type[EnginesmithError]
 
-    def because(self, why: str, reason: str = "PluginRefused") -> EnginesmithError:
+    def because(self, why: str) -> EnginesmithError:
         name = self.library.name
         return self.failure(
             "a plugin library cannot be loaded",
             where=name,
             why=why.replace(str(self.library), name),
             remedy="build it for this version of TensorRT and this kind of machine, and name it once",
-            reason=reason,
+            reason="PluginRefused",
         )
 
 

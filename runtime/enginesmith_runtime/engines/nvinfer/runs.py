@@ -50,7 +50,6 @@ class Run:
             the open ones.
         open_outputs: outputs wanted whose shape only the run tells.
         open_into: where the caller wants them, of those that it wants on the device.
-        only_host: whether every result is a view.
     """
 
     profile: int
@@ -63,7 +62,6 @@ class Run:
     results: dict[str, Array | DeviceArray] = field(default_factory=dict)
     open_outputs: tuple[str, ...] = ()
     open_into: Mapping[str, DeviceArray] = field(default_factory=dict)
-    only_host: bool = True
     graph: Any = None
     can_record: bool = True
     seen: int = 0

@@ -15,6 +15,7 @@ from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, Cance
 from enginesmith_runtime.engines.cuda.driver import require_driver
 from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
 from enginesmith_runtime.engines.nvinfer.build import ENGINE_FILE, Plan, build_plan, install_plugins
+from enginesmith_runtime.engines.nvinfer.early_start import StartedBuilder, start_builder
 from enginesmith_runtime.engines.nvinfer.inspect import INSPECTOR_FILE, Inspection, inspect_plan
 from enginesmith_runtime.engines.nvinfer.library import TENSORRT_LIBRARY
 from enginesmith_runtime.engines.nvinfer.loader import NvInferLoader
@@ -48,6 +49,13 @@ class TensorRtBuilder:
     backend = TENSORRT_LIBRARY.backend
     needs_device = True
 
+    def __init__(self) -> None:
+        self._started: StartedBuilder | None = None
+
+    def start(self) -> None:
+        """Create the library's builder, which takes seconds and needs no job."""
+        self._started = start_builder(self._load)
+
     def version(self) -> str:
         """Return the installed version."""
         return TENSORRT_LIBRARY.version()
@@ -61,7 +69,7 @@ class TensorRtBuilder:
             CancelledBuildError: the sink said so.
         """
         module = self._load()
-        plan = build_plan(module, job, progress, timing_cache=job.timing_cache)
+        plan = build_plan(module, job, progress, timing_cache=job.timing_cache, started=self._started)
         return _describe(module, job, plan, {"networkLayers": plan.layers})
 
     def refit(self, job: BuildJob, base: RefitBase, progress: ProgressSink) -> BuiltEngine:
@@ -105,6 +113,7 @@ def _describe(module: Any, job: BuildJob, plan: Plan, network: Mapping[str, Json
         outputs=plan.outputs,
         device_memory_bytes=max(inspection.context_bytes, default=None),
         builder_seconds=plan.builder_seconds,
+        timing_cache=plan.timing_cache,
         inspector={**network, **inspection.summary},
         notes=plan.notes,
     )

@@ -6,58 +6,119 @@ saves time: whatever is wrong with one is said in a note and never fails a build
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from enginesmith_contract.errors import StoreError
+from enginesmith_contract.timing_cache import TimingCacheUse
 from enginesmith_runtime.engines.nvinfer.messages import MessageLog
-from enginesmith_runtime.engines.timing_cache import TimingCache
+from enginesmith_runtime.engines.timing_cache import KeptTimings, TimingCache
 
-__all__ = ["timing_cache_in_use"]
+__all__ = ["CacheInUse", "timing_cache_in_use"]
 
 _EMPTY: Final = b""
 
 
+@dataclass
+class CacheInUse:
+    """The cache of one build.
+
+    Attributes:
+        use: what the build found and added; None before it has ended, and where the library does not count.
+    """
+
+    config: Any
+    stored: TimingCache
+    log: MessageLog
+    notes: list[str]
+    kept: tuple[KeptTimings, ...] = ()
+    cache: Any = None
+    found: int | None = None
+    use: TimingCacheUse | None = field(default=None, init=False)
+
+    def open(self) -> None:
+        """Give the builder's configuration what is stored."""
+        self.kept = self._read()
+        for one in self.kept:
+            if one.data is None:
+                self._say("the stored timing cache was ignored", one.problem)
+        usable = [one.data for one in self.kept if one.data is not None]
+        for data in usable:
+            self._take(data)
+        if self.cache is None:
+            self.cache = self.config.create_timing_cache(_EMPTY)
+            self.config.set_timing_cache(self.cache, ignore_mismatch=False)
+        self.found = self._serialize()[1]
+
+    def store(self) -> None:
+        """Store what the builder knows now."""
+        data, entries = self._serialize()
+        if self.found is not None and entries is not None:
+            added = max(0, entries - self.found)
+            self.use = TimingCacheUse(found=self.found, added=added, timed=self.log.timed)
+            one_is_stored = len(self.kept) == 1 and self.kept[0].data is not None
+            if not self.use.added and self.found and one_is_stored:
+                return
+        try:
+            self.stored.replace(self.kept, data, entries)
+        except StoreError as error:
+            self._say("the timing cache was not stored", error.sentence())
+
+    def _read(self) -> tuple[KeptTimings, ...]:
+        try:
+            return self.stored.read()
+        except StoreError as error:
+            self._say("the stored timing cache was ignored", error.sentence())
+            return ()
+
+    def _take(self, data: bytes) -> None:
+        """Make a cache of `data` the builder's, or add it to the one that the builder has."""
+        mark = self.log.mark()
+        if self.cache is not None:
+            taken = self._combine(data)
+        else:
+            cache = _create(self.config, data)
+            # Of a damaged cache the library makes an empty one, and only warns.
+            taken = cache is not None and not self.log.said_since(mark)
+            taken = taken and self.config.set_timing_cache(cache, ignore_mismatch=False)
+            self.cache = cache if taken else None
+        if not taken:
+            said = " | ".join(self.log.said_since(mark))
+            self._say("the stored timing cache was ignored", said or "the library refuses it")
+
+    def _combine(self, data: bytes) -> bool:
+        """Add measurements; where both have one, the builder's stays."""
+        mark = self.log.mark()
+        other = _create(self.config, data)
+        if other is None or self.log.said_since(mark):
+            return False
+        return bool(self.cache.combine(other, ignore_mismatch=False))
+
+    def _serialize(self) -> tuple[bytes, int | None]:
+        self.log.cache_entries = None
+        data = bytes(memoryview(self.cache.serialize()))
+        return data, self.log.cache_entries
+
+    def _say(self, what: str, why: str) -> None:
+        self.notes.append(f"{what}: {why}")
+
+
 @contextmanager
-def timing_cache_in_use(config: Any, stored: TimingCache, log: MessageLog, notes: list[str]) -> Iterator[None]:
+def timing_cache_in_use(config: Any, stored: TimingCache, log: MessageLog, notes: list[str]) -> Iterator[CacheInUse]:
     """Let the builder start from the stored cache, and store what it knows at the end.
 
     Args:
         config: the builder's configuration; gets the cache.
         stored: of this device and this version of the library.
-        log: the library's log; says why a cache was not taken.
+        log: the library's log; says why a cache was not taken, and how many measurements one has.
         notes: receives a sentence for everything that was not as it should be.
     """
-    begun_with = _read(stored, notes)
-    cache = _attach(config, begun_with, log, notes)
+    cache = CacheInUse(config, stored, log, notes)
+    cache.open()
     try:
-        yield
+        yield cache
     finally:
-        _store(config, stored, cache, begun_with, notes)
-
-
-def _read(stored: TimingCache, notes: list[str]) -> bytes:
-    try:
-        return stored.read() or _EMPTY
-    except StoreError as error:
-        notes.append(f"the stored timing cache was ignored: {error.sentence()}")
-        return _EMPTY
-
-
-def _attach(config: Any, data: bytes, log: MessageLog, notes: list[str]) -> Any:
-    """Return the cache that the configuration got: one of `data`, or an empty one where the library refuses that."""
-    mark = log.mark()
-    cache = _create(config, data)
-    is_taken = cache is not None and config.set_timing_cache(cache, ignore_mismatch=False)
-    # Of a damaged cache the library makes an empty one, and only warns.
-    complaints = log.said_since(mark) if data else []
-    if is_taken and not complaints:
-        return cache
-    if data:
-        notes.append(f"the stored timing cache was ignored: {' | '.join(complaints) or 'the library refuses it'}")
-    if not is_taken:
-        cache = config.create_timing_cache(_EMPTY)
-        config.set_timing_cache(cache, ignore_mismatch=False)
-    return cache
+        cache.store()
 
 
 def _create(config: Any, data: bytes) -> Any:
@@ -65,18 +126,3 @@ def _create(config: Any, data: bytes) -> Any:
         return config.create_timing_cache(data)
     except (RuntimeError, ValueError, TypeError):  # what pybind makes of a C++ exception
         return None
-
-
-def _store(config: Any, stored: TimingCache, cache: Any, begun_with: bytes, notes: list[str]) -> None:
-    def combine(current: bytes | None) -> bytes:
-        """Add what another build stored meanwhile; where both measured the same, this build's figure stays."""
-        if current and current != begun_with:
-            other = _create(config, current)
-            if other is None or not cache.combine(other, ignore_mismatch=False):
-                notes.append("the timing cache that another build stored meanwhile was replaced: it does not combine")
-        return bytes(memoryview(cache.serialize()))
-
-    try:
-        stored.merge(combine)
-    except StoreError as error:
-        notes.append(f"the timing cache was not stored: {error.sentence()}")

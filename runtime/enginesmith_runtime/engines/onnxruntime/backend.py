@@ -9,10 +9,17 @@ that compiles whole subgraphs itself gets the standard operators only, for it do
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from enginesmith_contract.backends import Precision
 from enginesmith_contract.errors import BuildError, BuildOutOfMemoryError, EngineRefusedError
 from enginesmith_contract.providers import Provider, find_provider
 from enginesmith_runtime.engines.interface import BuildJob, BuiltEngine, ProgressSink
-from enginesmith_runtime.engines.onnxruntime.engine import OnnxRuntimeLoader, check_provider, is_out_of_memory
+from enginesmith_runtime.engines.onnxruntime.engine import (
+    MOST_THREADS,
+    OnnxRuntimeLoader,
+    check_provider,
+    is_out_of_memory,
+    refuse_bf16,
+)
 from enginesmith_runtime.engines.onnxruntime.inspect import inspect_model
 from enginesmith_runtime.engines.onnxruntime.weights import inline_inner_weights
 
@@ -28,6 +35,11 @@ WEIGHTS_FILE: Final = "model.onnx.data"
 _EXTERNAL_WEIGHTS_FROM_BYTES: Final = 1 << 28
 
 _PHASE: Final = "onnxruntime"
+
+_REFUSED: Final = {
+    Precision.BF16: "it has BF16 kernels for few operators, and none for Conv, MatMul and Add",
+    Precision.FP8: "its optimised graphs leave out a Relu before a value becomes FP8 (ONNX Runtime 1.32)",
+}
 
 _UNKNOWN_OPERATOR: Final = ("is not a registered function/op", "No Op registered for")
 
@@ -56,13 +68,16 @@ class OnnxRuntimeBuilder:
         """Optimise the model and write it.
 
         Raises:
-            BuildError: ONNX Runtime has no implementation of a node, or refuses the model; its words are in it.
+            BuildError: ONNX Runtime has no implementation of a node, or refuses the model; its words are in it. Or the
+                model was prepared for a precision that it lacks, or has inputs or outputs in BF16.
         """
         import onnxruntime
 
+        _refuse_precision(job)
         provider = find_provider(job.request.toolchain.provider)
         try:
             check_provider(onnxruntime, provider)
+            refuse_bf16((*job.preparation.facts.inputs, *job.preparation.facts.outputs))
         except EngineRefusedError as error:
             raise BuildError(
                 error.what, where=error.where, why=error.why, remedy=error.remedy, reason=error.reason
@@ -70,11 +85,16 @@ class OnnxRuntimeBuilder:
         progress.phase(_PHASE, steps=2)
         # Only a build needs onnx.
         from enginesmith_runtime.onnx_graphs.emulation import emulation_of
+        from enginesmith_runtime.onnx_graphs.graph import read_graph
+        from enginesmith_runtime.onnx_graphs.scatters import losing_scatters, thread_warnings
 
         emulation = emulation_of(job.model)
+        losing = losing_scatters(read_graph(job.model))
         files = _write_optimised(onnxruntime, job, provider, emulation)
         progress.step(_PHASE, 1)
         inspector = inspect_model(onnxruntime, files[0], provider)
+        if losing:
+            inspector[MOST_THREADS] = 1
         progress.step(_PHASE, 2)
         progress.finish(_PHASE)
         return BuiltEngine(
@@ -82,7 +102,19 @@ class OnnxRuntimeBuilder:
             inputs=job.preparation.facts.inputs,
             outputs=job.preparation.facts.outputs,
             inspector=inspector,
-            notes=_notes(emulation),
+            notes=(*_notes(emulation), *thread_warnings(losing)),
+        )
+
+
+def _refuse_precision(job: BuildJob) -> None:
+    precision = job.preparation.precision.default
+    if precision in _REFUSED:
+        raise BuildError(
+            f"ONNX Runtime does not run {precision.value} models",
+            where="spec.precision",
+            why=_REFUSED[precision],
+            remedy="choose fp32, fp16 or int8, or a target with backend: tensorrt or tensorrt-rtx",
+            reason="PrecisionNotAvailable",
         )
 
 
@@ -130,7 +162,8 @@ def _keeps_weights_outside(job: BuildJob) -> bool:
     Where the model's weights are outside its ONNX file, ONNX Runtime would write references to the model's files, which
     are no part of the engine.
     """
-    return len(job.preparation.model) > 1 or job.preparation.facts.size_bytes >= _EXTERNAL_WEIGHTS_FROM_BYTES
+    files = job.preparation.files_for(job.request.toolchain.backend)
+    return len(files) > 1 or job.preparation.facts.size_bytes >= _EXTERNAL_WEIGHTS_FROM_BYTES
 
 
 def _translate(error: Exception, job: BuildJob) -> BuildError:

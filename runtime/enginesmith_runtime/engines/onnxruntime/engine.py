@@ -4,7 +4,7 @@ A session is safe to use from many threads, and its weights and thread pool are 
 handles. Threads are set by the loader, since ONNX Runtime itself counts the machine's cores and not the pod's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,16 +15,28 @@ from enginesmith_contract.backends import Backend
 from enginesmith_contract.errors import EngineRefusedError, InferenceError, SpecError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.providers import Provider, find_provider
-from enginesmith_contract.tensors import DType
+from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.device import host_hardware
 from enginesmith_runtime.engines.interface import Array, DeviceArray, Engine, Instance, no_device_memory
+from enginesmith_runtime.engines.onnxruntime.in_place import InPlace, has_sorting_nodes
 from enginesmith_runtime.engines.onnxruntime.options import provider_options, session_options
 from enginesmith_runtime.engines.refusal import refuse_unless_fits
 
-__all__ = ["OnnxRuntimeEngine", "OnnxRuntimeInstance", "OnnxRuntimeLoader", "check_provider", "is_out_of_memory"]
+__all__ = [
+    "MOST_THREADS",
+    "OnnxRuntimeEngine",
+    "OnnxRuntimeInstance",
+    "OnnxRuntimeLoader",
+    "check_provider",
+    "is_out_of_memory",
+    "refuse_bf16",
+]
 
 # What ONNX Runtime's arena and the C++ library say; it has no error code for it.
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory")
+
+# In the inspector's report of an engine that answers wrongly on more threads inside a node (see `scatters`).
+MOST_THREADS: Final = "mostIntraOpThreads"
 
 _NOWHERE: Final[Mapping[str, DeviceArray]] = {}
 
@@ -40,7 +52,9 @@ class OnnxRuntimeLoader:
 
         return str(onnxruntime.__version__)
 
-    def load(self, manifest: Manifest, files: Path, options: Mapping[str, str]) -> "OnnxRuntimeEngine":
+    def load(
+        self, manifest: Manifest, files: Path, options: Mapping[str, str], *, instances: int = 1
+    ) -> "OnnxRuntimeEngine":
         """Open a session on the engine's model.
 
         Raises:
@@ -52,8 +66,11 @@ class OnnxRuntimeLoader:
         refuse_unless_fits(manifest, host_hardware(), self.version())
         provider = find_provider(manifest.toolchain.provider)
         check_provider(onnxruntime, provider)
-        _refuse_bf16(manifest)
-        settings = session_options(onnxruntime, options)
+        refuse_bf16((*manifest.inputs, *manifest.outputs))
+        settings = session_options(onnxruntime, options, instances=instances)
+        most = manifest.inspector.get(MOST_THREADS)
+        if isinstance(most, int):
+            settings.intra_op_num_threads = min(settings.intra_op_num_threads or most, most)
         path = files / manifest.files[0].path
         try:
             session = onnxruntime.InferenceSession(
@@ -69,22 +86,28 @@ class OnnxRuntimeLoader:
                 remedy="build it again with the installed version",
                 reason="EngineUnreadable",
             ) from error
-        return OnnxRuntimeEngine(manifest, session)
+        in_place = provider.name == "cpu" and not has_sorting_nodes(path)
+        return OnnxRuntimeEngine(manifest, session, in_place=in_place)
 
 
 class OnnxRuntimeEngine(Engine):
-    """A session and the manifest that it was opened for."""
+    """A session and the manifest that it was opened for.
 
-    def __init__(self, manifest: Manifest, session: Any) -> None:
+    Args:
+        in_place: whether tensors may be in a client's memory.
+    """
+
+    def __init__(self, manifest: Manifest, session: Any, *, in_place: bool = False) -> None:
         self.manifest = manifest
         self._session = session
         self._dtypes = {spec.name: spec.dtype for spec in (*manifest.inputs, *manifest.outputs)}
+        self._in_place = InPlace(self._dtypes if in_place else {})
 
     @override
     def open_instance(self) -> "OnnxRuntimeInstance":
         if self._session is None:
             raise RuntimeError("the engine is closed")
-        return OnnxRuntimeInstance(self._session, self._dtypes)
+        return OnnxRuntimeInstance(self._session, self._dtypes, self._in_place)
 
     @override
     def close(self) -> None:
@@ -92,11 +115,15 @@ class OnnxRuntimeEngine(Engine):
 
 
 class OnnxRuntimeInstance(Instance):
-    """A handle on the shared session."""
+    """A handle on the shared session, which makes new arrays for each inference."""
 
-    def __init__(self, session: Any, dtypes: Mapping[str, DType]) -> None:
+    outputs_last = True
+
+    def __init__(self, session: Any, dtypes: Mapping[str, DType], in_place: InPlace) -> None:
         self._session = session
         self._dtypes = dtypes
+        self._in_place = in_place
+        self._texts = frozenset(name for name, dtype in dtypes.items() if dtype is DType.BYTES)
 
     @override
     def infer(
@@ -111,7 +138,7 @@ class OnnxRuntimeInstance(Instance):
             raise RuntimeError("the instance is closed")
         if into:
             raise no_device_memory(Backend.ONNXRUNTIME)
-        feed = {name: self._feed(name, array) for name, array in inputs.items()}
+        feed = self._feed(inputs)
         try:
             values = self._session.run(list(outputs), feed)
         except Exception as error:  # ONNX Runtime's errors share no other base
@@ -124,9 +151,35 @@ class OnnxRuntimeInstance(Instance):
                 reason="OutOfMemory" if starved else "",
             ) from error
         return {
-            name: _to_bytes(value) if self._dtypes[name] is DType.BYTES else np.asarray(value, order="C")
+            name: _to_bytes(value) if name in self._texts else np.asarray(value, order="C")
             for name, value in zip(outputs, values, strict=True)
         }
+
+    @override
+    def works_in_place(self, name: str) -> bool:
+        return name in self._in_place.names
+
+    @override
+    def infer_in_place(
+        self,
+        inputs: Mapping[str, Array | DeviceArray],
+        *,
+        profile: int,
+        outputs: Sequence[str],
+        places: Mapping[str, Array],
+    ) -> dict[str, Array | DeviceArray]:
+        placed = {name: place for name, place in places.items() if name in self._in_place.names}
+        if not placed or self._session is None:
+            return self.infer(inputs, profile=profile, outputs=outputs)
+        feed = self._feed(inputs)
+        try:
+            values = self._in_place.run(self._session, feed, outputs, placed)
+        except Exception:  # noqa: BLE001 - ONNX Runtime's errors share no other base
+            # Most likely an output has another shape than the model declares. If not, this run fails as well.
+            result = self.infer(inputs, profile=profile, outputs=outputs)
+            self._in_place.forget(placed)
+            return result
+        return {name: _to_bytes(value) if name in self._texts else value for name, value in values}
 
     @override
     def staging(self, name: str, shape: tuple[int, ...]) -> Array:
@@ -136,10 +189,13 @@ class OnnxRuntimeInstance(Instance):
     def close(self) -> None:
         self._session = None
 
-    def _feed(self, name: str, array: Array | DeviceArray) -> Array:
-        if isinstance(array, DeviceArray):
-            raise no_device_memory(Backend.ONNXRUNTIME)
-        return _to_text(name, array) if self._dtypes[name] is DType.BYTES else array
+    def _feed(self, inputs: Mapping[str, Array | DeviceArray]) -> dict[str, Array]:
+        feed: dict[str, Array] = {}
+        for name, array in inputs.items():
+            if isinstance(array, DeviceArray):
+                raise no_device_memory(Backend.ONNXRUNTIME)
+            feed[name] = _to_text(name, array) if name in self._texts else array
+        return feed
 
 
 def is_out_of_memory(said: str) -> bool:
@@ -165,13 +221,18 @@ def check_provider(runtime: Any, provider: Provider) -> None:
     )
 
 
-def _refuse_bf16(manifest: Manifest) -> None:
-    for spec in (*manifest.inputs, *manifest.outputs):
+def refuse_bf16(specs: Iterable[TensorSpec]) -> None:
+    """Refuse inputs and outputs that the Python interface cannot pass.
+
+    Raises:
+        EngineRefusedError: one is BF16.
+    """
+    for spec in specs:
         if spec.dtype is DType.BF16:
             raise EngineRefusedError(
                 "ONNX Runtime's Python interface passes no BF16 tensors",
                 where=spec.name,
-                remedy="keep the model's inputs and outputs in FP32",
+                remedy="keep the model's inputs and outputs in FP32 and cast them inside it, or use a GPU target",
                 reason="DTypeUnsupported",
             )
 

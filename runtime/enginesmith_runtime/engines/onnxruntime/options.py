@@ -6,20 +6,21 @@ from typing import Any
 from enginesmith_contract.backend_options import PROVIDER_PREFIX, check_option, known_options
 from enginesmith_contract.backends import Backend
 from enginesmith_contract.providers import Provider
-from enginesmith_runtime.engines.cpus import count_usable_cpus
 from enginesmith_runtime.engines.option_errors import option_refused
+from enginesmith_runtime.local_files.cpus import count_usable_cpus
 
 __all__ = ["provider_options", "session_options"]
 
 
-def session_options(runtime: Any, options: Mapping[str, str]) -> Any:
+def session_options(runtime: Any, options: Mapping[str, str], *, instances: int = 1, cpus: int | None = None) -> Any:
     """Return SessionOptions for serving.
 
     Args:
         runtime: the onnxruntime module.
-        options: `intraOpThreads` (default: the CPUs that this process may use), `interOpThreads`, `executionMode`
-            ("sequential" or "parallel"), `memoryPattern`, `cpuArena`, `spinning` ("true" or "false"), and
-            `provider.<name>` for the provider's own options.
+        options: `intraOpThreads`, `interOpThreads`, `executionMode` ("sequential" or "parallel"), `memoryPattern`,
+            `cpuArena`, `spinning` ("true" or "false"), and `provider.<name>` for the provider's own options.
+        instances: inferences that run at once in the session.
+        cpus: that they share; None: those that this process may use.
 
     Raises:
         SpecError: an option is unknown or has a value that it cannot have.
@@ -27,7 +28,11 @@ def session_options(runtime: Any, options: Mapping[str, str]) -> Any:
     result = runtime.SessionOptions()
     result.log_severity_level = 3
     result.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    result.intra_op_num_threads = count_usable_cpus()
+    # The session's own threads serve all instances, and each instance brings one more: together one for each CPU.
+    result.intra_op_num_threads = max(1, (count_usable_cpus() if cpus is None else cpus) - instances + 1)
+    if instances > 1:
+        # A thread that spins after its part of a run would take the CPU from another instance.
+        _set_spinning(result, wanted=False)
     setters, known = _setters(runtime, result), known_options(Backend.ONNXRUNTIME)
     for name, value in options.items():
         problem = check_option(Backend.ONNXRUNTIME, name, value)
@@ -53,15 +58,16 @@ def _setters(runtime: Any, options: Any) -> dict[str, Callable[[Any], None]]:
         "parallel": runtime.ExecutionMode.ORT_PARALLEL,
     }
 
-    def set_spinning(wanted: bool) -> None:  # noqa: FBT001 - as the others
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(wanted)))
-        options.add_session_config_entry("session.inter_op.allow_spinning", str(int(wanted)))
-
     return {
         "intraOpThreads": lambda value: setattr(options, "intra_op_num_threads", value),
         "interOpThreads": lambda value: setattr(options, "inter_op_num_threads", value),
         "executionMode": lambda value: setattr(options, "execution_mode", modes[value]),
         "memoryPattern": lambda value: setattr(options, "enable_mem_pattern", value),
         "cpuArena": lambda value: setattr(options, "enable_cpu_mem_arena", value),
-        "spinning": set_spinning,
+        "spinning": lambda value: _set_spinning(options, wanted=value),
     }
+
+
+def _set_spinning(options: Any, *, wanted: bool) -> None:
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(wanted)))
+    options.add_session_config_entry("session.inter_op.allow_spinning", str(int(wanted)))
