@@ -43,6 +43,6 @@ def take_source_credentials(variables: MutableMapping[str, str]) -> None:
 
 def without_credentials(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a child that reads neither source nor store."""
-    ours = {environment.SOURCE_CREDENTIALS, environment.STORE_CREDENTIALS}
+    ours = {environment.SOURCE_CREDENTIALS, environment.STORE_CREDENTIALS, environment.SIGNING_KEY}
     ours |= set(read_credentials(variables.get(environment.SOURCE_CREDENTIALS)))
     return {name: value for name, value in variables.items() if name not in ours}

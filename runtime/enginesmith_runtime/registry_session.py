@@ -1,6 +1,7 @@
 """A session with an OCI registry: references, TLS and logins as oras knows them, with time limits of our own.
 
 Credentials are the container tools': config.json in the folder that DOCKER_CONFIG names, else in the home's `.docker`.
+The folder of a Secret of the type kubernetes.io/dockerconfigjson has them as `.dockerconfigjson`.
 """
 
 import os
@@ -19,6 +20,7 @@ DENIED: Final = frozenset({_UNAUTHORIZED, 403})
 Body = Callable[[], IO[bytes]] | bytes
 """A file is given as a function that opens it, since a request that meets a challenge is sent twice."""
 
+_CONFIGURATIONS: Final = ("config.json", ".dockerconfigjson")
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 # To connect, and between two pieces of an answer; in seconds.
 _TIMEOUTS: Final = (15.0, 60.0)
@@ -108,7 +110,8 @@ def open_session(
         reference: without a scheme.
         plain_http: no TLS; a registry on this machine never has any.
         login: user and password; None: as config.json says.
-        configuration: folder of config.json; None: where the container tools have it.
+        configuration: folder of config.json or .dockerconfigjson; None, or without either: where the container tools
+            have it.
 
     Raises:
         ImportError: oras is not installed.
@@ -140,8 +143,8 @@ def _configurations(named: Path | None) -> list[str]:
     """Return config.json's path, which oras itself would seek in the home folder only; a pod may have no home."""
     variable = os.environ.get("DOCKER_CONFIG")
     try:
-        folder = named or (Path(variable) if variable else Path.home() / ".docker")
+        folder = Path(variable) if variable else Path.home() / ".docker"
     except RuntimeError:
-        return []
-    configuration = folder / "config.json"
-    return [str(configuration)] if configuration.exists() else []
+        folder = None
+    paths = [each / name for each in (named, folder) if each is not None for name in _CONFIGURATIONS]
+    return [str(path) for path in paths if path.exists()][:1]

@@ -141,6 +141,22 @@ def test_missing_weights_are_named_with_their_tensor(tmp_path: Path, write_namin
     assert caught.value.reason == "ExternalDataMissing"
 
 
+def test_a_missing_file_behind_a_backslash_is_named_as_the_model_spells_it(
+    tmp_path: Path, write_naming: WriteModel
+) -> None:
+    path = write_naming(tmp_path / "m.onnx", "sub\\weights.bin")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "weights.bin").write_bytes(bytes(256 * 256 * 4))
+    with pytest.raises(SourceError) as caught:
+        fetch(path, tmp_path)
+    assert caught.value.what == "the weights file sub\\weights.bin is missing"
+    assert "a backslash separates folders on Windows only" in caught.value.why
+    assert "in one file next to it" in caught.value.remedy
+    path = write_naming(tmp_path / "m.onnx", "..\\weights.bin")
+    with pytest.raises(SourceError, match=r"lies at '\.\.\\weights\.bin': it has '\.\.' in it"):
+        fetch(path, tmp_path)
+
+
 @pytest.mark.parametrize(("offset", "length"), [("0", "262145"), ("1", "262144"), ("4", ""), ("9000000000000", "16")])
 def test_a_tensor_that_ends_behind_its_file_is_refused(
     tmp_path: Path, write_naming: WriteModel, offset: str, length: str

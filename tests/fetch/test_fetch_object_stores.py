@@ -14,6 +14,7 @@ import pytest
 
 from enginesmith_contract.errors import SourceError
 from enginesmith_contract.preparation import ModelSource
+from enginesmith_runtime.fetch.data import fetch_data, local_files
 from enginesmith_runtime.fetch.download import RetryPolicy
 from enginesmith_runtime.fetch.model import FetchedModel, fetch_model
 from enginesmith_runtime.fetch.open_origin import open_origin
@@ -88,6 +89,31 @@ def test_a_model_with_weights_comes_from_a_real_s3_server(
     again = fetch(f"s3://{bucket.name}/models/m.onnx", s3_root[0], tmp_path / "fetched")
     assert again == fetched
     assert again.path.stat().st_ino == inode
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("uri", ["s3://{}/set/", "s3://{}/set", "s3://{}/set/a.npz"])
+def test_calibration_data_is_a_prefix_or_an_object(
+    s3_root: tuple[str, Path], bucket: Path, tmp_path: Path, uri: str
+) -> None:
+    import s3fs  # noqa: PLC0415 - slow to import, and only for these tests
+
+    files = s3fs.S3FileSystem(endpoint_url=s3_root[0], skip_instance_cache=True)
+    for name in ("set/a.npz", "set/deep/b.npz", "settings/c.npz"):
+        files.pipe_file(f"{bucket.name}/{name}", name.encode())
+    source = ModelSource(uri=uri.format(bucket.name), options={"endpoint": s3_root[0], "region": "us-east-1"})
+
+    found = fetch_data(source, tmp_path / "fetched", SilentReporter())
+
+    if uri.endswith(".npz"):
+        assert found.digest == sha256(b"set/a.npz").hexdigest()
+    else:
+        names = [file.relative_to(found.path).as_posix() for file in local_files(found.path)]
+        assert names == ["a.npz", "deep/b.npz"]
+    with pytest.raises(SourceError) as caught:
+        fetch_data(source.model_copy(update={"uri": f"s3://{bucket.name}/gone/"}), tmp_path / "f", SilentReporter())
+    assert caught.value.reason == "NotFound"
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 
 from enginesmith_contract.errors import SourceError
 from enginesmith_contract.preparation import ModelSource
+from enginesmith_runtime.fetch.data import FetchedData, fetch_data
 from enginesmith_runtime.fetch.download import RetryPolicy
 from enginesmith_runtime.fetch.model import FetchedModel, fetch_model
 from enginesmith_runtime.fetch.open_origin import open_origin
@@ -152,6 +153,32 @@ def test_one_of_several_models_is_named_behind_a_hash(registry: str, tmp_path: P
     assert fetched.path.read_bytes() == content
 
 
+def test_a_title_outside_the_folder_is_no_file(registry: str, tmp_path: Path) -> None:
+    push(registry, "escapes", {"../../../m.onnx": b"1", "notes": b"2"})
+    with pytest.raises(SourceError, match=r"no \.onnx file"):
+        fetch(f"oci://{registry}/models/m:escapes", tmp_path / "fetched")
+    assert not list(tmp_path.rglob("m.onnx"))
+
+
+def test_calibration_data_comes_as_files_or_as_one_archive(registry: str, tmp_path: Path) -> None:
+    files = {"b.npz": b"2", "deep/a.npz": b"1", "notes.md": b"3"}
+    push(registry, "data", files)
+    push(registry, "archive", {"data.tar": b"archive"})
+
+    def fetched(tag: str) -> FetchedData:
+        source = ModelSource(uri=f"oci://{registry}/models/m:{tag}")
+        return fetch_data(source, tmp_path / "work", SilentReporter(), select=select)
+
+    def select(names: Iterable[str]) -> list[str]:
+        return sorted(name for name in names if name.endswith(".npz"))
+
+    folder = fetched("data")
+    assert {path.name: path.read_bytes() for path in folder.path.rglob("*.*")} == {"b.npz": b"2", "a.npz": b"1"}
+    assert fetched("data#b.npz").path.read_bytes() == b"2"
+    archive = fetched("archive")
+    assert (archive.path.name, archive.digest) == ("data.tar", sha256(b"archive").hexdigest())
+
+
 def test_missing_weights_are_named(registry: str, tmp_path: Path, model: dict[str, bytes]) -> None:
     push(registry, "incomplete", {"m.onnx": model["m.onnx"]})
     with pytest.raises(SourceError, match=r"weights\.bin") as caught:
@@ -192,14 +219,24 @@ def test_a_registry_that_is_not_there_is_a_lost_connection(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("password", [PASSWORD, "wrong", None])
-def test_a_password_comes_from_the_configuration_of_the_container_tools(
-    guarded_registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str | None
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [("DOCKER_CONFIG", "config.json"), ("ENGINESMITH_SOURCE_CREDENTIALS", ".dockerconfigjson")],
+    ids=["container tools", "secret"],
+)
+def test_a_password_comes_from_the_configuration_of_the_container_tools_or_a_secret(
+    guarded_registry: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    name: str,
+    password: str | None,
 ) -> None:
     (tmp_path / "docker").mkdir()
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv(variable, str(tmp_path / "docker"))
     if password is not None:
         login = {guarded_registry: {"auth": b64encode(f"reader:{password}".encode()).decode()}}
-        (tmp_path / "docker" / "config.json").write_text(json.dumps({"auths": login}))
+        (tmp_path / "docker" / name).write_text(json.dumps({"auths": login}))
     with pytest.raises(SourceError) as caught:
         fetch(f"oci://{guarded_registry}/models/m:v1", tmp_path)
     # Who is let in learns that there is no such model.

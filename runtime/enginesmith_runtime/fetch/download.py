@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Self, TypeVar
@@ -221,12 +222,17 @@ class Downloads:
         part = _read(_meta(self._part(name)), _Part())
         if part.file is not None and _is_whole(staged, part.file):
             return part, staged
-        published = _read(self._folder / "record.json", _Published(source_digest="", parts=()))
-        for earlier in published.parts:
-            path = self._models / published.source_digest / name
-            if earlier.file is not None and earlier.file.path == name and _is_whole(path, earlier.file):
-                return earlier, path
+        earlier = self._published.get(name)
+        if earlier is not None and earlier[0].file is not None and _is_whole(earlier[1], earlier[0].file):
+            return earlier
         return _Part(), staged
+
+    @cached_property
+    def _published(self) -> dict[str, tuple[_Part, Path]]:
+        """Return what was published last, by name; a folder may hold many thousands of files."""
+        record = _read(self._folder / "record.json", _Published(source_digest="", parts=()))
+        folder = self._models / record.source_digest
+        return {part.file.path: (part, folder / part.file.path) for part in record.parts if part.file is not None}
 
     def _part(self, name: str) -> Path:
         return self._folder / "parts" / f"{_digest(name)}.part"

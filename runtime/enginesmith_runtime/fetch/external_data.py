@@ -20,6 +20,8 @@ from enginesmith_runtime.fetch.reasons import SourceReason
 __all__ = ["WeightsSpan", "check_inside", "check_lengths", "missing_weights", "read_weights_spans", "tensor_bytes"]
 
 _LARGEST_MODEL_BYTES: Final = (1 << 31) - 1
+_SAVE_NEXT: Final = "save the model with its weights in one file next to it (onnx.save with save_as_external_data)"
+_BACKSLASH: Final = "a backslash separates folders on Windows only: ONNX separates them by forward slashes"
 _HALF_BYTE_TYPES: Final = frozenset({"UINT4", "INT4", "FLOAT4E2M1"})
 
 
@@ -75,11 +77,12 @@ def check_inside(folder: Path, span: WeightsSpan, where: str) -> Path:
 
 def missing_weights(file: str, tensor: str, where: str) -> SourceError:
     """Return the error of a weights file that is missing from its model's folder."""
+    near = f"put {file} next to the model, under exactly that name"
     return SourceError(
         f"the weights file {file} is missing",
         where=where,
-        why=f"tensor {tensor!r} lies in it",
-        remedy=f"put {file} next to the model, under exactly that name",
+        why=f"tensor {tensor!r} lies in it" + (f", and {_BACKSLASH}" if "\\" in file else ""),
+        remedy=_SAVE_NEXT if "\\" in file else near,
         reason=SourceReason.EXTERNAL_DATA_MISSING,
     )
 
@@ -130,16 +133,17 @@ def _inside(location: str, tensor: str, where: str) -> str:
     if posix.is_absolute() or windows.drive or windows.root:
         raise _escapes(location, tensor, where, "it is absolute")
     if ".." in windows.parts:
-        raise _escapes(location, tensor, where, "it climbs out of its folder with '..'")
+        raise _escapes(location, tensor, where, "it has '..' in it, which is not accepted")
     return str(posix)
 
 
 def _escapes(location: str, tensor: str, where: str, why: str) -> SourceError:
+    shown = repr(location).replace("\\\\", "\\")  # control characters stay escaped
     return SourceError(
-        "the model names a weights file outside its own folder",
+        "the model names a weights file by a path that may lead outside its own folder",
         where=where,
-        why=f"tensor {tensor!r} lies at {location!r}: {why}",
-        remedy="save the model with its weights in one file next to it (onnx.save with save_as_external_data)",
+        why=f"tensor {tensor!r} lies at {shown}: {why}",
+        remedy=_SAVE_NEXT,
         reason=SourceReason.PATH_ESCAPES,
     )
 

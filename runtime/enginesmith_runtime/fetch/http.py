@@ -15,6 +15,7 @@ import httpx
 
 from enginesmith_contract.environment import SOURCE_TOKEN
 from enginesmith_contract.errors import SourceError
+from enginesmith_runtime.connection_limits import refusal_of_host, refusals_explained
 from enginesmith_runtime.fetch.location import model_name, redact
 from enginesmith_runtime.fetch.origin import Transfer
 from enginesmith_runtime.fetch.reasons import SourceReason
@@ -71,7 +72,9 @@ class HttpOrigin:
         self._token = token if token and is_private else None
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
-        self._client = httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=headers)
+        # The client calls the hook for every redirect too.
+        hooks = {"request": [_refuse_host]}
+        self._client = httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=headers, event_hooks=hooks)
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +93,11 @@ class HttpOrigin:
         """Request a file; see `Origin.open`."""
         where = self.describe(name)
         headers = {"Range": f"bytes={offset}-", "If-Range": validator} if offset and validator else {}
-        with _translated(where), self._client.stream("GET", self._url_of(name), headers=headers) as response:
+        with (
+            refusals_explained(where, SourceError),
+            _translated(where),
+            self._client.stream("GET", self._url_of(name), headers=headers) as response,
+        ):
             if response.status_code == _RANGE_NOT_SATISFIABLE and offset:
                 # Everything had come before the connection broke, or the file shrank: begin again to be sure.
                 with self.open(name, offset=0, validator=None) as transfer:
@@ -106,6 +113,13 @@ class HttpOrigin:
         folder = raw.rpartition(b"/")[0]
         path = folder + b"/" + quote(name).encode()
         return self._url.copy_with(raw_path=path + (b"?" + query if query else b""))
+
+
+def _refuse_host(request: httpx.Request) -> None:
+    url = request.url
+    refusal = refusal_of_host(url.host, url.port or (443 if url.scheme == "https" else 80))
+    if refusal is not None:
+        raise refusal
 
 
 def _transfer(response: httpx.Response, offset: int) -> Transfer:

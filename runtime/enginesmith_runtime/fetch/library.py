@@ -1,4 +1,4 @@
-"""Fetch a single file that is no model: a plugin library, from wherever a model may come from."""
+"""Fetch a single file that is no model, from wherever a model may come from: a plugin library, or input values."""
 
 import shutil
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 from enginesmith_contract.errors import SourceError
 from enginesmith_contract.preparation import ModelSource
 from enginesmith_runtime.fetch.location import Scheme, local_path, redact, scheme_of
-from enginesmith_runtime.fetch.reasons import SourceReason
+from enginesmith_runtime.fetch.reasons import SourceReason, unreadable_file
 from enginesmith_runtime.local_files.digests import digest_file
 from enginesmith_runtime.local_files.space import say_bytes
 from enginesmith_runtime.progress import Reporter
 
-__all__ = ["fetch_library"]
+__all__ = ["fetch_file", "fetch_library"]
 
 
 def fetch_library(
@@ -32,10 +32,7 @@ def fetch_library(
     Raises:
         enginesmith_contract.errors.SourceError: see `SourceReason`.
     """
-    if scheme_of(source.uri) is Scheme.FILE:
-        _copy(local_path(source.uri, base), target)
-    else:
-        _download(source, target, reporter)
+    fetch_file(source, target, reporter, base=base)
     found = digest_file(target)
     if source.sha256 == found.digest:
         return
@@ -49,24 +46,23 @@ def fetch_library(
     )
 
 
+def fetch_file(source: ModelSource, target: Path, reporter: Reporter, *, base: Path | None = None) -> None:
+    """Copy a file to `target` without a look at its digest; see `fetch_library`.
+
+    Raises:
+        enginesmith_contract.errors.SourceError: see `SourceReason`.
+    """
+    if scheme_of(source.uri) is Scheme.FILE:
+        _copy(local_path(source.uri, base), target)
+    else:
+        _download(source, target, reporter)
+
+
 def _copy(path: Path, target: Path) -> None:
     try:
         shutil.copyfile(path, target)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise SourceError(
-            "there is no such library",
-            where=str(path),
-            why=error.strerror or "no such file",
-            remedy="check the path: a relative one starts from the folder of the document that names it",
-            reason=SourceReason.NOT_FOUND,
-        ) from error
-    except PermissionError as error:
-        raise SourceError(
-            "the file may not be read",
-            where=str(path),
-            remedy="give this user the right to read it",
-            reason=SourceReason.ACCESS_DENIED,
-        ) from error
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise unreadable_file(path, error, "file") from error
 
 
 def _download(source: ModelSource, target: Path, reporter: Reporter) -> None:

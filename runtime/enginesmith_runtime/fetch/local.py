@@ -9,7 +9,7 @@ from enginesmith_contract.errors import ModelError, SourceError
 from enginesmith_contract.store_layout import StoredFile
 from enginesmith_runtime.fetch.external_data import WeightsSpan, check_inside, missing_weights
 from enginesmith_runtime.fetch.origin import Transfer
-from enginesmith_runtime.fetch.reasons import SourceReason
+from enginesmith_runtime.fetch.reasons import SourceReason, unreadable_file
 from enginesmith_runtime.local_files.digests import CHUNK_BYTES, OnBytes, digest_file
 
 __all__ = ["LocalModel"]
@@ -86,21 +86,8 @@ class LocalModel:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
-    except PermissionError as error:
-        raise SourceError(
-            "the file may not be read",
-            where=str(path),
-            remedy="give this user the right to read it",
-            reason=SourceReason.ACCESS_DENIED,
-        ) from error
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise SourceError(
-            "there is no such model",
-            where=str(path),
-            why=error.strerror or "no such file",
-            remedy="check the path: a relative one starts from the folder of the document that names it",
-            reason=SourceReason.NOT_FOUND,
-        ) from error
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise unreadable_file(path, error, "model") from error
 
 
 def _is_folder(path: Path) -> SourceError | ModelError:

@@ -7,6 +7,7 @@ The model comes first, is refused here if it is no ONNX file, and names its weig
 the model's own location. What is in `folder/models` is complete, was digested from the disk, and never changes again.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from enginesmith_runtime.fetch.open_origin import open_origin
 from enginesmith_runtime.fetch.origin import Origin
 from enginesmith_runtime.fetch.progress import Advance
 from enginesmith_runtime.fetch.reasons import SourceReason
+from enginesmith_runtime.fetch.registry import RegistryOrigin
+from enginesmith_runtime.fetch.signatures import check_artifact, check_files, no_signature, signature_file
 from enginesmith_runtime.local_files.space import say_bytes
 from enginesmith_runtime.progress import Reporter
 
@@ -40,6 +43,7 @@ class FetchedModel:
         source_digest: `content_digest(files)`.
         model_digest: SHA-256 of the ONNX file alone, which `ModelSource.sha256` is compared with.
         size_bytes: of all files.
+        signed_by: name of the key that signed them; None: no signature was looked for.
     """
 
     path: Path
@@ -47,6 +51,7 @@ class FetchedModel:
     source_digest: str
     model_digest: str
     size_bytes: int
+    signed_by: str | None = None
 
 
 def fetch_model(
@@ -92,7 +97,7 @@ def _fetch_local(source: ModelSource, folder: Path, reporter: Reporter, path: Pa
     files = tuple(local.digest(name, Advance(reporter, name, local.size_bytes(name))) for name in names)
     check_digest(source, files[0], str(path))
     check_lengths(spans, {file.path: file.size_bytes for file in files}, str(path))
-    return _fetched(path, files)
+    return _fetched(path, files, _signed_by(local, source, files, lambda name: (path.parent / name).read_bytes()))
 
 
 def _fetch_from(
@@ -109,7 +114,36 @@ def _fetch_from(
         files = (model, *(downloads.fetch(name, reporter, tensor=tensors[name]) for name in weights))
         with downloads.discarded_on_error():
             check_lengths(spans, {file.path: file.size_bytes for file in files}, where)
-        return _fetched(downloads.publish(files) / origin.model, files)
+
+            def read(name: str) -> bytes:
+                downloads.fetch(name, reporter)
+                return downloads.path(name).read_bytes()
+
+            signed_by = _signed_by(origin, source, files, read)
+        return _fetched(downloads.publish(files) / origin.model, files, signed_by)
+
+
+def _signed_by(
+    origin: Origin, source: ModelSource, files: tuple[StoredFile, ...], read: Callable[[str], bytes]
+) -> str | None:
+    """Return the name of the key that signed a model; None: no signature is looked for."""
+    if source.signers is None:
+        return None
+    name = signature_file(source)
+    if name is None:
+        if not isinstance(origin, RegistryOrigin):
+            raise no_signature(source, redact(source.uri))
+        return check_artifact(source, files, origin.signed_artifact(), redact(source.uri))
+    where = origin.describe(name)
+    try:
+        document = read(name)
+    except FileNotFoundError as error:
+        raise no_signature(source, where) from error
+    except SourceError as error:
+        if error.reason != SourceReason.NOT_FOUND:
+            raise
+        raise no_signature(source, where) from error
+    return check_files(source, files, document, where)
 
 
 def _read_spans(model: Path, where: str) -> tuple[WeightsSpan, ...]:
@@ -138,11 +172,12 @@ def check_digest(source: ModelSource, model: StoredFile, where: str) -> None:
     )
 
 
-def _fetched(path: Path, files: tuple[StoredFile, ...]) -> FetchedModel:
+def _fetched(path: Path, files: tuple[StoredFile, ...], signed_by: str | None) -> FetchedModel:
     return FetchedModel(
         path=path,
         files=files,
         source_digest=content_digest(files),
         model_digest=files[0].digest,
         size_bytes=sum(file.size_bytes for file in files),
+        signed_by=signed_by,
     )

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from enginesmith_contract.errors import EnginesmithError, SourceError
 from enginesmith_contract.preparation import ModelSource
+from enginesmith_runtime.connection_limits import check_endpoint, refusals_explained
 from enginesmith_runtime.fetch.location import Scheme, model_name, redact
 from enginesmith_runtime.fetch.options import check_options, is_on
 from enginesmith_runtime.fetch.origin import Transfer
@@ -86,6 +87,17 @@ class ObjectStoreOrigin:
                     retry=True,
                 )
 
+    def list_files(self) -> tuple[str, ...]:
+        """Return the names of all objects below the folder, sorted; none where it is an object itself.
+
+        Raises:
+            enginesmith_contract.errors.SourceError: the client failed.
+        """
+        with self._translated(""):
+            found = self._files.find(self._folder)
+        inside = (str(path).partition(f"{self._folder}/")[2] for path in found)
+        return tuple(sorted(name for name in inside if name and ".." not in name.split("/")))
+
     def _chunks(self, path: str, start: int) -> Iterator[bytes]:
         with self._files.open(path, "rb", block_size=_READ_BYTES, cache_type="readahead") as stream:
             stream.seek(start)
@@ -94,6 +106,7 @@ class ObjectStoreOrigin:
 
     def _file_system(self, source: ModelSource) -> Any:
         client = self._client
+        check_endpoint(source.options.get("endpoint"))
         try:
             return open_file_system(
                 client,
@@ -114,20 +127,21 @@ class ObjectStoreOrigin:
     @contextmanager
     def _translated(self, name: str) -> Iterator[None]:
         where = self.describe(name)
-        try:
-            yield
-        except EnginesmithError:
-            # What a reporter or the disk raises inside the `with` is not the client's.
-            raise
-        except FileNotFoundError as error:
-            raise SourceError(
-                "there is no such model",
-                where=where,
-                remedy="check bucket and path",
-                reason=SourceReason.NOT_FOUND,
-            ) from error
-        except Exception as error:  # each client has a tree of exceptions of its own
-            raise self._from_client(error, where) from error
+        with refusals_explained(where, SourceError):
+            try:
+                yield
+            except EnginesmithError:
+                # What a reporter or the disk raises inside the `with` is not the client's.
+                raise
+            except FileNotFoundError as error:
+                raise SourceError(
+                    "there is no such model",
+                    where=where,
+                    remedy="check bucket and path",
+                    reason=SourceReason.NOT_FOUND,
+                ) from error
+            except Exception as error:  # each client has a tree of exceptions of its own
+                raise self._from_client(error, where) from error
 
     def _from_client(self, error: Exception, where: str) -> SourceError:
         why = redact(" ".join(str(error).split())) or type(error).__name__

@@ -2,20 +2,28 @@
 
     oci://REGISTRY/REPOSITORY:TAG  or  oci://REGISTRY/REPOSITORY@sha256:...  and #NAME.onnx where there are several
 
-Credentials are the container tools' own: config.json in the folder that DOCKER_CONFIG names.
+Credentials are the container tools' own: in a pod, the Secret of the source if it is one for registries, else
+config.json in the folder that DOCKER_CONFIG names.
 """
 
+import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from enginesmith_contract import environment
 from enginesmith_contract.errors import EnginesmithError, SourceError
 from enginesmith_contract.preparation import ModelSource
 from enginesmith_contract.text import one_line
+from enginesmith_runtime.connection_limits import refusals_explained
 from enginesmith_runtime.fetch.location import redact
 from enginesmith_runtime.fetch.options import check_options, is_on
 from enginesmith_runtime.fetch.origin import Transfer
 from enginesmith_runtime.fetch.reasons import SourceReason
+from enginesmith_runtime.fetch.signatures import CosignSignature, SignedArtifact
 from enginesmith_runtime.registry_session import (
     DENIED,
     NOT_FOUND,
@@ -29,6 +37,8 @@ from enginesmith_runtime.storage_clients import INSTALL, REGISTRY, missing_modul
 __all__ = ["RegistryOrigin"]
 
 _TITLE: Final = "org.opencontainers.image.title"
+_COSIGN: Final = "dev.cosignproject.cosign/signature"
+_BUNDLE: Final = "application/vnd.dev.sigstore.bundle"
 # What is lost at most when the connection breaks.
 _READ_BYTES: Final = 64 << 10
 _OK: Final = 200
@@ -39,11 +49,15 @@ class RegistryOrigin:
     """The files of one artifact.
 
     Attributes:
-        model: the title of the layer that is the model.
+        model: the title of the layer that is the model, or of the first file where any file is wanted.
     """
 
-    def __init__(self, source: ModelSource) -> None:
+    def __init__(self, source: ModelSource, *, is_model: bool = True) -> None:
         """Read the artifact's manifest.
+
+        Args:
+            source: of the artifact.
+            is_model: whether the artifact must have one model, unless the address names a file.
 
         Raises:
             enginesmith_contract.errors.SourceError: `MissingClient`, `UnknownOption`, `NotFound`, `AccessDenied`,
@@ -54,9 +68,14 @@ class RegistryOrigin:
         self._where = redact(source.uri).partition("#")[0]
         with self._translated(self._where):
             self._session = _connect(reference, plain_http=is_on(source, "plainHttp"))
-            manifest = self._request(self._session.container.manifest_url(), self._where).json()
-        self._layers = self._layers_of(manifest)
-        self.model = wanted or self._only_model()
+            content = self._request(self._session.container.manifest_url(), self._where).content
+        self._digest = sha256(content).hexdigest()
+        self._layers = self._layers_of(json.loads(content))
+        self.model = wanted or (self._only_model() if is_model else min(self._layers, default=""))
+
+    def list_files(self) -> tuple[str, ...]:
+        """Return the titles of all files."""
+        return tuple(sorted(self._layers))
 
     def describe(self, name: str) -> str:
         """Return the file's address, as the URI's fragment names it."""
@@ -86,6 +105,37 @@ class RegistryOrigin:
                     validator=digest,
                     chunks=response.iter_content(_READ_BYTES),
                 )
+
+    def signed_artifact(self) -> SignedArtifact:
+        """Return the digests of the artifact, and what cosign signed in its repository."""
+        layers = {name: str(layer["digest"]) for name, layer in self._layers.items()}
+        return SignedArtifact(self._digest, layers, self._signatures())
+
+    def _signatures(self) -> Iterator[CosignSignature]:
+        with self._translated(self._where):
+            tag = f"sha256-{self._digest}"
+            for layer in self._manifest(f"{tag}.sig").get("layers", ()):
+                yield CosignSignature(self._blob(layer), str(layer.get("annotations", {}).get(_COSIGN, "")))
+            # What refers to the artifact; where the registry has no list of it, cosign writes an index under the tag.
+            entries = self._manifest(f"sha256:{self._digest}", "referrers") or self._manifest(tag)
+            for entry in entries.get("manifests", ()):
+                for layer in self._manifest(str(entry["digest"])).get("layers", ()):
+                    if str(layer.get("mediaType", "")).startswith(_BUNDLE):
+                        yield CosignSignature(self._blob(layer), None)
+
+    def _manifest(self, reference: str, kind: str = "manifests") -> dict[str, Any]:
+        """Return a document of the repository; empty where there is none."""
+        url = self._session.container.manifest_url(reference).replace("/manifests/", f"/{kind}/", 1)
+        try:
+            return dict(self._request(url, self._where).json())
+        except SourceError as error:
+            if error.reason != SourceReason.NOT_FOUND:
+                raise
+            return {}
+
+    def _blob(self, layer: Mapping[str, Any]) -> bytes:
+        url = self._session.container.get_blob_url(str(layer["digest"]))
+        return bytes(self._request(url, self._where).content)
 
     def _request(self, url: str, where: str, headers: Mapping[str, str] | None = None) -> Any:
         import oras.defaults
@@ -127,7 +177,7 @@ class RegistryOrigin:
         titled = {layer.get("annotations", {}).get(_TITLE, ""): layer for layer in layers}
         if len(layers) == 1 and "" in titled:
             return {"model.onnx": layers[0]}
-        return {title: layer for title, layer in titled.items() if title}
+        return {title: layer for title, layer in titled.items() if title and not _leaves(title)}
 
     def _only_model(self) -> str:
         models = [title for title in self._layers if title.endswith(".onnx")]
@@ -143,27 +193,35 @@ class RegistryOrigin:
 
     @contextmanager
     def _translated(self, where: str) -> Iterator[None]:
-        try:
-            yield
-        except EnginesmithError:
-            # What a reporter or the disk raises inside the `with` is not the client's.
-            raise
-        except ValueError as error:
-            raise _denied(where, redact(str(error))) from error
-        except Exception as error:  # requests' and urllib3's own, and oras's
-            raise SourceError(
-                "the connection failed",
-                where=where,
-                why=redact(one_line(str(error))),
-                remedy="try again: what came is kept",
-                reason=SourceReason.CONNECTION_LOST,
-                retry=True,
-            ) from error
+        with refusals_explained(where, SourceError):
+            try:
+                yield
+            except EnginesmithError:
+                # What a reporter or the disk raises inside the `with` is not the client's.
+                raise
+            except ValueError as error:
+                raise _denied(where, redact(str(error))) from error
+            except Exception as error:  # requests' and urllib3's own, and oras's
+                raise SourceError(
+                    "the connection failed",
+                    where=where,
+                    why=redact(one_line(str(error))),
+                    remedy="try again: what came is kept",
+                    reason=SourceReason.CONNECTION_LOST,
+                    retry=True,
+                ) from error
+
+
+def _leaves(title: str) -> bool:
+    """Whether a file of this name would be outside the artifact's folder."""
+    path = PurePosixPath(title)
+    return path.is_absolute() or ".." in path.parts
 
 
 def _connect(reference: str, *, plain_http: bool) -> RegistrySession:
+    mounted = os.environ.get(environment.SOURCE_CREDENTIALS)
     try:
-        return open_session(reference, plain_http=plain_http)
+        return open_session(reference, plain_http=plain_http, configuration=Path(mounted) if mounted else None)
     except ImportError as error:
         raise SourceError(
             f"the client for {REGISTRY.scheme}:// is not installed",
