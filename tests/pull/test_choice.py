@@ -70,6 +70,13 @@ def test_a_pod_takes(backend: Backend, engines: tuple[PullableEngine, ...], plac
     ("backend", "engines", "place", "want_reason", "want_text"),
     [
         (TRT, FLEET, Place(devices=[], host=HOST), "NoGpu", A100),
+        (
+            TRT,
+            FLEET,
+            Place(devices=[], host=HOST, problem="libcuda.so.1 is missing"),
+            "NoGpu",
+            "libcuda.so.1 is missing",
+        ),
         (TRT, FLEET[3:], Place(devices=[], host=HOST, node_product=L4), "NoGpu", L4),
         (
             TRT,
@@ -91,6 +98,7 @@ def test_a_pod_takes(backend: Backend, engines: tuple[PullableEngine, ...], plac
     ],
     ids=[
         "no GPU for several engines",
+        "no driver's library",
         "no GPU for one engine, whatever the node says",
         "a node that lies",
         "a GPU that nobody built for",

@@ -123,7 +123,7 @@ import subprocess
 store = open_store(str(disk / "store"))
 files = store.put_files(other, [Path("engine")])
 store.create_pointer("keys/a.json", b"1")
-subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
 store = open_store(str(disk / "store"))
 print(store.read_pointer("keys/a.json"), list(store.list_pointers("")))
 print(store.get_files(files, other / "out").read_bytes())

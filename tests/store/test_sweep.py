@@ -15,13 +15,16 @@ from enginesmith_contract.keys import EngineKeyInputs, engine_key
 from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import Batching
 from enginesmith_contract.store_layout import (
+    HistogramsPointer,
     RefitBasePointer,
     StoredFile,
     TimingCachePointer,
     blob_name,
     engine_pointer,
+    histograms_pointer,
     preparation_pointer,
     refit_base_pointer,
+    timing_cache_folder,
     timing_cache_pointer,
 )
 from enginesmith_contract.verification import Verification, VerificationStatus
@@ -64,6 +67,7 @@ def entry(name: str, age_days: float) -> PointerEntry:
 ONE = make_manifest(1)
 KEY = ONE.engine_key
 NAME = engine_pointer(KEY)
+HISTOGRAMS = StoredFile(path="histograms.bin", digest="7" * 64, size_bytes=1)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +115,11 @@ def test_what_a_kept_engine_needs_stays_and_the_rest_goes_by_age() -> None:
         entry(preparation_pointer(other.key_inputs.preparation_key), 99): b"{}",
         entry(preparation_pointer("a" * 64), 99): b"{}",
         entry(preparation_pointer("b" * 64), 2): b"{}",
+        entry(histograms_pointer("3" * 64), 29): HistogramsPointer(file=HISTOGRAMS).to_json(),
+        entry(histograms_pointer("4" * 64), 31): HistogramsPointer(file=HISTOGRAMS).to_json(),
         entry(refit_base_pointer("1" * 64), 99): RefitBasePointer(engine_key=KEY).to_json(),
         entry(refit_base_pointer("2" * 64), 99): RefitBasePointer(engine_key=other.engine_key).to_json(),
-        entry(timing_cache_pointer("NVIDIA-L4", "10.13"), 99): b"{}",
+        entry(timing_cache_pointer(timing_cache_folder("NVIDIA-L4", "10.13"), "ab"), 99): b"{}",
     }
     claims = Claims(words=frozenset({KEY, "a" * 64}))
     verdicts = {one.entry.name: one.verdict for one in judge_pointers(documents, claims, RETENTION, NOW)}
@@ -124,9 +130,11 @@ def test_what_a_kept_engine_needs_stays_and_the_rest_goes_by_age() -> None:
         preparation_pointer(other.key_inputs.preparation_key): Verdict.DELETE,
         preparation_pointer("a" * 64): Verdict.CLAIMED,
         preparation_pointer("b" * 64): Verdict.NOT_OLD,
+        histograms_pointer("3" * 64): Verdict.NOT_OLD,
+        histograms_pointer("4" * 64): Verdict.DELETE,
         refit_base_pointer("1" * 64): Verdict.NEEDED,
         refit_base_pointer("2" * 64): Verdict.DELETE,
-        timing_cache_pointer("NVIDIA-L4", "10.13"): Verdict.NEEDED,
+        timing_cache_pointer(timing_cache_folder("NVIDIA-L4", "10.13"), "ab"): Verdict.NEEDED,
     }
 
 
@@ -214,7 +222,7 @@ def test_a_blob_that_a_claim_names_stays_though_no_pointer_does(tmp_path: Path) 
 
 def test_a_builder_that_stores_an_old_blob_anew_never_loses_it_to_a_sweep(tmp_path: Path) -> None:
     store = FileStore.open(tmp_path / "store")
-    pointer = timing_cache_pointer("NVIDIA-L4", "10.13")
+    pointer = timing_cache_pointer(timing_cache_folder("NVIDIA-L4", "10.13"), "ab")
     for round_number in range(150):
         file = put(store, tmp_path, b"engine")
         aged(store, blob_name(file.digest), 99)

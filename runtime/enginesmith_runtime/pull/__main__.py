@@ -7,7 +7,6 @@ below `into`. A pod on a GPU that no engine is for ends with ENGINE_REFUSED and 
 GPU is.
 """
 
-import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,13 @@ from enginesmith_contract import environment
 from enginesmith_contract.allowed_plugins import AllowedPlugins
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import EnginesmithError
-from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.failure import Failure
 from enginesmith_contract.pull_request import SERVE_REQUEST_FILE, PullRequest, ServingReport
-from enginesmith_runtime.engines.device import detect_devices, host_hardware
+from enginesmith_runtime.connection_limits import limit_connections
+from enginesmith_runtime.engines.device import detect_devices, driver_problem, host_hardware
 from enginesmith_runtime.pod.requests import read_request
-from enginesmith_runtime.pod.signals import signals_cancel
-from enginesmith_runtime.pod.termination import encode_serving_report, termination_path, write_termination
+from enginesmith_runtime.pod.termination import encode_serving_report
+from enginesmith_runtime.pod.work import run_work
 from enginesmith_runtime.progress_output import open_reporter
 from enginesmith_runtime.pull.choice import Place, choose_engine, needs_device
 from enginesmith_runtime.pull.copy_engine import copy_engine
@@ -35,36 +34,35 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
-    """Pull one engine.
+    """Pull one engine and return the exit code.
 
     Args:
         arguments: at most a request.
         variables: the environment.
-
-    Returns:
-        The exit code (see `enginesmith_contract.exit_codes`).
     """
     report = ServingReport()
-    try:
-        with signals_cancel():
-            given = arguments[0] if arguments else variables.get(environment.PULL_REQUEST)
-            request = read_request(PullRequest, given, environment.PULL_REQUEST)
-            place = _look(request, variables)
-            report = _describe(place.devices)
-            report = _pull(request, place, report, variables)
-    except EnginesmithError as error:
-        return _fail(error, report, variables)
-    except Exception as error:  # the boundary of the process: a pod must say why it ended
-        logging.getLogger(__name__).exception("the pull has a fault")
-        return _fail(EnginesmithError("the pull has a fault", why=repr(error)), report, variables)
-    write_termination(encode_serving_report(report), termination_path(variables))
-    print(report.to_json().decode())
-    return ExitCode.OK
+
+    def work() -> tuple[ServingReport, bytes]:
+        nonlocal report
+        given = arguments[0] if arguments else variables.get(environment.PULL_REQUEST)
+        request = read_request(PullRequest, given, environment.PULL_REQUEST)
+        place = _look(request, variables)
+        report = _describe(place.devices)
+        pulled = _pull(request, place, report, variables)
+        return pulled, encode_serving_report(pulled)
+
+    def report_failure(error: EnginesmithError) -> bytes:
+        return encode_serving_report(report.model_copy(update={"failure": Failure.from_error(error)}))
+
+    return run_work(work, report_failure, command="pull", noun="the pull", variables=variables)
 
 
 def _look(request: PullRequest, variables: Mapping[str, str]) -> Place:
+    wanted = needs_device(request)
+    devices = detect_devices() if wanted else ()
     return Place(
-        devices=detect_devices() if needs_device(request) else (),
+        devices=devices,
+        problem=driver_problem() if wanted and not devices else "",
         host=host_hardware(),
         node_product=variables.get(environment.NODE_PRODUCT),
     )
@@ -93,12 +91,6 @@ def _describe(devices: Sequence[Hardware]) -> ServingReport:
     return ServingReport(product=first.product, mig_profile=first.mig_profile, driver=first.driver)
 
 
-def _fail(error: EnginesmithError, report: ServingReport, variables: Mapping[str, str]) -> int:
-    failed = report.model_copy(update={"failure": Failure.from_error(error)})
-    write_termination(encode_serving_report(failed), termination_path(variables))
-    print(f"enginesmith pull: {error}", file=sys.stderr)
-    return int(error.exit_code)
-
-
 if __name__ == "__main__":
+    limit_connections(os.environ)
     sys.exit(main(sys.argv[1:], os.environ))

@@ -25,11 +25,13 @@ class Place:
         devices: that the pod may use, the one that the server takes first; empty where there is none.
         host: the machine without them.
         node_product: what the node's label says; None: it is not known.
+        problem: why there are no devices, as a clause.
     """
 
     devices: Sequence[Hardware]
     host: Hardware
     node_product: str | None = None
+    problem: str = "no driver answers"
 
 
 def needs_device(request: PullRequest) -> bool:
@@ -63,8 +65,8 @@ def _device(request: PullRequest, place: Place) -> Hardware:
     raise EngineRefusedError(
         "this pod sees no GPU",
         where=request.model.target,
-        why=f"the engines are for {_wanted(request)}, and no driver answers",
-        remedy="give the pod a GPU: its resource and its runtime class",
+        why=f"the engines are for {_wanted(request)}, and {place.problem}",
+        remedy="see that NVIDIA's device plugin gives pods the GPU and the driver's libraries (CDI or a RuntimeClass)",
         reason="NoGpu",
     )
 

@@ -231,7 +231,7 @@ class FileStore:
         return self._root / parts
 
     def _folders_of_writers(self) -> Iterator[Path]:
-        for top in (_BLOBS, "keys", "preparations", "refit-bases"):
+        for top in (_BLOBS, "keys", "preparations", "histograms", "refit-bases"):
             yield self._root / top
         yield from (self._root / "timing-caches").glob("*/")
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from enginesmith_contract.errors import EnginesmithError
+from enginesmith_contract.errors import EnginesmithError, StoreError
+from enginesmith_runtime.connection_limits import check_endpoint, refusals_explained
 from enginesmith_runtime.storage_clients import StorageClient, is_access_denied, open_file_system
 from enginesmith_runtime.store.address import StoreAddress
 from enginesmith_runtime.store.failures import access_denied, client_missing, connection_lost
@@ -33,6 +34,7 @@ class ObjectClient:
         self._client = client
         self._uri = address.uri
         with self.translated("opening the store"):
+            check_endpoint(settings.endpoint)
             try:
                 self.files: Any = open_file_system(
                     client,
@@ -52,12 +54,13 @@ class ObjectClient:
     @contextmanager
     def translated(self, doing: str) -> Iterator[None]:
         """Turn the library's error into a StoreError; FileNotFoundError passes: only the caller knows what it means."""
-        try:
-            yield
-        except (EnginesmithError, FileNotFoundError):
-            raise
-        except Exception as error:  # each library has a tree of exceptions of its own
-            why = " ".join(str(error).split()) or type(error).__name__
-            if is_access_denied(error, why):
-                raise access_denied(self._uri, doing, why, self._client.credentials) from error
-            raise connection_lost(self._uri, doing, why) from error
+        with refusals_explained(self._uri, StoreError):
+            try:
+                yield
+            except (EnginesmithError, FileNotFoundError):
+                raise
+            except Exception as error:  # each library has a tree of exceptions of its own
+                why = " ".join(str(error).split()) or type(error).__name__
+                if is_access_denied(error, why):
+                    raise access_denied(self._uri, doing, why, self._client.credentials) from error
+                raise connection_lost(self._uri, doing, why) from error

@@ -53,10 +53,7 @@ class ObjectStore:
 
     def get_files(self, files: Iterable[StoredFile], folder: Path, *, private: bool = False) -> Path:  # noqa: ARG002 - always copies
         """Download the blobs to their paths in `folder`, checking every digest; see `Store.get_files`."""
-        wanted = tuple(files)
-        for file in wanted:
-            lay_out_remote(self.uri, file, folder, self._open_chunks)
-        return folder / wanted[0].path
+        return lay_out_remote(self.uri, files, folder, self._open_chunks)
 
     def read_pointer(self, name: str) -> bytes | None:
         """Return a pointer's document, None where there is none."""

@@ -9,8 +9,9 @@ from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.record import Record
 from enginesmith_runtime.store.interface import Store
+from enginesmith_runtime.store.manifest_signatures import why_untrusted
 
-__all__ = ["parse_manifest_to_serve", "parse_record", "read_record"]
+__all__ = ["parse_if_readable", "parse_manifest_to_serve", "parse_record", "read_record"]
 
 _R = TypeVar("_R", bound=Record)
 
@@ -48,6 +49,14 @@ def parse_record(document: bytes, kind: type[_R], where: str) -> _R:
         ) from error
 
 
+def parse_if_readable(document: bytes, kind: type[_R]) -> _R | None:
+    """Return a pointer's document as a record, None where this release cannot read it."""
+    try:
+        return kind.from_json(document)
+    except ValidationError:
+        return None
+
+
 def parse_manifest_to_serve(document: bytes, key: str, where: str) -> Manifest:
     """Return the manifest of the engine `key` for a process that is going to serve it.
 
@@ -57,7 +66,7 @@ def parse_manifest_to_serve(document: bytes, key: str, where: str) -> Manifest:
         where: store and pointer, for the message.
 
     Raises:
-        EngineRefusedError: `ManifestUnreadable`, `KeyMismatch`.
+        EngineRefusedError: `ManifestUnreadable`, `KeyMismatch`, `EngineUntrusted`.
     """
     try:
         manifest = Manifest.from_json(document)
@@ -69,6 +78,15 @@ def parse_manifest_to_serve(document: bytes, key: str, where: str) -> Manifest:
             remedy="serve with the release that built the engine, or build it again",
             reason="ManifestUnreadable",
         ) from error
+    problem = why_untrusted(document, key)
+    if problem:
+        raise EngineRefusedError(
+            "the engine is not signed by a trusted key",
+            where=where,
+            why=problem,
+            remedy="build the engine again, or have the administrator add the public key to signatures.engineKeys",
+            reason="EngineUntrusted",
+        )
     computed = engine_key(manifest.key_inputs)
     if computed != key:
         raise EngineRefusedError(

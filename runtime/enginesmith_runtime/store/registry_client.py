@@ -8,6 +8,7 @@ from urllib.parse import urljoin
 
 from enginesmith_contract.errors import EnginesmithError, StoreError
 from enginesmith_contract.text import one_line
+from enginesmith_runtime.connection_limits import refusals_explained
 from enginesmith_runtime.registry_session import (
     DENIED,
     NOT_FOUND,
@@ -87,10 +88,10 @@ class RegistryClient:
             if str(_NOT_ALLOWED) not in error.why:
                 raise
             raise StoreError(
-                "the registry does not let anybody delete",
+                "the registry does not allow deletion",
                 where=self._where,
                 why=error.why,
-                remedy="switch deleting on in the registry's configuration, or let its own retention delete",
+                remedy="enable deletion in the registry's configuration, or use its own retention",
                 reason="DeleteUnsupported",
             ) from error
 
@@ -157,16 +158,17 @@ class RegistryClient:
 
     @contextmanager
     def _translated(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except EnginesmithError:
-            raise
-        except ImportError as error:
-            raise client_missing(self._where, REGISTRY, error) from error
-        except LoginMissingError as error:
-            raise access_denied(self._where, doing, str(error), _CREDENTIALS) from error
-        except Exception as error:  # requests' and urllib3's own, and oras's
-            raise connection_lost(self._where, doing, one_line(str(error))) from error
+        with refusals_explained(self._where, StoreError):
+            try:
+                yield
+            except EnginesmithError:
+                raise
+            except ImportError as error:
+                raise client_missing(self._where, REGISTRY, error) from error
+            except LoginMissingError as error:
+                raise access_denied(self._where, doing, str(error), _CREDENTIALS) from error
+            except Exception as error:  # requests' and urllib3's own, and oras's
+                raise connection_lost(self._where, doing, one_line(str(error))) from error
 
 
 def open_file(path: Path) -> Callable[[], IO[bytes]]:

@@ -1,6 +1,6 @@
 """Blobs of a remote store as the files that an engine is opened from, digested on their way."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -16,12 +16,22 @@ OpenChunks = Callable[[StoredFile], AbstractContextManager[Iterator[bytes]]]
 """Opens a blob for reading; raises StoreError where there is none."""
 
 
-def lay_out_remote(where: str, file: StoredFile, folder: Path, open_chunks: OpenChunks) -> None:
-    """Download one blob to its path in `folder`; it appears there only where its digest is right.
+def lay_out_remote(where: str, files: Iterable[StoredFile], folder: Path, open_chunks: OpenChunks) -> Path:
+    """Download blobs to their paths in `folder`; each appears there only where its digest is right.
+
+    Returns:
+        Path of the first file.
 
     Raises:
         enginesmith_contract.errors.StoreError: `Tampered`, `InvalidName`, `DiskFull`, or what `open_chunks` raises.
     """
+    wanted = tuple(files)
+    for file in wanted:
+        _lay_out(where, file, folder, open_chunks)
+    return folder / wanted[0].path
+
+
+def _lay_out(where: str, file: StoredFile, folder: Path, open_chunks: OpenChunks) -> None:
     relative = PurePosixPath(file.path)
     if relative.is_absolute() or ".." in relative.parts or not relative.parts:
         raise name_refused(where, file.path)

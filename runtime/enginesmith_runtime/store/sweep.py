@@ -4,8 +4,8 @@ A store knows no InferenceEngine, so the caller of a sweep says what is claimed 
 
     kept engines     young (grace), named by a status or a running build, among the newest of their target, or not old
                      enough for their target's or the sweep's own retention
-    kept the rest    preparations of kept engines; bases of refits with a kept engine; every timing cache; what this
-                     release cannot read
+    kept the rest    preparations of kept engines; bases of refits with a kept engine; histograms that are not old;
+                     every timing cache; what this release cannot read
     blobs            every digest that stands anywhere in a kept pointer or in a claim, and every young blob
 
 It is safe without a lock while builders run. A process that relies on a pointer or a blob makes it young first
@@ -20,16 +20,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from pydantic import ValidationError
-
 from enginesmith_contract.manifest import Manifest
-from enginesmith_contract.store_layout import RefitBasePointer, engine_pointer, preparation_pointer, refit_base_pointer
+from enginesmith_contract.store_layout import (
+    RefitBasePointer,
+    engine_pointer,
+    histograms_pointer,
+    preparation_pointer,
+    refit_base_pointer,
+)
 from enginesmith_runtime.store.interface import BlobEntry, PointerEntry, Store
+from enginesmith_runtime.store.records import parse_if_readable
 
 __all__ = ["Claims", "Judgement", "Retention", "SweepReport", "Verdict", "judge_pointers", "sweep"]
 
 _ENGINES: Final = engine_pointer("").removesuffix(".json")
 _PREPARATIONS: Final = preparation_pointer("").removesuffix(".json")
+_HISTOGRAMS: Final = histograms_pointer("").removesuffix(".json")
 _REFIT_BASES: Final = refit_base_pointer("").removesuffix(".json")
 _DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
 
@@ -180,9 +186,7 @@ class _Judge:
             return Verdict.YOUNG
         if self.claims.names(key):
             return Verdict.CLAIMED
-        try:
-            Manifest.from_json(document)
-        except ValidationError:
+        if parse_if_readable(document, Manifest) is None:
             return Verdict.UNREADABLE
         if key in self.claims.keep_for_seconds:
             return Verdict.RETAINED if age < self.claims.keep_for_seconds[key] else Verdict.DELETE
@@ -194,6 +198,8 @@ class _Judge:
             return Verdict.YOUNG
         if entry.name.startswith(_REFIT_BASES):
             return _of_refit_base(document, needed)
+        if entry.name.startswith(_HISTOGRAMS):
+            return self._by_age(age)
         if not entry.name.startswith(_PREPARATIONS) or entry.name in needed:
             return Verdict.NEEDED
         if self.claims.names(entry.name.removeprefix(_PREPARATIONS).removesuffix(".json")):
@@ -205,9 +211,8 @@ class _Judge:
 
 
 def _of_refit_base(document: bytes, needed: set[str]) -> Verdict:
-    try:
-        base = RefitBasePointer.from_json(document)
-    except ValidationError:
+    base = parse_if_readable(document, RefitBasePointer)
+    if base is None:
         return Verdict.UNREADABLE
     return Verdict.NEEDED if engine_pointer(base.engine_key) in needed else Verdict.DELETE
 
