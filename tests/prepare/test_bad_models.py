@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 
 from enginesmith_contract.errors import EnginesmithError, ModelError, SpecError
 from enginesmith_contract.tensors import DType
-from enginesmith_runtime.prepare.check import inspect
-from enginesmith_runtime.prepare.facts import inspect_model
+from enginesmith_runtime.prepare.model_file.check import inspect
+from enginesmith_runtime.prepare.model_file.facts import inspect_model
 
 Make = Callable[..., Path]
 Prepare = Callable[..., object]
@@ -170,12 +170,12 @@ def test_weights_are_no_inputs_and_question_marks_are_no_names(make_model: Make,
     assert (classify.shape, set(classify.symbols)) == ((-1, 3, -1, -1), {None})
 
 
-@pytest.mark.parametrize("precision", ["int8", "bf16", "fp8"])
-def test_a_precision_without_a_preparation_names_those_that_there_are(prepare_model: Prepare, precision: str) -> None:
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_a_quantised_precision_without_samples_is_refused(prepare_model: Prepare, precision: str) -> None:
     with pytest.raises(EnginesmithError) as caught:
         prepare_model(Path("no-such-model.onnx"), precision={"default": precision})
-    assert caught.value.reason == "PrecisionNotAvailable"
-    assert "fp32, tf32, fp16" in str(caught.value)
+    assert caught.value.reason == "CalibrationDataMissing"
+    assert "set precision.calibration" in str(caught.value).lower()
 
 
 def test_values_for_an_input_that_there_is_not_are_refused(prepare_model: Prepare, make_model: Make) -> None:

@@ -52,6 +52,42 @@ def test_rows_that_touch_each_other_are_found(
     assert batching.max_batch_size == (6 if want_proved else 0)
 
 
+_SMALL = np.array(0.02, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "want_fragment"),
+    [
+        pytest.param(
+            [node("Shape", ["x"], ["rows"], start=0, end=1), node("Cast", ["rows"], ["count"], to=F),
+             node("Div", ["small", "count"], ["part"]), node("Mul", ["x", "part"], ["more"]),
+             node("Add", ["x", "more"], ["y"])],
+            "no trial showed an effect", id="answers that vary with the number of rows alone",
+        ),
+        pytest.param(
+            [node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1), node("Mul", ["mean", "small"], ["part"]),
+             node("Add", ["x", "part"], ["y"])],
+            "depends on what else is in the batch", id="a little of the other rows",
+        ),
+    ],
+)  # fmt: skip
+def test_rounding_of_a_processor_is_told_from_rows_that_touch_each_other_a_little(
+    prepare_model: Make,
+    make_profile: Make,
+    make_model: Make,
+    nodes: Sequence[onnx.NodeProto],
+    want_fragment: str,
+) -> None:
+    # Kernels that add in another order for other numbers of rows cannot be had here: the number itself stands for them,
+    # which the graph shows, so that the model is not batched either way.
+    path = make_model(
+        nodes, inputs={"x": (F, ["n", 4])}, outputs={"y": (F, [None, 4])}, weights={"small": _SMALL}, opset=17
+    )
+    batching = prepare_model(path, make_profile(x=((1, 4), (2, 4), (6, 4)))).batching
+    assert not batching.proved
+    assert want_fragment in batching.reason
+
+
 @pytest.mark.parametrize(
     ("points", "want_fragment"),
     [

@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 from typing_extensions import override
 
 from enginesmith_contract.errors import CancelledBuildError
 from enginesmith_contract.preparation import ExerciseStatus
-from enginesmith_runtime.prepare.child import Limits, Outcome, run_child
+from enginesmith_runtime.child_processes import Limits, Outcome, run_child
 from enginesmith_runtime.progress import SilentReporter
 from enginesmith_runtime.store.interface import Store
 
 Make = Callable[..., Any]
 F = TensorProto.FLOAT
 node = helper.make_node
+
+
+def _value(name: str, kind: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, [])
 
 
 class _CancelAfter(SilentReporter):
@@ -61,10 +66,19 @@ def test_a_shape_beyond_the_memory_budget_is_unverified_and_the_others_stand(
 def test_a_shape_beyond_the_time_budget_is_unverified(
     prepare_model: Make, make_profile: Make, make_model: Make
 ) -> None:
-    nodes = [node("MatMul", ["x" if number == 0 else f"a{number}", "x"], [f"a{number + 1}"]) for number in range(200)]
-    path = make_model(
-        [*nodes, node("Identity", ["a200"], ["y"])], inputs={"x": (F, ["n", "n"])}, outputs={"y": (F, ["n", "n"])}
+    # As many rounds as the square of the number of elements: no machine is quick enough for the largest shape.
+    body = helper.make_graph(
+        [node("Identity", ["go_in"], ["go_out"]), node("Add", ["sum_in", "one"], ["sum_out"])],
+        "round",
+        [_value("round", TensorProto.INT64), _value("go_in", TensorProto.BOOL), _value("sum_in", F)],
+        [_value("go_out", TensorProto.BOOL), _value("sum_out", F)],
     )
+    nodes = [
+        node("Size", ["x"], ["size"]), node("Mul", ["size", "size"], ["rounds"]),
+        node("Constant", [], ["one"], value_float=1.0), node("Constant", [], ["start"], value_float=0.0),
+        node("Loop", ["rounds", "", "start"], ["sum"], body=body), node("Add", ["x", "sum"], ["y"]),
+    ]  # fmt: skip
+    path = make_model(nodes, inputs={"x": (F, ["n", "n"])}, outputs={"y": (F, ["n", "n"])})
     preparation = prepare_model(path, make_profile(x=((2, 2), (3, 3), (4096, 4096))), seconds=4)
     assert preparation.exercises[-1].status is ExerciseStatus.UNVERIFIED
     assert "time budget" in preparation.exercises[-1].reason
@@ -99,7 +113,7 @@ def test_a_child_that_is_given_up_is_dead_with_its_own_children(tmp_path: Path) 
             tick=tick,
             on_line=lambda line: seen.append(int(line)),
         )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while _is_running(seen[0]) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not _is_running(seen[0])
@@ -114,6 +128,17 @@ def test_a_child_that_is_given_up_is_dead_with_its_own_children(tmp_path: Path) 
         pytest.param(
             "a = b'x' * (300 << 20)\nimport time; time.sleep(60)", Limits(memory_bytes=100 << 20),
             Outcome.OUT_OF_MEMORY, "", id="a hog",
+        ),
+        pytest.param(
+            "import os; os.close(1); import time; time.sleep(60)", Limits(seconds=0.5),
+            Outcome.OUT_OF_TIME, "", id="a hang without an output",
+        ),
+        pytest.param(
+            "import os; os.kill(os.getpid(), 9)", Limits(), Outcome.OUT_OF_MEMORY, "", id="the kernel's killer",
+        ),
+        pytest.param(
+            "import subprocess; subprocess.Popen(['sleep', '600'])", Limits(seconds=60),
+            Outcome.FINISHED, "", id="a process of its own holds the output",
         ),
         pytest.param("print('done')", Limits(), Outcome.FINISHED, "", id="an end"),
     ],

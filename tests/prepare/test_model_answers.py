@@ -11,6 +11,8 @@ from onnx import TensorProto, helper
 
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.profiles import Profile
+from enginesmith_runtime.prepare.runs.answers import check_answers
+from enginesmith_runtime.prepare.runs.exercise import Exercised
 
 Make = Callable[..., Any]
 F, I64 = TensorProto.FLOAT, TensorProto.INT64
@@ -58,6 +60,35 @@ def test_a_model_that_is_random_by_itself_is_refused_with_the_node(
     assert refusal.value.reason == "AnswersVary"
     assert want in refusal.value.why
     assert ("eval mode" in refusal.value.remedy) is ("Dropout" in want)
+
+
+@pytest.mark.parametrize("reduction", ["add", "none"])
+def test_a_scatter_s_sums_are_computed_on_one_thread_with_a_line_that_names_the_node(
+    prepare_model: Make, make_profile: Make, make_model: Make, reduction: str
+) -> None:
+    path = make_model(
+        [node("ScatterND", ["zeros", "at", "x"], ["y"], name="sum", reduction=reduction)],
+        inputs={"x": (F, ["n", 4]), "at": (I64, ["n", 1])},
+        outputs={"y": (F, [8, 4])},
+        weights={"zeros": np.zeros((8, 4), np.float32)},
+    )
+    # All rows are added to the first two: on several threads sums would be lost in some runs.
+    most = 4096 if reduction == "add" else 1
+    warnings = prepare_model(
+        path, make_profile(x=((1, 4),) * 2 + ((most, 4),), at=((1, 1),) * 2 + ((most, 1),))
+    ).warnings
+    assert any("one on a CPU" in line and "node 'sum' (ScatterND, add)" in line for line in warnings) is (
+        reduction == "add"
+    )
+
+
+def test_answers_that_vary_where_indices_repeat_name_the_scatter() -> None:
+    exercised = Exercised(exercises=(), stored=(), seen=(), nan={}, varied="y")
+    with pytest.raises(ModelError) as refusal:
+        check_answers("model.onnx", exercised, {}, ("node 'put' (ScatterND)",))
+    assert "node 'put' (ScatterND)" in refusal.value.why
+    assert "verification.inputs" in refusal.value.remedy
+    assert "no operator is known" not in refusal.value.why
 
 
 def test_random_numbers_that_change_no_answer_are_a_warning(

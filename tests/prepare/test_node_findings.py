@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from enginesmith_contract.preparation import Refusal, describe_refusals
-from enginesmith_runtime.prepare.node_findings import find_random_nodes, find_refusals, find_zero_divisors
+from enginesmith_runtime.prepare.model_file.node_findings import find_random_nodes, find_refusals, find_zero_divisors
 
 F, I64, BOOL, U8 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL, TensorProto.UINT8
 node = helper.make_node

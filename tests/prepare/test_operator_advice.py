@@ -1,17 +1,24 @@
 """Doubts about operators: from the table by version, and from a real parser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from onnx import TensorProto, helper
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
-from enginesmith_runtime.prepare.advice import advice_for, parser_advice, table_advice
-from enginesmith_runtime.prepare.check import inspect
-from enginesmith_runtime.prepare.child import Limits
+from enginesmith_contract.preparation import Advice
+from enginesmith_runtime.child_processes import Limits
+from enginesmith_runtime.prepare.model_file.advice import parser_advice, table_advice
+from enginesmith_runtime.prepare.model_file.check import inspect
 
 Make = Callable[..., Any]
+
+
+def _advice_for(advice: Iterable[Advice], version: str) -> list[Advice]:
+    return [entry for entry in advice if Version(version) in SpecifierSet(entry.tensorrt)]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +37,7 @@ Make = Callable[..., Any]
 )
 def test_the_table_speaks_of_versions(op: str, version: str, want: bool) -> None:  # noqa: FBT001 - a column
     advice = table_advice([("a node", op, "")])
-    assert bool(advice_for(advice, version)) is want
+    assert bool(_advice_for(advice, version)) is want
 
 
 def test_an_operator_of_another_domain_is_not_onnx_s_own() -> None:
@@ -56,7 +63,7 @@ def test_grid_sample_is_told_by_the_rank_of_what_it_samples(
         opset=20,
     )
 
-    advice = advice_for(inspect(path).advice, version)
+    advice = _advice_for(inspect(path).advice, version)
 
     assert [(one.node, one.op) for one in advice] == ([("sample", "GridSample")] if want else [])
 

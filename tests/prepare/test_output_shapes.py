@@ -11,8 +11,8 @@ from enginesmith_contract.errors import ModelError
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.profiles import Profile
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
-from enginesmith_runtime.prepare.facts import inspect_model
-from enginesmith_runtime.prepare.observed_shapes import Observation, correct_outputs
+from enginesmith_runtime.prepare.model_file.facts import inspect_model
+from enginesmith_runtime.prepare.runs.observed_shapes import Observation, correct_outputs
 
 MakeModel = Callable[..., Path]
 MakeProfile = Callable[..., Profile]
@@ -34,6 +34,7 @@ _FALSE = {
     "size": (["N", 5], (-1, 4), ("N", None)),
     "name": (["N", 4], (-1, 4), (None, None)),
     "scalar": ([1], (), ()),
+    "flat": (["N", 4], (-1,), (None,)),
 }
 
 
@@ -46,14 +47,18 @@ def test_declared_shapes_that_are_false_are_corrected_with_a_warning_each(
         helper.make_node("Abs", ["x"], ["size"]),
         helper.make_node("Concat", ["x", "x"], ["name"], axis=0),
         helper.make_node("ReduceMean", ["x"], ["scalar"], keepdims=0),
+        helper.make_node("Reshape", ["x", "all"], ["flat"]),
     ]
     outputs = {name: (_FLOAT, declared) for name, (declared, _, _) in _FALSE.items()}
-    model = make_model(nodes, inputs=_X, outputs=outputs, weights={"axis": np.array([1], np.int64)})
+    model = make_model(nodes, inputs=_X, outputs=outputs, weights={"axis": np.array([1]), "all": np.array([-1])})
     preparation = prepare_model(model, make_profile(x=_POINTS))
     found = {spec.name: (spec.shape, spec.symbols) for spec in preparation.facts.outputs}
     assert found == {name: (shape, symbols) for name, (_, shape, symbols) in _FALSE.items()}
     named = [warning.split("'")[1] for warning in preparation.warnings if warning.startswith("output ")]
     assert sorted(named) == sorted(_FALSE)
+    assert (
+        "output 'flat': the file says [N, 4], and its nodes give [?], which is what clients see" in preparation.warnings
+    )
 
 
 def test_declared_shapes_that_are_true_stay_without_a_word(

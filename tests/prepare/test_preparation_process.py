@@ -233,7 +233,7 @@ def long_report(**changes: object) -> PreparationReport:
 
 @pytest.fixture
 def many_facts(make_model: MakeModel) -> ModelFacts:
-    from enginesmith_runtime.prepare.facts import inspect_model  # noqa: PLC0415 - loads onnx
+    from enginesmith_runtime.prepare.model_file.facts import inspect_model  # noqa: PLC0415 - loads onnx
 
     count = 60
     path = make_model(

@@ -1,4 +1,4 @@
-"""Small constants of a graph by value, and what FP16 would make of them."""
+"""Small constants of a graph by value, and what a format of 16 bits would make of them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,17 +8,28 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnx.external_data_helper import load_external_data_for_tensor
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
+from onnx.reference import ReferenceEvaluator
 
-from enginesmith_runtime.onnx_graphs.graph import external_location
+from enginesmith_runtime.onnx_graphs.graph import external_location, subgraphs
+from enginesmith_runtime.onnx_graphs.narrow import Narrow
 
-__all__ = ["HALF_MAX", "Values", "find_constants", "is_exact", "is_lost", "lost_magnitude", "rounded"]
+__all__ = [
+    "Values",
+    "find_constants",
+    "is_exact",
+    "is_lost",
+    "lost_magnitude",
+    "rounded",
+    "sample_constants",
+]
 
+Array = npt.NDArray[np.generic]
 Values = npt.NDArray[np.float64]
 
-HALF_MAX: Final = float(np.finfo(np.float16).max)
-
 _MOST_ELEMENTS: Final = 1 << 16
+_BLOCK: Final = 1 << 12
+_BLOCKS: Final = 8
 _NUMBERS: Final = frozenset(
     {
         TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.INT16,
@@ -48,36 +59,56 @@ _ARITHMETIC: Final[Mapping[str, Callable[..., Values]]] = {
 }
 
 
-def find_constants(graph: onnx.GraphProto, folder: Path) -> dict[str, Values]:
+def find_constants(graph: onnx.GraphProto, folder: Path, opset: int) -> dict[str, Values]:
     """Return the values of every constant of at most 65,536 elements, as flat arrays by name.
 
-    Constants are weights, `Constant` nodes, and what a few simple operators make of them.
+    Constants are weights, `Constant` nodes, and what other nodes make of them alone. Of a constant that is moved to a
+    shape that only a run tells, and of what a few simple operators make of it, the values are known as well.
 
     Args:
         graph: in topological order.
         folder: where weights outside the ONNX file lie.
+        opset: of the default domain.
     """
-    found = {tensor.name: _read(tensor, folder) for tensor in graph.initializer if _is_small(tensor)}
+    arrays = {tensor.name: _read(tensor, folder) for tensor in graph.initializer if _is_small(tensor)}
+    found = {name: _flat(array) for name, array in arrays.items()}
     for node in graph.node:
-        values = _result(node, found, folder)
+        arrays |= _evaluated(node, arrays, folder, opset)
+        for name in node.output:
+            if name in arrays:
+                found[name] = _flat(arrays[name])
+        values = None if node.output and node.output[0] in found else _result(node, found)
         if values is not None:
             found[node.output[0]] = values
     return found
 
 
-def is_exact(values: Values) -> bool:
-    """Whether FP16 holds each finite value as it is."""
+def sample_constants(graph: onnx.GraphProto, folder: Path) -> dict[str, Values]:
+    """Return some values of every FP32 weight of more than 65,536 elements, and of what moves make of it, by name."""
+    found = {
+        tensor.name: _sample(tensor, folder)
+        for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and not _is_small(tensor)
+    }
+    for node in graph.node:
+        if node.op_type in _SAME_VALUES and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+    return found
+
+
+def is_exact(values: Values, narrow: Narrow) -> bool:
+    """Whether a format holds each finite value as it is."""
     finite = values[np.isfinite(values)]
-    return bool(np.all(rounded(finite) == finite))
+    return bool(np.all(rounded(finite, narrow) == finite))
 
 
-def is_lost(value: float, tolerance: float) -> bool:
-    """Whether FP16 holds a magnitude with a relative error above `tolerance`, or not at all."""
-    return value != 0 and abs(float(rounded(np.array([value]))[0]) - value) > tolerance * abs(value)
+def is_lost(value: float, tolerance: float, narrow: Narrow) -> bool:
+    """Whether a format holds a magnitude with a relative error above `tolerance`, or not at all."""
+    return value != 0 and abs(float(rounded(np.array([value]), narrow)[0]) - value) > tolerance * abs(value)
 
 
-def lost_magnitude(values: Values, tolerance: float) -> float | None:
-    """Return the largest magnitude of a constant that FP16 cannot hold; None where it can.
+def lost_magnitude(values: Values, tolerance: float, narrow: Narrow) -> float | None:
+    """Return the largest magnitude of a constant that a format cannot hold; None where it can.
 
     It cannot where one value is beyond its range, or where all that are not zero lose more than `tolerance` of
     themselves. A weight of many values in which some are small is no such constant.
@@ -87,35 +118,72 @@ def lost_magnitude(values: Values, tolerance: float) -> float | None:
     if not magnitudes.size:
         return None
     largest = float(np.max(magnitudes))
-    lost = np.abs(rounded(magnitudes) - magnitudes) > tolerance * magnitudes
-    return largest if largest > HALF_MAX or bool(np.all(lost)) else None
+    lost = np.abs(rounded(magnitudes, narrow) - magnitudes) > tolerance * magnitudes
+    return largest if largest > narrow.largest or bool(np.all(lost)) else None
 
 
-def rounded(values: Values) -> Values:
-    """Return the values as FP16 holds them."""
+def rounded(values: Values, narrow: Narrow) -> Values:
+    """Return the values as a format holds them."""
     with np.errstate(over="ignore"):
-        return values.astype(np.float16).astype(np.float64)
+        return values.astype(narrow.numpy).astype(np.float64)
 
 
 def _is_small(tensor: TensorProto) -> bool:
     return tensor.data_type in _NUMBERS and int(np.prod(tensor.dims, dtype=np.int64)) <= _MOST_ELEMENTS
 
 
-def _read(tensor: TensorProto, folder: Path) -> Values:
+def _read(tensor: TensorProto, folder: Path) -> Array:
     if external_location(tensor) is not None:
         loaded = TensorProto()
         loaded.CopyFrom(tensor)
         load_external_data_for_tensor(loaded, str(folder))
         tensor = loaded
-    return numpy_helper.to_array(tensor).astype(np.float64).reshape(-1)
+    return numpy_helper.to_array(tensor)
 
 
-def _result(node: onnx.NodeProto, known: Mapping[str, Values], folder: Path) -> Values | None:
-    """Return the values of a node's only output where they follow from constants."""
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    if node.op_type in {"Constant", "ConstantOfShape"}:
-        return _attribute_values(attributes, folder, default=0.0 if node.op_type == "ConstantOfShape" else None)
+def _sample(tensor: TensorProto, folder: Path) -> Values:
+    """Return blocks from all over a weight: of one in a file of its own, few pages are read."""
+    if external_location(tensor) is None:
+        array = numpy_helper.to_array(tensor).reshape(-1)
+    else:
+        info = ExternalDataInfo(tensor)
+        count = int(np.prod(tensor.dims, dtype=np.int64))
+        array = np.memmap(folder / info.location, dtype="<f4", mode="r", offset=info.offset or 0, shape=(count,))
+    starts = range(0, array.size - _BLOCK + 1, max((array.size - _BLOCK) // (_BLOCKS - 1), 1))
+    return np.concatenate([array[start : start + _BLOCK] for start in starts]).astype(np.float64)
+
+
+def _flat(array: Array) -> Values:
+    return array.astype(np.float64).reshape(-1)
+
+
+def _evaluated(node: onnx.NodeProto, arrays: Mapping[str, Array], folder: Path, opset: int) -> dict[str, Array]:
+    """Return the numbers that a node makes of constants, by name; empty where it reads anything else."""
+    if node.op_type == "Constant":
+        return _attribute_values(node, folder)
+    names = [name for name in node.input if name]
+    random = node.op_type.startswith(("Bernoulli", "Multinomial", "Random"))
+    if not names or random or any(name not in arrays for name in names) or any(True for _ in subgraphs(node)):
+        return {}
+    made = [name for name in node.output if name]
+    inputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names)]
+    graph = helper.make_graph([node], "constants", inputs, [onnx.ValueInfoProto(name=name) for name in made])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    try:
+        with np.errstate(all="ignore"):
+            results = ReferenceEvaluator(model).run(None, {name: arrays[name] for name in names})
+    except Exception:  # noqa: BLE001 - the evaluator raises what numpy and each of its operators raise
+        return {}
+    found = {name: np.asarray(result) for name, result in zip(made, results, strict=True)}
+    return {name: array for name, array in found.items() if array.dtype.kind in "fiu" and array.size <= _MOST_ELEMENTS}
+
+
+def _result(node: onnx.NodeProto, known: Mapping[str, Values]) -> Values | None:
+    """Return the values of a node's only output where they follow from constants and its shape is open."""
     inputs = [known.get(name) for name in node.input if name]
+    if node.op_type == "ConstantOfShape":
+        tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+        return np.zeros(1) if tensor is None else _flat(numpy_helper.to_array(tensor))
     if node.op_type in _SAME_VALUES and inputs:
         return inputs[0]
     operation = _ARITHMETIC.get(node.op_type)
@@ -128,13 +196,11 @@ def _result(node: onnx.NodeProto, known: Mapping[str, Values], folder: Path) -> 
         return np.asarray(operation(*operands), dtype=np.float64).reshape(-1)
 
 
-def _attribute_values(
-    attributes: Mapping[str, onnx.AttributeProto], folder: Path, *, default: float | None
-) -> Values | None:
-    tensor = attributes.get("value")
-    if tensor is not None:
-        return _read(tensor.t, folder) if _is_small(tensor.t) else None
-    for name in ("value_float", "value_floats", "value_int", "value_ints"):
-        if name in attributes:
-            return np.atleast_1d(np.asarray(helper.get_attribute_value(attributes[name]), dtype=np.float64))
-    return None if default is None else np.array([default])
+def _attribute_values(node: onnx.NodeProto, folder: Path) -> dict[str, Array]:
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return {node.output[0]: _read(attribute.t, folder)} if _is_small(attribute.t) else {}
+        if attribute.name in {"value_float", "value_floats", "value_int", "value_ints"}:
+            kind = np.float32 if "float" in attribute.name else np.int64
+            return {node.output[0]: np.asarray(helper.get_attribute_value(attribute), dtype=kind)}
+    return {}

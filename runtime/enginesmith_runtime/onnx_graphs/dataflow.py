@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from enginesmith_runtime.onnx_graphs.constants import Values, find_constants
-from enginesmith_runtime.onnx_graphs.graph import all_nodes, subgraphs
+from enginesmith_runtime.onnx_graphs.constants import Values, find_constants, sample_constants
+from enginesmith_runtime.onnx_graphs.graph import all_nodes, opset_of, subgraphs
+from enginesmith_runtime.onnx_graphs.narrow import FP16, Narrow
 
 __all__ = ["ARITHMETIC", "CAUSE", "MOVES", "Dataflow", "Shape", "has_subgraph", "int_attribute"]
 
@@ -56,30 +57,37 @@ class Dataflow:
         types: ONNX dtype of each value.
         shapes: of the values whose rank is known; None for an open dimension.
         constants: see `find_constants`.
+        samples: of the larger weights, see `sample_constants`.
+        narrow: the format that is asked about.
     """
 
     graph: onnx.GraphProto
     types: Mapping[str, int]
     shapes: Mapping[str, Shape]
     constants: Mapping[str, Values]
+    samples: Mapping[str, Values]
+    narrow: Narrow = FP16
 
     @classmethod
     def of(
-        cls, inferred: onnx.GraphProto, graph: onnx.GraphProto, types: Mapping[str, int], folder: Path
+        cls, inferred: onnx.GraphProto, model: onnx.ModelProto, types: Mapping[str, int], folder: Path
     ) -> "Dataflow":
-        """Return the view of a graph.
+        """Return the view of a model's main graph.
 
         Args:
             inferred: the same graph with inferred shapes.
-            graph: whose nodes are looked at.
+            model: whose nodes are looked at.
             types: of its values.
             folder: where weights outside the ONNX file lie.
         """
+        graph = model.graph
         values = (*inferred.input, *inferred.output, *inferred.value_info)
         shapes = {value.name: _shape(value.type.tensor_type) for value in values}
         shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
         known = {name: shape for name, shape in shapes.items() if shape is not None}
-        return cls(graph=graph, types=types, shapes=known, constants=find_constants(graph, folder))
+        constants = find_constants(graph, folder, opset_of(model))
+        samples = sample_constants(graph, folder)
+        return cls(graph=graph, types=types, shapes=known, constants=constants, samples=samples)
 
     @cached_property
     def producers(self) -> Mapping[str, onnx.NodeProto]:
@@ -133,7 +141,8 @@ class Dataflow:
         """Whether a product is of positions and frequencies rather than of features and weights."""
         if node.op_type in {"Conv", "ConvTranspose"}:
             return self._is_small_window(node)
-        small = [name for name in node.input if name in self.constants and self.constants[name].size <= _FEW]
+        factors = node.input[:2] if node.op_type == "Gemm" else node.input  # the third is added
+        small = [name for name in factors if name in self.constants and self.constants[name].size <= _FEW]
         return node.op_type in {"Einsum", "Gemm", "MatMul"} and bool(small)
 
     def _is_small_window(self, node: onnx.NodeProto) -> bool:

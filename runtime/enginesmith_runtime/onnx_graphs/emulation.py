@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnx
-from onnx import TensorProto, defs, helper, inliner, shape_inference
+from onnx import TensorProto, defs, helper, inliner
 
 from enginesmith_contract.backends import Precision
 from enginesmith_runtime.onnx_graphs.dataflow import MOVES
 from enginesmith_runtime.onnx_graphs.graph import (
     all_nodes,
     all_tensors,
+    fresh_name,
     is_onnx_domain,
     opset_of,
     read_graph,
     subgraphs,
 )
+from enginesmith_runtime.onnx_graphs.inferred_types import infer_types
 
 __all__ = ["Emulation", "emulate", "emulation_of"]
 
@@ -151,14 +153,14 @@ class _Emulator:
             if name not in narrow:
                 continue
             if name not in twins:
-                twins[name] = self._fresh(f"{name}_as_fp32")
+                twins[name] = fresh_name(f"{name}_as_fp32", self._names)
                 yield self._cast(name, twins[name], TensorProto.FLOAT)
             node.input[index] = twins[name]
         for attribute in node.attribute:
             if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _PRECISIONS:
                 attribute.i = TensorProto.FLOAT
         made = [(index, name) for index, name in enumerate(node.output) if name in narrow]
-        raw = {name: self._fresh(f"{name}_unrounded") for _, name in made}
+        raw = {name: fresh_name(f"{name}_unrounded", self._names) for _, name in made}
         for index, name in made:
             node.output[index] = raw[name]
         yield node
@@ -186,21 +188,13 @@ class _Emulator:
         return found
 
     def _cast(self, source: str, target: str, dtype: int) -> onnx.NodeProto:
-        return helper.make_node("Cast", [source], [target], name=self._fresh(f"cast_{target}"), to=dtype)
-
-    def _fresh(self, name: str) -> str:
-        number = 0
-        while (made := f"{name}_{number}" if number else name) in self._names:
-            number += 1
-        self._names.add(made)
-        return made
+        return helper.make_node("Cast", [source], [target], name=fresh_name(f"cast_{target}", self._names), to=dtype)
 
 
 def _value_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the dtypes that inference finds, inner graphs included; names are unique over all of them."""
-    inferred = shape_inference.infer_shapes(model, check_type=False, strict_mode=False)
     types: dict[str, int] = {}
-    for graph in _graphs(inferred.graph):
+    for graph in _graphs(infer_types(model)):
         values = (*graph.value_info, *graph.output, *graph.input)
         types |= {value.name: int(value.type.tensor_type.elem_type) for value in values}
     return types

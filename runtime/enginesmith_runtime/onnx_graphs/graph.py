@@ -3,11 +3,12 @@
 Weights stay on disk wherever they lie outside the ONNX file, so a model of any size is read in its graph's size.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import TensorProto, helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from enginesmith_contract.errors import ModelError
@@ -16,7 +17,10 @@ __all__ = [
     "ONNX_DOMAINS",
     "all_nodes",
     "all_tensors",
+    "allow_free_weights",
     "external_location",
+    "fresh_name",
+    "hoist_constants",
     "is_onnx_domain",
     "label",
     "name_nodes",
@@ -24,8 +28,10 @@ __all__ = [
     "opset_of",
     "read_graph",
     "subgraphs",
+    "with_outputs",
 ]
 
+_FIRST_IR_WITH_FREE_WEIGHTS = 4
 ONNX_DOMAINS = frozenset({"", "ai.onnx"})
 _NOT_ONNX_HEADS = (
     (b"version https://git-lfs", "it is a Git LFS pointer", "fetch the real file (git lfs pull) and give that"),
@@ -131,14 +137,57 @@ def name_nodes(model: onnx.ModelProto) -> None:
 
 def node_names(graph: onnx.GraphProto) -> list[str]:
     """Return the name that `name_nodes` gives each node of a graph, in the graph's order."""
-    names: dict[str, None] = {}
-    for node in graph.node:
-        name, number = label(node), 0
-        while (made := f"{name}_{number}" if number else name) in names:
-            number += 1
-        names[made] = None
-    return list(names)
+    taken: set[str] = set()
+    return [fresh_name(label(node), taken) for node in graph.node]
+
+
+def fresh_name(name: str, taken: set[str]) -> str:
+    """Return `name`, with a number behind it where it is taken, and add the result to `taken`."""
+    number = 0
+    while (made := f"{name}_{number}" if number else name) in taken:
+        number += 1
+    taken.add(made)
+    return made
+
+
+def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of a model whose only outputs are these values of its main graph."""
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return watched
 
 
 def _not_onnx(path: Path, why: str, remedy: str) -> ModelError:
     return ModelError("not an ONNX model", where=path.name, why=why, remedy=remedy, reason="NotOnnx")
+
+
+def allow_free_weights(model: onnx.ModelProto) -> None:
+    """Let weights be no inputs: up to IR version 3 every weight had to be one."""
+    model.ir_version = max(model.ir_version, _FIRST_IR_WITH_FREE_WEIGHTS)
+
+
+def hoist_constants(model: onnx.ModelProto, dtypes: Collection[int] = (TensorProto.FLOAT,)) -> None:
+    """Turn Constant nodes of some dtypes into initializers: PaddlePaddle's exports keep their weights in nodes."""
+    allow_free_weights(model)
+    graph = model.graph
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        value = _constant_value(node)
+        if value is None or value.data_type not in dtypes:
+            continue
+        graph.initializer.add().CopyFrom(value)
+        graph.initializer[-1].name = node.output[0]
+        del graph.node[index]
+
+
+def _constant_value(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    for attribute in node.attribute if node.op_type == "Constant" else ():
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name == "value_float":
+            return helper.make_tensor("", TensorProto.FLOAT, [], [attribute.f])
+        if attribute.name == "value_floats":
+            return helper.make_tensor("", TensorProto.FLOAT, [len(attribute.floats)], attribute.floats)
+    return None

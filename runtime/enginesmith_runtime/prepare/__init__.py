@@ -1,1 +1,1 @@
-"""All that a CPU can find out about a model before a GPU is taken, and the model made ready for every build."""
+"""Everything that a CPU can check of a model before a GPU is used, and the model made ready for every build."""

@@ -5,7 +5,6 @@ termination message and the output; the exit code says how it ended. Everything 
 is written anywhere else but to the store.
 """
 
-import logging
 import os
 import sys
 import tempfile
@@ -14,14 +13,13 @@ from pathlib import Path
 
 from enginesmith_contract import environment
 from enginesmith_contract.errors import EnginesmithError
-from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.preparation_job import PreparationJobRequest, PreparationReport
 from enginesmith_contract.store_layout import preparation_pointer
+from enginesmith_runtime.connection_limits import limit_connections
 from enginesmith_runtime.credential_files import take_source_credentials
 from enginesmith_runtime.fetch.claims import in_mounted_claim
 from enginesmith_runtime.pod.requests import read_request
-from enginesmith_runtime.pod.signals import signals_cancel
-from enginesmith_runtime.pod.termination import termination_path, write_termination
+from enginesmith_runtime.pod.work import run_work
 from enginesmith_runtime.prepare.pipeline import prepare
 from enginesmith_runtime.prepare.report import encode_report, failure_report, find_stored_engines, success_report
 from enginesmith_runtime.prepare.source_watch import SourceWatch
@@ -33,32 +31,27 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
-    """Prepare one model.
+    """Prepare one model and return the exit code.
 
     Args:
         arguments: at most a request.
         variables: the environment.
-
-    Returns:
-        The exit code (see `enginesmith_contract.exit_codes`).
     """
     watch = SourceWatch(SilentReporter())
-    try:
-        with signals_cancel():
-            given = arguments[0] if arguments else variables.get(environment.PREPARATION_REQUEST)
-            request = read_request(PreparationJobRequest, given, environment.PREPARATION_REQUEST)
-            with open_reporter(variables.get(environment.LOG_FORMAT, "auto"), sys.stderr) as reporter:
-                watch = SourceWatch(reporter)
-                report = _prepare(request, watch, variables)
-    except EnginesmithError as error:
-        return _fail(error, watch.source_digest, variables)
-    except Exception as error:  # the boundary of the process: a pod must say why it ended
-        logging.getLogger(__name__).exception("the preparation has a fault")
-        fault = EnginesmithError("the preparation has a fault", why=repr(error))
-        return _fail(fault, watch.source_digest, variables)
-    write_termination(encode_report(report), termination_path(variables))
-    print(report.to_json().decode())
-    return ExitCode.OK
+
+    def work() -> tuple[PreparationReport, bytes]:
+        nonlocal watch
+        given = arguments[0] if arguments else variables.get(environment.PREPARATION_REQUEST)
+        request = read_request(PreparationJobRequest, given, environment.PREPARATION_REQUEST)
+        with open_reporter(variables.get(environment.LOG_FORMAT, "auto"), sys.stderr) as reporter:
+            watch = SourceWatch(reporter)
+            report = _prepare(request, watch, variables)
+        return report, encode_report(report)
+
+    def report_failure(error: EnginesmithError) -> bytes:
+        return encode_report(failure_report(error, watch.source_digest))
+
+    return run_work(work, report_failure, command="prepare", noun="the preparation", variables=variables)
 
 
 def _prepare(request: PreparationJobRequest, reporter: Reporter, variables: Mapping[str, str]) -> PreparationReport:
@@ -68,16 +61,11 @@ def _prepare(request: PreparationJobRequest, reporter: Reporter, variables: Mapp
     with tempfile.TemporaryDirectory(prefix="enginesmith-") as work:
         preparation = prepare(wanted, store, Path(work), reporter)
     store.refresh_pointer(preparation_pointer(preparation.preparation_key))
-    stored = find_stored_engines(store, preparation.preparation_key, request.candidates)
-    return success_report(preparation, stored)
-
-
-def _fail(error: EnginesmithError, source_digest: str | None, variables: Mapping[str, str]) -> int:
-    write_termination(encode_report(failure_report(error, source_digest)), termination_path(variables))
-    print(f"enginesmith prepare: {error}", file=sys.stderr)
-    return int(error.exit_code)
+    stored, warnings = find_stored_engines(store, preparation.preparation_key, request.candidates)
+    return success_report(preparation, stored, warnings, [one.backend for one in request.candidates])
 
 
 if __name__ == "__main__":
+    limit_connections(os.environ)
     take_source_credentials(os.environ)
     sys.exit(main(sys.argv[1:], os.environ))

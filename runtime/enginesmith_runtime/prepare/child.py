@@ -1,66 +1,104 @@
-"""Child processes with a budget: whatever a model does to them, the preparation continues and says what happened.
+"""A preparation's jobs in child processes with budgets: whatever a model does to one, the preparation continues.
 
-A child answers with one JSON line per event on its standard output. The parent looks at it every `_TICK_SECONDS`:
-memory, time, and whether the user cancelled (the caller's `tick` raises). A child is killed with its whole process
-group, and dies with its parent.
+A child answers with one JSON line for each event. What the caller's `tick` raises ends it.
 """
 
-import json
-import os
-import selectors
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
+from typing import Final, Protocol
 
 from pydantic import ValidationError
 
-from enginesmith_contract import errors
-from enginesmith_runtime.credential_files import without_credentials
-from enginesmith_runtime.prepare.jobs import AnyJob, Event, EventKind
-from enginesmith_runtime.python_command import python_command
+from enginesmith_contract.errors import ModelError
+from enginesmith_runtime.child_processes import ChildEnd, ChildFailure, Limits, Outcome, python_command, run_child
+from enginesmith_runtime.prepare.jobs import Event, EventKind
+from enginesmith_runtime.prepare.warm_start import forked
 
-__all__ = ["ChildEnd", "Limits", "Outcome", "run_child", "run_worker"]
+__all__ = ["WORKER", "Do", "Job", "Steps", "run_worker"]
 
-_TICK_SECONDS = 0.05
-_STDERR_BYTES = 2000
+WORKER: Final = "enginesmith_runtime.prepare.worker"
+
+# A check or a cast reads the whole model; nothing but a hang takes longer.
+_STEP_SECONDS: Final = 1800.0
 
 
-class Outcome(StrEnum):
-    """How a child ended."""
+class Job(Protocol):
+    """A record that the worker knows."""
 
-    FINISHED = "finished"
-    OUT_OF_MEMORY = "outOfMemory"
-    OUT_OF_TIME = "outOfTime"
-    CRASHED = "crashed"
+    @property
+    def job(self) -> str:
+        """Its kind."""
+        ...
+
+    def to_json(self) -> bytes:
+        """Return its document."""
+        ...
+
+
+class Do(Protocol):
+    """Runs a job that must give a result; see `Steps.do`."""
+
+    def __call__(self, job: Job, name: str, *, more_seconds: float = 0.0) -> object:
+        """Return the result."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a child may take; None: no limit.
+class Steps:
+    """The jobs of one preparation.
 
     Attributes:
-        memory_bytes: private memory of the process (its mapped files cost nothing that others could use).
-        seconds: wall-clock time, its start included.
+        folder: receives a folder for each step.
+        model: file name of the model, for messages.
+        advance: called often with the share of the job that is done; what it raises ends the job.
     """
 
-    memory_bytes: int | None = None
-    seconds: float | None = None
+    folder: Path
+    model: str
+    advance: Callable[[float], None]
 
+    def do(self, job: Job, name: str, *, more_seconds: float = 0.0) -> object:
+        """Run a job that must give a result; its only limits are those of the machine, and half an hour.
 
-@dataclass(frozen=True, kw_only=True)
-class ChildEnd:
-    """How a child ended, and for a crash in which words ("SIGSEGV", "exit code 3: ...")."""
+        Raises:
+            enginesmith_contract.errors.ModelError: `PreparationCrashed`.
+        """
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        result, end = self.ask(job, folder, Limits(seconds=_STEP_SECONDS + more_seconds))
+        if end.outcome is not Outcome.FINISHED or result is None:
+            raise ModelError(
+                f"the {name} of the model did not finish",
+                where=self.model,
+                why=f"{end.outcome.value} {end.detail}".strip(),
+                remedy="give the preparation more memory; if it crashed, the ONNX library cannot read this model",
+                reason="PreparationCrashed",
+            )
+        return result
 
-    outcome: Outcome
-    detail: str = ""
+    def ask(self, job: Job, folder: Path, limits: Limits) -> tuple[object, ChildEnd]:
+        """Run a job within limits; returns its result, None where there is none."""
+        results: list[object] = []
+        share = 1.0
+
+        def receive(event: Event) -> None:
+            nonlocal share
+            if event.kind is EventKind.RESULT:
+                results.append(event.data)
+            elif event.kind is EventKind.PROGRESS and isinstance(event.data, float):
+                share = event.data
+                self.advance(share)
+
+        def tick() -> None:
+            self.advance(share)
+
+        end = run_worker(job, folder=folder, limits=limits, tick=tick, on_event=receive)
+        return (results[0] if results else None), end
 
 
 def run_worker(
-    job: AnyJob, *, folder: Path, limits: Limits, tick: Callable[[], None], on_event: Callable[[Event], None]
+    job: Job, *, folder: Path, limits: Limits, tick: Callable[[], None], on_event: Callable[[Event], None]
 ) -> ChildEnd:
     """Run one job in a child process.
 
@@ -82,107 +120,16 @@ def run_worker(
         if event is None:
             return
         if event.kind is EventKind.ERROR:
-            raise _error(event)
+            raise ChildFailure.model_validate(event.data).to_error()
         on_event(event)
 
-    command = python_command("enginesmith_runtime.prepare.worker", str(document))
-    return run_child(command, log=folder / f"{job.job}.log", limits=limits, tick=tick, on_line=receive)
-
-
-def run_child(
-    command: Sequence[str], *, log: Path, limits: Limits, tick: Callable[[], None], on_line: Callable[[bytes], None]
-) -> ChildEnd:
-    """Run a command, hand over the lines of its standard output, and end it when a limit is passed.
-
-    Args:
-        command: program and arguments, never a shell's line.
-        log: receives its standard error.
-        limits: of the child.
-        tick: called every few hundredths of a second; what it raises ends the child.
-        on_line: receives each line without its end; what it raises ends the child.
-    """
-    deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules, no shell
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            start_new_session=True,
-            env=without_credentials(os.environ),
-        )
-    try:
-        outcome = _follow(process, limits.memory_bytes, deadline, tick, on_line)
-    finally:
-        _kill(process)
-    if outcome is not None:
-        return ChildEnd(outcome=outcome)
-    return _ending(process.returncode, log)
-
-
-def _follow(
-    process: "subprocess.Popen[bytes]",
-    memory_bytes: int | None,
-    deadline: float | None,
-    tick: Callable[[], None],
-    on_line: Callable[[bytes], None],
-) -> Outcome | None:
-    """Read until the child closes its output; returns the limit that was passed, None where none was."""
-    if process.stdout is None:  # what mypy cannot know of PIPE
-        return None
-    descriptor = process.stdout.fileno()
-    rest = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while True:
-            tick()
-            if deadline is not None and time.monotonic() > deadline:
-                return Outcome.OUT_OF_TIME
-            if memory_bytes is not None and _private_bytes(process.pid) > memory_bytes:
-                return Outcome.OUT_OF_MEMORY
-            if not selector.select(_TICK_SECONDS):
-                continue
-            data = os.read(descriptor, 1 << 16)
-            if not data:
-                process.wait()
-                return None
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                on_line(line)
-
-
-def _ending(code: int, log: Path) -> ChildEnd:
-    if code == 0:
-        return ChildEnd(outcome=Outcome.FINISHED)
-    tail = log.read_bytes()[-_STDERR_BYTES:].decode(errors="replace").strip().splitlines()
-    last = tail[-1] if tail else ""
-    if code == -signal.SIGKILL:
-        # Only the kernel's out-of-memory killer sends it: Enginesmith's own kills are recorded before.
-        return ChildEnd(outcome=Outcome.OUT_OF_MEMORY)
-    if code < 0:
-        return ChildEnd(outcome=Outcome.CRASHED, detail=signal.Signals(-code).name)
-    return ChildEnd(outcome=Outcome.CRASHED, detail=f"exit code {code}: {last}")
-
-
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            process.kill()
-        process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
-
-
-def _private_bytes(pid: int) -> int:
-    """Return the memory that only this process has, mapped files left out; 0 where the system tells nothing."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    kib = [int(line.split()[1]) for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:"))]
-    return sum(kib) * 1024
+    return run_child(
+        forked(document, python_command(WORKER, str(document)), tick),
+        log=folder / f"{job.job}.log",
+        limits=limits,
+        tick=tick,
+        on_line=receive,
+    )
 
 
 def _event(line: bytes) -> Event | None:
@@ -190,17 +137,3 @@ def _event(line: bytes) -> Event | None:
         return Event.from_json(line)
     except ValidationError:
         return None  # a library's own print
-
-
-def _error(event: Event) -> errors.EnginesmithError:
-    parts = event.data if isinstance(event.data, dict) else {"what": json.dumps(event.data)}
-    words = {name: str(value) for name, value in parts.items()}
-    kind: type[errors.EnginesmithError] = getattr(errors, words.get("class", ""), errors.ModelError)
-    return kind(
-        words.get("what", "the model could not be prepared"),
-        where=words.get("where", ""),
-        why=words.get("why", ""),
-        remedy=words.get("remedy", ""),
-        reason=words.get("reason", ""),
-        retry=words.get("retry") == str(True),
-    )

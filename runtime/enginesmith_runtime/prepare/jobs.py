@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from enginesmith_contract.backends import Precision, PrecisionPolicy
 from enginesmith_contract.preparation import Advice, Refusal
+from enginesmith_contract.preprocess import Preprocess
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import ModelFacts
 from enginesmith_contract.verification import InputValues
@@ -30,13 +31,17 @@ __all__ = [
     "Inspection",
     "OtherSize",
     "OtherValues",
+    "PreprocessJob",
     "ProbeJob",
     "RangeJob",
     "Rehearsal",
     "RehearseJob",
+    "RoundingJob",
     "RunJob",
     "Shapes",
     "ShapesByRun",
+    "Sweep",
+    "SweepJob",
     "Values",
 ]
 
@@ -51,9 +56,11 @@ class EventKind(StrEnum):
     """What a child says; `data` of an event depends on it."""
 
     ERROR = "error"
-    """An EnginesmithError: `class`, `what`, `where`, `why`, `remedy`, `reason`."""
+    """A `ChildFailure`."""
     RESULT = "result"
     """The job's result record."""
+    PROGRESS = "progress"
+    """A share of the job is done: a number from 0 to 1."""
     STARTED = "started"
     """A run began: `run`."""
     RAN = "ran"
@@ -84,6 +91,7 @@ class Feed(Record):
         index_bounds: for inputs that index a table: the table's size, so that a random id stays inside.
         given: elements of inputs that hold sizes, by name, in row-major order; the profile says them for each point.
         emulated: whether FP16 and BF16 are computed in FP32 and rounded, see `emulation`.
+        threads: of ONNX Runtime inside a node; 0: its own choice. One where more lose updates, see `scatters`.
     """
 
     facts: ModelFacts
@@ -91,6 +99,7 @@ class Feed(Record):
     index_bounds: Mapping[str, int] = {}
     given: Mapping[str, tuple[int, ...]] = {}
     emulated: bool = False
+    threads: int = 0
 
     def at(self, given: Values) -> "Feed":
         """Return the feed of a point at which inputs that hold sizes have these elements."""
@@ -101,14 +110,16 @@ class InspectJob(Record):
     """Check a model and say what is known of it without running it.
 
     Attributes:
-        output: an empty folder, for a copy of the model with weights that every reader takes.
+        output: an empty folder, for a copy of the model with weights that every reader takes, or with a normalisation.
         keep: `precision.keep`, each entry of which has to name a node.
+        preprocess: normalisation of image inputs that the copy has.
     """
 
     job: Literal["inspect"] = "inspect"
     model: str
     output: str
     keep: tuple[str, ...] = ()
+    preprocess: tuple[Preprocess, ...] = ()
 
 
 class Inspection(Record):
@@ -116,20 +127,28 @@ class Inspection(Record):
 
     Attributes:
         files: of the copy in the job's output folder, the ONNX file first; empty: the model is used as it is.
+        original: facts of the model before its normalisation; None: it has none.
         unranked: names of outputs whose rank only a run tells; their shape in `facts` means nothing.
         refusals: nodes that no TensorRT builder takes.
-        random: nodes whose answers differ from run to run, as text, each with its cure.
-        own_precisions: FP16 and BF16, where nodes of the model compute in them.
+        random: nodes whose answers differ from run to run, as text, each with its fix.
+        losing: nodes that lose updates on several threads, as text.
+        unordered: nodes whose result depends on the order of threads where indices repeat, as text.
+        mixing: nodes that are not known to keep the rows of a batch apart, as text.
+        own_precisions: of FP16, BF16, INT8 and FP8 those that the model itself computes in.
         needs_emulation: whether ONNX Runtime on a CPU can run the model in emulation only (BF16).
     """
 
     files: tuple[str, ...] = ()
     facts: ModelFacts
+    original: ModelFacts | None = None
     unranked: tuple[str, ...] = ()
     index_bounds: Mapping[str, int] = {}
     advice: tuple[Advice, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     random: Mapping[str, str] = {}
+    losing: tuple[str, ...] = ()
+    unordered: tuple[str, ...] = ()
+    mixing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     structure_digest: str
     own_precisions: tuple[Precision, ...] = ()
@@ -212,6 +231,29 @@ class BatchJob(Record):
     seconds: float
 
 
+class PreprocessJob(Record):
+    """Hold a model with its normalisation against the original model.
+
+    Attributes:
+        original: the model as it was fetched.
+        original_facts: of that model.
+        entries: the normalisation.
+        feed: how the new model is run.
+        runs: what was run; `folder` has inputs and outputs of each as `<run>.npz`.
+        output: a folder for a small model.
+    """
+
+    job: Literal["preprocess"] = "preprocess"
+    original: str
+    original_facts: ModelFacts
+    entries: tuple[Preprocess, ...]
+    feed: Feed
+    runs: tuple[str, ...]
+    folder: str
+    output: str
+    memory_bytes: int
+
+
 class RangeJob(Record):
     """Find nodes whose values leave FP16's range in one run of the model.
 
@@ -229,15 +271,14 @@ class RangeJob(Record):
     memory_bytes: int
 
 
-class RehearseJob(Record):
-    """Run a cast model in emulated FP16 and hold its outputs against those of the source.
+class _RunAgainJob(Record):
+    """Runs that were made before, whose outputs are compared.
 
     Attributes:
-        runs: what to run; `folder` has inputs and FP32 outputs of each as `<run>.npz`.
+        runs: what to run; `folder` has inputs and outputs of each as `<run>.npz`.
         given: as of `RunJob`.
     """
 
-    job: Literal["rehearse"] = "rehearse"
     model: str
     feed: Feed
     runs: ShapesByRun
@@ -246,8 +287,18 @@ class RehearseJob(Record):
     memory_bytes: int
 
 
+class RehearseJob(_RunAgainJob):
+    """Run a model that was cast to `precision`, in emulated arithmetic, and compare its outputs with the source's.
+
+    The stored outputs are FP32 ones.
+    """
+
+    job: Literal["rehearse"] = "rehearse"
+    precision: Precision
+
+
 class Rehearsal(Record):
-    """What emulated FP16 showed.
+    """What emulated arithmetic showed.
 
     Attributes:
         keep: nodes that make NaN or infinity of numbers where the source does not, with the reason.
@@ -259,12 +310,59 @@ class Rehearsal(Record):
     differences: Mapping[str, float] = {}
 
 
+class SweepJob(Record):
+    """Run a model in FP32 and its cast in emulated arithmetic with values of many kinds.
+
+    Attributes:
+        cast: the model in the other precision.
+        precision: FP16 or BF16.
+        run: seeds the ordinary values.
+        kept: nodes that stay in FP32 already.
+        expected: the largest difference on the reference inputs.
+        attempt: how often nodes were kept before; the last one keeps all.
+        seconds: of all runs.
+    """
+
+    job: Literal["sweep"] = "sweep"
+    model: str
+    cast: str
+    precision: Precision
+    feed: Feed
+    run: str
+    shapes: Shapes
+    kept: tuple[str, ...]
+    expected: float
+    attempt: int
+    memory_bytes: int
+    seconds: float
+
+
+class Sweep(Record):
+    """What a sweep showed: nodes that have to stay in FP32, with the reason, and what else there is to say."""
+
+    keep: Mapping[str, str] = {}
+    warnings: tuple[str, ...] = ()
+
+
+class RoundingJob(_RunAgainJob):
+    """Run a model with other last bits of its inputs and weights, and hold its outputs against those of before.
+
+    The result is the largest difference of each float output by its name.
+    """
+
+    job: Literal["rounding"] = "rounding"
+
+
 class CastJob(Record):
     """Write the model with the arithmetic that the policy asks for.
 
     Attributes:
         output: an empty folder that receives the cast model.
         keep: nodes that stay in FP32 in addition to the policy's, by name, with the reason.
+        tried: nodes that stay in FP32 as well, whose results may be read in FP16.
+        open_inputs: inputs of the graph that may hold values of any size.
+        limits: the smallest and the largest value of the inputs that have them.
+        generated: inputs of numbers that the user has not described.
     """
 
     job: Literal["cast"] = "cast"
@@ -272,15 +370,31 @@ class CastJob(Record):
     output: str
     policy: PrecisionPolicy
     keep: Mapping[str, str] = {}
+    tried: Mapping[str, str] = {}
+    open_inputs: tuple[str, ...] = ()
+    limits: Mapping[str, tuple[float, float]] = {}
+    generated: tuple[str, ...] = ()
 
 
 class CastResult(Record):
-    """Files relative to the output folder, the ONNX file first; and what stayed in FP32."""
+    """Files relative to the output folder, the ONNX file first; what stayed in FP32, and what of it `warnings` name."""
 
     files: tuple[str, ...]
     kept: Mapping[str, str] = {}
+    said: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     structure_digest: str
 
 
-AnyJob = InspectJob | RunJob | ProbeJob | BatchJob | RangeJob | RehearseJob | CastJob
+AnyJob = (
+    InspectJob
+    | RunJob
+    | PreprocessJob
+    | ProbeJob
+    | BatchJob
+    | RangeJob
+    | RehearseJob
+    | RoundingJob
+    | SweepJob
+    | CastJob
+)

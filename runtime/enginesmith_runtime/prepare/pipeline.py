@@ -6,57 +6,56 @@ working folder goes with it. The pointer is written last: before it there is no 
 """
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from enginesmith_contract.errors import ModelError, SpecError
 from enginesmith_contract.keys import PreparationKeyInputs, preparation_key
+from enginesmith_contract.limits import Arithmetic, expected_differences
 from enginesmith_contract.preparation import (
     Advice,
-    Exercise,
-    ExerciseStatus,
     Preparation,
     PreparationRequest,
     ReferenceSet,
     describe_refusals,
 )
-from enginesmith_contract.profile_checks import ProfileProblem, check_profiles, complete_profiles
-from enginesmith_contract.profile_suggestions import suggest_profile
+from enginesmith_contract.profile_checks import check_profiles, complete_profiles, profiles_refused
 from enginesmith_contract.profiles import Profile
 from enginesmith_contract.store_layout import StoredFile, preparation_pointer
-from enginesmith_contract.tensors import ModelFacts
 from enginesmith_contract.verification import check_outputs
+from enginesmith_runtime.child_processes import Limits, Outcome
+from enginesmith_runtime.fetch.data import FetchedData
 from enginesmith_runtime.fetch.model import FetchedModel, fetch_model
-from enginesmith_runtime.prepare.advice import parser_advice
-from enginesmith_runtime.prepare.answers import check_answers
-from enginesmith_runtime.prepare.batching import prove_batching
-from enginesmith_runtime.prepare.cast_stage import CastStage, Prepared
-from enginesmith_runtime.prepare.child import ChildEnd, Limits, Outcome, run_worker
-from enginesmith_runtime.prepare.exercise import Exercised, exercise
-from enginesmith_runtime.prepare.inputs import check_values, local_values
+from enginesmith_runtime.prepare.child import WORKER, Steps
+from enginesmith_runtime.prepare.fp16.cast_stage import CastStage, Prepared
 from enginesmith_runtime.prepare.jobs import (
-    AnyJob,
-    Event,
-    EventKind,
     Feed,
     Inspection,
     InspectJob,
+    PreprocessJob,
+    RoundingJob,
 )
-from enginesmith_runtime.prepare.observed_shapes import correct_outputs
-from enginesmith_runtime.prepare.points import Budget
-from enginesmith_runtime.prepare.precision import needs_cast, refuse_unavailable
-from enginesmith_runtime.prepare.references import store_references
+from enginesmith_runtime.prepare.model_file.advice import parser_advice
+from enginesmith_runtime.prepare.precision import needs_cast, refuse_uncalibrated
+from enginesmith_runtime.prepare.quantize.calibration_data import fetch_calibration_data
+from enginesmith_runtime.prepare.quantize.stage import QuantizedModel, QuantizeStage
+from enginesmith_runtime.prepare.runs.answers import check_answers
+from enginesmith_runtime.prepare.runs.batching import prove_batching
+from enginesmith_runtime.prepare.runs.exercise import Exercised, exercise, quick_points, unverified_lines
+from enginesmith_runtime.prepare.runs.input_files import InputFiles
+from enginesmith_runtime.prepare.runs.inputs import check_values, local_values
+from enginesmith_runtime.prepare.runs.observed_shapes import correct_outputs
+from enginesmith_runtime.prepare.runs.points import Budget
+from enginesmith_runtime.prepare.runs.references import store_references
+from enginesmith_runtime.prepare.warm_start import warm_worker
 from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.records import parse_record, read_record
 
 __all__ = ["prepare"]
 
-# A check or a cast reads the whole model; nothing but a hang takes longer.
-_STEP_SECONDS = 1800.0
 _PARSER_SECONDS = 60.0
+_ROUNDING_SECONDS = 60.0
 # One repetition shows what varies by itself; a draw of few booleans can come out alike several times.
 _RANDOM_REPEATS = 8
 # Lines about nodes that TensorRT refuses, which the operator keeps in its status.
@@ -88,22 +87,25 @@ def prepare(
         enginesmith_contract.errors.SourceError: the model could not be had.
         enginesmith_contract.errors.ModelError: the model cannot be used as asked; `reason` says why.
         enginesmith_contract.errors.SpecError: a profile (`ProfileMissing` and the reasons of `ProfileProblem`),
-            `verification.inputs`, `verification.outputs` or `precision.keep` (`KeepMatchesNothing`) does not fit the
-            model.
+            `verification.inputs`, `verification.outputs`, `precision.keep` (`KeepMatchesNothing`) or `preprocess` does
+            not fit the model.
         enginesmith_contract.errors.StoreError: the store failed.
         enginesmith_contract.errors.CancelledBuildError: the reporter was told to stop.
     """
-    refuse_unavailable(request.precision)
+    refuse_uncalibrated(request.precision)
     work.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="prepare-", dir=work) as made:
         folder = Path(made)
         fetched = fetch_model(request.source, downloads or work / "sources", reporter, base=base)
+        data = fetch_calibration_data(request, downloads or work / "sources", reporter, base)
         key = preparation_key(
             PreparationKeyInputs(
                 source_digest=fetched.source_digest,
                 profiles=request.profiles,
                 precision=request.precision,
+                calibration_digest=None if data is None else data.digest,
                 verification_inputs=request.verification.inputs,
+                preprocess=request.preprocess,
             )
         )
         known = read_record(store, preparation_pointer(key), Preparation)
@@ -114,7 +116,8 @@ def prepare(
             known = read_record(store, preparation_pointer(key), Preparation)
             if known is not None:
                 return known
-            preparation = _Work(request, store, folder, reporter, base, fetched, key).run()
+            with warm_worker(WORKER, folder / "worker.log"):
+                preparation = _Work(request, store, folder, reporter, base, fetched, data, key).run()
             document = store.create_pointer(preparation_pointer(key), preparation.to_json())
         return parse_record(document, Preparation, preparation_pointer(key))
 
@@ -129,85 +132,119 @@ class _Work:
     reporter: Reporter
     base: Path | None
     fetched: FetchedModel
+    data: FetchedData | None
     key: str
     path: Path = field(init=False)
     files: tuple[Path, ...] = field(init=False)
+    _steps: Steps = field(init=False)
 
     def __post_init__(self) -> None:
         """Start with the files as they were fetched; the check may give others."""
         self.path = self.fetched.path
         self.files = tuple(self.path.parent / file.path for file in self.fetched.files)
+        self._steps = Steps(folder=self.folder, model=self.path.name, advance=self.reporter.advance)
 
     def run(self) -> Preparation:
         """Go through the stages; the first that fails ends it."""
         inspection, profiles = self._check()
         feed = self._feed(inspection, profiles)
         exercised, budget = self._exercise(feed, profiles, inspection)
-        answer_warnings = check_answers(self.fetched.path.name, exercised, inspection.random)
+        self._verify_preprocess(inspection, feed, exercised)
+        rounding = self._measure_rounding(feed, exercised, budget)
+        answer_warnings = check_answers(self.fetched.path.name, exercised, inspection.random, inspection.unordered)
         facts, corrections = correct_outputs(inspection.facts, inspection.unranked, exercised.seen)
         feed = feed.model_copy(update={"facts": facts})
         batching = prove_batching(
             self.path,
             feed,
             profiles,
+            mixing=inspection.mixing,
             folder=_folder(self.folder, "batching"),
             limits=budget.limits,
             memory_bytes=budget.memory_bytes,
             tick=self._tick,
         )
         self.reporter.end(batching=batching.proved, runs=len(exercised.stored))
-        cast = self._cast(inspection, feed, exercised, budget)
+        cast = self._cast(inspection, feed, profiles, exercised, budget, batched=batching.proved)
+        arithmetic = Arithmetic(
+            precision=self.request.precision, own=inspection.own_precisions, rounding=rounding or {}
+        )
         advice, parser_warning = self._second_opinion(cast)
         model, references, reference_warnings = self._store(cast, exercised)
+        quantized = cast if isinstance(cast, QuantizedModel) else None
+        references += quantized.samples if quantized else ()
         warnings = (
             *inspection.warnings,
             *answer_warnings,
             *corrections,
             *cast.warnings,
             parser_warning,
-            *_unverified(exercised.exercises),
+            *unverified_lines(exercised.exercises),
             *reference_warnings,
         )
         return Preparation(
             preparation_key=self.key,
             source_digest=self.fetched.source_digest,
-            facts=facts.model_copy(update={"refused_nodes": describe_refusals(inspection.refusals)[:_SAID_REFUSALS]}),
+            facts=facts.model_copy(
+                update={
+                    "refused_nodes": describe_refusals(inspection.refusals)[:_SAID_REFUSALS],
+                    # Where samples decide, a difference on generated inputs refuses nothing.
+                    "expected_differences": None
+                    if any(one.is_sample for one in references)
+                    else expected_differences(cast.differences, arithmetic),
+                }
+            ),
             structure_digest=cast.structure_digest,
             model=model,
+            onnxruntime_model=quantized.onnxruntime if quantized else None,
+            calibration_digest=self.data.digest if self.data else None,
             profiles=profiles,
             exercises=exercised.exercises,
             references=references,
             batching=batching,
             advice=(*inspection.advice, *advice),
-            precision=self.request.precision,
-            own_precisions=inspection.own_precisions,
+            precision=arithmetic.precision,
+            own_precisions=arithmetic.own,
+            rounding=rounding,
             kept=cast.kept,
+            onnxruntime_kept=quantized.onnxruntime_kept if quantized else None,
+            first_fall=quantized.first_fall if quantized else None,
+            onnxruntime_first_fall=quantized.onnxruntime_first_fall if quantized else None,
+            auto_keep=quantized.auto_keep if quantized else None,
             refusals=inspection.refusals,
             warnings=tuple(warning for warning in warnings if warning),
+            tensorrt_warnings=quantized.tensorrt_warnings if quantized else (),
         )
 
     def _check(self) -> tuple[Inspection, tuple[Profile, ...]]:
         self.reporter.begin("check", self.fetched.path.name)
         output = _folder(self.folder, "source")
-        job = InspectJob(model=str(self.fetched.path), output=str(output), keep=self.request.precision.keep)
-        results = self._do(job, "check")
+        job = InspectJob(
+            model=str(self.fetched.path),
+            output=str(output),
+            keep=self.request.precision.keep,
+            preprocess=self.request.preprocess or (),
+        )
+        results = self._steps.do(job, "check")
         inspection = Inspection.model_validate(results)
         if inspection.files:
             self.path, self.files = output / inspection.files[0], tuple(output / name for name in inspection.files)
         problems = check_profiles(inspection.facts, self.request.profiles)
         if problems:
-            raise _profiles_refused(inspection.facts, problems)
+            raise profiles_refused(inspection.facts, problems, self.request.preprocess or ())
         facts = inspection.facts
         self.reporter.end(inputs=len(facts.inputs), outputs=len(facts.outputs), opset=facts.opset)
         return inspection, complete_profiles(facts, self.request.profiles)
 
     def _feed(self, inspection: Inspection, profiles: tuple[Profile, ...]) -> Feed:
-        values = local_values(self.request.verification.inputs, self.base)
+        files = InputFiles(folder=_folder(self.folder, "inputs"), source=self.request.source, reporter=self.reporter)
+        values = local_values(self.request.verification.inputs, self.base, files.fetch)
         feed = Feed(
             facts=inspection.facts,
             values=values,
             index_bounds=inspection.index_bounds,
             emulated=inspection.needs_emulation,
+            threads=1 if inspection.losing else 0,
         )
         check_values(feed, profiles)
         check_outputs(self.request.verification, (spec.name for spec in inspection.facts.outputs))
@@ -230,8 +267,77 @@ class _Work:
         )
         return exercised, budget
 
-    def _cast(self, inspection: Inspection, feed: Feed, exercised: Exercised, budget: Budget) -> Prepared:
+    def _verify_preprocess(self, inspection: Inspection, feed: Feed, exercised: Exercised) -> None:
+        if inspection.original is None or not exercised.stored:
+            return
+        folder = _folder(self.folder, "preprocess")
+        job = PreprocessJob(
+            original=str(self.fetched.path),
+            original_facts=inspection.original,
+            entries=self.request.preprocess or (),
+            feed=feed,
+            runs=tuple(point.run for point in exercised.stored),
+            folder=str(self.folder / "runs"),
+            output=str(folder),
+            memory_bytes=self.request.memory_bytes,
+        )
+        self._steps.do(job, "preprocess")
+
+    def _measure_rounding(self, feed: Feed, exercised: Exercised, budget: Budget) -> dict[str, float] | None:
+        """Return what the outputs make of the last bits; None where no run within the budget shows it.
+
+        FP16 loses 8,192 times as much, which the rehearsal of the cast shows.
+        """
+        points = quick_points(exercised, _ROUNDING_SECONDS / 4)
         policy = self.request.precision
+        if needs_cast(policy) or policy.quantises or not points or budget.is_spent:
+            return None
+        job = RoundingJob(
+            model=str(self.path),
+            feed=feed,
+            runs={point.run: point.shapes for point in points},
+            given={point.run: point.given for point in points if point.given},
+            folder=str(self.folder / "runs"),
+            memory_bytes=budget.memory_bytes,
+        )
+        results, end = self._steps.ask(job, _folder(self.folder, "rounding"), budget.limits(_ROUNDING_SECONDS))
+        if end.outcome is not Outcome.FINISHED or not isinstance(results, dict):
+            return None
+        return {name: float(value) for name, value in results.items()}
+
+    def _cast(
+        self,
+        inspection: Inspection,
+        feed: Feed,
+        profiles: tuple[Profile, ...],
+        exercised: Exercised,
+        budget: Budget,
+        *,
+        batched: bool,
+    ) -> Prepared:
+        policy = self.request.precision
+        if policy.calibration is not None and self.data is not None:
+            self.reporter.begin("quantize", policy.default.value)
+            quantize = QuantizeStage(
+                model=self.path,
+                request=self.request,
+                source_digest=self.fetched.source_digest,
+                calibration=policy.calibration,
+                data=self.data,
+                batched=batched,
+                feed=feed,
+                profiles=profiles,
+                exercised=exercised,
+                budget=budget,
+                folder=self.folder,
+                store=self.store,
+                ask=self._steps.ask,
+                do=self._steps.do,
+                tick=self.reporter.advance,
+            )
+            quantized = quantize.run()
+            self.reporter.end(kept=len(quantized.kept), samples=len(quantized.samples))
+            return quantized
         if not needs_cast(policy):
             return Prepared(folder=self.path.parent, files=self.files, structure_digest=inspection.structure_digest)
         self.reporter.begin("cast", policy.default.value)
@@ -242,8 +348,8 @@ class _Work:
             exercised=exercised,
             budget=budget,
             folder=self.folder,
-            ask=self._ask,
-            do=self._do,
+            ask=self._steps.ask,
+            do=self._steps.do,
             tick=self.reporter.advance,
         )
         prepared = stage.run()
@@ -269,29 +375,6 @@ class _Work:
         self.reporter.end(modelBytes=size, references=len(references))
         return model, references, warnings
 
-    def _do(self, job: AnyJob, name: str) -> object:
-        """Run a job that must give a result; its only limits are those of the machine."""
-        results, end = self._ask(job, _folder(self.folder, name), Limits(seconds=_STEP_SECONDS))
-        if end.outcome is not Outcome.FINISHED or results is None:
-            raise ModelError(
-                f"the {name} of the model did not finish",
-                where=self.path.name,
-                why=f"{end.outcome.value} {end.detail}".strip(),
-                remedy="give the preparation more memory; if it crashed, the ONNX library cannot read this model",
-                reason="PreparationCrashed",
-            )
-        return results
-
-    def _ask(self, job: AnyJob, folder: Path, limits: Limits) -> tuple[object, ChildEnd]:
-        results: list[object] = []
-
-        def receive(event: Event) -> None:
-            if event.kind is EventKind.RESULT:
-                results.append(event.data)
-
-        end = run_worker(job, folder=folder, limits=limits, tick=self._tick, on_event=receive)
-        return (results[0] if results else None), end
-
     def _tick(self) -> None:
         self.reporter.advance(1.0)
 
@@ -300,29 +383,3 @@ def _folder(parent: Path, name: str) -> Path:
     folder = parent / name
     folder.mkdir(exist_ok=True)
     return folder
-
-
-def _unverified(exercises: Iterable[Exercise]) -> tuple[str, ...]:
-    return tuple(
-        f"profile {entry.profile!r}, {entry.point}: unverified, since {entry.reason}"
-        for entry in exercises
-        if entry.status is ExerciseStatus.UNVERIFIED
-    )
-
-
-def _profiles_refused(facts: ModelFacts, problems: tuple[ProfileProblem, ...]) -> SpecError:
-    if problems[0].reason == "ProfileMissing":
-        return SpecError(
-            "the model needs shape profiles",
-            where="spec.profiles",
-            why=problems[0].found,
-            remedy=f"add below spec, with your own sizes:\n{suggest_profile(facts)}",
-            reason="ProfileMissing",
-        )
-    return SpecError(
-        "the profiles do not fit the model",
-        where="spec.profiles",
-        why="; ".join(problem.sentence() for problem in problems),
-        remedy="correct the profiles",
-        reason=problems[0].reason,
-    )

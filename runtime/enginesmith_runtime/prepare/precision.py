@@ -1,32 +1,27 @@
-"""Which precisions a model can be prepared for, and which of them change its graph (ADR 0005)."""
-
-from typing import Final
+"""Which precisions change a model's graph, and what they need (ADR 0005)."""
 
 from enginesmith_contract.backends import Precision, PrecisionPolicy
-from enginesmith_contract.errors import ModelError
+from enginesmith_contract.errors import SpecError
 
-__all__ = ["AVAILABLE", "needs_cast", "refuse_unavailable"]
-
-AVAILABLE: Final = (Precision.FP32, Precision.TF32, Precision.FP16)
-"""INT8, BF16 and FP8 have their names and no preparation yet."""
+__all__ = ["needs_cast", "refuse_uncalibrated"]
 
 
-def refuse_unavailable(policy: PrecisionPolicy) -> None:
-    """Refuse a precision that no preparation exists for.
+def refuse_uncalibrated(policy: PrecisionPolicy) -> None:
+    """Refuse INT8 and FP8 without calibration data.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `PrecisionNotAvailable`.
+        enginesmith_contract.errors.SpecError: `CalibrationDataMissing`.
     """
-    if policy.default not in AVAILABLE:
-        raise ModelError(
-            f"{policy.default.value} cannot be prepared yet",
+    if policy.quantises and policy.calibration is None:
+        raise SpecError(
+            f"{policy.default.value} needs calibration data",
             where="precision",
-            why=f"there are {', '.join(precision.value for precision in AVAILABLE)}",
-            remedy="choose one of these",
-            reason="PrecisionNotAvailable",
+            why="the ranges of tensors follow from samples",
+            remedy="set precision.calibration",
+            reason="CalibrationDataMissing",
         )
 
 
 def needs_cast(policy: PrecisionPolicy) -> bool:
-    """Whether the prepared graph differs from the source: TF32 is a flag of the build, FP32 is how models come."""
-    return policy.default is Precision.FP16
+    """Whether nodes are cast: TF32 is a flag of the build, FP32 is how models come, INT8 and FP8 have stages before."""
+    return policy.default in {Precision.FP16, Precision.BF16}

@@ -6,8 +6,7 @@ The operator has no access to the store, so the keys of the engines that it woul
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from pydantic import ValidationError
-
+from enginesmith_contract.backends import Backend
 from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.failure import Failure
 from enginesmith_contract.keys import EngineCandidate, engine_key
@@ -15,42 +14,61 @@ from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.preparation_job import PreparationReport
 from enginesmith_contract.store_layout import engine_pointer
-from enginesmith_runtime.pod.termination import encode_termination, shortened_failure
+from enginesmith_runtime.pod.termination import encode_termination, shorter_failure
 from enginesmith_runtime.store.interface import Store
+from enginesmith_runtime.store.manifest_signatures import why_untrusted
+from enginesmith_runtime.store.records import parse_if_readable
 
 __all__ = ["encode_report", "failure_report", "find_stored_engines", "success_report"]
 
 
-def find_stored_engines(store: Store, preparation_key: str, candidates: Iterable[EngineCandidate]) -> dict[str, str]:
-    """Return engine digest by engine key, of those candidates that the store has.
+def find_stored_engines(
+    store: Store, preparation_key: str, candidates: Iterable[EngineCandidate]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return engine digest by engine key, of those candidates that the store has, and what is to be said of others.
 
-    A pointer that this release cannot read counts as none: the builder meets it and says so.
+    A pointer that this release cannot read counts as none: the builder meets it and says so. So does a manifest that no
+    trusted key signed: the builder replaces it.
     """
     found = {}
+    warnings: list[str] = []
     for key in dict.fromkeys(engine_key(candidate.key_inputs(preparation_key)) for candidate in candidates):
         # Relied on from now on, so that no sweep takes it before the operator's status names it.
         store.refresh_pointer(engine_pointer(key))
         document = store.read_pointer(engine_pointer(key))
-        if document is None:
-            continue
-        try:
-            found[key] = Manifest.from_json(document).engine_digest
-        except ValidationError:
-            continue
-    return found
+        manifest = None if document is None else parse_if_readable(document, Manifest)
+        problem = "" if manifest is None or document is None else why_untrusted(document, key)
+        if problem:
+            warnings.append(f"engine {key[:12]} in the store is not used: {problem}")
+        elif manifest is not None:
+            found[key] = manifest.engine_digest
+    return found, tuple(warnings)
 
 
-def success_report(preparation: Preparation, stored_engines: Mapping[str, str]) -> PreparationReport:
-    """Return what there is to say of a stored preparation."""
+def success_report(
+    preparation: Preparation,
+    stored_engines: Mapping[str, str],
+    warnings: tuple[str, ...] = (),
+    backends: Iterable[Backend] = (),
+) -> PreparationReport:
+    """Return what there is to say of a stored preparation.
+
+    Args:
+        preparation: the stored one.
+        stored_engines: digest by key, as of `find_stored_engines`.
+        warnings: come before those of the preparation.
+        backends: that build from it; empty: all.
+    """
     batching = preparation.batching
     return PreparationReport(
         preparation_key=preparation.preparation_key,
         source_digest=preparation.source_digest,
+        calibration_digest=preparation.calibration_digest,
         size_bytes=sum(file.size_bytes for file in preparation.model),
         max_batch_size=batching.max_batch_size if batching.proved else 0,
         facts=preparation.facts,
         stored_engines=stored_engines,
-        warnings=preparation.warnings,
+        warnings=(*warnings, *preparation.warnings_for(tuple(backends) or Backend)),
     )
 
 
@@ -80,13 +98,9 @@ def _fewer_engines(report: PreparationReport, count: int) -> PreparationReport:
     return report.model_copy(update={"stored_engines": kept, "omitted_engines": omitted})
 
 
-def _shorter_failure(report: PreparationReport, characters: int) -> PreparationReport:
-    return report.model_copy(update={"failure": shortened_failure(report.failure, characters)})
-
-
 _SHORTER: Final[tuple[Callable[[PreparationReport, int], PreparationReport], ...]] = (
     _fewer_warnings,
     _no_facts,
     _fewer_engines,
-    _shorter_failure,
+    shorter_failure,
 )

@@ -13,22 +13,22 @@ from typing import Final
 from enginesmith_contract.errors import ModelError
 from enginesmith_contract.preparation import ExerciseStatus
 from enginesmith_contract.profile_suggestions import guess_profile
-from enginesmith_contract.profiles import Profile, ShapeRange
-from enginesmith_contract.tensors import ModelFacts, TensorSpec
+from enginesmith_contract.profiles import POINTS, Profile, ShapeRange
+from enginesmith_contract.tensors import ModelFacts
 from enginesmith_runtime.onnx_graphs.emulation import emulate
 from enginesmith_runtime.onnx_graphs.graph import read_graph
-from enginesmith_runtime.prepare.exercise import Exercised, attempt
-from enginesmith_runtime.prepare.facts import facts_of
-from enginesmith_runtime.prepare.index_bounds import find_index_bounds
+from enginesmith_runtime.onnx_graphs.order import order_warnings, sort_nodes
 from enginesmith_runtime.prepare.jobs import Change, Feed, OtherSize
-from enginesmith_runtime.prepare.observed_shapes import correct_outputs
-from enginesmith_runtime.prepare.points import Budget
-from enginesmith_runtime.prepare.readable_weights import make_weights_readable
-from enginesmith_runtime.prepare.refused_points import RefusedPoint, say_values
+from enginesmith_runtime.prepare.model_file.facts import facts_of
+from enginesmith_runtime.prepare.model_file.index_bounds import find_index_bounds
+from enginesmith_runtime.prepare.model_file.readable_weights import make_weights_readable
+from enginesmith_runtime.prepare.runs.exercise import Exercised, attempt
+from enginesmith_runtime.prepare.runs.observed_shapes import correct_outputs
+from enginesmith_runtime.prepare.runs.points import Budget
+from enginesmith_runtime.prepare.runs.refused_points import RefusedPoint, say_values
 
 __all__ = ["Trial", "try_model"]
 
-_POINTS: Final = ("min", "opt", "max")
 _MOST_CHANGES: Final = 24
 # Sizes of every open dimension but the batch that models are known to insist on together.
 _COMMON_SIZES: Final = (224, 48, 64, 32, 16, 8, 128, 4, 2, 1, 256, 512, 640)
@@ -61,14 +61,17 @@ def try_model(path: Path, folder: Path, *, memory_bytes: int, seconds: float) ->
         seconds: of all runs together.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `NotOnnx`, `ModelHasNoTensors` or `TensorTypeUnsupported`.
+        enginesmith_contract.errors.ModelError: `NotOnnx`, `GraphHasCycle`, `ModelHasNoTensors` or
+            `TensorTypeUnsupported`.
     """
     model = read_graph(path)
     copy, runs = folder / "source", folder / "runs"
     copy.mkdir()
     runs.mkdir()
-    files = make_weights_readable(model, path, copy)
+    late = sort_nodes(model, path.name)
+    files = make_weights_readable(model, path, copy, changed=late > 0)
     said = facts_of(model, path)
+    warnings = (*said.warnings, *order_warnings(late))
     emulation = emulate(model)
     feed = Feed(
         facts=said.facts,
@@ -81,10 +84,8 @@ def try_model(path: Path, folder: Path, *, memory_bytes: int, seconds: float) ->
         profile = search.run()
         facts, corrections = correct_outputs(said.facts, said.unranked, search.exercised.seen)
     except ModelError as error:
-        return Trial(facts=said.facts, warnings=said.warnings, profile=None, words=error.sentence())
-    return Trial(
-        facts=facts, warnings=(*said.warnings, *corrections, *search.warnings), profile=profile, words=search.words
-    )
+        return Trial(facts=said.facts, warnings=warnings, profile=None, words=error.sentence())
+    return Trial(facts=facts, warnings=(*warnings, *corrections, *search.warnings), profile=profile, words=search.words)
 
 
 class _Search:
@@ -149,7 +150,7 @@ class _Search:
     def _verified(self, profile: Profile) -> Profile | None:
         """Return the profile without the points that did not fit the budget."""
         statuses = {entry.point: entry for entry in self.exercised.exercises}
-        passed = [point for point in _POINTS if statuses[point].status is ExerciseStatus.PASSED]
+        passed = [point for point in POINTS if statuses[point].status is ExerciseStatus.PASSED]
         if "min" not in passed:
             self.words = statuses["min"].reason
             return None
@@ -158,31 +159,27 @@ class _Search:
         return Profile(
             name=profile.name,
             inputs={
-                name: ShapeRange(min=sizes.min, opt=_point(sizes, opt), max=_point(sizes, largest), values=sizes.values)
+                name: ShapeRange(min=sizes.min, opt=sizes.at(opt), max=sizes.at(largest), values=sizes.values)
                 for name, sizes in profile.inputs.items()
             },
         )
 
 
-def _point(sizes: ShapeRange, point: str) -> tuple[int, ...]:
-    return {"min": sizes.min, "opt": sizes.opt, "max": sizes.max}[point]
-
-
 def _resized(profile: Profile, facts: ModelFacts, point: str, change: OtherSize) -> Profile:
     """Return the profile with a working size at one point, the other points kept in order, in every like dimension."""
     place = next(spec for spec in facts.inputs if spec.name == change.input)
-    symbol = _symbol(place, change.axis)
+    symbol = place.symbol(change.axis)
     inputs = dict(profile.inputs)
     for spec in facts.inputs:
         for axis, size in enumerate(spec.shape):
             is_place = spec.name == change.input and axis == change.axis
-            if size < 0 and (is_place or (symbol is not None and _symbol(spec, axis) == symbol)):
+            if size < 0 and (is_place or (symbol is not None and spec.symbol(axis) == symbol)):
                 inputs[spec.name] = _with_size(inputs[spec.name], axis, point, change.size)
     return Profile(name=profile.name, inputs=inputs)
 
 
 def _with_size(sizes: ShapeRange, axis: int, point: str, size: int) -> ShapeRange:
-    low, best, high = (_point(sizes, one)[axis] for one in _POINTS)
+    low, best, high = (sizes.at(one)[axis] for one in POINTS)
     match point:
         case "min":
             low, best, high = size, max(best, size), max(high, size)
@@ -191,8 +188,8 @@ def _with_size(sizes: ShapeRange, axis: int, point: str, size: int) -> ShapeRang
         case _:
             low, best, high = min(low, size), min(best, size), size
     changed: Mapping[str, tuple[int, ...]] = {
-        one: (*_point(sizes, one)[:axis], value, *_point(sizes, one)[axis + 1 :])
-        for one, value in zip(_POINTS, (low, best, high), strict=True)
+        one: (*sizes.at(one)[:axis], value, *sizes.at(one)[axis + 1 :])
+        for one, value in zip(POINTS, (low, best, high), strict=True)
     }
     return sizes.model_copy(update=dict(changed))
 
@@ -206,12 +203,5 @@ def _fixed_profiles(facts: ModelFacts) -> Iterator[Profile]:
             for spec in facts.inputs
         }
         yield Profile(
-            inputs={
-                name: ShapeRange(min=shape, opt=shape, max=shape, values=guess.inputs[name].values)
-                for name, shape in shapes.items()
-            }
+            inputs={name: ShapeRange.fixed(shape, guess.inputs[name].values) for name, shape in shapes.items()}
         )
-
-
-def _symbol(spec: TensorSpec, axis: int) -> str | None:
-    return spec.symbols[axis] if axis < len(spec.symbols) else None

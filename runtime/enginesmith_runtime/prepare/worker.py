@@ -1,19 +1,19 @@
 """The child's side: `python -m enginesmith_runtime.prepare.worker JOB.json` does one job and answers with events.
 
-Standard output belongs to the events alone: native libraries that print are sent to standard error.
+Standard output belongs to the events alone: native libraries that print are sent to standard error. Without a file the
+process is the one that jobs are forks of, see `warm_start`.
 """
 
-import ctypes
-import os
-import signal
 import sys
 from pathlib import Path
-from typing import assert_never
+from typing import Final, assert_never
 
 from pydantic import JsonValue, TypeAdapter
 
 from enginesmith_contract.errors import EnginesmithError
+from enginesmith_runtime.child_processes import ChildFailure, die_with_parent, open_event_stream
 from enginesmith_runtime.local_files.space import failed_for_room, scratch_full
+from enginesmith_runtime.prepare.accuracy.jobs import MeasureJob
 from enginesmith_runtime.prepare.jobs import (
     AnyJob,
     BatchJob,
@@ -21,23 +21,41 @@ from enginesmith_runtime.prepare.jobs import (
     Event,
     EventKind,
     InspectJob,
+    PreprocessJob,
     ProbeJob,
     RangeJob,
     RehearseJob,
+    RoundingJob,
     RunJob,
+    SweepJob,
 )
+from enginesmith_runtime.prepare.quantize.jobs import AutoKeepJob, CalibrateJob, QuantizeJob, SamplesJob
+from enginesmith_runtime.prepare.warm_start import wait_for_job
 from enginesmith_runtime.prepare.worker_events import Emit
 
 __all__ = ["main"]
 
-_PR_SET_PDEATHSIG = 1
+# Of the jobs that every preparation has.
+_WARM: Final = tuple(
+    f"enginesmith_runtime.prepare.{module}"
+    for module in (
+        "fp16.cast",
+        "fp16.rehearsal",
+        "fp16.sweep",
+        "fp16.value_ranges",
+        "model_file.check",
+        "runs.batch_runs",
+        "runs.reference_runs",
+    )
+)
+_Job = AnyJob | AutoKeepJob | CalibrateJob | MeasureJob | QuantizeJob | SamplesJob
 
 
 def main(path: str) -> int:
     """Do the job that the file at `path` describes; returns the exit code."""
-    _die_with_parent()
+    die_with_parent()
     emit = _emitter()
-    adapter: TypeAdapter[AnyJob] = TypeAdapter(AnyJob)
+    adapter: TypeAdapter[_Job] = TypeAdapter(_Job)
     job = adapter.validate_json(Path(path).read_bytes())
     try:
         _do(job, emit)
@@ -50,51 +68,70 @@ def _report(error: Exception, folder: Path, emit: Emit) -> None:
     said = scratch_full("the preparation") if failed_for_room(error, folder) else error
     if not isinstance(said, EnginesmithError):
         raise said
-    parts = ("what", "where", "why", "remedy", "reason", "retry")
-    words: dict[str, JsonValue] = {part: str(getattr(said, part)) for part in parts}
-    emit(EventKind.ERROR, {"class": type(said).__name__, **words})
+    emit(EventKind.ERROR, ChildFailure.from_error(said).model_dump(mode="json"))
 
 
-def _do(job: AnyJob, emit: Emit) -> None:
+def _do(job: _Job, emit: Emit) -> None:  # noqa: C901 - one case for each job
     """Import the libraries of this job alone: each costs half a second."""
     match job:
         case InspectJob():
-            from enginesmith_runtime.prepare.check import inspect
+            from enginesmith_runtime.prepare.model_file.check import inspect
 
-            inspection = inspect(Path(job.model), Path(job.output), keep=job.keep)
+            inspection = inspect(Path(job.model), Path(job.output), keep=job.keep, preprocess=job.preprocess)
             emit(EventKind.RESULT, inspection.model_dump(mode="json", by_alias=True))
-        case RunJob():
-            from enginesmith_runtime.prepare.reference_runs import run_all
+        case RunJob() | ProbeJob():
+            from enginesmith_runtime.prepare.runs.reference_runs import probe, run_all
 
-            run_all(job, emit)
-        case ProbeJob():
-            from enginesmith_runtime.prepare.reference_runs import probe
+            run_all(job, emit) if isinstance(job, RunJob) else probe(job, emit)
+        case PreprocessJob():
+            from enginesmith_runtime.prepare.preprocess import verify_preprocess
 
-            probe(job, emit)
+            verify_preprocess(job)
+            emit(EventKind.RESULT, True)
         case BatchJob():
-            from enginesmith_runtime.prepare.batch_runs import compare_batches
+            from enginesmith_runtime.prepare.runs.batch_runs import compare_batches
 
             compare_batches(job, emit)
         case RangeJob():
-            from enginesmith_runtime.prepare.value_ranges import find_out_of_range
+            from enginesmith_runtime.prepare.fp16.value_ranges import find_out_of_range
+            from enginesmith_runtime.prepare.runs.reference_runs import bound_memory
 
+            bound_memory(job.memory_bytes)
             emit(EventKind.RESULT, dict(find_out_of_range(job)))
         case RehearseJob():
-            from enginesmith_runtime.prepare.rehearsal import rehearse
+            from enginesmith_runtime.prepare.fp16.rehearsal import rehearse
 
             emit(EventKind.RESULT, rehearse(job).model_dump(mode="json", by_alias=True))
+        case RoundingJob():
+            from enginesmith_runtime.prepare.runs.rounding import measure_rounding
+
+            emit(EventKind.RESULT, dict(measure_rounding(job)))
+        case SweepJob():
+            from enginesmith_runtime.prepare.fp16.sweep import sweep
+            from enginesmith_runtime.prepare.runs.reference_runs import bound_memory
+
+            bound_memory(job.memory_bytes)
+            emit(EventKind.RESULT, sweep(job).model_dump(mode="json", by_alias=True))
         case CastJob():
-            from enginesmith_runtime.prepare.cast import cast_model
+            from enginesmith_runtime.prepare.fp16.cast import cast_model
 
             emit(EventKind.RESULT, cast_model(job).model_dump(mode="json", by_alias=True))
+        case AutoKeepJob() | CalibrateJob() | QuantizeJob() | SamplesJob():
+            from enginesmith_runtime.prepare.quantize.do_job import do_job
+
+            result = do_job(job, lambda share: emit(EventKind.PROGRESS, share))
+            emit(EventKind.RESULT, result.model_dump(mode="json", by_alias=True))
+        case MeasureJob():
+            from enginesmith_runtime.prepare.accuracy.measure import measure
+
+            emit(EventKind.RESULT, measure(job, emit).model_dump(mode="json", by_alias=True))
         case _:
             assert_never(job)
 
 
 def _emitter() -> Emit:
-    """Return the writer of events, and send everything else that prints to standard error."""
-    events = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
+    """Return the writer of events."""
+    events = open_event_stream()
 
     def emit(kind: EventKind, data: JsonValue) -> None:
         events.write(Event(kind=kind, data=data).to_json() + b"\n")
@@ -102,11 +139,6 @@ def _emitter() -> Emit:
     return emit
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent dies, so that no orphan holds gigabytes."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    die_with_parent()
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else wait_for_job(_WARM)))
