@@ -1,44 +1,16 @@
 """What FP16 cannot hold stays in FP32: the cast model answers rightly, emulated and in onnx's own evaluator."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from tests.prepare.half_cases import Case, Make, assert_same_meaning, f, scalar
 
-from enginesmith_contract.backends import Precision, PrecisionPolicy
-from enginesmith_runtime.onnx_graphs.emulation import emulation_of
-from enginesmith_runtime.prepare.cast import cast_model
-from enginesmith_runtime.prepare.jobs import CastJob, CastResult
-
-Make = Callable[..., Path]
-Arrays = Mapping[str, np.ndarray[Any, Any]]
-F, I64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+F, I64 = TensorProto.FLOAT, TensorProto.INT64
 node = helper.make_node
-
-
-class Case(NamedTuple):
-    """One graph with the output `y`; its inputs have the types of `feed`, its outputs FP32."""
-
-    nodes: list[onnx.NodeProto]
-    feed: Arrays
-    weights: Arrays = MappingProxyType({})
-    opset: int = 17
-    fixed: bool = False
-
-
-def f(*values: float) -> np.ndarray[Any, Any]:
-    return np.array(values, np.float32)
-
-
-def scalar(value: float) -> np.ndarray[Any, Any]:
-    return np.array(value, np.float32)
 
 
 def constant(name: str, **value: Any) -> onnx.NodeProto:
@@ -356,41 +328,4 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_cast_model_means_what_the_source_means(make_model: Make, tmp_path: Path, name: str) -> None:
-    case = CASES[name]
-    path = make_model(
-        case.nodes,
-        inputs={
-            key: (
-                helper.np_dtype_to_tensor_dtype(array.dtype),
-                [size if case.fixed else f"{key}{axis}" for axis, size in enumerate(array.shape)],
-            )
-            for key, array in case.feed.items()
-        },
-        outputs={"y": (F, None)},
-        weights=case.weights,
-        opset=case.opset,
-    )
-    want = ort.InferenceSession(path).run(None, dict(case.feed))[0]
-    assert np.all(np.isfinite(want))
-    cast, result = _cast(path, tmp_path)
-    assert result.kept
-    have = _run_emulated(cast, case.feed)
-    np.testing.assert_allclose(have, want, rtol=5e-3, atol=1e-3 * float(np.max(np.abs(want))))
-    exact: Any = ReferenceEvaluator(str(cast)).run(None, dict(case.feed))
-    np.testing.assert_allclose(exact[0], want, rtol=5e-3, atol=1e-3 * float(np.max(np.abs(want))))
-
-
-def _cast(source: Path, tmp_path: Path) -> tuple[Path, CastResult]:
-    output = tmp_path / "cast"
-    output.mkdir()
-    policy = PrecisionPolicy(default=Precision.FP16)
-    result = cast_model(CastJob(model=str(source), output=str(output), policy=policy))
-    return output / result.files[0], result
-
-
-def _run_emulated(path: Path, feed: Arrays) -> np.ndarray[Any, Any]:
-    emulation = emulation_of(path)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(path, options) if emulation is None else emulation.open(ort, path, options)
-    return np.asarray(session.run(None, dict(feed))[0])
+    assert assert_same_meaning(make_model, tmp_path, CASES[name]).warnings

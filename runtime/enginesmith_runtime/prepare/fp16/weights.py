@@ -15,14 +15,15 @@ from onnx.external_data_helper import ExternalDataInfo
 
 from enginesmith_runtime.fetch.external_data import tensor_bytes
 from enginesmith_runtime.onnx_graphs.graph import all_tensors, external_location
-from enginesmith_runtime.prepare.cast_rules import CastRules
+from enginesmith_runtime.onnx_graphs.narrow import Narrow
+from enginesmith_runtime.prepare.fp16.cast_rules import CastRules
 
 __all__ = ["WeightWriter", "nodes_beyond_range"]
 
 _PIECE: Final = 1 << 22  # values: 16 MiB of FP32
 _ALIGNMENT: Final = 4096  # so that runtimes can map the file
-_HALF_MAX: Final = float(np.finfo(np.float16).max)
-_SMALLEST: Final = 10 * float(np.finfo(np.float16).smallest_subnormal)
+_MOST_LOST: Final = 4  # roundings, of the weights' own size; ordinary ones take half a rounding
+_MOST_LOST_ALONE: Final = 0.05  # of a bias or a scale
 
 _Floats = npt.NDArray[np.float32]
 
@@ -41,13 +42,13 @@ class WeightWriter:
         self._file: IO[bytes] | None = None
         self._name = ""
 
-    def to_half(self, tensor: TensorProto, name: str) -> None:
-        """Turn an FP32 weight into FP16 under a new name, in place. Values beyond the range must not be there."""
+    def to_half(self, tensor: TensorProto, name: str, narrow: Narrow) -> None:
+        """Turn an FP32 weight into a format of 16 bits under a new name, in place. All values must be in its range."""
         values = _values(tensor, self._source)
-        pieces = (piece.astype(np.float16).tobytes() for piece in _pieces(values))
+        pieces = (piece.astype(narrow.numpy).tobytes() for piece in _pieces(values))
         outside = external_location(tensor) is not None
         tensor.name = name
-        tensor.data_type = TensorProto.FLOAT16
+        tensor.data_type = narrow.dtype
         if outside:
             self._write(tensor, pieces)
         else:
@@ -90,7 +91,7 @@ class WeightWriter:
 
 
 def nodes_beyond_range(graph: onnx.GraphProto, rules: CastRules, kept: frozenset[str], folder: Path) -> tuple[str, ...]:
-    """Return the nodes outside `kept` that would read a weight which FP16 cannot hold, in the graph's order."""
+    """Return the nodes outside `kept` that would read a weight which the format cannot hold, in the graph's order."""
     weights: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
     heavy: dict[str, bool] = {}
     found: list[str] = []
@@ -100,19 +101,23 @@ def nodes_beyond_range(graph: onnx.GraphProto, rules: CastRules, kept: frozenset
         names = [node.input[index] for index in rules.half_inputs(node) if node.input[index] in weights]
         for name in names:
             if name not in heavy:
-                heavy[name] = _is_beyond_range(_values(weights[name], folder))
+                heavy[name] = _is_beyond_range(_values(weights[name], folder), len(weights[name].dims), rules.narrow)
         if any(heavy[name] for name in names):
             found.append(node.name)
     return tuple(found)
 
 
-def _is_beyond_range(values: _Floats) -> bool:
-    """Whether a finite value would become infinite, or all would lose their digits; infinities stay what they are."""
-    largest = 0.0
+def _is_beyond_range(values: _Floats, rank: int, narrow: Narrow) -> bool:
+    """Whether a finite value would become infinite, or most lose digits; infinities stay what they are."""
+    most = _MOST_LOST * narrow.unit if rank > 1 else _MOST_LOST_ALONE
+    squares = errors = 0.0
     for piece in _pieces(values):
-        finite = np.abs(piece[np.isfinite(piece)])
-        largest = max(largest, float(np.max(finite, initial=0.0)))
-    return largest > _HALF_MAX or 0 < largest < _SMALLEST
+        finite = piece[np.isfinite(piece)].astype(np.float64)
+        if float(np.max(np.abs(finite), initial=0.0)) > narrow.largest:
+            return True
+        squares += float(np.sum(finite**2))
+        errors += float(np.sum((finite.astype(narrow.numpy).astype(np.float64) - finite) ** 2))
+    return errors > most**2 * squares
 
 
 def _values(tensor: TensorProto, folder: Path) -> _Floats:

@@ -1,4 +1,4 @@
-"""Which nodes can compute in FP16, read from ONNX's own operator schemas instead of a list kept by hand."""
+"""Which nodes can compute in FP16 or BF16, read from ONNX's own operator schemas instead of a list kept by hand."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -7,20 +7,23 @@ import onnx
 from onnx import TensorProto, defs
 
 from enginesmith_runtime.onnx_graphs.graph import is_onnx_domain, subgraphs
+from enginesmith_runtime.onnx_graphs.narrow import Narrow
 
 __all__ = ["CastRules"]
 
-_HALF: Final = "tensor(float16)"
 # FP16 forms exist, and harm: sums over long axes, coordinates, and scales that calibration chose.
 _STAY: Final[Mapping[str, str]] = {
     "CumSum": "a running sum leaves FP16's precision",
     "DequantizeLinear": "quantisation scales stay in FP32",
     "DynamicQuantizeLinear": "quantisation scales stay in FP32",
+    "GridSample": "sampling positions need more than FP16's 11 bits",
     "NonMaxSuppression": "box coordinates need more than FP16's 11 bits",
     "QuantizeLinear": "quantisation scales stay in FP32",
     "Range": "integers above 2048 are not exact in FP16",
     "RoiAlign": "box coordinates need more than FP16's 11 bits",
 }
+# ONNX has BF16 forms, and TensorRT for RTX 1.7 refuses them.
+_STAY_IN_BF16: Final = dict.fromkeys(("ConvTranspose", "HardSwish"), "TensorRT has no BF16 form of it")
 # Their output's type is an attribute and no float input decides it: a Cast behind them does.
 _TYPED_BY_ATTRIBUTE: Final = frozenset(
     {
@@ -32,14 +35,17 @@ _SHAPE_READERS: Final = frozenset({"Shape", "Size"})
 
 
 class CastRules:
-    """What of one model may become FP16.
+    """What of one model may become FP16 or BF16; "half" is the one that is asked for.
 
     Attributes:
+        narrow: the format.
         types: ONNX dtype of each value of the main graph as the source model has it; completed from the schemas where
             inference found none.
     """
 
-    def __init__(self, model: onnx.ModelProto, types: Mapping[str, int]) -> None:
+    def __init__(self, model: onnx.ModelProto, types: Mapping[str, int], narrow: Narrow) -> None:
+        self.narrow = narrow
+        self._stay = {**_STAY, **(_STAY_IN_BF16 if narrow.wide else {})}
         self.types = dict(types)
         self._opset = {entry.domain: int(entry.version) for entry in model.opset_import}
         self._shape_nodes = _shape_nodes(model.graph)
@@ -56,13 +62,13 @@ class CastRules:
         return not self.why_kept(node) and node.op_type not in _TYPED_BY_ATTRIBUTE and bool(self.half_inputs(node))
 
     def why_kept(self, node: onnx.NodeProto) -> str:
-        """Return why a node cannot compute in FP16; empty where it can, or only hands values on."""
+        """Return why a node cannot compute in the format; empty where it can, or only hands values on."""
         if not is_onnx_domain(node.domain):
             return "an operator of another domain is left alone"
         if any(True for _ in subgraphs(node)):
             return "nodes with inner graphs are left alone"
-        if node.op_type in _STAY:
-            return _STAY[node.op_type]
+        if node.op_type in self._stay:
+            return self._stay[node.op_type]
         if node.op_type not in _SHAPE_READERS and node.output and node.output[0] in self._shape_nodes:
             return "it computes shapes, and integers above 2048 are not exact in FP16"
         if node.op_type not in _TYPED_BY_ATTRIBUTE and not self.half_inputs(node):
@@ -70,18 +76,18 @@ class CastRules:
         return ""
 
     def half_inputs(self, node: onnx.NodeProto) -> frozenset[int]:
-        """Return the inputs that are FP32 in the source and may be FP16 by the operator's schema."""
+        """Return the inputs that are FP32 in the source and may be half by the operator's schema."""
         schema = self._schema(node)
         if schema is None or not schema.inputs:
             return frozenset()
         return frozenset(
             index
             for index, name in enumerate(node.input)
-            if self.types.get(name) == TensorProto.FLOAT and _HALF in _formal(schema.inputs, index).types
+            if self.types.get(name) == TensorProto.FLOAT and self.narrow.schema in _formal(schema.inputs, index).types
         )
 
     def half_outputs(self, node: onnx.NodeProto) -> frozenset[int]:
-        """Return the outputs that become FP16 when the half inputs do."""
+        """Return the outputs that become half when the half inputs do."""
         return self._bound(node, node.output, self.half_inputs(node))
 
     def _bound(self, node: onnx.NodeProto, outputs: Iterable[str], half: frozenset[int]) -> frozenset[int]:

@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from enginesmith_runtime.onnx_graphs.constants import Values, is_exact
 from enginesmith_runtime.onnx_graphs.dataflow import ARITHMETIC, CAUSE, MOVES, Dataflow, has_subgraph, int_attribute
+from enginesmith_runtime.onnx_graphs.narrow import Narrow
 
 __all__ = ["nodes_that_need_exact_numbers"]
 
@@ -29,8 +30,9 @@ _INTEGERS: Final = frozenset(
     }
 )  # fmt: skip
 _SHIFTS: Final = frozenset({"Add", "BatchNormalization", "Sub", "Sum"})
-_LARGEST_EXACT: Final = 2048
-_LARGEST_FINE: Final = 256
+# Operators that read at positions, with the input that has these.
+_PLACES: Final[Mapping[str, int]] = {"GridSample": 1, "MaxRoiPool": 1, "NonMaxSuppression": 0, "RoiAlign": 1}
+_FINE: Final = 1 / 8  # of the numbers up to which integers are exact: steps are a quarter there
 _ENOUGH: Final = "and FP16 holds integers up to 2048 only"
 _COUNTED: Final = f"it computes with integers, {_ENOUGH}"
 
@@ -49,7 +51,17 @@ def nodes_that_need_exact_numbers(flow: Dataflow) -> dict[str, str]:
         for before in flow.upstream(names, lambda each: _is_exact_step(each) or _is_given_product(each, flow)):
             if before.op_type != "Cast":
                 kept.setdefault(before.name, f"its result goes to {node.name}{CAUSE}{reason}")
-    return _handed_on(flow) | _computed_on(flow, kept) | kept
+    return _handed_on(flow) | _positions(flow) | _computed_on(flow, kept) | kept
+
+
+def _positions(flow: Dataflow) -> dict[str, str]:
+    """Return the nodes that compute where something is read from: boxes, grids."""
+    places = [(node, node.input[_PLACES[node.op_type]]) for node in flow.graph.node if node.op_type in _PLACES]
+    return {
+        before.name: f"its result goes to {node.name}{CAUSE}positions need more than FP16's 11 bits"
+        for node, name in places
+        for before in flow.upstream([name], _is_exact_step)
+    }
 
 
 def _computed_on(flow: Dataflow, kept: Mapping[str, str]) -> dict[str, str]:
@@ -83,7 +95,7 @@ def _why(node: onnx.NodeProto, flow: Dataflow) -> str:
     reasons = (
         (bool(read) and (node.op_type in _COUNTS or to_integer), f"it turns values into integers, {_ENOUGH}"),
         (compares or (node.op_type in _ORDERS and given), f"it compares, {_ENOUGH}"),
-        (node.op_type in _RELATES and given, "it relates inputs of any size, and FP16 ends at 65504"),
+        (node.op_type in _RELATES and given, "it relates inputs of any size, and FP16 rounds large ones"),
         (differs, "it takes inputs from each other, and FP16 rounds away how they differ"),
         (node.op_type in _TURNS and given, "it takes an angle, and FP16 holds large angles to a whole turn only"),
         (given and step and _has_large_constant(node, flow), f"it computes with numbers above 2048, {_ENOUGH}"),
@@ -103,14 +115,14 @@ def _compares_inexact(node: onnx.NodeProto, flow: Dataflow) -> bool:
     """Whether a constant that is compared, or one that is looked up in a table, is no number of FP16."""
     constants = [flow.constants.get(name) for name in node.input if name in flow.weights]
     tables = flow.upstream(flow.floats(node), lambda each: each.op_type in MOVES)
-    return any(values is None or not is_exact(values) for values in constants) or any(
+    return any(values is None or not is_exact(values, flow.narrow) for values in constants) or any(
         _has_inexact_integer(each, flow) for each in tables
     )
 
 
 def _has_inexact_integer(node: onnx.NodeProto, flow: Dataflow) -> bool:
     constants = [flow.constants[name] for name in node.input if name in flow.constants and flow.is_float(name)]
-    return any(bool((values == values.round()).all()) and not is_exact(values) for values in constants)
+    return any(bool((values == values.round()).all()) and not is_exact(values, flow.narrow) for values in constants)
 
 
 def _has_large_constant(node: onnx.NodeProto, flow: Dataflow) -> bool:
@@ -119,14 +131,15 @@ def _has_large_constant(node: onnx.NodeProto, flow: Dataflow) -> bool:
     finite = [values[np.isfinite(values)] for values in constants]
     held = node.op_type in MOVES
     return any(
-        bool((abs(values) > _LARGEST_EXACT).any()) and not (is_exact(values) and (held or _is_mask(values)))
+        bool((abs(values) > flow.narrow.whole).any())
+        and not (is_exact(values, flow.narrow) and (held or _is_mask(values, flow.narrow)))
         for values in finite
     )
 
 
-def _is_mask(values: Values) -> bool:
+def _is_mask(values: Values, narrow: Narrow) -> bool:
     """Whether what is added is 0, or so far below 0 that it only has to stay there."""
-    return bool((values == 0).any()) and bool(((values == 0) | (values < -_LARGEST_EXACT)).all())
+    return bool((values == 0).any()) and bool(((values == 0) | (values < -narrow.whole)).all())
 
 
 def _has_offset(node: onnx.NodeProto, flow: Dataflow) -> bool:
@@ -135,7 +148,7 @@ def _has_offset(node: onnx.NodeProto, flow: Dataflow) -> bool:
     constants = [flow.constants[name] for name in names if name in flow.constants and flow.is_float(name)]
     finite = [values[np.isfinite(values)] for values in constants]
     return node.op_type in _SHIFTS and any(
-        bool((abs(values) > _LARGEST_FINE).any()) and not _is_mask(values) for values in finite
+        bool((abs(values) > _FINE * flow.narrow.whole).any()) and not _is_mask(values, flow.narrow) for values in finite
     )
 
 
