@@ -10,9 +10,9 @@ from onnx import TensorProto, helper
 from enginesmith_contract.backends import Precision, PrecisionPolicy
 from enginesmith_contract.errors import SpecError
 from enginesmith_contract.preparation import Preparation
-from enginesmith_runtime.prepare.cast import cast_model
-from enginesmith_runtime.prepare.check import inspect
+from enginesmith_runtime.prepare.fp16.cast import cast_model
 from enginesmith_runtime.prepare.jobs import CastJob
+from enginesmith_runtime.prepare.model_file.check import inspect
 
 Prepare = Callable[..., Preparation]
 F = TensorProto.FLOAT
@@ -53,6 +53,9 @@ def model(make_model: Callable[..., Path]) -> Path:
         ("Relu", {"block[0]/relu"}),
         ("y", {"y"}),
         ("inner/Neg", set()),
+        ("from:b", {"block1/mul", "y"}),
+        ("from:x", {"block[0]/relu", "block[0]/mul", "block1/mul", "branch", "y"}),
+        ("from:o", {"branch", "y"}),
     ],
 )
 def test_an_entry_keeps_what_it_names(model: Path, tmp_path: Path, entry: str, want: set[str]) -> None:
@@ -65,7 +68,15 @@ def test_an_entry_keeps_what_it_names(model: Path, tmp_path: Path, entry: str, w
 
 @pytest.mark.parametrize(
     ("entry", "near"),
-    [("block[0]/mull", "block[0]/mul"), ("Rellu", "Relu"), ("block2/*", "block1/mul"), ("", ""), ("zzz[qqq]", "")],
+    [
+        ("block[0]/mull", "block[0]/mul"),
+        ("Rellu", "Relu"),
+        ("block2/*", "block1/mul"),
+        ("", ""),
+        ("zzz[qqq]", ""),
+        ("from:bb", "b"),
+        ("from:y", "no node follows the tensor 'y', an output of the model"),
+    ],
 )
 def test_an_entry_that_names_nothing_is_refused_with_the_nearest_names(model: Path, entry: str, near: str) -> None:
     with pytest.raises(SpecError) as refusal:
