@@ -17,6 +17,8 @@ from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.keys import EngineKeyInputs, engine_key
 from enginesmith_contract.preparation import ModelSource, Preparation, PreparationRequest
 from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.verification import VerificationPolicy
+from enginesmith_runtime.build.wire import ChildJob
 from enginesmith_runtime.engines.registry import installed_toolchains
 from enginesmith_runtime.prepare.pipeline import prepare
 from enginesmith_runtime.progress import SilentReporter
@@ -55,9 +57,17 @@ def work(tmp_path: Path) -> Path:
 def prepare_model(store: Store, tmp_path: Path) -> PrepareModel:
     """Return a short form of `prepare`: `prepare_model(path, profile, precision=Precision.FP16)`."""
 
-    def run(model: Path, profile: Profile = _SMALL_PROFILE, precision: Precision = Precision.FP32) -> Preparation:
+    def run(
+        model: Path,
+        profile: Profile = _SMALL_PROFILE,
+        precision: Precision = Precision.FP32,
+        verification: VerificationPolicy | None = None,
+    ) -> Preparation:
         request = PreparationRequest(
-            source=ModelSource(uri=str(model)), profiles=(profile,), precision=PrecisionPolicy(default=precision)
+            source=ModelSource(uri=str(model)),
+            profiles=(profile,),
+            precision=PrecisionPolicy(default=precision),
+            verification=verification or VerificationPolicy(),
         )
         return prepare(request, store, tmp_path / "preparing", SilentReporter(), base=tmp_path)
 
@@ -127,6 +137,29 @@ def small_model(tmp_path: Path) -> SmallModel:
 def small_request(small_model: SmallModel, prepare_model: PrepareModel, make_request: MakeRequest) -> BuildRequest:
     """Return a request for the small model on the CPU."""
     return make_request(prepare_model(small_model()))
+
+
+@pytest.fixture
+def job(
+    small_model: SmallModel,
+    prepare_model: PrepareModel,
+    make_request: MakeRequest,
+    store: Store,
+    work: Path,
+) -> ChildJob:
+    """Return a job for the small model, its files in the scratch folder."""
+    preparation = prepare_model(small_model())
+    for folder in ("engine", "references"):
+        (work / folder).mkdir()
+    store.get_files((one.file for one in preparation.references), work / "references")
+    return ChildJob(
+        request=make_request(preparation),
+        preparation=preparation,
+        model=str(store.get_files(preparation.model, work / "model")),
+        output=str(work / "engine"),
+        references=str(work / "references"),
+        answer=str(work / "answer.json"),
+    )
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.profiles import Profile
 from enginesmith_contract.store_layout import blob_name, engine_pointer, preparation_pointer
 from enginesmith_contract.verification import VerificationPolicy, VerificationStatus
-from enginesmith_runtime.build.pipeline import build
+from enginesmith_runtime.build.pipeline import build, measure_timings
 from enginesmith_runtime.engines.registry import loader
 from enginesmith_runtime.progress import Fact, SilentReporter
 from enginesmith_runtime.store.interface import Store
@@ -125,6 +125,17 @@ def test_a_second_build_of_one_key_returns_the_first_and_imports_no_library(
         [sys.executable, "-c", program, str(request)], check=True, capture_output=True, text=True, timeout=60
     )
     assert run.stderr.strip() == "[]"
+
+
+def test_a_build_for_its_measurements_alone_stores_no_engine(
+    small_model: SmallModel, prepare_model: PrepareModel, make_request: MakeRequest, store: Store, work: Path
+) -> None:
+    request = make_request(prepare_model(small_model()), Backend.TENSORRT_RTX)
+    timings = measure_timings(request, work, SilentReporter())
+    assert timings.build_seconds > 0
+    assert timings.latency_seconds == {}
+    assert list(store.list_pointers("keys/")) == []
+    assert list(work.iterdir()) == []
 
 
 def test_a_request_whose_key_is_not_that_of_its_inputs_is_refused(small_request: BuildRequest, work: Path) -> None:

@@ -15,7 +15,7 @@ from enginesmith_contract.errors import BuildError, VerificationError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.profiles import Profile, ShapeRange
-from enginesmith_contract.verification import VerificationStatus
+from enginesmith_contract.verification import VerificationPolicy, VerificationStatus
 from enginesmith_runtime.build.pipeline import build
 from enginesmith_runtime.engines.registry import loader
 from enginesmith_runtime.progress import SilentReporter
@@ -42,14 +42,26 @@ def test_an_fp16_engine_answers_large_values_rightly(
 def test_an_fp16_engine_rounds_as_fp16_does_and_says_so(
     tmp_path: Path, work: Path, store: Store, prepare_model: PrepareModel, make_request: MakeRequest
 ) -> None:
-    nodes = [node("Add", ["x", "k"], ["a"]), node("Sub", ["a", "k"], ["y"])]
-    path = _write(tmp_path, nodes, weights={"k": np.full(1, 64, np.float32)}, width=64)
-    manifest = build(
-        make_request(prepare_model(path, PROFILE, Precision.FP16), verification={"limit": 1.0}), work, SilentReporter()
+    # Layers that hand their input on, with weights as training makes them.
+    noise = np.random.default_rng(0).standard_normal((64, 80), dtype=np.float32)
+    layer = np.eye(64, 80, dtype=np.float32) + np.float32(1e-6) * noise
+    nodes = [
+        node("MatMul", ["x", "v"], ["a"]),
+        node("Add", ["a", "k"], ["b"]),
+        node("Sub", ["b", "k"], ["c"]),
+        node("MatMul", ["c", "w"], ["y"]),
+    ]
+    path = _write(
+        tmp_path, nodes, weights={"k": np.tile(np.array([64, 0], np.float32), 40), "v": layer, "w": layer.T}, width=64
     )
+    # With samples the preparation tries no other values, which would keep these layers in FP32.
+    np.savez(tmp_path / "x.npz", x=np.full((8, 64), 0.51, np.float32))
+    verification = VerificationPolicy.model_validate({"inputs": {"x": {"npz": str(tmp_path / "x.npz")}}, "limit": 1.0})
+    preparation = prepare_model(path, PROFILE, Precision.FP16, verification)
+    manifest = build(make_request(preparation, verification={"limit": 1.0}), work, SilentReporter())
     assert any("emulated FP16" in note for note in manifest.notes)
     # FP16 has steps of 1/16 between 64 and 128.
-    np.testing.assert_array_equal(_answer(store, manifest, tmp_path, 0.51), 0.5)
+    np.testing.assert_allclose(_answer(store, manifest, tmp_path, 0.51)[:, ::2], 0.5, atol=1e-3)
     assert manifest.verification.differences[0].difference > 1e-2
 
 
@@ -92,6 +104,27 @@ def test_a_model_with_bf16_inside_is_built_for_tensorrt_rtx(
     preparation = prepare_model(_write(tmp_path, nodes, width=64), PROFILE)
     manifest = build(make_request(preparation, Backend.TENSORRT_RTX), work, SilentReporter())
     assert manifest.verification.limit == 8e-2
+
+
+def test_a_model_is_prepared_in_bf16_and_built_for_tensorrt_rtx_alone(
+    tmp_path: Path, work: Path, prepare_model: PrepareModel, make_request: MakeRequest
+) -> None:
+    layer = np.random.default_rng(0).standard_normal((64, 80), dtype=np.float32)
+    nodes = [node("MatMul", ["x", "v"], ["a"]), node("Relu", ["a"], ["b"]), node("MatMul", ["b", "w"], ["y"])]
+    path = _write(tmp_path, nodes, weights={"v": layer, "w": layer.T}, width=64)
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(1).random((8, 64), dtype=np.float32))
+    verification = VerificationPolicy.model_validate({"inputs": {"x": {"npz": str(tmp_path / "x.npz")}}})
+    preparation = prepare_model(path, PROFILE, Precision.BF16, verification)
+    assert preparation.kept == {}
+    (seen,) = preparation.facts.expected_differences or ()
+    assert 1e-4 < seen.difference < seen.limit == 8e-2
+    manifest = build(make_request(preparation, Backend.TENSORRT_RTX), work, SilentReporter())
+    assert manifest.verification.limit == 8e-2
+    assert manifest.inspector["networkLayers"] == {"ACTIVATION": 1, "CAST": 2, "CONSTANT": 2, "MATRIX_MULTIPLY": 2}
+    with pytest.raises(BuildError) as refusal:
+        build(make_request(preparation), work, SilentReporter())
+    assert refusal.value.reason == "PrecisionNotAvailable"
+    assert "backend: tensorrt or tensorrt-rtx" in refusal.value.remedy
 
 
 def test_outputs_in_bf16_are_refused_by_onnx_runtime_with_a_reason(

@@ -1,7 +1,6 @@
 """What happens to an engine that was built and does not run: each in the class by which it is handled."""
 
 from collections.abc import Callable, Mapping
-from os import getpid
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,32 +23,10 @@ from enginesmith_runtime.build.wire import ChildJob
 from enginesmith_runtime.engines.interface import Engine
 from enginesmith_runtime.engines.registry import loader
 from enginesmith_runtime.progress import SilentReporter
-from enginesmith_runtime.store.interface import Store
 
 PrepareModel = Callable[..., Preparation]
 MakeRequest = Callable[..., BuildRequest]
 SmallModel = Callable[..., Path]
-
-
-@pytest.fixture
-def job(
-    small_model: SmallModel, prepare_model: PrepareModel, make_request: MakeRequest, store: Store, work: Path
-) -> ChildJob:
-    """Return a job for the small model."""
-    model = small_model()
-    preparation = prepare_model(model)
-    for folder in ("engine", "references"):
-        (work / folder).mkdir()
-    store.get_files((one.file for one in preparation.references), work / "references")
-    return ChildJob(
-        request=make_request(preparation),
-        preparation=preparation,
-        model=str(model),
-        output=str(work / "engine"),
-        references=str(work / "references"),
-        answer=str(work / "answer.json"),
-        parent=getpid(),
-    )
 
 
 def _refused(reason: str, kind: type[EnginesmithError] = EngineRefusedError) -> EnginesmithError:
@@ -105,10 +82,10 @@ def _fail(monkeypatch: pytest.MonkeyPatch, job: ChildJob, at: str, error: Engine
     class _Loader:
         """The real loader but for one step."""
 
-        def load(self, manifest: Manifest, files: Path, options: Mapping[str, str]) -> Engine:
+        def load(self, manifest: Manifest, files: Path, options: Mapping[str, str], *, instances: int = 1) -> Engine:
             if at == "load":
                 fail()
-            engine = real.load(manifest, files, options)
+            engine = real.load(manifest, files, options, instances=instances)
             if at == "open_instance":
                 monkeypatch.setattr(engine, "open_instance", fail)
             if at == "infer":

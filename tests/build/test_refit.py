@@ -2,7 +2,6 @@
 
 import runpy
 from collections.abc import Callable
-from os import getpid
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,6 @@ def retrained(
         refit_base=first,
         refit_plan=str(store.get_files(first.files, work / "base")),
         answer=str(work / "answer.json"),
-        parent=getpid(),
     )
     return job, model
 

@@ -52,6 +52,17 @@ def _loop() -> onnx.NodeProto:
             "zero point 0",
             id="a zero point",
         ),
+        pytest.param(
+            [
+                node("QuantizeLinear", ["x", "s", "z"], ["q"], name="quantise"),
+                node("DequantizeLinear", ["q", "s", "z"], ["y"], name="back"),
+            ],
+            "y",
+            {"s": np.float32(-0.1), "z": np.int8(0)},
+            "node 'quantise' (QuantizeLinear), node 'back' (DequantizeLinear): its scale is -0.1",
+            "finite and above 0",
+            id="a scale",
+        ),
     ],
 )
 def test_tensorrt_s_build_ends_on_the_node_and_onnx_runtime_s_does_not(

@@ -24,22 +24,23 @@ from enginesmith_contract.errors import (
     InferenceError,
 )
 from enginesmith_contract.manifest import Manifest, Timings
-from enginesmith_contract.preparation import ReferenceSet
-from enginesmith_contract.products import canonical_mig_profile
 from enginesmith_contract.store_layout import StoredFile
 from enginesmith_contract.text import one_line, shorten
 from enginesmith_contract.verification import Verification, VerificationStatus
+from enginesmith_runtime.build.device_check import check_device
+from enginesmith_runtime.build.kept_layers import with_shortfall
 from enginesmith_runtime.build.manifests import compose_manifest
+from enginesmith_runtime.build.metric_files import MetricSamples
 from enginesmith_runtime.build.phases import PhaseProgress
-from enginesmith_runtime.build.timing_caches import StoredTimingCache, timing_cache_name
-from enginesmith_runtime.build.verify import Measurement, judge_differences, measure, not_run
+from enginesmith_runtime.build.timing_caches import FolderTimingCache
+from enginesmith_runtime.build.toolchain_check import check_toolchain
+from enginesmith_runtime.build.verify import Measurement, judge_measurement, measure, not_run
 from enginesmith_runtime.build.wire import ChildJob, ChildResult
-from enginesmith_runtime.engines.device import detect_devices, host_hardware
+from enginesmith_runtime.engines.device import detect_devices, driver_problem, host_hardware
 from enginesmith_runtime.engines.interface import Builder, BuildJob, BuiltEngine, Engine, ProgressSink
 from enginesmith_runtime.engines.refitting import RefitBase, RefittingBuilder
 from enginesmith_runtime.engines.registry import builder, loader
 from enginesmith_runtime.progress import Reporter
-from enginesmith_runtime.store.open import open_store
 
 __all__ = ["make_engine"]
 
@@ -48,13 +49,16 @@ _OUT_OF_MEMORY = "OutOfMemory"
 _LONGEST_NOTE = 500
 
 
-def make_engine(job: ChildJob, reporter: Reporter, is_cancelled: Callable[[], bool]) -> ChildResult:
+def make_engine(
+    job: ChildJob, reporter: Reporter, is_cancelled: Callable[[], bool], build_with: Builder | None = None
+) -> ChildResult:
     """Refit an engine where there is one to refit, else build; a refit that fails in any way is no more than a note.
 
     Args:
         job: what to make.
         reporter: gets the stages `refit`, `build` and `verify`.
         is_cancelled: asked between two steps.
+        build_with: of the request's backend, started already; None: a new one.
 
     Raises:
         BuildError: the wrong library or device, or the builder refused or failed.
@@ -62,10 +66,12 @@ def make_engine(job: ChildJob, reporter: Reporter, is_cancelled: Callable[[], bo
         CancelledBuildError: `is_cancelled` said so.
     """
     request = job.request
-    build_with = builder(request.toolchain.backend)
-    _check_version(build_with, request)
+    build_with = build_with or builder(request.toolchain.backend)
+    check_toolchain(build_with, request.toolchain)
     device = _find_device(build_with, request)
     work = _Work(job, build_with, device, reporter, is_cancelled)
+    if job.stored is not None:
+        return work.run_again(job.stored)
     if job.refit_base is None or not isinstance(build_with, RefittingBuilder):
         return work.build()
     base = RefitBase(manifest=job.refit_base, plan=Path(job.refit_plan))
@@ -108,20 +114,38 @@ class _Work:
         result = self._finish(lambda job, progress: refitter.refit(job, base, progress), ())
         return result.model_copy(update={"refitted_from": key})
 
+    def run_again(self, stored: Manifest) -> ChildResult:
+        """Verify an engine that the store has."""
+        self.reporter.begin("verify")
+        verification, _ = _verify(self.job, stored, self.builder, self.reporter)
+        self.reporter.end(status=verification.status.value)
+        return ChildResult(
+            files=tuple(one.path for one in stored.files),
+            inputs=stored.inputs,
+            outputs=stored.outputs,
+            runs_on=stored.runs_on,
+            inspector=stored.inspector,
+            hardware=stored.hardware,
+            verification=verification,
+            timings=stored.timings,
+        )
+
     def _finish(self, make: Callable[[BuildJob, ProgressSink], BuiltEngine], notes: tuple[str, ...]) -> ChildResult:
         begin = time.perf_counter()
         built = make(_build_job(self.job, self.device), PhaseProgress(self.reporter, self.is_cancelled))
         build_seconds = time.perf_counter() - begin
-        self.reporter.end(bytes=sum(path.stat().st_size for path in built.files))
+        cache = {} if built.timing_cache is None else {"cache": built.timing_cache.text()}
+        self.reporter.end(bytes=sum(path.stat().st_size for path in built.files), **cache)
         if self.is_cancelled():
             raise CancelledBuildError("the build was cancelled")
         draft = _draft_result(self.job, built, self.device, build_seconds)
         self.reporter.begin("verify")
         begin = time.perf_counter()
-        verification, measurement = _verify(self.job, draft, self.builder, self.reporter)
+        verification, measurement = _verify(self.job, _local_manifest(self.job, draft), self.builder, self.reporter)
         timings = Timings(
             build_seconds=build_seconds,
             builder_seconds=built.builder_seconds,
+            timing_cache=built.timing_cache,
             verify_seconds=time.perf_counter() - begin,
             latency_seconds=measurement.latency_seconds if measurement else {},
         )
@@ -138,27 +162,7 @@ def _build_job(job: ChildJob, device: Hardware) -> BuildJob:
         output=Path(job.output),
         device=device,
         plugins=tuple(map(Path, job.plugins)),
-        timing_cache=_timing_cache(job, device),
-    )
-
-
-def _timing_cache(job: ChildJob, device: Hardware) -> StoredTimingCache | None:
-    if not traits(job.request.toolchain.backend).timing_cache:
-        return None
-    name = timing_cache_name(device, job.request.toolchain.version)
-    return None if name is None else StoredTimingCache(open_store(job.request.store), name, Path(job.output).parent)
-
-
-def _check_version(build_with: Builder, request: BuildRequest) -> None:
-    installed = build_with.version()
-    if installed == request.toolchain.version:
-        return
-    raise BuildError(
-        "the installed library is not the one that the request names",
-        where=f"toolchain {request.toolchain.name}",
-        why=f"{build_with.backend} {installed} is installed, {request.toolchain.version} was asked for",
-        remedy="build in the image of that toolchain, or ask for the installed version",
-        reason="ToolchainDiffers",
+        timing_cache=FolderTimingCache(Path(job.timings)) if job.timings else None,
     )
 
 
@@ -173,22 +177,15 @@ def _find_device(build_with: Builder, request: BuildRequest) -> Hardware:
         raise BuildError(
             "no GPU was found",
             where=f"backend {build_with.backend}",
-            why="the NVIDIA driver is not installed or does not answer, and this backend builds on the GPU itself",
-            remedy="build on a node with the GPU, or use the backend tensorrt-rtx, which builds on any CPU",
+            why=f"{driver_problem()}, and this backend builds on the GPU itself",
+            remedy="see that the node has an NVIDIA driver (nvidia-smi there), and that NVIDIA's device plugin gives "
+            "pods the driver's libraries with the device (its container toolkit or CDI), or build with tensorrt-rtx, "
+            "which needs no GPU",
             reason="NoDevice",
         )
-    device, wanted = devices[0], request.hardware
-    same_slice = canonical_mig_profile(wanted.mig_profile) == canonical_mig_profile(device.mig_profile)
-    fits = wanted.product in {None, device.product} and same_slice
-    if build_with.needs_device and not fits:
-        raise BuildError(
-            "this is not the GPU that the engine is for",
-            where=f"device {device.product}",
-            why=f"the request names {wanted.product} (MIG profile {wanted.mig_profile or 'none'}), this is "
-            f"{device.product} (MIG profile {device.mig_profile or 'none'})",
-            remedy="run the build on a node with that GPU",
-            reason="WrongDevice",
-        )
+    device = devices[0]
+    if build_with.needs_device:
+        check_device(device, request)
     return device
 
 
@@ -202,23 +199,24 @@ def _draft_result(job: ChildJob, built: BuiltEngine, device: Hardware, build_sec
         device_memory_bytes=built.device_memory_bytes,
         inspector=built.inspector,
         hardware=device,
-        verification=not_run(
-            request.verification,
-            job.preparation.precision,
-            "the build has not verified it yet",
-            own=job.preparation.own_precisions,
-        ),
+        verification=not_run(request.verification, job.preparation.arithmetic, "the build has not verified it yet"),
         timings=Timings(build_seconds=build_seconds),
     )
 
 
 def _verify(
-    job: ChildJob, draft: ChildResult, build_with: Builder, reporter: Reporter
+    job: ChildJob, manifest: Manifest, build_with: Builder, reporter: Reporter
 ) -> tuple[Verification, Measurement | None]:
-    policy, precision, own = job.request.verification, job.preparation.precision, job.preparation.own_precisions
-    if not job.preparation.references:
-        return not_run(policy, precision, "the preparation kept no references", own=own), None
-    manifest = _local_manifest(job, draft)
+    policy, arithmetic = job.request.verification, job.preparation.arithmetic
+    references, first_fall = job.preparation.references, job.preparation.first_fall_for(build_with.backend)
+    shortfall = job.preparation.shortfall_for(build_with.backend)
+
+    def not_run_yet(reason: str) -> Verification:
+        verdict = not_run(policy, arithmetic, reason, references)
+        return with_shortfall(verdict.model_copy(update={"first_fall": first_fall}), shortfall)
+
+    if not references:
+        return not_run_yet("the preparation kept no references"), None
     try:
         engine = loader(build_with.backend).load(
             manifest, Path(job.output), options_in_key(job.request.key_inputs.flags)
@@ -235,17 +233,19 @@ def _verify(
                 remedy=error.remedy,
                 reason=error.reason,
             ) from error
-        return not_run(policy, precision, str(error), own=own), None
+        return not_run_yet(str(error)), None
     try:
-        measurement = _measure(engine, job.preparation.references, Path(job.references), reporter)
+        measurement = _measure(engine, job, reporter)
     finally:
         engine.close()
-    return judge_differences(measurement.differences, policy, precision, own=own), measurement
+    return judge_measurement(measurement, policy, arithmetic, first_fall, shortfall), measurement
 
 
-def _measure(engine: Engine, references: tuple[ReferenceSet, ...], folder: Path, reporter: Reporter) -> Measurement:
+def _measure(engine: Engine, job: ChildJob, reporter: Reporter) -> Measurement:
+    references = job.preparation.references
+    metric = MetricSamples(Path(job.metric), references) if job.metric else None
     try:
-        return measure(engine, references, folder, reporter)
+        return measure(engine, references, Path(job.references), reporter, job.request.verification, metric)
     except DeviceFailedError:
         raise
     except (InferenceError, EngineRefusedError) as error:

@@ -46,6 +46,7 @@ def compose_manifest(
         verification=result.verification,
         precision=preparation.precision,
         own_precisions=preparation.own_precisions,
+        rounding=preparation.rounding,
         references=preparation.references,
         inspector=result.inspector,
         plugins=plugins,

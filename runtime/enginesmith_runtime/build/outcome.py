@@ -8,29 +8,45 @@ from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.termination import BuildOutcome, TerminationMessage
 from enginesmith_contract.text import shorten
+from enginesmith_contract.verification import Verification
 from enginesmith_runtime.pod.termination import encode_termination
 
 __all__ = ["encode_outcome", "failure_message", "success_message"]
 
 _MAX_PROFILES: Final = 16
+_LONGEST_WARNING: Final = 1000
 
 
 def success_message(manifest: Manifest) -> TerminationMessage:
     """Return what there is to say of a stored engine."""
-    differences = [one.difference for one in manifest.verification.differences]
+    verification = manifest.verification
+    differences = [one.difference for one in verification.differences]
+    verdict = verification.metric_verdict
+    said = (verification.reason, verdict.sentence() if verdict else "", *(verification.alarms or ()), *manifest.notes)
     latency = sorted(manifest.timings.latency_seconds.items())[:_MAX_PROFILES]
     return TerminationMessage(
         outcome=BuildOutcome.SUCCEEDED,
         exit_code=ExitCode.OK,
         engine_key=manifest.engine_key,
         engine_digest=manifest.engine_digest,
-        message="; ".join(part for part in (manifest.verification.reason, *manifest.notes) if part),
+        message="; ".join(part for part in said if part),
         build_seconds=manifest.timings.build_seconds,
-        verification=manifest.verification.status,
+        verification=verification.status,
         difference=max(differences, default=None),
+        agreement=verification.least_agreement,
+        judged_on=verification.judged_on,
+        warning=shorten(_warning(verification), _LONGEST_WARNING) or None,
+        metric=None if verdict is None else verdict.value,
         size_bytes=sum(file.size_bytes for file in manifest.files),
         latency_seconds=dict(latency),
+        timing_cache=manifest.timings.timing_cache,
     )
+
+
+def _warning(verification: Verification) -> str:
+    """Return what a pass does not show, and measures that look wrong."""
+    alarms = (f"alarm: {alarm}" for alarm in verification.alarms or ())
+    return "; ".join(part for part in (verification.reason, *alarms) if part)
 
 
 def failure_message(error: EnginesmithError, request: BuildRequest | None) -> TerminationMessage:
@@ -61,6 +77,7 @@ def _without_details(message: TerminationMessage, characters: int) -> Terminatio
     return message.model_copy(
         update={
             "message": "",
+            "warning": None,
             "latency_seconds": {},
             "reason": message.reason[:64],
             "engine_key": message.engine_key and message.engine_key[:64],

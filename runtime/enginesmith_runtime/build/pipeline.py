@@ -3,42 +3,61 @@
     pointer there? ── yes ──> judge again, return                    (nothing heavier than JSON is imported)
           │ no
     hold the right to build it, look again
-    fetch plugins, lay out model, references, engine to refit ──> child: refit or build, verify ──> blobs ──> pointer
+    fetch plugins ──> child starts its library; model, references, engine to refit are laid out meanwhile
+          │
+    child: refit or build, verify ──> blobs ──> pointer
 
 The store's pointer is written when everything that it names is durable, so a process killed anywhere leaves no half
 engine; of two that race past a store without locks, the first pointer wins and both return it.
 """
 
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
-from os import getpid
 from pathlib import Path
 
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import BuildError, StoreError
 from enginesmith_contract.keys import engine_key
-from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import Preparation, describe_refusals
 from enginesmith_contract.store_layout import engine_pointer, preparation_pointer
 from enginesmith_contract.verification import check_outputs
-from enginesmith_runtime.build.child_process import run_child
+from enginesmith_runtime.build.child import run_child
+from enginesmith_runtime.build.failed_gate import raise_if_failed
 from enginesmith_runtime.build.manifests import compose_manifest
+from enginesmith_runtime.build.metric_gate import (
+    MetricFolders,
+    folders_for,
+    leave_candidate,
+    require_run,
+)
 from enginesmith_runtime.build.plugin_libraries import PluginPlaces, fetch_plugins
+from enginesmith_runtime.build.provenance import describe_build
 from enginesmith_runtime.build.refit_bases import find_refit_base, remember_refit_base
-from enginesmith_runtime.build.verify import judge, raise_if_failed
+from enginesmith_runtime.build.timing_caches import FolderTimingCache, StoredTimingCache, timing_cache_place
+from enginesmith_runtime.build.verify import judge
 from enginesmith_runtime.build.wire import ChildJob, ChildResult
+from enginesmith_runtime.engines.device import detect_devices
 from enginesmith_runtime.engines.nvinfer.plugins import PLUGIN_FOLDER
 from enginesmith_runtime.progress import Reporter
+from enginesmith_runtime.store.engines import create_engine, find_engine
 from enginesmith_runtime.store.interface import Store
+from enginesmith_runtime.store.manifest_signatures import require_signing_key
 from enginesmith_runtime.store.open import open_store
-from enginesmith_runtime.store.records import parse_record, read_record
+from enginesmith_runtime.store.records import read_record
 
-__all__ = ["build"]
+__all__ = ["build", "measure_timings", "publish", "read_preparation"]
 
 
 def build(
-    request: BuildRequest, work: Path, reporter: Reporter, *, plugins_from: PluginPlaces | None = None
+    request: BuildRequest,
+    work: Path,
+    reporter: Reporter,
+    *,
+    plugins_from: PluginPlaces | None = None,
+    metric: MetricFolders | None = None,
 ) -> Manifest:
     """Return the engine's manifest, after building the engine unless the store has it.
 
@@ -47,32 +66,63 @@ def build(
         work: a folder for scratch files, which are gone when this returns or raises.
         reporter: receives the stages `plugins`, `refit`, `build`, `verify` and `store`; may cancel.
         plugins_from: where plugin libraries may come from; None: from anywhere.
+        metric: where a user's metric finds its samples; if the request has a metric, the engine gets no pointer here,
+            and `verdict` writes it. None: nothing here runs a metric.
 
     Raises:
         SourceError: a plugin library is missing, is another one or cannot be had.
-        SpecError: a plugin library is not allowed; `verification.outputs` names an output that there is not.
+        SpecError: a plugin library is not allowed; `verification.outputs` names an output that there is not; the
+            request has a metric that cannot run.
         BuildError: the key is not that of its inputs; the builder refused, failed, ran out of time or memory.
         VerificationError: the answers differ from the references; nothing was stored.
         StoreError: the store cannot be written, or lacks the preparation.
         CancelledBuildError: the reporter said so.
     """
     _check_key(request)
+    started_at = _now()
+    metric = folders_for(request.verification.metric_container, metric)
     store = open_store(request.store)
     pointer = engine_pointer(request.engine_key)
-    stored = _find_engine(store, pointer, request)
-    if stored is not None:
+    stored = _find_engine(store, request)
+    if stored is not None and metric is None:
         return stored
+    if metric is None:
+        require_signing_key()
     with store.exclusive(pointer):
-        stored = _find_engine(store, pointer, request)
-        if stored is not None:
+        stored = _find_engine(store, request)
+        if stored is not None and metric is None:
             return stored
-        preparation = _read_preparation(store, request)
+        preparation = read_preparation(store, request)
         check_outputs(request.verification, (spec.name for spec in preparation.facts.outputs))
         _refuse_nodes(request, preparation)
         with tempfile.TemporaryDirectory(dir=work, prefix="build-") as folder:
             scratch = Path(folder)
+            if stored is not None and metric is not None:
+                return _run_again(store, request, preparation, scratch, stored, metric, reporter)
             plugins = _fetch_plugins(request, scratch, reporter, plugins_from or PluginPlaces())
-            return _build(store, _lay_out(store, request, preparation, scratch, plugins), scratch, reporter)
+            return _build(store, request, preparation, scratch, plugins, reporter, started_at, metric)
+
+
+def measure_timings(
+    request: BuildRequest, work: Path, reporter: Reporter, *, plugins_from: PluginPlaces | None = None
+) -> Timings:
+    """Build an engine for what its builder measures alone: the timing cache is stored, the engine is not.
+
+    Args and errors are those of `build`; nothing is verified.
+    """
+    _check_key(request)
+    store = open_store(request.store)
+    preparation = read_preparation(store, request)
+    _refuse_nodes(request, preparation)
+    with tempfile.TemporaryDirectory(dir=work, prefix="build-") as folder:
+        scratch = Path(folder)
+        plugins = _fetch_plugins(request, scratch, reporter, plugins_from or PluginPlaces())
+        alone = preparation.model_copy(update={"references": ()})
+
+        def lay_out() -> ChildJob:
+            return _lay_out(store, request, alone, scratch, plugins).model_copy(update={"refit_base": None})
+
+        return _run(store, request, lay_out, scratch, reporter)[1].timings
 
 
 def _check_key(request: BuildRequest) -> None:
@@ -88,17 +138,22 @@ def _check_key(request: BuildRequest) -> None:
     )
 
 
-def _find_engine(store: Store, pointer: str, request: BuildRequest) -> Manifest | None:
-    manifest = read_record(store, pointer, Manifest)
+def _find_engine(store: Store, request: BuildRequest) -> Manifest | None:
+    manifest = find_engine(store, request.engine_key)
     if manifest is None:
         return None
     # The limit is not in the key: a changed one judges what was measured, and rebuilds nothing.
     verification = judge(manifest, request.verification)
-    raise_if_failed(verification)
+    raise_if_failed(verification, manifest.arithmetic)
     return manifest.model_copy(update={"verification": verification})
 
 
-def _read_preparation(store: Store, request: BuildRequest) -> Preparation:
+def read_preparation(store: Store, request: BuildRequest) -> Preparation:
+    """Return the preparation that an engine is made of.
+
+    Raises:
+        StoreError: `PreparationMissing`.
+    """
     pointer = preparation_pointer(request.key_inputs.preparation_key)
     preparation = read_record(store, pointer, Preparation)
     if preparation is None:
@@ -131,13 +186,102 @@ def _fetch_plugins(request: BuildRequest, folder: Path, reporter: Reporter, plac
     return fetch_plugins(request, folder / "plugins", reporter, places)
 
 
-def _build(store: Store, job: ChildJob, folder: Path, reporter: Reporter) -> Manifest:
-    result = run_child(job, folder, reporter, job.request.options.timeout_seconds)
-    raise_if_failed(result.verification)
+def _build(
+    store: Store,
+    request: BuildRequest,
+    preparation: Preparation,
+    folder: Path,
+    plugins: tuple[Path, ...],
+    reporter: Reporter,
+    started_at: str,
+    metric: MetricFolders | None,
+) -> Manifest:
+    def lay_out() -> ChildJob:
+        job = _lay_out(store, request, preparation, folder, plugins)
+        return job if metric is None else job.model_copy(update={"metric": str(metric.data)})
+
+    job, result = _run(store, request, lay_out, folder, reporter)
+    raise_if_failed(result.verification, job.preparation.arithmetic)
+    if metric is not None:
+        require_run(result.verification)
     reporter.begin("store")
-    manifest = _put(store, job, result)
+    manifest = _put(store, job, result, started_at)
     reporter.end(digest=manifest.engine_digest)
+    if metric is None:
+        return publish(store, request, preparation, manifest)
+    leave_candidate(metric, manifest)
     return manifest
+
+
+def _run_again(
+    store: Store,
+    request: BuildRequest,
+    preparation: Preparation,
+    folder: Path,
+    stored: Manifest,
+    metric: MetricFolders,
+    reporter: Reporter,
+) -> Manifest:
+    """Run a stored engine on the samples of the metric, which may be another one than when the engine was built."""
+
+    def lay_out() -> ChildJob:
+        references = folder / "references"
+        references.mkdir()
+        store.get_files((one.file for one in preparation.references), references)
+        store.get_files(stored.files, folder / "engine")
+        return ChildJob(
+            request=request,
+            preparation=preparation,
+            model="",
+            output=str(folder / "engine"),
+            references=str(references),
+            answer=str(folder / "answer.json"),
+            stored=stored,
+            metric=str(metric.data),
+        )
+
+    job, result = run_child(request, lay_out, folder, reporter)
+    raise_if_failed(result.verification, job.preparation.arithmetic)
+    require_run(result.verification)
+    manifest = stored.model_copy(update={"verification": result.verification})
+    leave_candidate(metric, manifest)
+    return manifest
+
+
+def _run(
+    store: Store, request: BuildRequest, lay_out: Callable[[], ChildJob], folder: Path, reporter: Reporter
+) -> tuple[ChildJob, ChildResult]:
+    """Run the child with the timing caches of the store; what it measured is stored however it ended."""
+    timings = FolderTimingCache(folder / "timings")
+    stored: StoredTimingCache | None = None
+
+    def hand_over() -> ChildJob:
+        nonlocal stored
+        stored = _timing_caches(store, request, folder)
+        job = lay_out()
+        if stored is None:
+            return job
+        timings.fetch(stored)
+        return job.model_copy(update={"timings": str(folder / "timings")})
+
+    problem = ""
+    try:
+        job, result = run_child(request, hand_over, folder, reporter)
+    finally:
+        if stored is not None:
+            problem = timings.store(stored)
+    if problem:
+        result = result.model_copy(update={"notes": (*result.notes, f"the timing cache was not stored: {problem}")})
+    return job, result
+
+
+def _timing_caches(store: Store, request: BuildRequest, work: Path) -> StoredTimingCache | None:
+    """Return the caches of this machine's GPU, the first as CUDA takes it; None: nothing is measured on one."""
+    if not traits(request.toolchain.backend).timing_cache:
+        return None
+    device = next(iter(detect_devices()), None)
+    folder = None if device is None else timing_cache_place(device, request.toolchain.version)
+    return None if folder is None else StoredTimingCache(store, folder, work)
 
 
 def _lay_out(
@@ -147,7 +291,8 @@ def _lay_out(
     output.mkdir()
     references.mkdir()
     # ONNX Runtime and onnx refuse external weights that are links.
-    model = store.get_files(preparation.model, folder / "model", private=len(preparation.model) > 1)
+    files = preparation.files_for(request.toolchain.backend)
+    model = store.get_files(files, folder / "model", private=len(files) > 1)
     if preparation.references:
         store.get_files((one.file for one in preparation.references), references)
     base = find_refit_base(store, request, preparation, folder / "base")
@@ -161,17 +306,25 @@ def _lay_out(
         refit_base=None if base is None else base.manifest,
         refit_plan="" if base is None else str(base.plan),
         answer=str(folder / "answer.json"),
-        parent=getpid(),
     )
 
 
-def _put(store: Store, job: ChildJob, result: ChildResult) -> Manifest:
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _put(store: Store, job: ChildJob, result: ChildResult, started_at: str) -> Manifest:
     request, output = job.request, Path(job.output)
     files = store.put_files(output, [output / path for path in result.files])
     plugins = tuple(file for file in files if file.path.startswith(f"{PLUGIN_FOLDER}/"))
-    created_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    manifest = compose_manifest(request, job.preparation, result, files, plugins, created_at=created_at)
-    pointer = engine_pointer(request.engine_key)
-    stored = parse_record(store.create_pointer(pointer, manifest.to_json()), Manifest, pointer)
-    remember_refit_base(store, request, job.preparation, stored)
+    ended_at = _now()
+    manifest = compose_manifest(request, job.preparation, result, files, plugins, created_at=ended_at)
+    provenance = describe_build(manifest, request, started_at, ended_at)
+    return manifest.model_copy(update={"provenance": provenance})
+
+
+def publish(store: Store, request: BuildRequest, preparation: Preparation, manifest: Manifest) -> Manifest:
+    """Write the pointer of an engine whose files are stored, signed where there is a key; return the stored engine."""
+    stored = create_engine(store, manifest)
+    remember_refit_base(store, request, preparation, stored)
     return stored

@@ -13,8 +13,9 @@ from enginesmith_contract.errors import StoreError
 from enginesmith_contract.keys import EngineCandidate, RefitKeyInputs, refit_key
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.preparation import Preparation
-from enginesmith_contract.store_layout import RefitBasePointer, engine_pointer, refit_base_pointer
+from enginesmith_contract.store_layout import RefitBasePointer, refit_base_pointer
 from enginesmith_runtime.engines.refitting import RefitBase
+from enginesmith_runtime.store.engines import find_engine
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.records import read_record
 
@@ -62,4 +63,4 @@ def _pointer_name(request: BuildRequest, preparation: Preparation) -> str | None
 
 def _read_base(store: Store, name: str) -> Manifest | None:
     base = read_record(store, name, RefitBasePointer)
-    return None if base is None else read_record(store, engine_pointer(base.engine_key), Manifest)
+    return None if base is None else find_engine(store, base.engine_key)

@@ -1,28 +1,25 @@
 """What the pipeline and its child process tell each other.
 
-The job and the result are files in the work folder; progress is one JSON line an event on a pipe of its own, because
-native libraries print to the standard streams whenever they like.
+The job and the result are files in the work folder; progress is one JSON line an event on the child's event stream.
 """
 
 import json
-import os
 from collections.abc import Mapping
-from typing import Final
+from typing import IO, Final
 
 from pydantic import JsonValue
 
-from enginesmith_contract import errors
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.build_request import BuildRequest
-from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import TensorSpec
 from enginesmith_contract.verification import Verification
+from enginesmith_runtime.child_processes import ChildFailure
 from enginesmith_runtime.progress import Fact, Reporter
 
-__all__ = ["ChildAnswer", "ChildFailure", "ChildJob", "ChildResult", "PipeReporter", "replay"]
+__all__ = ["ChildAnswer", "ChildJob", "ChildResult", "PipeReporter", "replay"]
 
 _BEGIN: Final = "begin"
 _ADVANCE: Final = "advance"
@@ -34,7 +31,10 @@ class ChildJob(Record):
 
     Attributes:
         references: the folder in which the preparation's reference files lie under their own paths.
+        timings: folder of the timing caches, on their way between the store and the library; empty: there are none.
         answer: where the child writes its ChildAnswer.
+        metric: folder that receives the samples of a user's metric; empty: there is none.
+        stored: manifest of an engine in `output` to run again in place of a build; None: build.
         refit_base: manifest of an engine to refit in place of a build, its plan at `refit_plan`; None: build.
     """
 
@@ -44,10 +44,12 @@ class ChildJob(Record):
     output: str
     references: str
     plugins: tuple[str, ...] = ()
+    timings: str = ""
+    metric: str = ""
+    stored: Manifest | None = None
     refit_base: Manifest | None = None
     refit_plan: str = ""
     answer: str
-    parent: int
 
 
 class ChildResult(Record):
@@ -66,39 +68,6 @@ class ChildResult(Record):
     notes: tuple[str, ...] = ()
 
 
-class ChildFailure(Record):
-    """An EnginesmithError in parts."""
-
-    kind: str
-    what: str
-    where: str
-    why: str
-    remedy: str
-    reason: str
-    retry: bool
-
-    @classmethod
-    def from_error(cls, error: EnginesmithError) -> "ChildFailure":
-        """Take the error apart."""
-        return cls(
-            kind=type(error).__name__,
-            what=error.what,
-            where=error.where,
-            why=error.why,
-            remedy=error.remedy,
-            reason=error.reason,
-            retry=error.retry,
-        )
-
-    def to_error(self) -> EnginesmithError:
-        """Return the error as it was raised in the child."""
-        kind = getattr(errors, self.kind, EnginesmithError)
-        error: EnginesmithError = kind(
-            self.what, where=self.where, why=self.why, remedy=self.remedy, reason=self.reason, retry=self.retry
-        )
-        return error
-
-
 class ChildAnswer(Record):
     """The child's final answer; one of the two is set."""
 
@@ -109,8 +78,8 @@ class ChildAnswer(Record):
 class PipeReporter:
     """A Reporter at the child's end of the pipe."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, events: IO[bytes]) -> None:
+        self._events = events
 
     def begin(self, stage: str, detail: str = "") -> None:
         """Begin a stage."""
@@ -126,7 +95,7 @@ class PipeReporter:
 
     def _send(self, event: Mapping[str, object]) -> None:
         # One write of less than PIPE_BUF bytes is atomic, so threads need no lock.
-        os.write(self._descriptor, json.dumps(event).encode() + b"\n")
+        self._events.write(json.dumps(event).encode() + b"\n")
 
 
 def replay(line: bytes, reporter: Reporter) -> None:

@@ -1,25 +1,34 @@
 """One output of one run, held against its reference: how far off, where it is worst, and both values there.
 
 Measures are judged by ratio, each by the scale of its slice. Integers, booleans and text are judged by equality; so are
-slices of floats in which model and engine both hold nothing but integers (class ids). NaN and infinity have to be where
-the reference has them, and the other values are judged.
+the integers in slices of floats in which nearly all references are integers (class ids). Where an engine answers these
+with fractions, one that is 1/2 off is another id, none is right where all are 1/8 off, and the ratio is judged as well.
+NaN and infinity have to be where the reference has them, and the other values are judged.
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from enginesmith_contract.tensors import DType
-from enginesmith_runtime.build.output_scales import Flags, Floats, OutputScales
-from enginesmith_runtime.engines.interface import Array
+from enginesmith_contract.tensors import DType, TensorSpec
+from enginesmith_runtime.comparison.output_scales import Flags, Floats, OutputScales, learn_scales
 
-__all__ = ["Comparison", "as_floats", "compare", "is_exact"]
+__all__ = ["OTHER_SHAPE", "Comparison", "as_floats", "compare", "find_unlike", "is_exact", "learn_all_scales"]
+
+Array = npt.NDArray[np.generic]
+
+OTHER_SHAPE: Final = "its shape is"
+"""What `find_unlike` says first of an answer of another shape."""
 
 _ENDLESS: Final = 1e30  # stands for infinity: no measure is as large, and FP16 has nothing else for it
 _FP16_MAX: Final = 65504.0
-# Above these a float of the type has hardly a fraction, and holds integers by necessity.
-_MOST_INTEGRAL: Final = {DType.FP64: 2.0**51, DType.FP32: 2.0**22, DType.FP16: 2.0**9, DType.BF16: 2.0**6}
+_OTHER_ID: Final = 0.5
+_SHIFTED: Final = 0.125  # all ids of an answer
+_WHOLE_BITS: Final = {DType.FP64: 52, DType.FP32: 23, DType.FP16: 10, DType.BF16: 7}  # no fraction from 2^these
 
 
 class Comparison(NamedTuple):
@@ -42,7 +51,7 @@ class Comparison(NamedTuple):
 
 def is_exact(dtype: DType) -> bool:
     """Whether values of this dtype are judged by equality."""
-    return dtype not in _MOST_INTEGRAL
+    return dtype not in _WHOLE_BITS
 
 
 def as_floats(array: Array, dtype: DType) -> Floats:
@@ -61,27 +70,56 @@ def compare(actual: Array, reference: Array, dtype: DType, scales: OutputScales 
         dtype: of `actual`.
         scales: of a float output (see `learn_scales`); None for the others.
     """
-    if actual.shape != reference.shape:
-        found = f"its shape is {list(actual.shape)}, the reference's {list(reference.shape)}"
+    found = find_unlike(actual, reference, dtype)
+    if found is not None:
         return (Comparison(math.inf, 1.0, found),)
     if scales is None:
         return (_compare_exactly(actual, reference, dtype),)
     a, b = as_floats(actual, dtype), as_floats(reference, dtype)
-    unlike = _unlike(a, b)
-    if unlike.any():
-        where = _first(unlike)
-        found = (
-            f"{_element(where)} is {a[where]:g} where the reference is {b[where]:g}"
-            f" (NaN or infinity differs in {int(unlike.sum())} of {a.size} values)"
-        )
-        return (Comparison(math.inf, 1.0, found),)
-    indices = _index_like(a, b, dtype, scales)
+    indices, exact = _index_like(a, b, dtype, scales)
     parts = []
     if indices.any():
         parts.append(_count_mismatches(a, b, indices))
-    if not indices.all() or not parts:
-        parts.append(_largest_ratio(a, b, ~indices, scales))
+    if not exact.all() or not parts:
+        parts.append(_largest_ratio(a, b, ~exact, scales))
     return tuple(parts)
+
+
+def find_unlike(actual: Array, reference: Array, dtype: DType) -> str | None:
+    """Return why two outputs cannot be compared: another shape, or NaN or infinity in one of them; None: they can."""
+    if actual.shape != reference.shape:
+        return f"{OTHER_SHAPE} {list(actual.shape)}, the reference's {list(reference.shape)}"
+    if is_exact(dtype):
+        return None
+    a, b = as_floats(actual, dtype), as_floats(reference, dtype)
+    unlike = _unlike(a, b)
+    if not unlike.any():
+        return None
+    where = _first(unlike)
+    return (
+        f"{_element(where)} is {a[where]:g} where the reference is {b[where]:g}"
+        f" (NaN or infinity differs in {int(unlike.sum())} of {a.size} values)"
+    )
+
+
+def learn_all_scales(outputs: Iterable[TensorSpec], paths: Sequence[Path]) -> dict[str, OutputScales]:
+    """Return the scales of every float output over all references; one output's answers are in memory at a time.
+
+    Args:
+        outputs: of the model or engine.
+        paths: of .npz files with an array `output:<name>` for each.
+    """
+    scales = {}
+    for spec in outputs:
+        if is_exact(spec.dtype) or not paths:
+            continue
+        answers = []
+        for path in paths:
+            with np.load(path, allow_pickle=False) as archive:
+                values = as_floats(np.asarray(archive[f"output:{spec.name}"]), spec.dtype)
+            answers.append(values if spec.dtype is DType.FP64 else values.astype(np.float32))
+        scales[spec.name] = learn_scales(answers)
+    return scales
 
 
 def _compare_exactly(actual: Array, reference: Array, dtype: DType) -> Comparison:
@@ -115,24 +153,29 @@ def _unlike(a: Floats, b: Floats) -> Flags:
     return np.asarray(~same)
 
 
-def _index_like(a: Floats, b: Floats, dtype: DType, scales: OutputScales) -> Flags:
-    """Return which elements are of a slice that holds integers only, in all references and in this answer."""
+def _index_like(a: Floats, b: Floats, dtype: DType, scales: OutputScales) -> tuple[Flags, Flags]:
+    """Return which elements are integers of a slice of ids, and which of these the answer has integers for, as well."""
     none = np.zeros(b.shape, np.bool_)
-    if not scales.integral.any() or scales.peak > _MOST_INTEGRAL[dtype]:
-        return none
-    shaped = scales.spread(scales.integral, b.ndim)
-    integers = (a == np.rint(a)) | ~np.isfinite(a)
+    slices = scales.integers(_WHOLE_BITS[dtype])
+    if not slices.any():
+        return none, none
     others = tuple(axis for axis in range(a.ndim) if axis != scales.axis)
-    return np.asarray(none | (shaped & integers.all(axis=others, keepdims=True)), dtype=np.bool_)
+    answered = ((a == np.rint(a)) | ~np.isfinite(a) | (b != np.rint(b))).all(axis=others, keepdims=True)
+    varied = answered | ~scales.spread(scales.constant, b.ndim).astype(np.bool_)
+    indices = np.asarray(scales.spread(slices, b.ndim) & varied & ((b == np.rint(b)) | ~np.isfinite(b)), np.bool_)
+    return indices, np.asarray(indices & answered, np.bool_)
 
 
 def _count_mismatches(a: Floats, b: Floats, part: Flags) -> Comparison:
-    wrong = part & (a != b) & ~(np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        errors = np.abs(a - b)
     finite = part & np.isfinite(b)
+    shifted = float(errors[finite].min(initial=np.inf)) >= _SHIFTED
+    wrong = part & (errors >= (_SHIFTED if shifted else _OTHER_ID))
     scale = float(np.abs(b[finite]).max(initial=0.0))
     if not wrong.any():
         return Comparison(0.0, scale, mismatches=0.0)
-    errors = np.where(wrong, np.abs(a - b), -1.0)
+    errors = np.where(wrong, errors, -1.0)
     where = _largest(errors)
     words = _in_words(where, float(a[where]), float(b[where]))
     return Comparison(
