@@ -9,8 +9,6 @@ client that has an answer knows that its next request must go elsewhere.
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 __all__ = ["Farewell"]
@@ -58,16 +56,6 @@ class Farewell:
             self._running -= 1
             if not self._running:
                 self._changed.notify_all()
-
-    @contextmanager
-    def answers_held(self) -> Iterator[None]:
-        """Hold answers back while the block runs."""
-        with self._changed:
-            self._holding = True
-        try:
-            yield
-        finally:
-            self.release()
 
     def fall_silent(self) -> None:
         """Hold answers back until the clients that wait for them are silent; then return right after a request.

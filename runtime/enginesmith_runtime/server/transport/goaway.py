@@ -42,14 +42,14 @@ def tell_clients_to_go(port: int, seconds: float) -> None:
     while True:
         busy = 0
         for connection in _connections(port):
-            client = connection.getpeername()
-            if client in told:
-                continue
-            if _is_sending(connection):
-                busy += 1
-                continue
-            told.add(client)
             with suppress(OSError):  # gone meanwhile
+                client = connection.getpeername()
+                if client in told:
+                    continue
+                if _is_sending(connection):
+                    busy += 1
+                    continue
+                told.add(client)
                 connection.send(_GOAWAY, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         if not busy or time.monotonic() > until:
             return

@@ -4,28 +4,26 @@ Generic handlers without serialisers hand the received bytes on as they are. The
 inference where an instance is idle; docs/adr/0008 has the measurements that decided for threads.
 """
 
+import base64
 import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 import grpc
 from typing_extensions import override
 
-from enginesmith_contract.errors import ServeError
-from enginesmith_contract.serve_request import GRPC_MESSAGE_BYTES
 from enginesmith_runtime.server.call_threads import CallThreads
 from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.transport.farewell import Farewell
 from enginesmith_runtime.server.transport.goaway import tell_clients_to_go, wait_until_gone
+from enginesmith_runtime.server.transport.grpc_context import Departures, GrpcCallContext, authorization
 from enginesmith_runtime.server.transport.interface import (
     Answer,
     Call,
-    CallContext,
     Emit,
     Method,
     Methods,
@@ -33,9 +31,12 @@ from enginesmith_runtime.server.transport.interface import (
     UnaryMethod,
     WatchMethod,
 )
+from enginesmith_runtime.server.transport.limits import TransportLimits, address_unavailable, call_kind
 from enginesmith_runtime.server.transport.pending import Pending, begin
+from enginesmith_runtime.server.transport.tls import Certificates
+from enginesmith_runtime.server.transport.tokens import Tokens
 
-__all__ = ["GrpcLimits", "GrpcTransport", "address_unavailable"]
+__all__ = ["GrpcTransport"]
 
 # The library ships no types.
 GrpcBehavior: TypeAlias = Callable[..., Any]
@@ -46,12 +47,6 @@ _STATUS: Final = {code: next(status for status in grpc.StatusCode if status.valu
 
 _PROMPT_THREADS: Final = 64
 """For calls that wait for no instance: health, questions about models and the server, shared memory."""
-
-_PROMPT_CALLS: Final = 4096
-"""Of these that may wait for one of the threads."""
-
-_WATCHES: Final = 1024
-"""Clients that watch health; each has a thread."""
 
 _REFUSAL_THREADS: Final = 4
 """For calls that are refused because there are enough of their kind."""
@@ -65,76 +60,66 @@ _SENDING_SECONDS: Final = 5.0
 _TELLING_SECONDS: Final = 0.2
 """For acknowledging what was being sent when answers were held back, before a client gets GOAWAY."""
 
+_READING_SECONDS: Final = 0.01
+"""For clients to read GOAWAY and to choose another connection for their next calls, before they get their answers."""
+
 _LEAVING_SECONDS: Final = 1.0
 """For clients to get their last answers and to close their connections."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GrpcLimits:
-    """What a ServeRequest says about connections and messages; see there.
-
-    Attributes:
-        max_waiting_calls: inferences that run, wait or are being received; each has a thread, and more are refused.
-        max_streams: open streams of requests; the same.
-        share_port: whether other processes of this server listen on the port too.
-    """
-
-    max_message_bytes: int
-    max_connection_age_seconds: float | None
-    grace_seconds: float
-    max_waiting_calls: int
-    max_streams: int
-    share_port: bool = False
-
-    def options(self) -> list[tuple[str, int]]:
-        """Return the options of the library's server."""
-        # The library's own refusal names no field, so it comes later than ours. A stream wraps its answers, too.
-        largest = min(2 * self.max_message_bytes, GRPC_MESSAGE_BYTES - 1)
-        options = [
-            ("grpc.max_receive_message_length", largest),
-            ("grpc.max_send_message_length", largest),
-            ("grpc.so_reuseport", int(self.share_port)),  # else a second server on the port is no error
-            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-            ("grpc.keepalive_timeout_ms", 20_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+def _options(limits: TransportLimits) -> list[tuple[str, int]]:
+    """Return the options of the library's server."""
+    options = [
+        ("grpc.max_receive_message_length", limits.largest_message),
+        ("grpc.max_send_message_length", limits.largest_message),
+        ("grpc.so_reuseport", int(limits.share_port)),  # else a second server on the port is no error
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]
+    if limits.max_connection_age_seconds is not None:
+        options += [
+            ("grpc.max_connection_age_ms", int(limits.max_connection_age_seconds * 1000)),
+            ("grpc.max_connection_age_grace_ms", int(limits.grace_seconds * 1000)),
         ]
-        if self.max_connection_age_seconds is not None:
-            options += [
-                ("grpc.max_connection_age_ms", int(self.max_connection_age_seconds * 1000)),
-                ("grpc.max_connection_age_grace_ms", int(self.grace_seconds * 1000)),
-            ]
-        return options
-
-
-def address_unavailable(address: str) -> ServeError:
-    """Return what a server ends with that cannot listen on host:port."""
-    return ServeError(
-        "cannot listen",
-        where=address,
-        why="the port is taken or the host is not this machine's",
-        remedy="choose another address, or port 0 for a free one",
-        reason="AddressUnavailable",
-    )
+    return options
 
 
 class GrpcTransport:
     """A grpcio server for a map of methods."""
 
-    def __init__(self, methods: Methods, limits: GrpcLimits) -> None:
+    def __init__(
+        self,
+        methods: Methods,
+        limits: TransportLimits,
+        *,
+        certificates: Certificates | None = None,
+        tokens: Tokens | None = None,
+    ) -> None:
         self._farewell = Farewell()
+        self._certificates = certificates
         self._port: int | None = None
         kinds = _Kinds(limits)
         self._server = grpc.server(
             kinds.prompt,
-            handlers=(_Handlers(methods, self._farewell, kinds),),
-            options=limits.options(),
+            handlers=(_Handlers(methods, self._farewell, kinds, tokens),),
+            options=_options(limits),
         )
+
+    @property
+    def name(self) -> str:
+        """See `Transport`."""
+        return "grpcio"
 
     def start(self, address: str) -> str:
         """Listen; see `Transport`."""
         try:
-            port = self._server.add_insecure_port(address)
+            port = (
+                self._server.add_insecure_port(address)
+                if self._certificates is None
+                else self._server.add_secure_port(address, _credentials(self._certificates))
+            )
         except RuntimeError as error:
             raise address_unavailable(address) from error
         self._server.start()
@@ -152,10 +137,14 @@ class GrpcTransport:
 
     def _send_clients_away(self, seconds: float) -> None:
         """Let clients send their next requests elsewhere; slow ones get a second, more forceful signal."""
-        if self._port is None:
+        # This server cannot write its own GOAWAY frame into a TLS stream: clients get the one of the library.
+        if self._port is None or self._certificates is not None:
             return
-        with self._farewell.answers_held():
-            tell_clients_to_go(self._port, _TELLING_SECONDS)
+        # A client that begins a call while it reads GOAWAY may lose it, so it must be silent then.
+        self._farewell.fall_silent()
+        tell_clients_to_go(self._port, _TELLING_SECONDS)
+        time.sleep(_READING_SECONDS)
+        self._farewell.release()
         wait_until_gone(self._port, seconds)
 
     def _cancel_forgotten(self, ended: threading.Event, grace_seconds: float) -> None:
@@ -165,73 +154,73 @@ class GrpcTransport:
 
 
 class _Kinds:
-    """The threads of each kind of calls."""
+    """The threads of each kind of calls; see `TransportLimits.kinds`."""
 
-    def __init__(self, limits: GrpcLimits) -> None:
-        self.prompt = CallThreads(
-            _PROMPT_THREADS, name="grpc", most=_PROMPT_CALLS, refusal=f"{_PROMPT_CALLS} calls wait; try again later"
-        )
-        self.waiting = CallThreads(
-            limits.max_waiting_calls,
-            name="grpc-infer",
-            refusal=f"{limits.max_waiting_calls} inferences run, wait or are being received; try again later or on "
-            "another replica, or raise serving.maxQueued",
-        )
-        self.streams = CallThreads(
-            limits.max_streams,
-            name="grpc-stream",
-            refusal=f"{limits.max_streams} streams are open, as many as there may be; end one, or raise "
-            "serving.maxStreams",
-        )
-        self.watches = CallThreads(
-            _WATCHES, name="grpc-watch", refusal=f"{_WATCHES} calls watch health, as many as there may be"
-        )
+    def __init__(self, limits: TransportLimits) -> None:
+        prompt, *others = limits.kinds()
+        self.prompt = CallThreads(_PROMPT_THREADS, name=prompt.name, most=prompt.most, refusal=prompt.refusal)
+        self.all = (self.prompt, *(CallThreads(kind.most, name=kind.name, refusal=kind.refusal) for kind in others))
         # Each takes a moment, so any number may wait.
         self.refusals = CallThreads(_REFUSAL_THREADS, name="grpc-refuse", most=sys.maxsize, refusal="")
 
     def of(self, method: Method) -> CallThreads:
         """Return the threads for the calls of a method."""
-        match method:
-            case UnaryMethod(waits=waits):
-                return self.waiting if waits else self.prompt
-            case StreamMethod():
-                return self.streams
-            case WatchMethod():
-                return self.watches
+        return self.all[call_kind(method)]
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # the library has no types
     """Finds the handler of a method by its full name; refuses a call whose kind has no thread left."""
 
-    def __init__(self, methods: Methods, farewell: Farewell, kinds: _Kinds) -> None:
+    def __init__(self, methods: Methods, farewell: Farewell, kinds: _Kinds, tokens: Tokens | None) -> None:
         self._handlers = {
-            name: (kinds.of(method), _handler(method, farewell, kinds.of(method))) for name, method in methods.items()
+            name: (kinds.of(method), _handler(method, farewell, kinds.of(method), tokens))
+            for name, method in methods.items()
         }
         self._refusers = {
-            kind: _refuser(kind, kinds.refusals) for kind in (kinds.prompt, kinds.waiting, kinds.streams, kinds.watches)
+            kind: _refuser(ProtocolError(Code.RESOURCE_EXHAUSTED, kind.refusal), kinds.refusals) for kind in kinds.all
         }
+        self._refusals = kinds.refusals
+        self._tokens = tokens
+        self._free = frozenset(name for name, method in methods.items() if method.free)
 
     @override
     def service(self, handler_call_details: GrpcContext) -> GrpcHandler:
         found = self._handlers.get(handler_call_details.method)
         if found is None:
             return None
+        if self._tokens is not None and handler_call_details.method not in self._free:
+            sender = self._tokens.admit(authorization(handler_call_details.invocation_metadata))
+            if isinstance(sender, ProtocolError):
+                return _refuser(sender, self._refusals)
         threads, handler = found
         return self._refusers[threads] if threads.full else handler
 
 
-def _handler(method: Method, farewell: Farewell, threads: CallThreads) -> GrpcHandler:
+def _credentials(certificates: Certificates) -> GrpcContext:
+    """Return the library's credentials, for which it asks again at each handshake."""
+
+    def read() -> GrpcContext:
+        pem = certificates.read()
+        return grpc.ssl_server_certificate_configuration(((pem.key, pem.certificate),), pem.client_ca)
+
+    return grpc.dynamic_ssl_server_credentials(
+        read(),
+        lambda: read() if certificates.reload() else None,
+        require_client_authentication=certificates.files.client_ca is not None,
+    )
+
+
+def _handler(method: Method, farewell: Farewell, threads: CallThreads, tokens: Tokens | None) -> GrpcHandler:
     match method:
         case UnaryMethod(call=call):
-            return grpc.unary_unary_rpc_method_handler(_on(threads, partial(_serve_unary, call, farewell)))
+            return grpc.unary_unary_rpc_method_handler(_on(threads, partial(_serve_unary, call, farewell, tokens)))
         case StreamMethod():
-            return grpc.stream_stream_rpc_method_handler(_on(threads, partial(_serve_stream, method, farewell)))
+            return grpc.stream_stream_rpc_method_handler(_on(threads, partial(_serve_stream, method, farewell, tokens)))
         case WatchMethod(subscribe=subscribe):
             return grpc.unary_stream_rpc_method_handler(_on(threads, partial(_serve_watch, subscribe)))
 
 
-def _refuser(kind: CallThreads, threads: CallThreads) -> GrpcHandler:
-    error = ProtocolError(Code.RESOURCE_EXHAUSTED, kind.refusal)
+def _refuser(error: ProtocolError, threads: CallThreads) -> GrpcHandler:
     # As a stream, whatever the call is: the library then waits for no request before it lets the handler refuse.
     return grpc.stream_stream_rpc_method_handler(_on(threads, lambda _requests, context: _abort(context, error)))
 
@@ -243,70 +232,19 @@ def _on(threads: CallThreads, behavior: GrpcBehavior) -> GrpcBehavior:
     return on_threads
 
 
-class _GrpcCallContext(CallContext):
-    """One call, or one request of a stream, which has `departures` and is not run by the thread that reads it."""
-
-    def __init__(self, context: GrpcContext, pending: Pending, departures: "_Departures | None" = None) -> None:
-        remaining = context.time_remaining()
-        super().__init__(None if remaining is None else time.monotonic() + remaining, may_run_here=departures is None)
-        self._context = context
-        self._pending = pending
-        self._departures = departures
-
-    @property
-    @override
-    def cancelled(self) -> bool:
-        return not self._context.is_active()
-
-    @override
-    def run_here(self, work: Callable[[], None]) -> None:
-        self._pending.run(work)
-
-    @override
-    def on_cancel(self, callback: Callable[[], None]) -> None:
-        if self._departures is not None:
-            self._departures.watch(self._pending, callback)
-        elif not self._context.add_callback(callback):
-            callback()
-
-
-class _Departures:
-    """What the calls of one stream want to be told when its client goes, each until it has its answer."""
-
-    def __init__(self, context: GrpcContext) -> None:
-        self._lock = threading.Lock()
-        self._callbacks: dict[Pending, Callable[[], None]] = {}
-        self._gone = not context.add_callback(self._tell)
-
-    def watch(self, pending: Pending, callback: Callable[[], None]) -> None:
-        with self._lock:
-            self._callbacks[pending] = callback
-        if self._gone:
-            callback()
-
-    def forget(self, pending: Pending) -> None:
-        with self._lock:
-            self._callbacks.pop(pending, None)
-
-    def _tell(self) -> None:
-        with self._lock:
-            self._gone = True
-            callbacks = tuple(self._callbacks.values())
-        for callback in callbacks:
-            callback()
-
-
-def _serve_unary(call: Call, farewell: Farewell, data: bytes, context: GrpcContext) -> bytes:
+def _serve_unary(call: Call, farewell: Farewell, tokens: Tokens | None, data: bytes, context: GrpcContext) -> bytes:
     farewell.arrive()
     try:
         pending = Pending()
-        begin(call, data, _GrpcCallContext(context, pending), pending.reply)
+        begin(call, data, GrpcCallContext(context, pending, tokens), pending.reply)
         outcome = pending.wait()
     finally:
         farewell.leave()
     if isinstance(outcome, Answer):
         if outcome.metadata:
-            context.send_initial_metadata(outcome.metadata)
+            context.send_initial_metadata(_pairs(outcome.metadata))
+        if outcome.trailers:
+            context.set_trailing_metadata(_pairs(outcome.trailers))
         return outcome.body
     _abort(context, outcome)
     return b""  # not reached: abort raises
@@ -315,6 +253,7 @@ def _serve_unary(call: Call, farewell: Farewell, data: bytes, context: GrpcConte
 def _serve_stream(
     method: StreamMethod,
     farewell: Farewell,
+    tokens: Tokens | None,
     requests: Iterator[bytes],
     context: GrpcContext,
 ) -> Iterator[bytes]:
@@ -322,14 +261,14 @@ def _serve_stream(
     farewell.arrive()
     answers: queue.SimpleQueue[Pending | None] = queue.SimpleQueue()
     room = threading.Semaphore(method.in_flight)
-    departures = _Departures(context)
+    departures = Departures(context)
 
     def read() -> None:
         try:
             for data in requests:
                 room.acquire()
                 pending = Pending()
-                begin(method.call, data, _GrpcCallContext(context, pending, departures), pending.reply)
+                begin(method.call, data, GrpcCallContext(context, pending, tokens, departures), pending.reply)
                 answers.put(pending)
         except grpc.RpcError:  # the client cancelled; the library raises its bare base class here
             return
@@ -339,6 +278,7 @@ def _serve_stream(
     # A client that goes while the reader waits for room must not leave it waiting.
     context.add_callback(partial(room.release, method.in_flight))
     threading.Thread(target=read, name="grpc-stream", daemon=True).start()
+    first = True
     try:
         while (pending := answers.get()) is not None:
             outcome = pending.wait()
@@ -347,6 +287,10 @@ def _serve_stream(
             if isinstance(outcome, ProtocolError):
                 _abort(context, outcome)
             else:
+                if first and outcome.metadata:
+                    context.send_initial_metadata(_pairs(outcome.metadata))
+                first = False
+                context.set_trailing_metadata(_pairs(outcome.trailers))
                 yield outcome.body
     finally:
         farewell.leave()
@@ -369,6 +313,10 @@ def _serve_watch(
             yield message
     finally:
         unsubscribe()
+
+
+def _pairs(metadata: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str | bytes], ...]:
+    return tuple((name, base64.b64decode(value) if name.endswith("-bin") else value) for name, value in metadata)
 
 
 def _abort(context: GrpcContext, error: ProtocolError) -> None:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 
 from enginesmith_runtime.server.errors import ProtocolError, internal_error
+from enginesmith_runtime.server.tracing import trace_id
 from enginesmith_runtime.server.transport.interface import Answer, Body, Call, CallContext, Reply
 
 __all__ = ["Outcome", "Pending", "begin"]
@@ -53,4 +54,4 @@ def begin(call: Call, data: Body, context: CallContext, reply: Reply) -> None:
     except ProtocolError as error:
         reply(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an id and the log the rest
-        reply(internal_error(error))
+        reply(internal_error(error, trace_id(context.metadata())))
