@@ -26,7 +26,7 @@ from enginesmith_contract.errors import DeviceFailedError
 from enginesmith_contract.preparation import Batching
 from enginesmith_contract.profiles import Profile, ShapeRange
 from enginesmith_contract.protos import inference_pb2 as pb
-from enginesmith_contract.serve_request import ServedModel, ServeRequest
+from enginesmith_contract.serve_request import ServedModel, ServeRequest, TransportName
 from enginesmith_runtime.progress import SilentReporter
 from enginesmith_runtime.server.errors import ProtocolError
 from enginesmith_runtime.server.loading import Loading, load_model
@@ -59,7 +59,16 @@ class RunningServer:
         """host:port of the protocol."""
         return str(self.ready["address"])
 
-    def stop(self, seconds: float = 30.0) -> int:
+    @property
+    def http(self) -> str:
+        """host:port of the protocol over HTTP."""
+        return str(self.ready["http"])
+
+    def let_go(self) -> None:
+        """Let the inferences end that the fake GPU holds, and those to come."""
+        self.log.with_name("let-go").touch()
+
+    def stop(self, seconds: float = 120.0) -> int:
         """Send SIGTERM; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
@@ -193,16 +202,23 @@ def running_server(
 
 
 @pytest.fixture
-def front_ends() -> int:
-    """How many front ends the servers of a test have; a module may say otherwise."""
-    return 0
+def way(request: pytest.FixtureRequest) -> str:
+    """How requests are taken off the wire: `http2`, `front-ends` or `grpcio`; a module's mark may name several."""
+    return str(getattr(request, "param", "http2"))
 
 
 @pytest.fixture
-def start_server(tmp_path: Path, engine_store: EngineStore, front_ends: int) -> Iterator[StartServer]:
+def front_ends(way: str) -> int:
+    """How many front ends the servers of a test have; a module may say otherwise."""
+    return 2 if way == "front-ends" else 0
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, engine_store: EngineStore, front_ends: int, way: str) -> Iterator[StartServer]:
     """Start a server for models by name and key; options: those of ServeRequest, `instances`, `queues`, `fake_gpu`."""
     with contextlib.ExitStack() as stack:
-        yield partial(_start_server, stack, tmp_path, engine_store, front_ends=front_ends)
+        transport = TransportName.GRPCIO if way == "grpcio" else None
+        yield partial(_start_server, stack, tmp_path, engine_store, front_ends=front_ends, transport=transport)
 
 
 @pytest.fixture(scope="module")
@@ -259,17 +275,22 @@ def serve_request(
 
 @pytest.fixture(scope="session")
 def shared_server(
-    tmp_path_factory: pytest.TempPathFactory, engine_store: EngineStore, adder_key: str, echo_key: str
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine_store: EngineStore,
+    adder_key: str,
+    echo_key: str,
 ) -> Iterator[RunningServer]:
-    """One server of adder and echo for the tests that leave it as it was."""
-    request = serve_request(
+    """One server of adder and echo for the tests that leave it as it was; its parameter is the transport."""
+    serve = serve_request(
         engine_store,
         {"adder": adder_key, "echo": echo_key},
+        transport=TransportName(getattr(request, "param", "http2")),
         instances=2,
         health_address="127.0.0.1:0",
         max_message_bytes=1 << 20,
     )
-    with running_server(tmp_path_factory.mktemp("shared"), request) as server:
+    with running_server(tmp_path_factory.mktemp("shared"), serve) as server:
         yield server
 
 
@@ -299,15 +320,23 @@ def _fail(error: DeviceFailedError) -> None:
 
 
 @pytest.fixture(scope="session")
-def local_inference(
+def local_repository(
     tmp_path_factory: pytest.TempPathFactory, engine_store: EngineStore, adder_key: str, echo_key: str
-) -> Iterator[Callable[[Message | bytes], Answer | ProtocolError]]:
-    """Answers ModelInfer in this process: real engines, no wire."""
+) -> Iterator[Repository]:
+    """Models in this process: real engines, no wire."""
     request = serve_request(engine_store, {"adder": adder_key, "echo": echo_key})
     repository = Repository(request.models)
     loading = Loading(folder=tmp_path_factory.mktemp("loaded"), queue_limit=8, reporter=SilentReporter())
     for served in request.models:
         repository.make_ready(load_model(served, loading))
+    yield repository
+    for entry in repository:
+        assert entry.model is not None
+        entry.model.pool.close(1.0)
+
+
+def infer_locally(repository: Repository) -> Callable[[Message | bytes], Answer | ProtocolError]:
+    """Return a function that answers ModelInfer in this process."""
     inference = Inference(repository, InferenceLimits(max_message_bytes=1 << 20), None, _fail)
 
     def infer(message: Message | bytes) -> Answer | ProtocolError:
@@ -320,10 +349,13 @@ def local_inference(
         (answer,) = answers
         return answer
 
-    yield infer
-    for entry in repository:
-        assert entry.model is not None
-        entry.model.pool.close(1.0)
+    return infer
+
+
+@pytest.fixture(scope="session")
+def local_inference(local_repository: Repository) -> Callable[[Message | bytes], Answer | ProtocolError]:
+    """Answers ModelInfer in this process: real engines, no wire."""
+    return infer_locally(local_repository)
 
 
 @pytest.fixture(scope="session")

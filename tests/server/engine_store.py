@@ -94,11 +94,15 @@ class EngineStore:
         self._store.create_pointer(engine_pointer(manifest.engine_key), manifest.to_json())
         return manifest.engine_key
 
-    def blob_of(self, key: str) -> Path:
-        """Return the path of the engine's first file."""
+    def manifest(self, key: str) -> Manifest:
+        """Return what the store says of the engine."""
         document = self._store.read_pointer(engine_pointer(key))
         assert document is not None
-        return Path(self.uri) / "blobs" / "sha256" / Manifest.from_json(document).files[0].digest
+        return Manifest.from_json(document)
+
+    def blob_of(self, key: str) -> Path:
+        """Return the path of the engine's first file."""
+        return Path(self.uri) / "blobs" / "sha256" / self.manifest(key).files[0].digest
 
     def _put_references(self, publication: Publication) -> tuple[ReferenceSet, ...]:
         if publication.references is None:

@@ -1,7 +1,7 @@
 """A server process whose GPU is faked: the real server, with a loader that stands for TensorRT on an H100.
 
-The engine doubles its input `data`; its input `command` makes it fail as a GPU fails (see `Command`). Usage: like
-`python -m enginesmith_runtime.server`.
+The engine doubles its input `data`; its input `command` makes it fail as a GPU fails, or run as long as a test wants
+(see `Command`). Usage: like `python -m enginesmith_runtime.server`.
 """
 
 import ctypes
@@ -43,9 +43,11 @@ class Command(IntEnum):
     RUN = 0
     RUN_OUT_OF_MEMORY = 1
     FAIL = 2
-    """After data[0] seconds."""
     HANG = 3
     """As an inference does on a GPU that has fallen off the bus."""
+    HOLD = 4
+    """Run once the test lets it: no machine is quick or slow enough to change what a test sees."""
+    HOLD_AND_FAIL = 5
 
 
 class FakeRegion:
@@ -82,15 +84,17 @@ class FakeInstance(Instance):
         """Do what the command says."""
         del profile
         data = _values(inputs["data"])
-        match Command(int(_values(inputs["command"])[0])):
-            case Command.RUN:
+        command = Command(int(_values(inputs["command"])[0]))
+        if command in {Command.HOLD, Command.HOLD_AND_FAIL}:
+            _wait_until_let_go()
+        match command:
+            case Command.RUN | Command.HOLD:
                 return {name: _leave(data * 2, into.get(name)) for name in outputs}
             case Command.RUN_OUT_OF_MEMORY:
                 raise InferenceError(
                     "the GPU has no memory for this request", why="12 MiB", remedy="send less", reason="OutOfMemory"
                 )
-            case Command.FAIL:
-                time.sleep(float(data[0]))
+            case Command.FAIL | Command.HOLD_AND_FAIL:
                 raise DeviceFailedError("an illegal memory access", where="device 0", why="CUDA error 700")
             case Command.HANG:
                 threading.Event().wait()
@@ -104,6 +108,13 @@ class FakeInstance(Instance):
     @override
     def close(self) -> None:
         """Hold nothing."""
+
+
+def _wait_until_let_go() -> None:
+    # The test makes this file in the folder of the server's request (`RunningServer.let_go`).
+    let_go = Path(sys.argv[sys.argv.index("--request") + 1]).with_name("let-go")
+    while not let_go.exists():
+        time.sleep(0.005)
 
 
 def _values(tensor: Array | DeviceArray) -> Array:
@@ -162,9 +173,9 @@ class FakeLoader:
         """Return a version that the matrix knows."""
         return FAKE_VERSION
 
-    def load(self, manifest: Manifest, files: Path, options: Mapping[str, str]) -> FakeEngine:
+    def load(self, manifest: Manifest, files: Path, options: Mapping[str, str], *, instances: int = 1) -> FakeEngine:
         """Return an engine that reads no file."""
-        del files, options
+        del files, options, instances
         return FakeEngine(manifest)
 
 

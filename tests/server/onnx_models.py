@@ -6,6 +6,8 @@ from onnx import TensorProto, helper
 
 from enginesmith_contract.tensors import DType
 
+_MATRIX = [256, 256]
+
 DTYPES = {
     TensorProto.FLOAT: DType.FP32,
     TensorProto.FLOAT16: DType.FP16,
@@ -46,26 +48,8 @@ def integers_model() -> onnx.ModelProto:
 
 
 def slow_model() -> onnx.ModelProto:
-    size = 256
-    matrix = helper.make_tensor_value_info("matrix", TensorProto.FLOAT, [size, size])
-    body = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["matrix", "matrix"], ["product"]),
-            helper.make_node("Tanh", ["product"], ["next_matrix"]),
-            helper.make_node("Identity", ["go_on"], ["go_on_still"]),
-        ],
-        "step",
-        [
-            helper.make_tensor_value_info("step", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            matrix,
-        ],
-        [
-            helper.make_tensor_value_info("go_on_still", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next_matrix", TensorProto.FLOAT, [size, size]),
-        ],
-    )
-    start = helper.make_tensor("start", TensorProto.FLOAT, [size, size], np.full((size, size), 0.01, np.float32))
+    body = _step()
+    start = helper.make_tensor("start", TensorProto.FLOAT, _MATRIX, np.full(_MATRIX, 0.01, np.float32))
     yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
     graph = helper.make_graph(
         [
@@ -81,6 +65,30 @@ def slow_model() -> onnx.ModelProto:
     return _model(graph)
 
 
+def patient_model() -> onnx.ModelProto:
+    """Doubles each row after as many steps as the largest that any row asks for: rows change nothing but the time."""
+    body = _step()
+    start = helper.make_tensor("start", TensorProto.FLOAT, _MATRIX, np.zeros(_MATRIX, np.float32))
+    yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["steps"], ["count"], keepdims=0),
+            helper.make_node("Loop", ["count", "yes", "start"], ["last"], body=body),
+            helper.make_node("ReduceMean", ["last"], ["nothing"], keepdims=0),
+            helper.make_node("Add", ["x", "x"], ["twice"]),
+            helper.make_node("Add", ["twice", "nothing"], ["doubled"]),
+        ],
+        "patient",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4]),
+            helper.make_tensor_value_info("steps", TensorProto.INT64, ["n"]),
+        ],
+        [helper.make_tensor_value_info("doubled", TensorProto.FLOAT, ["n", 4])],
+        initializer=[start, yes],
+    )
+    return _model(graph)
+
+
 def doubler_model() -> onnx.ModelProto:
     inputs = [
         helper.make_tensor_value_info("command", TensorProto.INT64, [1]),
@@ -89,6 +97,28 @@ def doubler_model() -> onnx.ModelProto:
     outputs = [helper.make_tensor_value_info("doubled", TensorProto.FLOAT, ["n"])]
     return _model(
         helper.make_graph([helper.make_node("Add", ["data", "data"], ["doubled"])], "doubler", inputs, outputs)
+    )
+
+
+def _step() -> onnx.GraphProto:
+    """Return one step of a loop that takes a few hundred microseconds."""
+    matrix = helper.make_tensor_value_info("matrix", TensorProto.FLOAT, _MATRIX)
+    return helper.make_graph(
+        [
+            helper.make_node("MatMul", ["matrix", "matrix"], ["product"]),
+            helper.make_node("Tanh", ["product"], ["next_matrix"]),
+            helper.make_node("Identity", ["go_on"], ["go_on_still"]),
+        ],
+        "step",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            matrix,
+        ],
+        [
+            helper.make_tensor_value_info("go_on_still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next_matrix", TensorProto.FLOAT, _MATRIX),
+        ],
     )
 
 

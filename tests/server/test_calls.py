@@ -15,7 +15,10 @@ from grpc_health.v1 import health_pb2
 
 from enginesmith_contract.protos import inference_pb2 as pb
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.parametrize("shared_server", ["http2", "grpcio"], indirect=True, scope="session"),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 Client = Any  # the fixtures' own types; a test module imports no other

@@ -140,13 +140,15 @@ def test_real_models_answer_tritonclient_as_onnx_runtime_does(
         ["--concurrency-range", "2", "-b", "4"],
         ["--concurrency-range", "2", "--streaming"],
         ["--concurrency-range", "2", "--shared-memory", "system"],
+        ["--concurrency-range", "2", "-i", "http"],
     ],
-    ids=["unary", "batches", "streaming", "shared memory"],
+    ids=["unary", "batches", "streaming", "shared memory", "http"],
 )
 def test_perf_analyzer_measures_without_a_failure(
     start_module_server: Callable[..., Any], adder_key: str, tmp_path: Path, arguments: list[str]
 ) -> None:
-    server = start_module_server({"adder": adder_key}, instances=2, shared_memory=True)
+    server = start_module_server({"adder": adder_key}, instances=2, shared_memory=True, http_address="127.0.0.1:0")
+    address = ["-u", server.http] if "http" in arguments else ["-u", server.address, "-i", "grpc"]
     tool = subprocess.run([ROOT / "hack" / "perf-analyzer"], check=True, capture_output=True, text=True)
     report = tmp_path / "report.csv"
     # Any spread counts as stable: this is about the protocol, not about the speed of the test machine.
@@ -154,10 +156,7 @@ def test_perf_analyzer_measures_without_a_failure(
         tool.stdout.strip(),
         "-m",
         "adder",
-        "-u",
-        server.address,
-        "-i",
-        "grpc",
+        *address,
         "-p",
         "500",
         "-s",

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.shared_memory import SharedMemory
@@ -18,6 +17,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
+from tests.server.waiting import wait_for
 
 from enginesmith_contract.protos import inference_pb2 as pb
 from enginesmith_contract.serve_request import ServeRequest
@@ -57,14 +57,6 @@ def _gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
-
-
-def _wait_for(what: Callable[[], bool]) -> None:
-    for _ in range(1500):
-        if what():
-            return
-        threading.Event().wait(0.01)
-    pytest.fail("it never came")
 
 
 def _echo_request(values: np.ndarray) -> pb.ModelInferRequest:
@@ -127,7 +119,7 @@ def test_the_memory_of_a_huge_message_is_not_kept(
         assert client.infer(request).outputs
         kept = [_memory_of_links(pid) for pid in front_end_of()]
         assert any(size <= one <= 32 << 20 for one in kept) == (size == 10 << 20), kept
-    _wait_for(lambda: _memory_of_links(server.process.pid) == 0)
+    wait_for(lambda: _memory_of_links(server.process.pid) == 0)
 
 
 def test_an_answer_carries_its_engine_and_an_error_its_sentence(
@@ -184,7 +176,7 @@ def test_a_front_end_that_dies_is_replaced_and_costs_its_own_clients_only(
     before = front_end_of()
     assert len(before) == 2
     os.kill(before[0], signal.SIGKILL)
-    _wait_for(lambda: len(set(front_end_of()) - {before[0]}) == 2)
+    wait_for(lambda: len(set(front_end_of()) - {before[0]}) == 2)
     answered = 0
     for _ in range(20):  # each connection falls to one of the two
         with grpc.insecure_channel(server.address, options=_CHANNEL) as channel:
@@ -198,7 +190,7 @@ def test_no_front_end_outlives_its_server(server: Server, front_end_of: Callable
     front_ends = front_end_of()
     server.process.kill()
     server.process.wait()
-    _wait_for(lambda: all(map(_gone, front_ends)))
+    wait_for(lambda: all(map(_gone, front_ends)))
 
 
 def test_a_stopped_server_leaves_no_front_end(server: Server, front_end_of: Callable[[], list[int]]) -> None:

@@ -1,7 +1,5 @@
 """A GPU that fails under a server: who is told what, and how the process ends. The GPU is `fake_gpu_server.py`'s."""
 
-import threading
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +7,16 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
+from tests.server.waiting import (
+    FAIL,
+    HANG,
+    HOLD_AND_FAIL,
+    RUN,
+    RUN_OUT_OF_MEMORY,
+    doubler_request,
+    metrics_of,
+    wait_until_pending,
+)
 
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.failure import Failure
@@ -23,35 +31,6 @@ Client = Any  # the fixtures' own types; a test module imports no other
 Connect = Callable[[str], Client]
 StartServer = Callable[..., Any]
 
-RUN, RUN_OUT_OF_MEMORY, FAIL, HANG = range(4)
-"""Commands of the fake engine."""
-
-
-def _request(command: int, value: float = 1.0) -> pb.ModelInferRequest:
-    tensor = pb.ModelInferRequest.InferInputTensor
-    return pb.ModelInferRequest(
-        model_name="doubler",
-        inputs=[
-            tensor(name="command", datatype="INT64", shape=[1]),
-            tensor(name="data", datatype="FP32", shape=[2]),
-        ],
-        raw_input_contents=[np.array([command], np.int64).tobytes(), np.full(2, value, np.float32).tobytes()],
-    )
-
-
-def _metrics(server: Server) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://{server.ready['metrics']}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
-
-
-def _wait_until(server: Server, metric: str, count: int) -> None:
-    for _ in range(500):
-        if sum(value for name, value in _metrics(server).items() if name.startswith(metric)) >= count:
-            return
-        threading.Event().wait(0.01)
-    pytest.fail(f"{metric} never was {count}")
-
 
 def test_a_request_without_memory_is_told_so_and_the_server_goes_on(
     start_server: StartServer, connect: Connect, doubler_key: str
@@ -59,10 +38,10 @@ def test_a_request_without_memory_is_told_so_and_the_server_goes_on(
     server = start_server({"doubler": doubler_key}, fake_gpu=True)
     client = connect(server.address)
     with pytest.raises(grpc.RpcError) as caught:
-        client.infer(_request(RUN_OUT_OF_MEMORY))
+        client.infer(doubler_request(RUN_OUT_OF_MEMORY))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "no memory for this request: 12 MiB. Send less." in caught.value.details()
-    assert np.frombuffer(client.infer(_request(RUN, 3)).raw_output_contents[0], np.float32).tolist() == [6, 6]
+    assert np.frombuffer(client.infer(doubler_request(RUN, 3)).raw_output_contents[0], np.float32).tolist() == [6, 6]
     assert client.call("ServerReady", pb.ServerReadyRequest()).ready
     assert server.stop() == ExitCode.OK
 
@@ -73,11 +52,11 @@ def test_metrics_say_what_the_gpu_holds_and_why_requests_failed(
     server = start_server({"doubler": doubler_key, "adder": adder_key}, fake_gpu=True)
     client = connect(server.address)
     for _ in range(2):
-        client.begin("ModelInfer", _request(RUN_OUT_OF_MEMORY)).exception()
-    broken = _request(RUN)
+        client.begin("ModelInfer", doubler_request(RUN_OUT_OF_MEMORY)).exception()
+    broken = doubler_request(RUN)
     broken.inputs[0].datatype = "FP32"
     client.begin("ModelInfer", broken).exception()
-    metrics = _metrics(server)
+    metrics = metrics_of(server)
     labels = 'target="cpu",version="1"'
     held = {
         part: metrics.get(f'enginesmith_device_memory_bytes{{model="doubler",part="{part}",{labels}}}')
@@ -113,10 +92,10 @@ def test_a_failed_device_ends_the_server_with_its_code_and_a_report(
     server = start_server({"doubler": doubler_key}, fake_gpu=True, drain_delay_seconds=600.0, grace_seconds=600.0)
     client = connect(server.address)
     with pytest.raises(grpc.RpcError) as caught:
-        client.infer(_request(FAIL, 0))
+        client.infer(doubler_request(FAIL))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert "an illegal memory access" in caught.value.details()
-    assert server.process.wait(30) == ExitCode.DEVICE_FAILED
+    assert server.process.wait(120) == ExitCode.DEVICE_FAILED
     report = ServingReport.from_json(server.last_word.read_bytes())
     assert report.engine_key == doubler_key
     assert report.failure is not None
@@ -130,17 +109,18 @@ def test_what_waits_and_what_comes_is_sent_elsewhere_once_the_device_failed(
 ) -> None:
     server = start_server({"doubler": doubler_key}, fake_gpu=True)
     client = connect(server.address)
-    failing = client.begin("ModelInfer", _request(FAIL, 1.0))
-    _wait_until(server, "enginesmith_requests_in_flight{", 1)
-    waiting = [client.begin("ModelInfer", _request(RUN)) for _ in range(3)]
-    _wait_until(server, "enginesmith_requests_queued{", 3)
+    failing = client.begin("ModelInfer", doubler_request(HOLD_AND_FAIL))
+    wait_until_pending(server, 1)
+    waiting = [client.begin("ModelInfer", doubler_request(RUN)) for _ in range(3)]
+    wait_until_pending(server, 4)
+    server.let_go()
     codes = [future.code() for future in (failing, *waiting)]
     assert codes == [grpc.StatusCode.UNAVAILABLE] * 4
     assert all("send the request to another replica" in future.details() for future in waiting)
     with pytest.raises(grpc.RpcError) as caught:
-        client.infer(_request(RUN))
+        client.infer(doubler_request(RUN))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert server.process.wait(30) == ExitCode.DEVICE_FAILED
+    assert server.process.wait(120) == ExitCode.DEVICE_FAILED
 
 
 def test_an_inference_that_never_returns_keeps_no_broken_server_alive(
@@ -150,12 +130,12 @@ def test_an_inference_that_never_returns_keeps_no_broken_server_alive(
     client = connect(server.address)
     watch = _watch(str(server.ready["health"]))
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-    hanging = client.begin("ModelInfer", _request(HANG))
-    _wait_until(server, "enginesmith_requests_in_flight{", 1)
-    client.begin("ModelInfer", _request(FAIL, 0)).code()
+    hanging = client.begin("ModelInfer", doubler_request(HANG))
+    wait_until_pending(server, 1)
+    client.begin("ModelInfer", doubler_request(FAIL)).code()
     assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
     assert hanging.code() is not grpc.StatusCode.OK
-    assert server.process.wait(30) == ExitCode.DEVICE_FAILED
+    assert server.process.wait(120) == ExitCode.DEVICE_FAILED
 
 
 def _watch(address: str) -> Iterator[health_pb2.HealthCheckResponse]:

@@ -4,6 +4,7 @@ The system's shared memory is real. CUDA's is faked by `fake_gpu_server.py`, whi
 object for a handle.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,17 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from tests.server.shared_memory_requests import (
+    A,
+    content_of,
+    floats,
+    place_in,
+    refusal,
+    register,
+    shared_adder_request,
+    shared_input,
+)
+from tests.server.waiting import HOLD_AND_FAIL, RUN, wait_until_pending
 
 from enginesmith_contract.protos import inference_pb2 as pb
 
@@ -25,7 +37,6 @@ Connect = Callable[[str], Client]
 StartServer = Callable[..., Any]
 MakeRequest = Callable[..., pb.ModelInferRequest]
 
-A = np.arange(8, dtype=np.float32).reshape(2, 4)
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the system has its objects
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -51,79 +62,34 @@ def sharer(sharing_server: Server, connect: Connect) -> Iterator[Client]:
     client.call("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest())
 
 
-def _register(client: Client, name: str, key: str, size: int, offset: int = 0) -> None:
-    request = pb.SystemSharedMemoryRegisterRequest(name=name, key=key, offset=offset, byte_size=size)
-    client.call("SystemSharedMemoryRegister", request)
-
-
-def _place(region: str, size: int, offset: int = 0) -> dict[str, pb.InferParameter]:
-    return {
-        "shared_memory_region": pb.InferParameter(string_param=region),
-        "shared_memory_byte_size": pb.InferParameter(int64_param=size),
-        "shared_memory_offset": pb.InferParameter(int64_param=offset),
-    }
-
-
-def _input(name: str, values: np.ndarray, datatype: str, **fields: Any) -> pb.ModelInferRequest.InferInputTensor:
-    return pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=values.shape, **fields)
-
-
-def _adder_request(region: str = "block", **place: int) -> pb.ModelInferRequest:
-    """Return a request with `a` in shared memory and `b` in the message."""
-    return pb.ModelInferRequest(
-        model_name="adder",
-        inputs=[
-            _input("a", A, "FP32", parameters=_place(region, **{"size": A.nbytes, **place})),
-            _input("b", A, "FP32"),
-        ],
-        raw_input_contents=[np.ones_like(A).tobytes()],
-    )
-
-
-def _refusal(client: Client, request: pb.ModelInferRequest) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.RpcError) as caught:
-        client.infer(request)
-    return caught.value.code(), caught.value.details()
-
-
-def _content(block: SharedMemory) -> memoryview:
-    assert block.buf is not None
-    return block.buf
-
-
-def _floats(content: bytes | memoryview) -> list[float]:
-    values: list[float] = np.frombuffer(content, np.float32).tolist()
-    return values
-
-
 def test_an_input_is_read_from_the_system_s_memory_each_time(sharer: Client, block: SharedMemory) -> None:
-    _register(sharer, "block", block.name, 1024, offset=512)
+    register(sharer, "block", block.name, 1024, offset=512)
     for factor in (1, 2):
-        _content(block)[512 + 64 : 512 + 64 + A.nbytes] = (A * factor).tobytes()
-        answer = sharer.infer(_adder_request(offset=64))
-        assert _floats(answer.raw_output_contents[0]) == (A * factor + 1).ravel().tolist()
+        content_of(block)[512 + 64 : 512 + 64 + A.nbytes] = (A * factor).tobytes()
+        answer = sharer.infer(shared_adder_request(offset=64))
+        assert floats(answer.raw_output_contents[0]) == (A * factor + 1).ravel().tolist()
 
 
 def test_an_output_is_left_in_the_system_s_memory_and_the_answer_says_where(
     sharer: Client, block: SharedMemory
 ) -> None:
-    _register(sharer, "block", "/" + block.name, 4096)
-    _content(block)[: A.nbytes] = A.tobytes()
-    request = _adder_request()
+    register(sharer, "block", "/" + block.name, 4096)
+    content_of(block)[: A.nbytes] = A.tobytes()
+    request = shared_adder_request()
     output = pb.ModelInferRequest.InferRequestedOutputTensor
-    request.outputs.extend([output(name="difference", parameters=_place("block", 100, 1024)), output(name="sum")])
+    request.outputs.extend([output(name="difference", parameters=place_in("block", 100, 1024)), output(name="sum")])
     answer = sharer.infer(request)
-    assert _floats(_content(block)[1024 : 1024 + A.nbytes]) == (A - 1).ravel().tolist()
+    assert floats(content_of(block)[1024 : 1024 + A.nbytes]) == (A - 1).ravel().tolist()
     difference, total = answer.outputs
-    assert dict(difference.parameters) == _place("block", A.nbytes, 1024)
+    assert dict(difference.parameters) == place_in("block", A.nbytes, 1024)
     assert not total.parameters
     # One content for each output, in their order, as tritonclient counts them.
     assert answer.raw_output_contents[0] == b""
-    assert _floats(answer.raw_output_contents[1]) == (A + 1).ravel().tolist()
+    assert floats(answer.raw_output_contents[1]) == (A + 1).ravel().tolist()
 
 
 def test_strings_and_booleans_are_checked_wherever_they_come_from(sharer: Client, block: SharedMemory) -> None:
-    _register(sharer, "block", block.name, 4096)
+    register(sharer, "block", block.name, 4096)
     dtypes: dict[str, Any] = {"FP32": np.float32, "FP16": np.float16, "FP64": np.float64}
     dtypes |= {
         f"{sign}INT{bits}": np.dtype(f"{sign}int{bits}".lower()) for sign in ("", "U") for bits in (8, 16, 32, 64)
@@ -131,23 +97,23 @@ def test_strings_and_booleans_are_checked_wherever_they_come_from(sharer: Client
     request = pb.ModelInferRequest(model_name="echo")
     for name, dtype in dtypes.items():
         values = np.ones(1, dtype)
-        request.inputs.append(_input(name.lower(), values, name))
+        request.inputs.append(shared_input(name.lower(), values, name))
         request.raw_input_contents.append(values.tobytes())
     strings = b"\x03\x00\x00\x00abc\x00\x00\x00\x00"
-    _content(block)[: len(strings)] = strings
-    _content(block)[100:102] = b"\x01\x00"
-    request.inputs.append(_input("bytes", np.empty(2), "BYTES", parameters=_place("block", len(strings))))
-    request.inputs.append(_input("bool", np.empty(2), "BOOL", parameters=_place("block", 2, 100)))
+    content_of(block)[: len(strings)] = strings
+    content_of(block)[100:102] = b"\x01\x00"
+    request.inputs.append(shared_input("bytes", np.empty(2), "BYTES", parameters=place_in("block", len(strings))))
+    request.inputs.append(shared_input("bool", np.empty(2), "BOOL", parameters=place_in("block", 2, 100)))
     request.outputs.add(name="out_bytes")
-    request.outputs.add(name="out_bool", parameters=_place("block", 2, 200))
+    request.outputs.add(name="out_bool", parameters=place_in("block", 2, 200))
     answer = sharer.infer(request)
     assert answer.raw_output_contents[0] == strings
-    assert bytes(_content(block)[200:202]) == b"\x01\x00"
-    _content(block)[101] = 7
-    assert "neither 0 nor 1" in _refusal(sharer, request)[1]
-    _content(block)[100:102] = b"\x01\x00"
-    _content(block)[0] = 200
-    assert "is cut off" in _refusal(sharer, request)[1]
+    assert bytes(content_of(block)[200:202]) == b"\x01\x00"
+    content_of(block)[101] = 7
+    assert "neither 0 nor 1" in refusal(sharer, request)[1]
+    content_of(block)[100:102] = b"\x01\x00"
+    content_of(block)[0] = 200
+    assert "is cut off" in refusal(sharer, request)[1]
 
 
 @pytest.mark.parametrize(
@@ -164,38 +130,38 @@ def test_strings_and_booleans_are_checked_wherever_they_come_from(sharer: Client
 def test_a_place_that_does_not_fit_is_refused(
     sharer: Client, block: SharedMemory, change: dict[str, Any], want_fragments: tuple[str, ...]
 ) -> None:
-    _register(sharer, "block", block.name, 1024)
-    code, details = _refusal(sharer, _adder_request(**change))
+    register(sharer, "block", block.name, 1024)
+    code, details = refusal(sharer, shared_adder_request(**change))
     assert code is INVALID
     for fragment in want_fragments:
         assert fragment in details
 
 
 def test_an_output_s_place_that_does_not_fit_is_refused(sharer: Client, block: SharedMemory) -> None:
-    _register(sharer, "block", block.name, 1024)
+    register(sharer, "block", block.name, 1024)
     for place, fragment in (
-        (_place("block", 31), "32 bytes do not fit the 31"),
-        (_place("block", 32, 1000), "end beyond"),
+        (place_in("block", 31), "32 bytes do not fit the 31"),
+        (place_in("block", 32, 1000), "end beyond"),
     ):
-        request = _adder_request()
+        request = shared_adder_request()
         request.outputs.add(name="sum", parameters=place)
-        code, details = _refusal(sharer, request)
+        code, details = refusal(sharer, request)
         assert code is INVALID
         assert "output 'sum'" in details
         assert fragment in details
 
 
 def test_contents_beside_a_place_are_refused(sharer: Client, block: SharedMemory) -> None:
-    _register(sharer, "block", block.name, 1024)
-    request = _adder_request()
+    register(sharer, "block", block.name, 1024)
+    request = shared_adder_request()
     request.inputs[0].contents.fp32_contents.extend(A.ravel())
-    assert _refusal(sharer, request)[0] is INVALID
-    request = _adder_request()
+    assert refusal(sharer, request)[0] is INVALID
+    request = shared_adder_request()
     request.raw_input_contents.append(A.tobytes())
-    assert _refusal(sharer, request)[0] is INVALID
-    request = _adder_request()
+    assert refusal(sharer, request)[0] is INVALID
+    request = shared_adder_request()
     del request.inputs[0].parameters["shared_memory_byte_size"]
-    assert "'shared_memory_byte_size' is missing" in _refusal(sharer, request)[1]
+    assert "'shared_memory_byte_size' is missing" in refusal(sharer, request)[1]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +192,7 @@ def test_a_key_that_is_no_shared_memory_object_is_refused(
     (folder / f"{block.name}-folder").mkdir()
     try:
         with pytest.raises(grpc.RpcError) as caught:
-            _register(sharer, "block", key.format(name=block.name), size, offset)
+            register(sharer, "block", key.format(name=block.name), size, offset)
     finally:
         (folder / f"{block.name}-link").unlink()
         (folder / f"{block.name}-pipe").unlink()
@@ -237,9 +203,9 @@ def test_a_key_that_is_no_shared_memory_object_is_refused(
 
 def test_regions_have_one_name_a_status_and_an_end(sharer: Client, block: SharedMemory) -> None:
     for name in ("one", "two"):
-        _register(sharer, name, block.name, 1024, offset=8)
+        register(sharer, name, block.name, 1024, offset=8)
     with pytest.raises(grpc.RpcError) as caught:
-        _register(sharer, "one", block.name, 1024)
+        register(sharer, "one", block.name, 1024)
     assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
     status = sharer.call("SystemSharedMemoryStatus", pb.SystemSharedMemoryStatusRequest())
     assert sorted(status.regions) == ["one", "two"]
@@ -251,16 +217,55 @@ def test_regions_have_one_name_a_status_and_an_end(sharer: Client, block: Shared
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     sharer.call("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest())
     assert not sharer.call("SystemSharedMemoryStatus", pb.SystemSharedMemoryStatusRequest()).regions
-    _register(sharer, "one", block.name, 1024)
+    register(sharer, "one", block.name, 1024)
 
 
 def test_a_client_that_shrinks_its_memory_harms_nobody(sharer: Client, block: SharedMemory) -> None:
-    _register(sharer, "block", block.name, 4096)
+    register(sharer, "block", block.name, 4096)
     os.truncate(SHARED_MEMORY / block.name, 16)
-    code, details = _refusal(sharer, _adder_request())
+    code, details = refusal(sharer, shared_adder_request())
     assert code is INVALID
     assert "has become smaller" in details
     assert sharer.call("ServerReady", pb.ServerReadyRequest()).ready
+
+
+def test_memory_that_is_shrunk_and_unregistered_under_load_costs_only_its_owner_s_requests(
+    sharing_server: Server, connect: Connect, adder_request: MakeRequest
+) -> None:
+    client = connect(sharing_server.address)
+    valid = adder_request()
+    want = client.infer(valid).raw_output_contents
+    memory = SharedMemory(create=True, size=2 << 20)
+    stop = threading.Event()
+
+    def shrink_and_grow() -> None:
+        while not stop.is_set():
+            for size in (0, 2 << 20):
+                os.truncate(SHARED_MEMORY / memory.name, size)
+
+    shrinking = threading.Thread(target=shrink_and_grow)
+    shrinking.start()
+    codes = set()
+    try:
+        for number in range(150):
+            with contextlib.suppress(grpc.RpcError):  # it may be short at this moment, or registered still
+                register(client, "short", memory.name, 2 << 20)
+            request = shared_adder_request("short", offset=1 << 20)
+            for name in ("sum", "difference"):
+                request.outputs.add(name=name, parameters=place_in("short", A.nbytes, 1024))
+            calls = [client.begin("ModelInfer", request) for _ in range(4)]
+            assert client.infer(valid).raw_output_contents == want
+            if number % 3 == 0:
+                client.call("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest(name="short"))
+            codes |= {call.code() for call in calls}
+    finally:
+        stop.set()
+        shrinking.join()
+        client.call("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest())
+        memory.close()
+        memory.unlink()
+    assert codes <= {grpc.StatusCode.OK, INVALID, grpc.StatusCode.RESOURCE_EXHAUSTED}, codes
+    assert INVALID in codes
 
 
 def test_no_engine_without_a_gpu_takes_cuda_s_memory(sharer: Client) -> None:
@@ -272,7 +277,7 @@ def test_no_engine_without_a_gpu_takes_cuda_s_memory(sharer: Client) -> None:
 
 
 def test_what_is_switched_off_says_how_to_switch_it_on(client: Client) -> None:
-    code, details = _refusal(client, _adder_request())
+    code, details = refusal(client, shared_adder_request())
     assert code is grpc.StatusCode.UNIMPLEMENTED
     assert "--shared-memory" in details
     assert "system_shared_memory" not in client.call("ServerMetadata", pb.ServerMetadataRequest()).extensions
@@ -304,28 +309,28 @@ def _handle(block: SharedMemory) -> bytes:
     return block.name.encode().ljust(64, b"\0")
 
 
-def _doubler_request(size: int = 8, seconds: float | None = None) -> pb.ModelInferRequest:
+def _doubler_request(size: int = 8, command: int = RUN) -> pb.ModelInferRequest:
     """Return a request whose data lies at 256 in the region and whose output goes to 512."""
-    command = np.array([0 if seconds is None else 2])
+    commands = np.array([command])
     request = pb.ModelInferRequest(
         model_name="doubler",
         inputs=[
-            _input("command", command, "INT64"),
-            _input("data", np.empty(2), "FP32", parameters=_place("gpu", 8, 256)),
+            shared_input("command", commands, "INT64"),
+            shared_input("data", np.empty(2), "FP32", parameters=place_in("gpu", 8, 256)),
         ],
-        raw_input_contents=[command.tobytes()],
+        raw_input_contents=[commands.tobytes()],
     )
-    request.outputs.add(name="doubled", parameters=_place("gpu", size, 512))
+    request.outputs.add(name="doubled", parameters=place_in("gpu", size, 512))
     return request
 
 
 def test_tensors_stay_on_the_gpu(gpu_client: Client, block: SharedMemory) -> None:
     _register_cuda(gpu_client, "gpu", _handle(block), 1024)
-    _content(block)[256:264] = np.array([3, 4], np.float32).tobytes()
+    content_of(block)[256:264] = np.array([3, 4], np.float32).tobytes()
     answer = gpu_client.infer(_doubler_request(100))
-    assert _floats(_content(block)[512:520]) == [6, 8]
+    assert floats(content_of(block)[512:520]) == [6, 8]
     assert list(answer.outputs[0].shape) == [2]
-    assert dict(answer.outputs[0].parameters) == _place("gpu", 8, 512)
+    assert dict(answer.outputs[0].parameters) == place_in("gpu", 8, 512)
     assert list(answer.raw_output_contents) == [b""]
     status = gpu_client.call("CudaSharedMemoryStatus", pb.CudaSharedMemoryStatusRequest(name="gpu"))
     assert (status.regions["gpu"].device_id, status.regions["gpu"].byte_size) == (0, 1024)
@@ -333,12 +338,12 @@ def test_tensors_stay_on_the_gpu(gpu_client: Client, block: SharedMemory) -> Non
 
 def test_a_gpu_s_place_that_does_not_fit_is_refused(gpu_client: Client, block: SharedMemory) -> None:
     _register_cuda(gpu_client, "gpu", _handle(block), 1024)
-    code, details = _refusal(gpu_client, _doubler_request(7))
+    code, details = refusal(gpu_client, _doubler_request(7))
     assert (code, "larger than its place" in details) == (INVALID, True)
-    code, details = _refusal(gpu_client, _doubler_request(1000))
+    code, details = refusal(gpu_client, _doubler_request(1000))
     assert (code, "output 'doubled': 1000 bytes from 512 on" in details) == (INVALID, True)
     # An engine without a GPU, in the same server.
-    code, details = _refusal(gpu_client, _adder_request("gpu"))
+    code, details = refusal(gpu_client, shared_adder_request("gpu"))
     assert (code, "takes no device memory" in details) == (INVALID, True)
 
 
@@ -357,7 +362,7 @@ def test_a_handle_that_opens_nothing_is_refused(gpu_client: Client, handle: byte
 def test_a_name_is_of_one_kind(gpu_client: Client, block: SharedMemory) -> None:
     _register_cuda(gpu_client, "gpu", _handle(block), 1024)
     with pytest.raises(grpc.RpcError) as caught:
-        _register(gpu_client, "gpu", block.name, 1024)
+        register(gpu_client, "gpu", block.name, 1024)
     assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
     with pytest.raises(grpc.RpcError) as caught:
         gpu_client.call("SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest(name="gpu"))
@@ -370,12 +375,13 @@ def test_a_region_stays_while_its_request_runs(
     server = start_server({"doubler": doubler_key}, fake_gpu=True, shared_memory=True)
     client = connect(server.address)
     _register_cuda(client, "gpu", _handle(block), 1024)
-    _content(block)[256:264] = np.array([1.0, 1.0], np.float32).tobytes()
-    running = client.begin("ModelInfer", _doubler_request(seconds=1.0))
-    threading.Event().wait(0.3)
+    content_of(block)[256:264] = np.array([1.0, 1.0], np.float32).tobytes()
+    running = client.begin("ModelInfer", _doubler_request(command=HOLD_AND_FAIL))
+    wait_until_pending(server, 1)
     client.call("CudaSharedMemoryUnregister", pb.CudaSharedMemoryUnregisterRequest(name="gpu"))
     assert not running.done()
     assert "fake region closed" not in server.log.read_text()
-    assert running.code() is grpc.StatusCode.UNAVAILABLE  # the command was to fail after a second
-    server.process.wait(30)
+    server.let_go()
+    assert running.code() is grpc.StatusCode.UNAVAILABLE
+    server.process.wait(120)
     assert server.log.read_text().count("fake region closed") == 1

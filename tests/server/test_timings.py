@@ -1,11 +1,12 @@
 """An answer says how long its own request waited and ran, where the request asks for it."""
 
-import urllib.request
+import time
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
+from tests.server.waiting import HOLD, RUN, doubler_request, wait_until_pending
 
 from enginesmith_contract.protos import inference_pb2 as pb
 
@@ -22,10 +23,8 @@ _NO = {"timings": pb.InferParameter(bool_param=False)}
 
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["one process", "front ends"])
-def server(
-    request: pytest.FixtureRequest, start_module_server: Callable[..., Any], adder_key: str, slow_key: str
-) -> Server:
-    return start_module_server({"adder": adder_key, "slow": slow_key}, front_ends=request.param)
+def server(request: pytest.FixtureRequest, start_module_server: Callable[..., Any], adder_key: str) -> Server:
+    return start_module_server({"adder": adder_key}, front_ends=request.param)
 
 
 def _stream(client: Client, *requests: pb.ModelInferRequest) -> list[pb.ModelInferResponse]:
@@ -79,14 +78,26 @@ def test_each_answer_of_a_stream_has_those_of_its_request(
     assert asked.parameters["triton_final_response"].bool_param
 
 
-def test_the_wait_and_the_run_are_told_apart(server: Server, connect: Connect, slow_request: MakeRequest) -> None:
+@pytest.mark.parametrize("front_ends", [0, 2], ids=["one process", "front ends"])
+def test_the_wait_and_the_run_are_told_apart(
+    start_server: Callable[..., Any], connect: Connect, doubler_key: str
+) -> None:
+    server = start_server({"doubler": doubler_key}, fake_gpu=True)
     client = connect(server.address)
-    running = client.begin("ModelInfer", slow_request(1500, parameters=_YES))
-    _wait_until_one_runs(server)
-    waiting = _times(client.infer(slow_request(1, parameters=_YES)))
-    ran = _times(running.result())
-    assert waiting["queue_us"] > waiting["compute_us"]
-    assert ran["compute_us"] > ran["queue_us"]
+    running = client.begin("ModelInfer", doubler_request(HOLD, parameters=_YES))
+    wait_until_pending(server, 1)
+    sent = time.perf_counter_ns()
+    waiting = client.begin("ModelInfer", doubler_request(RUN, parameters=_YES))
+    wait_until_pending(server, 2)
+    both_pend = time.perf_counter_ns()
+    time.sleep(0.002)
+    held_us = (time.perf_counter_ns() - both_pend) // 1000
+    server.let_go()
+    ran, waited = _times(running.result()), _times(waiting.result())
+    passed_us = (time.perf_counter_ns() - sent) // 1000
+    assert ran["compute_us"] >= held_us
+    assert waited["queue_us"] >= held_us
+    assert waited["queue_us"] + waited["compute_us"] <= passed_us
 
 
 def test_a_value_that_is_no_bool_is_refused(server: Server, connect: Connect, adder_request: MakeRequest) -> None:
@@ -94,13 +105,3 @@ def test_a_value_that_is_no_bool_is_refused(server: Server, connect: Connect, ad
         connect(server.address).infer(adder_request(parameters={"timings": pb.InferParameter(string_param="yes")}))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "'timings'" in refused.value.details()
-
-
-def _wait_until_one_runs(server: Server) -> None:
-    for _ in range(500):
-        with urllib.request.urlopen(f"http://{server.ready['metrics']}/metrics") as answer:
-            lines = answer.read().decode().splitlines()
-        running = [line for line in lines if line.startswith("enginesmith_requests_in_flight{")]
-        if any(float(line.split()[-1]) for line in running):
-            return
-    pytest.fail("nothing ran")

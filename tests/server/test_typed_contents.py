@@ -49,7 +49,7 @@ def _request(**given: list[int]) -> pb.ModelInferRequest:
 def _refusal(channel: grpc.Channel, request: pb.ModelInferRequest) -> tuple[grpc.StatusCode, str]:
     infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
     with pytest.raises(grpc.RpcError) as refused:
-        infer(request.SerializeToString(), timeout=30)
+        infer(request.SerializeToString(), timeout=120)
     return refused.value.code(), refused.value.details()
 
 
@@ -74,7 +74,7 @@ def test_the_bounds_themselves_come_back(channel: grpc.Channel, dtype: str) -> N
     infer = channel.unary_unary(
         "/inference.GRPCInferenceService/ModelInfer", response_deserializer=pb.ModelInferResponse.FromString
     )
-    response = infer(_request(**{dtype: [bounds.min, bounds.max, 0]}).SerializeToString(), timeout=30)
+    response = infer(_request(**{dtype: [bounds.min, bounds.max, 0]}).SerializeToString(), timeout=120)
     contents = next(output.contents for output in response.outputs if output.name == f"out_{dtype.lower()}")
     assert list(getattr(contents, _FIELDS[dtype])) == [bounds.min, bounds.max, 0]
 
@@ -84,7 +84,7 @@ def test_a_stream_goes_on_after_such_a_value(channel: grpc.Channel, dtype: str) 
     value = np.iinfo(dtype.lower()).max + 1
     stream = channel.stream_stream(_STREAM, response_deserializer=pb.ModelStreamInferResponse.FromString)
     requests = [_request(**{dtype: [value]}), _request()]
-    wrong, right = stream((request.SerializeToString() for request in requests), timeout=30)
+    wrong, right = stream((request.SerializeToString() for request in requests), timeout=120)
     assert f"element 0 of {_FIELDS[dtype]} is {value}" in wrong.error_message
     assert not right.error_message
 

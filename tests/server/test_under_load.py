@@ -1,10 +1,13 @@
-"""Queues, deadlines, cancellation, streams and the end of a server, with inferences that take real time."""
+"""Queues, deadlines, cancellation, streams and a server's end, with inferences that run until a test lets them end.
+
+The engine that holds them is the one of `fake_gpu_server.py`, under the real server.
+"""
 
 import json
 import queue
 import signal
+import socket
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,14 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2
+from tests.server.waiting import HOLD, RUN, doubler_request, metric_of, wait_for, wait_until_pending
 
 from enginesmith_contract.protos import inference_pb2 as pb
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.parametrize("way", ["http2", "front-ends", "grpcio"], indirect=True),
+]
 
 Server = Any
 Client = Any  # the fixtures' own types; a test module imports no other
@@ -23,14 +30,23 @@ Connect = Callable[[str], Client]
 StartServer = Callable[..., Any]
 MakeRequest = Callable[..., pb.ModelInferRequest]
 
-LONG = 1500
-"""Steps of a request that runs for several tenths of a second at least."""
+
+@pytest.fixture
+def start_holder(start_server: StartServer, doubler_key: str) -> StartServer:
+    """Start a server whose model `doubler` holds requests until `let_go`; `others`: further models by key."""
+
+    def start(others: dict[str, str] | None = None, **options: Any) -> Server:
+        return start_server({"doubler": doubler_key, **(others or {})}, fake_gpu=True, **options)
+
+    return start
 
 
-@pytest.fixture(params=[0, 2], ids=["one-process", "front-ends"])
-def front_ends(request: pytest.FixtureRequest) -> int:
-    """Everything here holds for both."""
-    return int(request.param)
+def _held(**fields: Any) -> pb.ModelInferRequest:
+    return doubler_request(HOLD, **fields)
+
+
+def _quick(**fields: Any) -> pb.ModelInferRequest:
+    return doubler_request(RUN, **fields)
 
 
 def _statistics(client: Client, name: str) -> pb.ModelStatistics:
@@ -38,49 +54,37 @@ def _statistics(client: Client, name: str) -> pb.ModelStatistics:
     return answer.model_stats[0]
 
 
-def _wait_until_running(server: Server, count: int) -> None:
-    """Wait until `count` inferences run or wait, as the metrics say."""
-    for _ in range(500):
-        with urllib.request.urlopen(f"http://{server.ready['metrics']}/metrics") as answer:
-            lines = answer.read().decode().splitlines()
-        names = ("enginesmith_requests_in_flight{", "enginesmith_requests_queued{")
-        if sum(float(line.split()[-1]) for line in lines if line.startswith(names)) >= count:
-            return
-        threading.Event().wait(0.01)
-    pytest.fail(f"{count} inferences never ran at once")
+def _done(futures: list[grpc.Future]) -> int:
+    return sum(future.done() for future in futures)
 
 
-def test_a_full_queue_refuses_at_once_and_the_rest_is_answered(
-    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
-) -> None:
-    server = start_server({"slow": slow_key}, max_queued=2)
+def test_a_full_queue_refuses_at_once_and_the_rest_is_answered(start_holder: StartServer, connect: Connect) -> None:
+    server = start_holder(max_queued=2)
     client = connect(server.address)
-    running = client.begin("ModelInfer", slow_request(LONG))
-    _wait_until_running(server, 1)
-    waiting = [client.begin("ModelInfer", slow_request(1)) for _ in range(2)]
-    _wait_until_running(server, 3)
+    running = client.begin("ModelInfer", _held())
+    wait_until_pending(server, 1)
+    waiting = [client.begin("ModelInfer", _quick()) for _ in range(2)]
+    wait_until_pending(server, 3)
     with pytest.raises(grpc.RpcError) as caught:
-        client.infer(slow_request(1))
+        client.infer(_quick())
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "2 requests wait" in caught.value.details()
     assert not running.done()
+    server.let_go()
     for future in (running, *waiting):
         assert future.result().outputs
 
 
 def test_a_flood_on_one_model_leaves_the_other_model_room(
-    start_server: StartServer,
-    connect: Connect,
-    slow_key: str,
-    adder_key: str,
-    slow_request: MakeRequest,
-    adder_request: MakeRequest,
+    start_holder: StartServer, connect: Connect, adder_key: str, adder_request: MakeRequest
 ) -> None:
-    server = start_server({"slow": slow_key, "adder": adder_key}, max_queued=4)
+    server = start_holder({"adder": adder_key}, max_queued=4)
     client = connect(server.address)
-    flood = [client.begin("ModelInfer", slow_request(LONG)) for _ in range(8)]
-    _wait_until_running(server, 5)
+    flood = [client.begin("ModelInfer", _held()) for _ in range(8)]
+    wait_until_pending(server, 5)
     assert client.infer(adder_request()).outputs
+    wait_for(lambda: _done(flood) == 3)
+    server.let_go()
     codes = [future.code() for future in flood]
     # The queue is the model's own and whole, however many models there are.
     assert codes.count(grpc.StatusCode.OK) == 5
@@ -88,18 +92,15 @@ def test_a_flood_on_one_model_leaves_the_other_model_room(
 
 
 def test_each_model_may_have_a_queue_of_its_own_size(
-    start_server: StartServer,
-    connect: Connect,
-    slow_key: str,
-    adder_key: str,
-    slow_request: MakeRequest,
-    adder_request: MakeRequest,
+    start_holder: StartServer, connect: Connect, adder_key: str, adder_request: MakeRequest
 ) -> None:
-    server = start_server({"slow": slow_key, "adder": adder_key}, max_queued=4, queues={"slow": 1})
+    server = start_holder({"adder": adder_key}, max_queued=4, queues={"doubler": 1})
     client = connect(server.address)
-    flood = [client.begin("ModelInfer", slow_request(LONG)) for _ in range(4)]
-    _wait_until_running(server, 2)
+    flood = [client.begin("ModelInfer", _held()) for _ in range(4)]
+    wait_until_pending(server, 2)
     assert client.infer(adder_request()).outputs
+    wait_for(lambda: _done(flood) == 2)
+    server.let_go()
     refused = [future for future in flood if future.code() is grpc.StatusCode.RESOURCE_EXHAUSTED]
     assert len(refused) == 2
     for future in refused:
@@ -107,67 +108,64 @@ def test_each_model_may_have_a_queue_of_its_own_size(
         assert "serving.maxQueued" in future.details()
 
 
-def test_instances_run_at_the_same_time(
-    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
-) -> None:
-    server = start_server({"slow": slow_key}, instances=2)
+def test_instances_run_at_the_same_time(start_holder: StartServer, connect: Connect) -> None:
+    server = start_holder(instances=2)
     client = connect(server.address)
-    long = client.begin("ModelInfer", slow_request(20 * LONG))
-    _wait_until_running(server, 1)
+    long = client.begin("ModelInfer", _held())
+    wait_until_pending(server, 1)
     for _ in range(5):
-        client.infer(slow_request(1))
+        client.infer(_quick())
     assert not long.done()
-    long.cancel()
 
 
-def test_a_request_whose_deadline_passes_in_the_queue_never_runs(
-    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
-) -> None:
-    server = start_server({"slow": slow_key})
+def test_a_request_whose_deadline_passes_in_the_queue_never_runs(start_holder: StartServer, connect: Connect) -> None:
+    server = start_holder()
     client = connect(server.address)
-    running = client.begin("ModelInfer", slow_request(LONG))
-    _wait_until_running(server, 1)
+    running = client.begin("ModelInfer", _held())
+    wait_until_pending(server, 1)
     with pytest.raises(grpc.RpcError) as caught:
-        client.infer(slow_request(1), timeout=0.05)
+        client.infer(_quick(), timeout=0.05)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    server.let_go()
     running.result()
-    assert client.infer(slow_request(1)).outputs
-    assert _statistics(client, "slow").execution_count == 2
+    assert client.infer(_quick()).outputs
+    assert _statistics(client, "doubler").execution_count == 2
 
 
 def test_the_timeout_parameter_bounds_the_wait_and_the_server_says_so(
-    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
+    start_holder: StartServer, connect: Connect
 ) -> None:
-    server = start_server({"slow": slow_key})
+    server = start_holder()
     client = connect(server.address)
-    running = client.begin("ModelInfer", slow_request(LONG))
-    _wait_until_running(server, 1)
-    hurried = slow_request(1, parameters={"timeout": pb.InferParameter(int64_param=1000)})
+    running = client.begin("ModelInfer", _held())
+    wait_until_pending(server, 1)
     with pytest.raises(grpc.RpcError) as caught:
-        client.infer(hurried)
+        client.infer(_quick(parameters={"timeout": pb.InferParameter(int64_param=1000)}))
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "was not run" in caught.value.details()
+    # It was told while the instance was still busy.
+    assert not running.done()
+    server.let_go()
     running.result()
 
 
 def test_a_request_cancelled_in_the_queue_never_runs_and_frees_its_place(
-    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
+    start_holder: StartServer, connect: Connect
 ) -> None:
-    server = start_server({"slow": slow_key}, max_queued=1)
+    server = start_holder(max_queued=1)
     client = connect(server.address)
-    running = client.begin("ModelInfer", slow_request(4 * LONG))
-    _wait_until_running(server, 1)
-    cancelled = client.begin("ModelInfer", slow_request(1))
-    _wait_until_running(server, 2)
+    running = client.begin("ModelInfer", _held())
+    wait_until_pending(server, 1)
+    cancelled = client.begin("ModelInfer", _quick())
+    wait_until_pending(server, 2)
     cancelled.cancel()
-    for _ in range(200):
-        next_one = client.begin("ModelInfer", slow_request(1))
-        threading.Event().wait(0.01)
-        if not next_one.done():
-            break
+    wait_until_pending(server, 1)
+    next_one = client.begin("ModelInfer", _quick())
+    wait_until_pending(server, 2)
+    server.let_go()
     running.result()
     assert next_one.result().outputs
-    statistics = _statistics(client, "slow")
+    statistics = _statistics(client, "doubler")
     assert statistics.execution_count == 2
     assert statistics.inference_stats.fail.count >= 1
 
@@ -191,23 +189,22 @@ class _Stream:
 
 
 def test_a_stream_goes_on_after_errors_and_keeps_its_order(
-    start_server: StartServer,
-    connect: Connect,
-    slow_key: str,
-    adder_key: str,
-    slow_request: MakeRequest,
-    adder_request: MakeRequest,
+    start_holder: StartServer, connect: Connect, adder_key: str, adder_request: MakeRequest
 ) -> None:
-    server = start_server({"slow": slow_key, "adder": adder_key}, instances=2)
-    stream = _Stream(connect(server.address))
-    stream.send(slow_request(LONG, id="slow"))
+    server = start_holder({"adder": adder_key}, instances=2)
+    client = connect(server.address)
+    stream = _Stream(client)
+    stream.send(_held(id="held"))
     stream.send(adder_request(id="quick"))
     stream.send(adder_request(33, id="outside"))
     stream.send(b"\xff\xff")
     stream.send(adder_request(id="last"))
     stream.close()
+    # All others have run before the first may end.
+    wait_for(lambda: _statistics(client, "adder").inference_stats.success.count == 2)
+    server.let_go()
     answers = list(stream.answers)
-    assert [answer.infer_response.id for answer in answers] == ["slow", "quick", "outside", "", "last"]
+    assert [answer.infer_response.id for answer in answers] == ["held", "quick", "outside", "", "last"]
     assert [bool(answer.error_message) for answer in answers] == [False, False, True, True, False]
     assert "'a'" in answers[2].error_message
     assert all(
@@ -217,16 +214,14 @@ def test_a_stream_goes_on_after_errors_and_keeps_its_order(
     )
 
 
-def test_two_requests_of_one_stream_are_in_flight_at_once(
-    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
-) -> None:
-    server = start_server({"slow": slow_key}, instances=2)
-    client = connect(server.address)
-    stream = _Stream(client)
-    stream.send(slow_request(4 * LONG, id="1"))
-    stream.send(slow_request(4 * LONG, id="2"))
-    _wait_until_running(server, 2)
+def test_two_requests_of_one_stream_are_in_flight_at_once(start_holder: StartServer, connect: Connect) -> None:
+    server = start_holder(instances=2)
+    stream = _Stream(connect(server.address))
+    stream.send(_held(id="1"))
+    stream.send(_held(id="2"))
+    wait_until_pending(server, 2)
     stream.close()
+    server.let_go()
     assert [answer.infer_response.id for answer in stream.answers] == ["1", "2"]
 
 
@@ -268,7 +263,7 @@ def test_more_requests_than_a_stream_may_have_in_flight_are_all_answered(
 def test_a_server_that_drains_answers_every_request_and_says_not_serving(
     start_server: StartServer, connect: Connect, adder_key: str, adder_request: MakeRequest
 ) -> None:
-    server = start_server({"adder": adder_key}, drain_delay_seconds=1.0, health_address="127.0.0.1:0")
+    server = start_server({"adder": adder_key}, drain_delay_seconds=600.0, health_address="127.0.0.1:0")
     client = connect(server.address)
     watch = _watch(connect(str(server.ready["health"])))
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
@@ -294,23 +289,29 @@ def test_a_server_that_drains_answers_every_request_and_says_not_serving(
     assert not client.call("ModelReady", pb.ModelReadyRequest(name="adder")).ready
     # What an endpoint controller does: it takes the pod out, and clients stop within the delay.
     before = answered
-    threading.Event().wait(0.3)
+    wait_for(lambda: answered > before + 20 or bool(lost))
     left.set()
     for thread in threads:
         thread.join()
-    assert answered > before
     assert not lost
-    assert server.process.wait(30) == 0
+    assert server.stop() == 0  # the second signal ends the delay
 
 
 def test_a_client_that_heeds_health_loses_nothing_when_one_of_two_servers_goes(
     start_server: StartServer, adder_key: str, adder_request: MakeRequest
 ) -> None:
-    servers = [start_server({"adder": adder_key}, drain_delay_seconds=1.0) for _ in range(2)]
+    servers = [start_server({"adder": adder_key}, drain_delay_seconds=600.0) for _ in range(2)]
     config = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
     options = [("grpc.service_config", json.dumps(config)), ("grpc.enable_retries", 0)]
     data = adder_request().SerializeToString()
-    left, answers = threading.Event(), []
+    left = threading.Event()
+    answers: list[grpc.StatusCode] = []
+
+    def first_has_no_more() -> bool:
+        seen, before = len(answers), metric_of(servers[0], "enginesmith_requests_total")
+        wait_for(lambda: len(answers) >= seen + 50)
+        return metric_of(servers[0], "enginesmith_requests_total") == before
+
     with grpc.insecure_channel("ipv4:" + ",".join(server.address for server in servers), options=options) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
 
@@ -321,27 +322,38 @@ def test_a_client_that_heeds_health_loses_nothing_when_one_of_two_servers_goes(
         threads = [threading.Thread(target=load) for _ in range(4)]
         for thread in threads:
             thread.start()
-        assert servers[0].stop() == 0
+        wait_for(lambda: len(answers) >= 50)
+        servers[0].process.send_signal(signal.SIGTERM)
+        wait_for(first_has_no_more)
+        assert servers[0].stop() == 0  # the second signal ends the delay
         after = len(answers)
-        threading.Event().wait(0.2)
+        wait_for(lambda: len(answers) > after)
         left.set()
         for thread in threads:
             thread.join()
-    assert len(answers) > after > 0
     assert set(answers) == {grpc.StatusCode.OK}
 
 
-def test_what_runs_when_the_drain_ends_is_still_answered(
-    start_server: StartServer, connect: Connect, slow_key: str, slow_request: MakeRequest
-) -> None:
-    server = start_server({"slow": slow_key}, max_queued=4)
+def test_what_runs_when_the_drain_ends_is_still_answered(start_holder: StartServer, connect: Connect) -> None:
+    server = start_holder(max_queued=4, grace_seconds=600.0)
     client = connect(server.address)
-    futures = [client.begin("ModelInfer", slow_request(LONG)) for _ in range(3)]
-    _wait_until_running(server, 3)
+    futures = [client.begin("ModelInfer", _held()) for _ in range(3)]
+    wait_until_pending(server, 3)
     server.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not _takes_connections(server.address))
+    server.let_go()
     for future in futures:
         assert future.result().outputs
-    assert server.process.wait(30) == 0
+    assert server.process.wait(120) == 0
+
+
+def _takes_connections(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port))).close()
+    except ConnectionError:
+        return False
+    return True
 
 
 def test_the_grace_bounds_the_end(
@@ -350,20 +362,24 @@ def test_the_grace_bounds_the_end(
     server = start_server({"slow": slow_key}, grace_seconds=0.2)
     client = connect(server.address)
     endless = client.begin("ModelInfer", slow_request(10_000_000))
-    _wait_until_running(server, 1)
+    wait_until_pending(server, 1)
     assert server.stop() == 0
     assert endless.code() is not grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,)], ids=["twice", "keyboard"])
 def test_a_hurried_stop_waits_for_no_delay(
-    start_server: StartServer, adder_key: str, signals: tuple[signal.Signals, ...]
+    start_server: StartServer, connect: Connect, adder_key: str, signals: tuple[signal.Signals, ...]
 ) -> None:
     server = start_server({"adder": adder_key}, drain_delay_seconds=600.0)
-    for number in signals:
+    watch = _watch(connect(server.address))
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    server.process.send_signal(signals[0])
+    for number in signals[1:]:
+        # Two signals that come before the first is read are one.
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         server.process.send_signal(number)
-        threading.Event().wait(0.2)
-    assert server.process.wait(30) == 0
+    assert server.process.wait(120) == 0
 
 
 def _watch(client: Client) -> Iterator[health_pb2.HealthCheckResponse]:

@@ -7,7 +7,7 @@ import pytest
 
 from enginesmith_contract.protos import inference_pb2 as pb
 from enginesmith_runtime.server.errors import Code, ProtocolError
-from enginesmith_runtime.server.protocol.wire import join_raw_outputs, split_raw_inputs, wrap_message
+from enginesmith_runtime.server.protocol.wire import join_raw_outputs, split_request, wrap_message
 
 
 def _request(*, raw: list[bytes], **fields: Any) -> pb.ModelInferRequest:
@@ -25,9 +25,11 @@ def _request(*, raw: list[bytes], **fields: Any) -> pb.ModelInferRequest:
     ids=["none", "empty", "sizes", "long-id"],
 )
 def test_splitting_a_request_loses_nothing(request_message: pb.ModelInferRequest) -> None:
-    head, raw = split_raw_inputs(request_message.SerializeToString())
+    head, raw, request_id = split_request(request_message.SerializeToString())
     read = pb.ModelInferRequest.FromString(head)
     assert not read.raw_input_contents
+    assert not read.id
+    read.id = bytes(request_id or b"").decode()
     read.raw_input_contents.extend(bytes(content) for content in raw)
     assert read == request_message
 
@@ -35,15 +37,16 @@ def test_splitting_a_request_loses_nothing(request_message: pb.ModelInferRequest
 def test_raw_contents_between_other_fields_are_found() -> None:
     first = pb.ModelInferRequest(raw_input_contents=[b"one"]).SerializeToString()
     second = pb.ModelInferRequest(model_name="m", raw_input_contents=[b"two"], id="7").SerializeToString()
-    head, raw = split_raw_inputs(first + second)
+    head, raw, request_id = split_request(first + second)
     assert [bytes(content) for content in raw] == [b"one", b"two"]
-    assert pb.ModelInferRequest.FromString(head) == pb.ModelInferRequest(model_name="m", id="7")
+    assert pb.ModelInferRequest.FromString(head) == pb.ModelInferRequest(model_name="m")
+    assert bytes(request_id or b"") == b"7"
 
 
 def test_unknown_fields_of_every_wire_type_are_kept_for_the_library() -> None:
     unknown = b"\xf8\x01\x05" + b"\xf9\x01" + b"8bytes!!" + b"\xfd\x01" + b"four" + b"\xfa\x01\x02hi"
     data = unknown + pb.ModelInferRequest(raw_input_contents=[b"one"]).SerializeToString()
-    head, raw = split_raw_inputs(data)
+    head, raw, _ = split_request(data)
     assert head == unknown
     assert [bytes(content) for content in raw] == [b"one"]
 
@@ -55,7 +58,7 @@ def test_unknown_fields_of_every_wire_type_are_kept_for_the_library() -> None:
 )
 def test_malformed_bytes_are_the_clients_fault(data: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
-        split_raw_inputs(data)
+        split_request(data)
     assert caught.value.code is Code.INVALID_ARGUMENT
 
 
@@ -63,7 +66,7 @@ def test_every_cut_of_a_request_is_read_as_the_library_reads_it_or_refused() -> 
     whole = _request(raw=[b"x" * 200], id="7").SerializeToString()
     for end in range(len(whole)):
         try:
-            head, raw = split_raw_inputs(whole[:end])
+            head, raw, _ = split_request(whole[:end])
         except ProtocolError:
             continue
         expected = pb.ModelInferRequest.FromString(whole[:end])
@@ -76,7 +79,7 @@ def test_random_bytes_never_raise_anything_but_a_refusal() -> None:
     for _ in range(5000):
         data = source.randbytes(source.randrange(1, 60))
         try:
-            head, raw = split_raw_inputs(data)
+            head, raw, _ = split_request(data)
         except ProtocolError:
             continue
         assert sum(map(len, raw)) <= len(data)

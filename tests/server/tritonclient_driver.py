@@ -1,7 +1,7 @@
 """Runs in tritonclient's own environment: calls everything that the client offers and prints what came as JSON.
 
 A process of its own, since tritonclient's messages and ours have the same names. Usage: driver.py calls HOST:PORT, or
-driver.py descriptors OUR_FILE_DESCRIPTOR_SET.
+driver.py descriptors OUR_FILE_DESCRIPTOR_SET, or driver.py secure JSON.
 """
 
 import base64
@@ -40,7 +40,7 @@ def _stream(client: triton.InferenceServerClient) -> list[Seen]:
         client.async_stream_infer("adder", _inputs(rows), request_id=request_id, enable_empty_final_response=True)
     seen: list[Seen] = []
     for _ in range(3):
-        result, error = answers.get(timeout=30)
+        result, error = answers.get(timeout=120)
         if error is not None:
             seen.append({"error": str(error)})
             continue
@@ -186,6 +186,30 @@ def _enum_shapes(prefix: str, enum: descriptor_pb2.EnumDescriptorProto) -> Itera
         yield f"{prefix}.{enum.name}.{value.name}", [value.number]
 
 
+def secure(options: str) -> Seen:
+    """Infer over TLS with a client's certificate and its token, and without the token."""
+    given = json.loads(options)
+    client = triton.InferenceServerClient(
+        given["address"],
+        ssl=True,
+        root_certificates=given["ca"],
+        private_key=given["key"],
+        certificate_chain=given["cert"],
+    )
+    headers = {"authorization": f"Bearer {given['token']}"}
+    return {
+        "ready": client.is_server_ready() and client.is_model_ready("adder"),
+        "sum": client.infer("adder", _inputs(2), headers=headers).as_numpy("sum").tolist(),
+        "refusal": _refusal(client),
+    }
+
+
 if __name__ == "__main__":
-    command = {"calls": calls, "ocr": ocr, "shared_memory": shared_memory, "descriptors": descriptors}[sys.argv[1]]
-    sys.stdout.write(json.dumps(command(sys.argv[2])))
+    commands = {
+        "calls": calls,
+        "secure": secure,
+        "ocr": ocr,
+        "shared_memory": shared_memory,
+        "descriptors": descriptors,
+    }
+    sys.stdout.write(json.dumps(commands[sys.argv[1]](sys.argv[2])))

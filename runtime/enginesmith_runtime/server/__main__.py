@@ -13,6 +13,7 @@ from enginesmith_contract import environment
 from enginesmith_contract.errors import EnginesmithError, ServeError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.failure import Failure
+from enginesmith_contract.log_lines import log_to_stderr
 from enginesmith_contract.pull_request import ServingReport
 from enginesmith_contract.serve_request import ServeRequest
 from enginesmith_runtime.pod.termination import encode_serving_report, termination_path, write_termination
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
         help=f"a ServeRequest as JSON, or a file of it, /dev/fd/N too (default: ${environment.SERVE_REQUEST})",
     )
     parsed = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_to_stderr()
     log_format = os.environ.get(environment.LOG_FORMAT, "auto")
     request: ServeRequest | None = None
     try:

@@ -8,11 +8,13 @@ __all__ = ["Endpoints", "ready_line", "ready_text"]
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoints:
-    """Where one server listens, as host:port; None where it does not."""
+    """Where one server listens, as host:port; None where it does not. `transport`: what serves there."""
 
     address: str
     health: str | None
     metrics: str | None
+    http: str | None
+    transport: str
     models: tuple[str, ...]
 
 
@@ -25,7 +27,10 @@ def ready_text(endpoints: Endpoints) -> str:
     """Return the endpoint and a client call that works as it stands."""
     host, _, port = endpoints.address.rpartition(":")
     reachable = f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "") else endpoints.address  # noqa: S104 - compared
-    lines = [f"Ready: {', '.join(endpoints.models)} at {reachable} (Open Inference Protocol over gRPC)"]
+    names = ", ".join(endpoints.models)
+    lines = [f"Ready: {names} at {reachable} (Open Inference Protocol over gRPC, {endpoints.transport})"]
+    if endpoints.http is not None:
+        lines.append(f"HTTP: http://{endpoints.http}/v2")
     if endpoints.metrics is not None:
         lines.append(f"Metrics: http://{endpoints.metrics}/metrics")
     lines += (

@@ -10,6 +10,7 @@ from enum import Enum, unique
 from typing import Final
 
 from enginesmith_contract.errors import DeviceFailedError, InferenceError
+from enginesmith_contract.log_lines import FIELDS
 from enginesmith_contract.text import one_line
 
 __all__ = ["Code", "ProtocolError", "device_failed", "inference_failed", "internal_error"]
@@ -22,6 +23,7 @@ class Code(Enum):
     """How a failed call is to be handled; the values are gRPC's numbers."""
 
     CANCELLED = 1
+    UNKNOWN = 2
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
@@ -30,6 +32,7 @@ class Code(Enum):
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 _INFERENCE_CODES: Final = {
@@ -56,10 +59,11 @@ class ProtocolError(Exception):
         super().__init__(message)
 
 
-def internal_error(error: BaseException) -> ProtocolError:
-    """Log `error` with its traceback and return what the client may know of it."""
+def internal_error(error: BaseException, trace_id: str = "") -> ProtocolError:
+    """Log `error` with its traceback and its request's trace, and return what the client may know of it."""
     incident = secrets.token_hex(4)
-    _log.error("internal error %s", incident, exc_info=error)
+    fields = {"trace_id": trace_id} if trace_id else {}
+    _log.error("internal error %s", incident, exc_info=error, extra={FIELDS: fields})
     return ProtocolError(Code.INTERNAL, f"internal error {incident}; the server's log says more under this id")
 
 

@@ -1,5 +1,6 @@
 """From a ServedModel to a model that answers. Nothing is loaded before its manifest fits what this process sees."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import EngineRefusedError, StoreError
 from enginesmith_contract.manifest import Manifest
-from enginesmith_contract.serve_request import ServedModel
+from enginesmith_contract.serve_request import BatchingOptions, QueueOptions, ServedModel
 from enginesmith_contract.store_layout import engine_pointer
 from enginesmith_contract.verification import VerificationStatus
 from enginesmith_runtime.engines.device import detect_devices, host_hardware
@@ -19,12 +20,15 @@ from enginesmith_runtime.progress import Reporter
 from enginesmith_runtime.server.instance_pool import InstancePool
 from enginesmith_runtime.server.model import LoadedModel
 from enginesmith_runtime.server.profile_choice import ProfileTable
+from enginesmith_runtime.server.response_cache import ResponseCache
 from enginesmith_runtime.server.warm_up import verify_if_not_run, warm_up
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
 from enginesmith_runtime.store.records import parse_manifest_to_serve
 
 __all__ = ["Loading", "load_model"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,7 @@ def load_model(served: ServedModel, loading: Loading) -> LoadedModel:
     _get_files(store, manifest, folder)
     # An engine that is served by its key alone runs as it was verified, too.
     options = {**options_in_key(manifest.key_inputs.flags), **served.backend_options}
-    engine = loads.load(manifest, folder, options)
+    engine = loads.load(manifest, folder, options, instances=served.instances)
     reporter.end(model=served.name, engine=manifest.engine_key)
     verify_if_not_run(engine, folder, reporter)
     return _open_model(served, engine, folder, loading)
@@ -72,7 +76,8 @@ def _open_model(served: ServedModel, engine: Engine, folder: Path, loading: Load
     warm_up(manifest, instances, folder)
     queue_limit = loading.queue_limit if served.max_queued is None else served.max_queued
     loading.reporter.end(model=served.name, profiles=max(len(manifest.profiles), 1), instances=served.instances)
-    return LoadedModel(
+    batching = served.batching or BatchingOptions()
+    model = LoadedModel(
         name=served.name,
         version=served.version,
         target=served.target,
@@ -81,8 +86,16 @@ def _open_model(served: ServedModel, engine: Engine, folder: Path, loading: Load
         profiles=ProfileTable(manifest.inputs, manifest.profiles),
         inputs={spec.name: spec for spec in manifest.inputs},
         outputs={spec.name: spec for spec in manifest.outputs},
-        pool=InstancePool(instances, queue_limit=queue_limit, name=served.name),
+        pool=InstancePool(instances, queue_limit=queue_limit, name=served.name, batching=batching),
+        batching=batching,
+        queue=served.queue or QueueOptions(),
+        cache=None if served.response_cache_bytes is None else ResponseCache(served.response_cache_bytes),
     )
+    if model.why_not_joined:
+        asked_for = served.batching is not None and served.batching.enabled
+        level = logging.WARNING if asked_for else logging.INFO
+        _log.log(level, "model %s: requests are not joined: %s", served.name, model.why_not_joined)
+    return model
 
 
 def _read_manifest(store: Store, served: ServedModel) -> Manifest:
@@ -129,7 +142,9 @@ def _find_device(manifest: Manifest) -> Hardware:
 
 
 def _get_files(store: Store, manifest: Manifest, folder: Path) -> None:
-    references = tuple(reference.file for reference in manifest.references)
+    # Samples judge an engine once, where it first runs.
+    unjudged = manifest.verification.status is VerificationStatus.NOT_RUN
+    references = tuple(one.file for one in manifest.references if unjudged or not one.is_sample)
     try:
         store.get_files((*manifest.files, *manifest.plugins, *references), folder)
     except StoreError as error:

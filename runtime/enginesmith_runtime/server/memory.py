@@ -6,9 +6,10 @@ such a request costs. So freed memory is kept, up to a bound, and shared by all 
 """
 
 import ctypes
+from contextlib import suppress
 from typing import Final
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["give_freed_memory_back", "keep_freed_memory"]
 
 # malloc.h of glibc: which parameter, and its value.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -21,6 +22,12 @@ _LARGEST_KEPT_BYTES: Final = 32 << 20
 
 _ARENAS: Final = 2
 """Heaps among which threads are spread. Each keeps memory of its own, and there may be eight for each processor."""
+
+
+def give_freed_memory_back() -> None:
+    """Give what is free back to the kernel once, which takes some milliseconds; does nothing without glibc."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def keep_freed_memory() -> None:

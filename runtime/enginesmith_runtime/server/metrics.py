@@ -14,19 +14,36 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from enginesmith_contract.errors import ServeError
+from enginesmith_runtime.server.clients import Clients
 from enginesmith_runtime.server.model import LoadedModel
 from enginesmith_runtime.server.repository import ModelState, Repository
+from enginesmith_runtime.server.statistics import Snapshot
+from enginesmith_runtime.server.transport.tls import Certificates
+from enginesmith_runtime.server.transport.tokens import Tokens
 
 __all__ = ["ModelCollector", "start_metrics"]
 
 _LABELS = ("model", "version", "target")
 
+_BATCH_SIZES = tuple(1 << power for power in range(11))
+
+_NS = 1e-9
+
 
 class ModelCollector(Collector):
     """Turns the counters of a repository's models into metrics."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        certificates: Certificates | None = None,
+        tokens: Tokens | None = None,
+        clients: Clients | None = None,
+    ) -> None:
         self._repository = repository
+        self._certificates = certificates
+        self._tokens = tokens
+        self._clients = clients
 
     @override
     def collect(self) -> Iterable[Metric]:
@@ -41,16 +58,38 @@ class ModelCollector(Collector):
         yield from _gauges(models)
         yield from _device_memory(models)
         yield from _histograms(models)
+        yield from self._access()
+
+    def _access(self) -> Iterator[Metric]:
+        """Return what is known of the certificate and of the clients, where there are some."""
+        if self._certificates is not None:
+            self._certificates.reload()
+            yield GaugeMetricFamily(
+                "enginesmith_tls_certificate_expiration_timestamp_seconds",
+                "When the certificate expires, in seconds since the epoch.",
+                self._certificates.expires_at,
+            )
+        if self._tokens is not None:
+            yield CounterMetricFamily(
+                "enginesmith_calls_unauthenticated", "Calls without a valid token.", self._tokens.refused
+            )
+        if self._tokens is not None and self._clients is not None:
+            by_client = CounterMetricFamily(
+                "enginesmith_client_requests", "Requests by client and outcome.", labels=("client", "code")
+            )
+            for labels, count in self._clients.outcomes().items():
+                by_client.add_metric(labels, count)
+            yield by_client
 
 
-def start_metrics(repository: Repository, address: str) -> tuple[Callable[[], None], str]:
+def start_metrics(collector: ModelCollector, address: str) -> tuple[Callable[[], None], str]:
     """Serve /metrics on host:port; returns how to stop and the address.
 
     Raises:
         ServeError: the address cannot be had.
     """
     registry = CollectorRegistry()
-    registry.register(ModelCollector(repository))
+    registry.register(collector)
     host, _, port = address.rpartition(":")
     try:
         server, _thread = start_http_server(int(port), addr=host.strip("[]") or "0.0.0.0", registry=registry)  # noqa: S104 - an empty host means all, as everywhere
@@ -74,18 +113,26 @@ def _counters(models: list[LoadedModel]) -> Iterator[Metric]:
     failures = CounterMetricFamily(
         "enginesmith_requests_failed", "Requests that were refused or failed, by reason.", labels=(*_LABELS, "reason")
     )
+    executions = CounterMetricFamily(
+        "enginesmith_executions", "Runs of the engine, which joined requests share.", labels=_LABELS
+    )
+    hits = CounterMetricFamily("enginesmith_cache_hits", "Requests answered from the response cache.", labels=_LABELS)
+    misses = CounterMetricFamily("enginesmith_cache_misses", "Requests not found in it.", labels=_LABELS)
     for model in models:
         counters = model.statistics.read()
+        hits.add_metric(_labels(model), counters.cache_hit.count)
+        misses.add_metric(_labels(model), counters.cache_miss.count)
+        executions.add_metric(_labels(model), counters.execution_count)
         for code, count in tuple(counters.requests.items()):
             requests.add_metric((*_labels(model), code.name if code else "OK"), count)
         for reason, count in tuple(counters.failures.items()):
             failures.add_metric((*_labels(model), reason), count)
         inferences.add_metric(_labels(model), counters.inference_count)
-    yield from (requests, failures, inferences)
+    yield from (requests, failures, inferences, executions, hits, misses)
 
 
 def _gauges(models: list[LoadedModel]) -> Iterator[Metric]:
-    running = GaugeMetricFamily("enginesmith_requests_in_flight", "Inferences that run.", labels=_LABELS)
+    running = GaugeMetricFamily("enginesmith_requests_in_flight", "Requests that run.", labels=_LABELS)
     waiting = GaugeMetricFamily("enginesmith_requests_queued", "Requests that wait for an instance.", labels=_LABELS)
     instances = GaugeMetricFamily("enginesmith_instances", "Inferences that can run at once.", labels=_LABELS)
     engines = InfoMetricFamily("enginesmith_engine", "The engine that answers.", labels=_LABELS)
@@ -134,14 +181,30 @@ def _device_memory(models: list[LoadedModel]) -> Iterator[Metric]:
 def _histograms(models: list[LoadedModel]) -> Iterator[Metric]:
     queue = HistogramMetricFamily("enginesmith_queue_seconds", "Time before an instance was free.", labels=_LABELS)
     compute = HistogramMetricFamily("enginesmith_compute_seconds", "Time of the engine's run.", labels=_LABELS)
+    reading = CounterMetricFamily(
+        "enginesmith_compute_input_seconds", "Time in which requests' inputs were read and joined.", labels=_LABELS
+    )
+    writing = CounterMetricFamily(
+        "enginesmith_compute_output_seconds", "Time in which answers were written.", labels=_LABELS
+    )
+    batches = HistogramMetricFamily("enginesmith_batch_size", "Inferences in one run of the engine.", labels=_LABELS)
     for model in models:
         counters = model.statistics.read()
         queue.add_metric(_labels(model), counters.queue_histogram.cumulative(), counters.queue_histogram.sum_seconds)
         compute.add_metric(
             _labels(model), counters.compute_histogram.cumulative(), counters.compute_histogram.sum_seconds
         )
-    yield queue
-    yield compute
+        reading.add_metric(_labels(model), counters.compute.compute_input.ns * _NS)
+        writing.add_metric(_labels(model), counters.compute.compute_output.ns * _NS)
+        batches.add_metric(_labels(model), *_batch_sizes(counters))
+    yield from (queue, compute, reading, writing, batches)
+
+
+def _batch_sizes(counters: Snapshot) -> tuple[list[tuple[str, float]], float]:
+    """Return how many runs had at most so many inferences, and how many inferences there were in all."""
+    runs = {size: totals.compute_infer.count for size, totals in tuple(counters.batches.items())}
+    buckets = [(str(float(most)), float(sum(runs[size] for size in runs if size <= most))) for most in _BATCH_SIZES]
+    return [*buckets, ("+Inf", float(sum(runs.values())))], float(sum(size * count for size, count in runs.items()))
 
 
 def _labels(model: LoadedModel) -> tuple[str, str, str]:

@@ -1,16 +1,27 @@
 """One model as it is served: its engine, its instances, its tables and its counters."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 from enginesmith_contract.manifest import Manifest
+from enginesmith_contract.serve_request import BatchingOptions, QueueOptions
 from enginesmith_contract.tensors import TensorSpec
 from enginesmith_runtime.engines.interface import Engine
 from enginesmith_runtime.server.instance_pool import InstancePool
+from enginesmith_runtime.server.pace import Pace
 from enginesmith_runtime.server.profile_choice import ProfileTable
+from enginesmith_runtime.server.response_cache import ResponseCache
 from enginesmith_runtime.server.statistics import ModelStatistics
 
 __all__ = ["LoadedModel"]
+
+_FEWEST_JOINED_ROWS: Final = 2
+
+_KEPT_PACES: Final = 512
+
+_CONTROL_FLOW: Final = frozenset({"If", "Loop", "Scan"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +30,9 @@ class LoadedModel:
 
     Attributes:
         metadata: initial metadata of every answer: which engine and which target gave it.
+        batching: how requests are joined.
+        cache: of outputs; None: every request runs.
+        queue: order and patience of the queue before the instances.
     """
 
     name: str
@@ -30,7 +44,11 @@ class LoadedModel:
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     pool: InstancePool
+    batching: BatchingOptions
+    queue: QueueOptions
+    cache: ResponseCache | None
     statistics: ModelStatistics = field(default_factory=ModelStatistics)
+    _paces: dict[Hashable, Pace] = field(default_factory=dict)
 
     @cached_property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -43,3 +61,48 @@ class LoadedModel:
         batching = self.manifest.batching
         open_ended = all(spec.shape[:1] == (-1,) for spec in (*self.manifest.inputs, *self.manifest.outputs))
         return batching.max_batch_size if batching.proved and open_ended else 0
+
+    @cached_property
+    def why_not_joined(self) -> str:
+        """Return why requests are not joined into one inference, as a clause; empty where they are."""
+        if not self.batching.enabled:
+            return "serving.batching.enabled is false"
+        if not self.manifest.batching.proved:
+            return f"the preparation did not prove it: {self.manifest.batching.reason or 'no reason is stored'}"
+        if not self.max_batch_size:
+            return "an input or an output has a fixed first dimension"
+        if self.profiles.value_inputs:
+            return f"the values of input '{self.profiles.value_inputs[0]}' are sizes"
+        if self.most_joined_rows < _FEWEST_JOINED_ROWS:
+            return "a batch has one row at most"
+        return ""
+
+    @cached_property
+    def most_joined_rows(self) -> int:
+        """Return the rows of the largest batch that is formed; a profile may take fewer."""
+        return min(self.max_batch_size, self.batching.max_batch_size or self.max_batch_size)
+
+    def pace(self, form: Hashable) -> Pace:
+        """Return how long requests of one form run, such as the shapes of their inputs."""
+        if self._has_control_flow:
+            # What it takes depends on the values: a run says nothing about the next one.
+            return Pace()
+        if len(self._paces) >= _KEPT_PACES:
+            self._paces.clear()
+        return self._paces.setdefault(form, Pace())
+
+    @cached_property
+    def _has_control_flow(self) -> bool:
+        operators = self.manifest.inspector.get("operators")
+        return isinstance(operators, dict) and not _CONTROL_FLOW.isdisjoint(operators)
+
+    def priority(self, wanted: int) -> int:
+        """Return the level at which a request waits; lower runs first.
+
+        Args:
+            wanted: the request's own level; 0: none.
+        """
+        levels = self.queue.priority_levels
+        if levels is None:
+            return 0
+        return wanted if 0 < wanted <= levels else self.queue.default_priority_level or levels

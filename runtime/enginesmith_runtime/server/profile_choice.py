@@ -6,7 +6,7 @@ as Triton's TensorRT backend chooses).
 
 from collections.abc import Mapping, Sequence
 
-from enginesmith_contract.profiles import Profile, ShapeRange
+from enginesmith_contract.profiles import POINTS, Profile, ShapeRange
 from enginesmith_contract.tensors import TensorSpec
 from enginesmith_runtime.server.errors import Code, ProtocolError
 
@@ -41,6 +41,9 @@ class ProfileTable:
         Raises:
             ProtocolError: INVALID_ARGUMENT; names the tensor, its shape and what the nearest profile takes.
         """
+        for name, shape in shapes.items():
+            if not any(ranges[name].contains(shape) for ranges in self._ranges):
+                raise self._outside({name: shape})  # the others may be right, and unequal to it
         self._check_symbols(shapes)
         fitting = self._fitting(shapes)
         match fitting:
@@ -76,6 +79,20 @@ class ProfileTable:
             f"input '{name}': element {element} is {values[name][element]}, outside the values of {which} "
             f"'{self.profiles[nearest].name}', which takes {_interval(accepted.min[element], accepted.max[element])}",
         )
+
+    def most_rows(self, shapes: Mapping[str, Shape]) -> int:
+        """Return the largest first dimension up to which every batch of these shapes has a profile.
+
+        Args:
+            shapes: for which `choose` found a profile, with one first dimension.
+        """
+        (most,) = {shape[0] for shape in shapes.values()}
+        while True:
+            further = {name: (most + 1, *shape[1:]) for name, shape in shapes.items()}
+            fitting = self._fitting(further)
+            if not fitting:
+                return most
+            most = max(min(self._ranges[index][name].max[0] for name in shapes) for index in fitting)
 
     def _fitting(self, shapes: Mapping[str, Shape]) -> list[int]:
         return [
@@ -158,14 +175,14 @@ class ProfileTable:
 
 def _agree(ranges: Mapping[str, ShapeRange], places: Sequence[tuple[str, int]]) -> bool:
     return all(
-        len({point[axis] for point, axis in ((getattr(ranges[name], which), axis) for name, axis in places)}) == 1
-        for which in ("min", "opt", "max")
+        len({point[axis] for point, axis in ((ranges[name].at(which), axis) for name, axis in places)}) == 1
+        for which in POINTS
     )
 
 
 def _range(spec: TensorSpec, profile: Profile) -> ShapeRange:
     given = profile.inputs.get(spec.name)
-    return given or ShapeRange(min=spec.shape, opt=spec.shape, max=spec.shape)
+    return given or ShapeRange.fixed(spec.shape)
 
 
 def _excess(accepted: ShapeRange, shape: Shape) -> int:

@@ -3,32 +3,36 @@
 import threading
 import time
 from bisect import bisect_left
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from enginesmith_runtime.server.errors import Code, ProtocolError
 
-__all__ = ["BUCKETS_SECONDS", "BatchTotals", "Histogram", "ModelStatistics", "RunTimes", "Snapshot", "Total"]
+__all__ = ["BUCKETS_SECONDS", "ComputeTotals", "Histogram", "ModelStatistics", "RunTimes", "Snapshot", "Total"]
 
 BUCKETS_SECONDS: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the histograms: from a small model's run to a queue that is too long for any request."""
 
 _NS: Final = 1e-9
+_BUCKETS_NS: Final = tuple(round(bound / _NS) for bound in BUCKETS_SECONDS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunTimes:
-    """How long the parts of one request took, in nanoseconds."""
+_MOST_UNCOUNTED: Final = 256
+"""Runs that are kept until they are counted."""
+
+
+class RunTimes(NamedTuple):
+    """How long the parts of one request took, in nanoseconds.
+
+    Together: from the moment that the request was decoded to its encoded answer.
+    """
 
     queue: int
     compute_input: int
     compute_infer: int
     compute_output: int
-
-    @property
-    def whole(self) -> int:
-        """From the moment that the request was decoded to its encoded answer."""
-        return self.queue + self.compute_input + self.compute_infer + self.compute_output
 
 
 @dataclass(slots=True)
@@ -38,9 +42,9 @@ class Total:
     count: int = 0
     ns: int = 0
 
-    def add(self, ns: int) -> None:
-        """Count one more."""
-        self.count += 1
+    def add(self, ns: int, count: int = 1) -> None:
+        """Count `count` more that took `ns` together."""
+        self.count += count
         self.ns += ns
 
 
@@ -51,11 +55,11 @@ class Histogram:
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_SECONDS) + 1))
     sum_seconds: float = 0.0
 
-    def observe(self, ns: int) -> None:
-        """Count one duration."""
-        seconds = ns * _NS
-        self.counts[bisect_left(BUCKETS_SECONDS, seconds)] += 1
-        self.sum_seconds += seconds
+    def observe(self, durations_ns: Sequence[int]) -> None:
+        """Count durations."""
+        for ns in durations_ns:
+            self.counts[bisect_left(_BUCKETS_NS, ns)] += 1
+        self.sum_seconds += sum(durations_ns) * _NS
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Return (upper bound, count so far) as Prometheus wants them."""
@@ -69,12 +73,18 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class BatchTotals:
-    """Totals of the runs with one batch size."""
+class ComputeTotals:
+    """How often, and how long for each part of a run."""
 
     compute_input: Total = field(default_factory=Total)
     compute_infer: Total = field(default_factory=Total)
     compute_output: Total = field(default_factory=Total)
+
+    def add(self, times: Sequence[RunTimes]) -> None:
+        """Count more of them."""
+        self.compute_input.add(sum([one.compute_input for one in times]), len(times))
+        self.compute_infer.add(sum([one.compute_infer for one in times]), len(times))
+        self.compute_output.add(sum([one.compute_output for one in times]), len(times))
 
 
 @dataclass(slots=True)
@@ -82,6 +92,11 @@ class Snapshot:
     """All counters of one model.
 
     Attributes:
+        cache_hit: requests that were answered without a run.
+        cache_miss: requests that were not, where there is a cache; the time is that of the search.
+        execution_count: runs of the engine, which joined requests share.
+        compute: by request; each of those that share a run has the whole of it.
+        batches: by run, for each number of inferences in it.
         requests: by outcome; None for success.
         failures: by `ProtocolError.reason`.
     """
@@ -92,7 +107,10 @@ class Snapshot:
     success: Total = field(default_factory=Total)
     fail: Total = field(default_factory=Total)
     queue: Total = field(default_factory=Total)
-    batches: dict[int, BatchTotals] = field(default_factory=dict)
+    cache_hit: Total = field(default_factory=Total)
+    cache_miss: Total = field(default_factory=Total)
+    compute: ComputeTotals = field(default_factory=ComputeTotals)
+    batches: dict[int, ComputeTotals] = field(default_factory=dict)
     requests: dict[Code | None, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     queue_histogram: Histogram = field(default_factory=Histogram)
@@ -100,28 +118,40 @@ class Snapshot:
 
 
 class ModelStatistics:
-    """The counters of one model. Safe from any thread."""
+    """The counters of one model. Safe from any thread.
+
+    A run is only noted when it ends. It is counted later, together with others: no request has to wait for that.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counters = Snapshot()
+        # Appending and popping need no lock.
+        self._uncounted: deque[tuple[Sequence[RunTimes], int, int]] = deque()
 
     def record_success(self, times: RunTimes, batch: int) -> None:
         """Count one answered request of `batch` inferences."""
+        self.record_run((times,), batch)
+
+    def record_run(self, requests: Sequence[RunTimes], batch: int) -> None:
+        """Count one run of `batch` inferences that answered these requests."""
+        self._uncounted.append((requests, batch, time.time_ns()))
+        if len(self._uncounted) >= _MOST_UNCOUNTED:
+            self._count()
+
+    def record_hit(self, ns: int) -> None:
+        """Count one request that was answered from the cache."""
         with self._lock:
             counters = self._counters
             counters.last_inference_ms = time.time_ns() // 1_000_000
-            counters.inference_count += batch
-            counters.execution_count += 1
-            counters.success.add(times.whole)
-            counters.queue.add(times.queue)
-            totals = counters.batches.setdefault(batch, BatchTotals())
-            totals.compute_input.add(times.compute_input)
-            totals.compute_infer.add(times.compute_infer)
-            totals.compute_output.add(times.compute_output)
+            counters.success.add(ns)
+            counters.cache_hit.add(ns)
             counters.requests[None] = counters.requests.get(None, 0) + 1
-            counters.queue_histogram.observe(times.queue)
-            counters.compute_histogram.observe(times.compute_infer)
+
+    def record_miss(self, ns: int) -> None:
+        """Count one search of the cache that found nothing."""
+        with self._lock:
+            self._counters.cache_miss.add(ns)
 
     def record_failure(self, error: ProtocolError, ns: int) -> None:
         """Count one refused or failed request."""
@@ -133,4 +163,27 @@ class ModelStatistics:
 
     def read(self) -> "Snapshot":
         """Return the live counters; a reader may see one request half counted, and never a wrong total later."""
+        self._count()
         return self._counters
+
+    def _count(self) -> None:
+        with self._lock:
+            runs = [self._uncounted.popleft() for _ in range(len(self._uncounted))]
+            if not runs:
+                return
+            counters = self._counters
+            requests = [times for run in runs for times in run[0]]
+            # By columns: a sum of many costs little more than one addition.
+            queue = [times.queue for times in requests]
+            counters.last_inference_ms = runs[-1][2] // 1_000_000
+            counters.inference_count += sum([batch for _, batch, _ in runs])
+            counters.execution_count += len(runs)
+            counters.requests[None] = counters.requests.get(None, 0) + len(requests)
+            counters.queue.add(sum(queue), len(requests))
+            counters.success.add(sum([sum(times) for times in requests]), len(requests))
+            counters.compute.add(requests)
+            counters.queue_histogram.observe(queue)
+            counters.compute_histogram.observe([run[0][0].compute_infer for run in runs])
+            for batch in {batch for _, batch, _ in runs}:
+                firsts = [times[0] for times, size, _ in runs if size == batch]
+                counters.batches.setdefault(batch, ComputeTotals()).add(firsts)

@@ -37,16 +37,21 @@ def verify_if_not_run(engine: Engine, folder: Path, reporter: Reporter) -> None:
         return
     # Most engines were verified where they were built, and their servers never need this.
     from enginesmith_contract.verification import VerificationPolicy  # noqa: PLC0415
-    from enginesmith_runtime.build import verify  # noqa: PLC0415
+    from enginesmith_runtime.build import failed_gate, verify  # noqa: PLC0415 - few servers need them
 
     reporter.begin("verify")
     stored = manifest.verification
     policy = VerificationPolicy(
-        metric=stored.metric, limit=stored.limit, mismatches=stored.mismatches, outputs=stored.outputs
+        metric=stored.metric,
+        limit=stored.limit,
+        mismatches=stored.mismatches,
+        agreement=stored.agreement,
+        outputs=stored.outputs,
     )
-    measurement = verify.measure(engine, manifest.references, folder, reporter)
-    verification = verify.judge_differences(measurement.differences, policy, manifest.precision)
-    verify.raise_if_failed(verification)
+    measurement = verify.measure(engine, manifest.references, folder, reporter, policy)
+    known = (stored.first_fall, stored.shortfall)
+    verification = verify.judge_measurement(measurement, policy, manifest.arithmetic, *known)
+    failed_gate.raise_if_failed(verification, manifest.arithmetic)
     reporter.end(references=len(manifest.references))
 
 
@@ -77,7 +82,7 @@ def warm_up(manifest: Manifest, instances: Sequence[Instance], folder: Path) -> 
 
 def _reference_inputs(manifest: Manifest, profile: str, folder: Path) -> Mapping[str, Array] | None:
     for reference in manifest.references:
-        if reference.profile == profile and reference.point == "opt":
+        if reference.profile == profile and reference.point == "opt" and not reference.is_sample:
             with np.load(folder / reference.file.path, allow_pickle=False) as archive:
                 return {spec.name: _restore(archive[f"input:{spec.name}"], spec) for spec in manifest.inputs}
     return None

@@ -7,20 +7,31 @@ The end of its input is the end of the other process.
 import os
 import sys
 import threading
+from pathlib import Path
 
 from enginesmith_contract.exit_codes import ExitCode
+from enginesmith_contract.log_lines import log_to_stderr
 from enginesmith_runtime.server.front_ends.forwarding import forwarded_methods
 from enginesmith_runtime.server.front_ends.settings import LISTENING, Settings
 from enginesmith_runtime.server.memory import keep_freed_memory
-from enginesmith_runtime.server.transport.grpc_transport import GrpcTransport
+from enginesmith_runtime.server.transport.choice import open_transport
+from enginesmith_runtime.server.transport.tls import Certificates
+from enginesmith_runtime.server.transport.tokens import Tokens
 
 __all__: list[str] = []
 
 
 def main() -> None:
     """Serve until a line says to stop, or until the other process ends."""
+    log_to_stderr()
     settings = Settings.from_line(sys.stdin.readline())
-    transport = GrpcTransport(forwarded_methods(settings), settings.limits)
+    transport = open_transport(
+        settings.transport,
+        forwarded_methods(settings),
+        settings.limits,
+        certificates=None if settings.tls is None else Certificates(settings.tls),
+        tokens=None if settings.tokens is None else Tokens(Path(settings.tokens)),
+    )
     transport.start(settings.address)
     keep_freed_memory()
     print(LISTENING, flush=True)

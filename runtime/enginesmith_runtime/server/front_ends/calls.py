@@ -2,9 +2,9 @@
 
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from typing_extensions import override
 
@@ -36,10 +36,10 @@ class Calls:
         """Answer one call after another until the other side has gone."""
         try:
             while (packet := link.receive()) is not None:
-                (name, deadline), data = packet
+                (name, deadline, *sender), data = packet
                 match self._methods[name]:
                     case UnaryMethod(call=call) | StreamMethod(call=call):
-                        _send(link, self._answer(call, data, link, deadline))
+                        _send(link, self._answer(call, data, link, deadline, sender))
                     case WatchMethod(subscribe=subscribe):
                         _watch(subscribe, bytes(data), link)
                 # The last reference to a large request must not live until the next one comes.
@@ -49,9 +49,9 @@ class Calls:
         finally:
             link.close()
 
-    def _answer(self, call: Call, data: Body, link: Link, deadline: float | None) -> Outcome:
+    def _answer(self, call: Call, data: Body, link: Link, deadline: float | None, sender: Sequence[Any]) -> Outcome:
         pending = Pending()
-        context = _LinkCallContext(link, pending, self._departures, deadline)
+        context = _LinkCallContext(link, pending, self._departures, deadline, sender)
         begin(call, data, context, pending.reply)
         outcome = pending.wait()
         context.end()
@@ -66,7 +66,10 @@ def _send(link: Link, outcome: Outcome) -> None:
 
 
 def _watch(subscribe: Callable[[Body, Emit], Callable[[], None]], data: Body, link: Link) -> None:
-    def emit(body: bytes) -> None:
+    def emit(body: bytes | None) -> None:
+        if body is None:
+            link.hang_up()
+            return
         with suppress(OSError):  # it has gone, which `receive` tells
             link.send(["emitted"], body)
 
@@ -78,14 +81,36 @@ def _watch(subscribe: Callable[[Body, Emit], Callable[[], None]], data: Body, li
 
 
 class _LinkCallContext(CallContext):
-    """A call whose client has gone is one whose front end hangs up."""
+    """A call whose client has gone is one whose front end hangs up; `sender`: client, connection and trace."""
 
-    def __init__(self, link: Link, pending: Pending, departures: "_Departures", deadline: float | None) -> None:
+    def __init__(
+        self,
+        link: Link,
+        pending: Pending,
+        departures: "_Departures",
+        deadline: float | None,
+        sender: Sequence[Any],
+    ) -> None:
         super().__init__(deadline, may_run_here=True)
+        self._sender = sender
         self._link = link
         self._pending = pending
         self._departures = departures
         self._watched = False
+
+    @property
+    @override
+    def source(self) -> Hashable:
+        return self._sender[1] if self._sender else None
+
+    @property
+    @override
+    def client(self) -> str | None:
+        return self._sender[0] if self._sender else None
+
+    @override
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return tuple(self._sender[2].items()) if self._sender else ()
 
     @property
     @override

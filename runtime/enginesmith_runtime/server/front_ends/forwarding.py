@@ -1,5 +1,6 @@
 """The methods of the process with the engines, as a front end offers them: each call is carried there and back."""
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Final
 from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.front_ends.link import Link
 from enginesmith_runtime.server.front_ends.settings import Settings
+from enginesmith_runtime.server.tracing import context_fields, is_wanted
 from enginesmith_runtime.server.transport.interface import (
     Answer,
     Body,
@@ -34,19 +36,27 @@ _LARGEST_KEPT_BYTES: Final = 32 << 20
 
 def forwarded_methods(settings: Settings) -> Methods:
     """Return handlers that let the process with the engines answer."""
-    carrier = _Carrier(settings.engines, threads=settings.limits.max_waiting_calls)
+    carrier = _Carrier(
+        settings.engines, threads=settings.limits.max_waiting_calls, names_clients=settings.names_clients
+    )
+    free = frozenset(settings.free)
     return {
-        **{name: UnaryMethod(partial(carrier.call, name), waits) for name, waits in settings.unary.items()},
+        **{
+            name: UnaryMethod(partial(carrier.call, name), waits, free=name in free)
+            for name, waits in settings.unary.items()
+        },
         **{name: StreamMethod(partial(carrier.call, name), limit) for name, limit in settings.streams.items()},
-        **{name: WatchMethod(partial(carrier.watch, name)) for name in settings.watches},
+        **{name: WatchMethod(partial(carrier.watch, name), free=name in free) for name in settings.watches},
     }
 
 
 class _Carrier:
     """The links to the process with the engines."""
 
-    def __init__(self, engines: str, *, threads: int) -> None:
+    def __init__(self, engines: str, *, threads: int, names_clients: bool) -> None:
         self._engines = engines
+        self._names_clients = names_clients
+        self._traces = is_wanted()
         # The last one that was used comes first: few links carry large messages, and few have memory for them.
         self._idle: list[Link] = []
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="forward")
@@ -54,7 +64,7 @@ class _Carrier:
     def call(self, method: str, data: Body, context: CallContext, reply: Reply) -> None:
         """Carry one request and its answer."""
         carry = partial(self._carry, method)
-        if context.may_run_here:
+        if context.may_run_here and context.may_block:
             carry(data, context, reply)
         else:
             self._threads.submit(begin, carry, data, context, reply)
@@ -72,6 +82,7 @@ class _Carrier:
             while (packet := link.receive()) is not None:
                 emit(bytes(packet[1]))
             link.close()
+            emit(None)
 
         threading.Thread(target=emit_all, name="watch", daemon=True).start()
         return link.hang_up
@@ -85,7 +96,7 @@ class _Carrier:
         context.on_cancel(errand.cancel)
         packet = None
         with suppress(OSError):  # the other side has gone
-            link.send([method, context.deadline], data)
+            link.send([method, context.deadline, *self._sender(context)], data)
             packet = link.receive()
         errand.end()
         if packet is None or errand.cancelled:
@@ -99,6 +110,13 @@ class _Carrier:
             outcome = ProtocolError(Code(rest[0]), bytes(body).decode(), reason=rest[1])
         self._give_back(link)
         reply(outcome)
+
+    def _sender(self, context: CallContext) -> tuple[object, ...]:
+        """Return the client's name, what tells its connection from those of every front end, and its trace."""
+        if not (self._names_clients or self._traces):
+            return ()
+        trace = context_fields(context.metadata()) if self._traces else {}
+        return (context.client, f"{os.getpid()}-{hash(context.source)}", trace)
 
     def _give_back(self, link: Link) -> None:
         if len(self._idle) < _MOST_IDLE and link.memory_bytes <= _LARGEST_KEPT_BYTES:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from enginesmith_contract.errors import ServeError
-from enginesmith_runtime.python_command import python_command
+from enginesmith_contract.serve_request import ServerOptions, TransportName
+from enginesmith_runtime.child_processes import ChildEnd, kill_group, python_command, start_child
 from enginesmith_runtime.server.front_ends.calls import Calls
 from enginesmith_runtime.server.front_ends.link import Link, listen
 from enginesmith_runtime.server.front_ends.settings import LISTENING, Settings
-from enginesmith_runtime.server.transport.grpc_transport import GrpcLimits, address_unavailable
 from enginesmith_runtime.server.transport.interface import Methods
+from enginesmith_runtime.server.transport.limits import TransportLimits, address_unavailable
 
 __all__ = ["FrontEnds"]
 
@@ -37,15 +38,21 @@ class FrontEnds:
         folder: for the socket between the processes; no other process may have access to it.
     """
 
-    def __init__(self, methods: Methods, limits: GrpcLimits, *, count: int, folder: Path) -> None:
+    def __init__(self, methods: Methods, limits: TransportLimits, options: ServerOptions, *, folder: Path) -> None:
         self._methods = methods
         self._limits = replace(limits, share_port=True)
-        self._count = count
+        self._options = options
+        self._count = options.front_ends
         self._socket = folder / "front-ends.sock"
         self._calls = Calls(methods)
         self._stopping = threading.Event()
         self._front_ends: list[_FrontEnd] = []
         self._reserved: socket.socket | None = None
+
+    @property
+    def name(self) -> str:
+        """See `Transport`."""
+        return f"{self._options.transport or TransportName.HTTP2} in {self._count} front ends"
 
     def start(self, address: str) -> str:
         """Listen on host:port with every front end."""
@@ -62,7 +69,7 @@ class FrontEnds:
                 reason="FrontEndFailed",
             ) from error
         threading.Thread(target=self._accept, args=(listener,), name="links", daemon=True).start()
-        settings = Settings.of(address, str(self._socket), self._limits, self._methods)
+        settings = Settings.of(address, str(self._socket), self._limits, self._methods, self._options)
         self._front_ends = [_FrontEnd(settings, self._stopping) for _ in range(self._count)]
         for one in self._front_ends:
             one.wait_listening()
@@ -136,45 +143,40 @@ class _FrontEnd:
             ServeError: it ended before.
         """
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
-        if self._process.stdout.readline().strip() != LISTENING:
+        if self._process.stdout.readline().strip() != LISTENING.encode():
             raise ServeError(
                 "a front end ended as it started",
                 where=self._settings.address,
-                why=f"exit status {self._process.wait()}",
+                why=ChildEnd.from_code(self._process.wait()).cause,
                 remedy="see what it wrote to stderr",
                 reason="FrontEndFailed",
             )
 
     def tell_to_stop(self, grace_seconds: float) -> None:
         with contextlib.suppress(OSError, ValueError):  # it has ended
-            assert self._process.stdin is not None  # noqa: S101 - it is a pipe
-            self._process.stdin.write(f"{grace_seconds}\n")
-            self._process.stdin.flush()
+            self._send(self._process, f"{grace_seconds}\n")
 
     def wait_ended(self, seconds: float) -> None:
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            kill_group(self._process)
 
-    def _start(self) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(  # noqa: S603 - our own module
-            python_command("enginesmith_runtime.server.front_ends"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            # A Ctrl-C that stops this process must not stop the front ends first.
-            start_new_session=True,
-        )
-        assert process.stdin is not None  # noqa: S101 - it is a pipe
-        process.stdin.write(self._settings.to_line())
-        process.stdin.flush()
+    def _start(self) -> "subprocess.Popen[bytes]":
+        process = start_child(python_command("enginesmith_runtime.server.front_ends"), stdin=subprocess.PIPE)
+        self._send(process, self._settings.to_line())
         return process
+
+    @staticmethod
+    def _send(process: "subprocess.Popen[bytes]", line: str) -> None:
+        assert process.stdin is not None  # noqa: S101 - it is a pipe
+        process.stdin.write(line.encode())
+        process.stdin.flush()
 
     def _keep_running(self) -> None:
         while True:
-            status = self._process.wait()
+            end = ChildEnd.from_code(self._process.wait())
             if self._stopping.wait(_PAUSE_SECONDS):
                 return
-            _log.warning("a front end ended with status %d; another one takes its place", status)
+            _log.warning("a front end ended (%s); another one takes its place", end.cause)
             self._process = self._start()

@@ -1,11 +1,11 @@
 """ModelInfer and ModelStreamInfer: a request's bytes become a job, the job's outputs become the answer's bytes."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
-import numpy as np
 from typing_extensions import override
 
 from enginesmith_contract.errors import DeviceFailedError, InferenceError, SpecError
@@ -23,21 +23,30 @@ from enginesmith_runtime.server.errors import (
     internal_error,
 )
 from enginesmith_runtime.server.instance_pool import Job
-from enginesmith_runtime.server.protocol.request_plan import PlanCache, RequestPlan
+from enginesmith_runtime.server.model import LoadedModel
+from enginesmith_runtime.server.protocol.joined_run import run_joined
+from enginesmith_runtime.server.protocol.joining import RowBytes
+from enginesmith_runtime.server.protocol.plan_cache import Layout, PlanCache
+from enginesmith_runtime.server.protocol.request_plan import RequestPlan
 from enginesmith_runtime.server.protocol.shared_memory_calls import SWITCHED_OFF
 from enginesmith_runtime.server.protocol.shared_tensors import SharedTensors
-from enginesmith_runtime.server.protocol.wire import split_raw_inputs, wrap_message
+from enginesmith_runtime.server.protocol.tensor_decoding import align
+from enginesmith_runtime.server.protocol.wire import split_request, wrap_message
 from enginesmith_runtime.server.repository import Repository
+from enginesmith_runtime.server.response_cache import ResponseCache
 from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 from enginesmith_runtime.server.statistics import RunTimes
-from enginesmith_runtime.server.transport.interface import Answer, Body, CallContext, Reply
+from enginesmith_runtime.server.tracing import trace_id
+from enginesmith_runtime.server.transport.interface import Answer, Body, Call, CallContext, Reply
 from enginesmith_runtime.server.transport.messages import parse
 
-__all__ = ["DeviceLost", "Inference", "InferenceLimits"]
+__all__ = ["DeviceLost", "InferJob", "Inference", "InferenceLimits"]
 
+_PlanT = TypeVar("_PlanT", bound=RequestPlan)
 DeviceLost = Callable[[DeviceFailedError], None]
 _NOTHING: Final[Mapping[str, int]] = {}
 _NS_PER_US: Final = 1000
+
 _FIELD_INFER_RESPONSE = ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
 
@@ -64,6 +73,7 @@ class Inference:
         self._regions = regions
         self._device_lost = device_lost
         self._plans = PlanCache()
+        self._job = InferJob
 
     def infer(self, data: Body, context: CallContext, reply: Reply) -> None:
         """Handle ModelInfer.
@@ -72,15 +82,28 @@ class Inference:
             ProtocolError: the request was refused before it was queued.
         """
         self._check_size(data)
-        head, raw = split_raw_inputs(data)
-        plan = self._plans.find(head)
+        layout = self._plans.find(data)
+        if layout is not None:
+            self._infer_again(layout, data, context, reply)
+            return
+        parts = split_request(data)
+        id_field = parts.id_field
+        plan = self._plans.find_plan(parts.head)
         if plan is None:
-            request = parse(ModelInferRequest, head)
-            plan = self._plan(request, raw=bool(raw), streamed=False)
-            # A request that tells itself apart by an id does not come again.
-            if plan.repeatable and not request.id:
-                self._plans.keep(head, plan)
-        self._submit(plan, raw, context, reply)
+            plan = self._plan(parse(ModelInferRequest, parts.head), raw=bool(parts.raw), streamed=False)
+            if plan.repeatable:
+                self._plans.keep(parts.head, plan)
+        elif parts.raw:
+            self._plans.keep_layout(parts, plan, data)
+        self.submit(plan, partial(plan.read_inputs, parts.raw), context, reply, id_field)
+
+    def brief(self, data: Body) -> Call | None:
+        """Return how to handle a request without a look at its elements; None: only `infer` can."""
+        layout = self._plans.find(data)
+        return partial(self._infer_again, layout) if layout is not None and layout.is_brief else None
+
+    def _infer_again(self, layout: Layout, data: Body, context: CallContext, reply: Reply) -> None:
+        self.submit(layout.plan, partial(layout.read_inputs, data), context, reply, layout.read_id(data))
 
     def stream_infer(self, data: Body, context: CallContext, reply: Reply) -> None:
         """Handle one request of ModelStreamInfer: every failure is an answer, so that the stream continues."""
@@ -97,11 +120,11 @@ class Inference:
 
         try:
             self._check_size(data)
-            head, raw = split_raw_inputs(data)
-            request = parse(ModelInferRequest, head)
+            parts = split_request(data)
+            request = parse(ModelInferRequest, parts.head + parts.id_field)
             request_id = request.id
-            plan = self._plan(request, raw=bool(raw), streamed=True)
-            self._submit(plan, raw, context, reply_in_stream)
+            plan = self._plan(request, raw=bool(parts.raw), streamed=True)
+            self.submit(plan, partial(plan.read_inputs, parts.raw), context, reply_in_stream)
         except ProtocolError as error:
             reply_in_stream(error)
 
@@ -115,24 +138,44 @@ class Inference:
                 reason="RequestTooLarge",
             )
 
-    def _plan(self, request: ModelInferRequest, *, raw: bool, streamed: bool) -> RequestPlan:
+    def plan(self, request: ModelInferRequest, make: Callable[[LoadedModel], _PlanT]) -> _PlanT:
+        """Return the plan that `make` makes for the request's model.
+
+        Raises:
+            ProtocolError: there is no such model, or what `make` raises.
+        """
         began_ns = time.perf_counter_ns()
         model = self._repository.find_ready(request.model_name, request.model_version)
         try:
-            return RequestPlan(request, model, raw=raw, streamed=streamed)
+            return make(model)
         except ProtocolError as error:
             model.statistics.record_failure(error, time.perf_counter_ns() - began_ns)
             raise
 
-    def _submit(self, plan: RequestPlan, raw: list[memoryview], context: CallContext, reply: Reply) -> None:
+    def _plan(self, request: ModelInferRequest, *, raw: bool, streamed: bool) -> RequestPlan:
+        return self.plan(request, lambda model: RequestPlan(request, model, raw=raw, streamed=streamed))
+
+    def submit(
+        self,
+        plan: RequestPlan,
+        read_inputs: Callable[[], dict[str, Array]],
+        context: CallContext,
+        reply: Reply,
+        id_field: bytes = b"",
+    ) -> None:
+        """Queue a request; `read_inputs` returns the inputs that do not lie in shared memory, by name.
+
+        Raises:
+            ProtocolError: the request was refused before it was queued.
+        """
         began_ns = time.perf_counter_ns()
         try:
             if plan.timeout_seconds is not None:
                 until = time.monotonic() + plan.timeout_seconds
                 context.deadline = until if context.deadline is None else min(until, context.deadline)
-            inputs = plan.read_inputs(raw)
-            shared = self._take_shared(plan)
-            job = _InferJob(
+            inputs = read_inputs()
+            shared = self._take_shared(plan) if plan.shares_memory else None
+            job = self._job(
                 plan=plan,
                 inputs=inputs,
                 shared=shared,
@@ -142,6 +185,9 @@ class Inference:
                 device_lost=self._device_lost,
                 began_ns=began_ns,
             )
+            job.id_field = id_field
+            if plan.model.cache is not None and shared is None and job.answer_from(plan.model.cache):
+                return
             try:
                 plan.model.pool.submit(job)
             except ProtocolError:
@@ -151,9 +197,7 @@ class Inference:
             plan.model.statistics.record_failure(error, time.perf_counter_ns() - began_ns)
             raise
 
-    def _take_shared(self, plan: RequestPlan) -> SharedTensors | None:
-        if not plan.shares_memory:
-            return None
+    def _take_shared(self, plan: RequestPlan) -> SharedTensors:
         if self._regions is None:
             raise ProtocolError(Code.UNIMPLEMENTED, SWITCHED_OFF)
         shared = SharedTensors(self._regions, plan.headers, plan.output_places, plan.model.outputs)
@@ -164,7 +208,11 @@ class Inference:
         return shared
 
 
-class _InferJob(Job):
+class InferJob(Job):
+    """One request's inference; `id_field` as for `RequestPlan.encode`."""
+
+    id_field: bytes = b""
+
     def __init__(
         self,
         *,
@@ -178,40 +226,66 @@ class _InferJob(Job):
         began_ns: int,
     ) -> None:
         super().__init__(context)
-        self._plan = plan
-        self._inputs = inputs
+        self.plan = plan
+        self.inputs = inputs
+        self.join_key, self.most_rows = plan.joins
+        self.rows = plan.batch
+        self.priority = plan.priority
         self._shared = shared
         self._reply = reply
         self._limits = limits
         self._device_lost = device_lost
         self._decode_ns = self.queued_ns - began_ns
+        self._cache_key: bytes | None = None
+
+    def answer_from(self, cache: ResponseCache) -> bool:
+        """Answer with the outputs of an earlier request, where there are any."""
+        statistics = self.plan.model.statistics
+        self._cache_key = self.plan.cache_key(self.inputs)
+        outputs = cache.find(self._cache_key)
+        searched_ns = time.perf_counter_ns() - self.queued_ns
+        if outputs is None:
+            statistics.record_miss(searched_ns)
+            return False
+        self._cache_key = None
+        answer = self._encode(outputs, _NOTHING, self.queued_ns, 0)
+        statistics.record_hit(self._decode_ns + searched_ns)
+        self.send(answer)
+        return True
+
+    @property
+    @override
+    def is_quick(self) -> bool:
+        return self.plan.pace.is_quick
+
+    @property
+    @override
+    def is_short(self) -> bool:
+        return self.plan.pace.is_short
+
+    @property
+    @override
+    def joining_pays(self) -> bool | None:
+        return self.plan.pace.joining_pays
 
     @override
     def run(self, instance: Instance) -> None:
         started_ns = time.perf_counter_ns()
         try:
             answer = self._answer(instance, started_ns)
-        except ProtocolError as error:
-            self.refuse(error)
-        except SpecError as error:
-            self.refuse(ProtocolError(Code.INVALID_ARGUMENT, error.sentence(), reason=error.reason))
-        except DeviceFailedError as error:
-            # First: no later request may reach the engine while this one is answered.
-            self._device_lost(error)
-            self.refuse(device_failed(error))
-        except InferenceError as error:
-            self.refuse(inference_failed(error))
         except Exception as error:  # noqa: BLE001 - a backend may raise anything, and the client must be answered
-            self.refuse(internal_error(error))
+            self.fail(error)
         else:
-            # First: a client that has its answer may unregister the region and free its memory.
-            self.release()
-            self._reply(answer)
+            self.send(answer)
+
+    @override
+    def run_joined(self, others: Sequence[Job], instance: Instance) -> None:
+        run_joined([self, *(job for job in others if isinstance(job, InferJob))], instance)
 
     @override
     def refuse(self, error: ProtocolError) -> None:
         self.release()
-        self._plan.model.statistics.record_failure(error, time.perf_counter_ns() - self.queued_ns)
+        self.plan.model.statistics.record_failure(error, time.perf_counter_ns() - self.queued_ns)
         self._reply(error)
 
     def release(self) -> None:
@@ -219,57 +293,105 @@ class _InferJob(Job):
         if self._shared is not None:
             self._shared.release()
 
+    def send(self, answer: Answer) -> None:
+        """Answer the request."""
+        # First: a client that has its answer may unregister the region and free its memory.
+        self.release()
+        self._reply(answer)
+
+    def fail(self, error: Exception) -> None:
+        """Answer the request with what its inference failed of."""
+        match error:
+            case ProtocolError():
+                self.refuse(error)
+            case SpecError():
+                self.refuse(ProtocolError(Code.INVALID_ARGUMENT, error.sentence(), reason=error.reason))
+            case DeviceFailedError():
+                # First: no later request may reach the engine while this one is answered.
+                self._device_lost(error)
+                self.refuse(device_failed(error))
+            case InferenceError():
+                self.refuse(inference_failed(error))
+            case _:
+                self.refuse(internal_error(error, trace_id(self.context.metadata())))
+
     def _answer(self, instance: Instance, started_ns: int) -> Answer:
-        plan, shared, profile = self._plan, self._shared, self._plan.profile
+        plan, shared, profile = self.plan, self._shared, self.plan.profile
         inputs: dict[str, Array | DeviceArray] = {
-            name: _aligned(array, name, instance) for name, array in self._inputs.items()
+            name: align(array, name, instance) for name, array in self.inputs.items()
         }
         if shared is not None:
             inputs |= shared.read_inputs(instance)
-        if plan.model.profiles.value_inputs:
+        if plan.reads_values:
             profile = plan.profile_of_values(inputs)
         if shared is None:
             read_ns = time.perf_counter_ns()
             outputs = instance.infer(inputs, profile=profile, outputs=plan.output_names)
             inferred_ns, left = time.perf_counter_ns(), _NOTHING
         else:
-            places = shared.device_places()
             read_ns = time.perf_counter_ns()
-            outputs = instance.infer(inputs, profile=profile, outputs=plan.output_names, into=places)
+            outputs = shared.infer(instance, inputs, profile=profile, outputs=plan.output_names)
             inferred_ns = time.perf_counter_ns()
             left = shared.write_outputs(outputs)
-        timings = self._timings(started_ns, inferred_ns - read_ns) if plan.wants_timings else _NOTHING
-        body = plan.encode(outputs, left, timings)
+        plan.pace.note(inferred_ns - read_ns)
+        answer = self._encode(outputs, left, started_ns, inferred_ns - read_ns, outputs_last=instance.outputs_last)
+        times = self.times(started_ns, read_ns, inferred_ns, time.perf_counter_ns())
+        plan.model.statistics.record_success(times, plan.batch)
+        return answer
+
+    def encode_rows(self, rows: RowBytes, start: int) -> Answer | None:
+        """Return the answer with this job's rows of a joined run; None where `encode_part` has to make it."""
+        plan = self.plan
+        if plan.wants_timings or self._cache_key is not None:
+            return None
+        content = plan.encode_rows(rows, start, self.id_field)
+        if content is None or len(content) > self._limits.max_message_bytes:
+            return None
+        return Answer(content, plan.model.metadata)
+
+    def encode_part(
+        self, outputs: Mapping[str, Array | DeviceArray], started_ns: int, run_ns: int
+    ) -> Answer | Exception:
+        """Return the answer with this job's rows of a joined run, or why there is none."""
+        try:
+            return self._encode(outputs, _NOTHING, started_ns, run_ns)
+        except Exception as error:  # noqa: BLE001 - one answer's failure is not the others'
+            return error
+
+    def _encode(
+        self,
+        outputs: Mapping[str, Array | DeviceArray],
+        left: Mapping[str, int],
+        started_ns: int,
+        run_ns: int,
+        *,
+        outputs_last: bool = False,
+    ) -> Answer:
+        plan = self.plan
+        timings = self._timings(started_ns, run_ns) if plan.wants_timings else _NOTHING
+        content = plan.encode(outputs, left, timings, id_field=self.id_field, outputs_last=outputs_last)
+        answer = Answer(content, plan.model.metadata)
         most = self._limits.max_message_bytes
-        if len(body) > most:
+        if answer.size > most:
             raise ProtocolError(
                 Code.RESOURCE_EXHAUSTED,
-                f"the answer has {len(body)} bytes, more than serving.maxMessageBytes allows here: {most}; ask for "
+                f"the answer has {answer.size} bytes, more than serving.maxMessageBytes allows here: {most}; ask for "
                 "fewer outputs, send a smaller batch or raise the field",
                 reason="AnswerTooLarge",
             )
-        times = RunTimes(
-            queue=started_ns - self.queued_ns,
-            compute_input=self._decode_ns + read_ns - started_ns,
-            compute_infer=inferred_ns - read_ns,
-            compute_output=time.perf_counter_ns() - inferred_ns,
+        if self._cache_key is not None and plan.model.cache is not None:
+            plan.model.cache.keep(self._cache_key, outputs)
+        return answer
+
+    def times(self, started_ns: int, read_ns: int, inferred_ns: int, ended_ns: int) -> RunTimes:
+        """Return how long the parts of this job took, from the moments at which they ended."""
+        return RunTimes(
+            started_ns - self.queued_ns,
+            self._decode_ns + read_ns - started_ns,
+            inferred_ns - read_ns,
+            ended_ns - inferred_ns,
         )
-        plan.model.statistics.record_success(times, plan.batch)
-        return Answer(body, plan.model.metadata)
 
     def _timings(self, started_ns: int, run_ns: int) -> dict[str, int]:
         """Return how long the request waited for an instance, and how long the engine ran; in microseconds."""
         return {"queue_us": (started_ns - self.queued_ns) // _NS_PER_US, "compute_us": run_ns // _NS_PER_US}
-
-
-def _aligned(array: Array, name: str, instance: Instance) -> Array:
-    """Return `array`, or a copy where it does not start at a multiple of its elements' size.
-
-    The copy goes to the instance's own memory, where an engine on a GPU would copy it anyway.
-    """
-    if array.flags.aligned:
-        return array
-    staged = instance.staging(name, array.shape)
-    # As bytes: plain memory to plain memory, without the interpreter's lock.
-    staged.reshape(-1).view(np.uint8)[:] = array.reshape(-1).view(np.uint8)
-    return staged

@@ -66,10 +66,27 @@ def describe_config(model: LoadedModel) -> config.ModelConfig:
         ],
         default_model_filename=manifest.files[0].path if manifest.files else "",
         model_transaction_policy=config.ModelTransactionPolicy(decoupled=False),
+        response_cache=None if model.cache is None else config.ModelResponseCache(enable=True),
     )
+    if not model.why_not_joined:
+        described.dynamic_batching.CopyFrom(_dynamic_batching(model))
     for name, value in (("engine", manifest.engine_key), ("target", model.target)):
         described.parameters[name].string_value = value
     return described
+
+
+def _dynamic_batching(model: LoadedModel) -> config.ModelDynamicBatching:
+    return config.ModelDynamicBatching(
+        preferred_batch_size=model.batching.preferred_batch_sizes,
+        max_queue_delay_microseconds=round(model.batching.max_queue_delay_seconds * 1_000_000),
+        priority_levels=model.queue.priority_levels or 0,
+        default_priority_level=model.priority(0),
+        default_queue_policy=config.ModelQueuePolicy(
+            default_timeout_microseconds=round((model.queue.timeout_seconds or 0) * 1_000_000),
+            allow_timeout_override=True,
+            max_queue_size=model.pool.queue_limit,
+        ),
+    )
 
 
 def describe_statistics(model: LoadedModel) -> pb.ModelStatistics:
@@ -98,25 +115,20 @@ def describe_statistics(model: LoadedModel) -> pb.ModelStatistics:
 
 
 def _inference_statistics(counters: Snapshot) -> pb.InferStatistics:
-    batches = tuple(counters.batches.values())
     return pb.InferStatistics(
         success=_duration(counters.success),
         fail=_duration(counters.fail),
         queue=_duration(counters.queue),
-        compute_input=_sum(tuple(totals.compute_input for totals in batches)),
-        compute_infer=_sum(tuple(totals.compute_infer for totals in batches)),
-        compute_output=_sum(tuple(totals.compute_output for totals in batches)),
-        cache_hit=pb.StatisticDuration(),
-        cache_miss=pb.StatisticDuration(),
+        compute_input=_duration(counters.compute.compute_input),
+        compute_infer=_duration(counters.compute.compute_infer),
+        compute_output=_duration(counters.compute.compute_output),
+        cache_hit=_duration(counters.cache_hit),
+        cache_miss=_duration(counters.cache_miss),
     )
 
 
 def _duration(total: Total) -> pb.StatisticDuration:
     return pb.StatisticDuration(count=total.count, ns=total.ns)
-
-
-def _sum(totals: tuple[Total, ...]) -> pb.StatisticDuration:
-    return pb.StatisticDuration(count=sum(total.count for total in totals), ns=sum(total.ns for total in totals))
 
 
 def _tensor(spec: TensorSpec, parameters: dict[str, str]) -> pb.ModelMetadataResponse.TensorMetadata:

@@ -1,12 +1,12 @@
 """Every call of `inference.GRPCInferenceService`, by full name."""
 
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
 from enginesmith_contract.protos import inference_pb2 as pb
+from enginesmith_contract.release import RELEASE
 from enginesmith_runtime.server.errors import Code, ProtocolError
 from enginesmith_runtime.server.protocol.infer import Inference
 from enginesmith_runtime.server.protocol.model_description import (
@@ -37,15 +37,21 @@ _EXTENSIONS: Final = ("model_configuration", "model_repository", "statistics", "
 
 _SHARING_EXTENSIONS: Final = ("system_shared_memory", "cuda_shared_memory")
 
+_FREE: Final = frozenset({"ServerLive", "ServerReady", "ModelReady"})
+"""Calls that need no token: probes and load balancers have none."""
+
 _STREAM_IN_FLIGHT: Final = 32
 """Unanswered requests of one stream; enough to keep every instance of a GPU busy from one client."""
 
 _RequestT = TypeVar("_RequestT", bound=Message)
 
 
-def inference_methods(repository: Repository, inference: Inference, regions: RegionTable | None) -> Methods:
-    """Return the handlers of the whole service; `regions` as for `Inference`."""
-    answers = _Answers(repository, _EXTENSIONS if regions is None else (*_EXTENSIONS, *_SHARING_EXTENSIONS))
+def inference_methods(
+    repository: Repository, inference: Inference, regions: RegionTable | None, *, traced: bool = False
+) -> Methods:
+    """Return the handlers of the whole service; `regions` as for `Inference`; `traced`: requests leave spans."""
+    extensions = _EXTENSIONS if regions is None else (*_EXTENSIONS, *_SHARING_EXTENSIONS)
+    answers = _Answers(repository, extensions, "TIMESTAMPS" if traced else "OFF")
     shared = SharedMemoryCalls(repository, regions)
     unary: dict[str, Call] = {
         "ServerLive": _call(pb.ServerLiveRequest, answers.server_live),
@@ -68,8 +74,8 @@ def inference_methods(repository: Repository, inference: Inference, regions: Reg
         "LogSettings": _call(pb.LogSettingsRequest, answers.log_settings),
     }
     return {
-        **{f"/{SERVICE}/{name}": UnaryMethod(call) for name, call in unary.items()},
-        f"/{SERVICE}/ModelInfer": UnaryMethod(inference.infer, waits=True),
+        **{f"/{SERVICE}/{name}": UnaryMethod(call, free=name in _FREE) for name, call in unary.items()},
+        f"/{SERVICE}/ModelInfer": UnaryMethod(inference.infer, waits=True, brief=inference.brief),
         f"/{SERVICE}/ModelStreamInfer": StreamMethod(inference.stream_infer, _STREAM_IN_FLIGHT),
     }
 
@@ -82,9 +88,10 @@ _FIXED_MODELS: Final = (
 class _Answers:
     """The calls that are answered at once."""
 
-    def __init__(self, repository: Repository, extensions: tuple[str, ...]) -> None:
+    def __init__(self, repository: Repository, extensions: tuple[str, ...], trace_level: str) -> None:
         self._repository = repository
         self._extensions = extensions
+        self._trace_level = trace_level
 
     def server_live(self, _request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -93,9 +100,7 @@ class _Answers:
         return pb.ServerReadyResponse(ready=self._repository.ready)
 
     def server_metadata(self, _request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(
-            name="enginesmith", version=version("enginesmith"), extensions=self._extensions
-        )
+        return pb.ServerMetadataResponse(name="enginesmith", version=RELEASE, extensions=self._extensions)
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         entry = self._repository.find(request.name, request.version)
@@ -128,9 +133,12 @@ class _Answers:
 
     def trace_setting(self, request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
         if any(setting.value for setting in request.settings.values()):
-            raise ProtocolError(Code.UNIMPLEMENTED, "traces are not offered; the settings can be read, not changed")
+            raise ProtocolError(
+                Code.UNIMPLEMENTED,
+                "the environment of the server sets its traces (OTEL_*); the settings can be read, not changed",
+            )
         response = pb.TraceSettingResponse()
-        response.settings["trace_level"].value.append("OFF")
+        response.settings["trace_level"].value.append(self._trace_level)
         return response
 
     def log_settings(self, request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:

@@ -8,13 +8,14 @@ import numpy as np
 from enginesmith_contract.tensors import DType, TensorSpec
 from enginesmith_runtime.engines.interface import Array, DeviceArray, Instance
 from enginesmith_runtime.server.errors import Code, ProtocolError
-from enginesmith_runtime.server.protocol.tensor_decoding import InputHeader, check_values, read_strings
+from enginesmith_runtime.server.protocol.tensor_decoding import check_values, read_strings
 from enginesmith_runtime.server.protocol.tensor_encoding import encode_tensor
+from enginesmith_runtime.server.protocol.tensor_headers import InputHeader
 from enginesmith_runtime.server.protocol.tensor_place import TensorPlace
 from enginesmith_runtime.server.shared_memory.device_region import DeviceRegion
 from enginesmith_runtime.server.shared_memory.region import Region
 from enginesmith_runtime.server.shared_memory.region_table import RegionTable
-from enginesmith_runtime.server.shared_memory.system_region import SystemRegion
+from enginesmith_runtime.server.shared_memory.system_region import Extent, SystemRegion
 
 __all__ = ["SharedTensors"]
 
@@ -24,7 +25,7 @@ class SharedTensors:
 
     Args:
         table: has the regions.
-        inputs: those that lie in shared memory, each with its place.
+        inputs: all of the request's.
         outputs: places of those that shall be left in shared memory, by name.
         specs: of the model's outputs.
 
@@ -43,6 +44,8 @@ class SharedTensors:
         self._taken: list[Region] = []
         self._inputs: list[tuple[InputHeader, TensorPlace, Region]] = []
         self._outputs: dict[str, tuple[TensorSpec, TensorPlace, Region]] = {}
+        self._places: dict[str, Array] = {}
+        self._sizes = _sizes_of_symbols(inputs)
         try:
             for header in inputs:
                 if header.place is not None:
@@ -65,15 +68,44 @@ class SharedTensors:
             self._table.give_back(self._taken.pop())
 
     def read_inputs(self, instance: Instance) -> dict[str, Array | DeviceArray]:
-        """Return the inputs: from the system's memory in the instance's own, on a GPU where they lie.
+        """Return the inputs: where they lie if the engine can take them from there, else in the instance's own memory.
 
         Raises:
             ProtocolError: INVALID_ARGUMENT; a client took the memory away, or its bytes are no such tensor.
         """
         return {header.spec.name: _read(header, place, region, instance) for header, place, region in self._inputs}
 
-    def device_places(self) -> dict[str, DeviceArray]:
-        """Return where the engine itself shall leave outputs."""
+    def infer(
+        self, instance: Instance, inputs: Mapping[str, Array | DeviceArray], *, profile: int, outputs: Sequence[str]
+    ) -> dict[str, Array | DeviceArray]:
+        """Run the inference with its outputs in their places, as far as the engine can do that.
+
+        Raises:
+            As `Instance.infer` does.
+        """
+        if any(isinstance(region, DeviceRegion) for _, _, region in self._outputs.values()):
+            return instance.infer(inputs, profile=profile, outputs=outputs, into=self._device_places())
+        self._places = self._host_places(instance)
+        return instance.infer_in_place(inputs, profile=profile, outputs=outputs, places=self._places)
+
+    def write_outputs(self, outputs: Mapping[str, Array | DeviceArray]) -> dict[str, int]:
+        """Leave the outputs where the request wants them; returns the size of each in bytes.
+
+        Raises:
+            ProtocolError: INVALID_ARGUMENT; an output is larger than its place, or a client took memory away since
+                the request was read.
+        """
+        sizes: dict[str, int] = {}
+        for name, (spec, place, region) in self._outputs.items():
+            output = outputs[name]
+            left = output is self._places.get(name)
+            sizes[name] = self._places[name].nbytes if left else _write(output, spec, place, region)
+        for region in self._taken:
+            if isinstance(region, SystemRegion):
+                region.check()
+        return sizes
+
+    def _device_places(self) -> dict[str, DeviceArray]:
         return {
             name: DeviceArray(
                 address=region.address + place.offset, shape=(), dtype=spec.dtype.numpy, nbytes=place.size
@@ -82,15 +114,35 @@ class SharedTensors:
             if isinstance(region, DeviceRegion)
         }
 
-    def write_outputs(self, outputs: Mapping[str, Array | DeviceArray]) -> dict[str, int]:
-        """Leave the outputs where the request wants them; returns the size of each in bytes.
+    def _host_places(self, instance: Instance) -> dict[str, Array]:
+        """Return the places that the engine can use itself: shape known, aligned, and no other tensor overlaps."""
+        places: dict[str, Array] = {}
+        extents = [
+            region.extent(place.offset, place.size)
+            for _, place, region in self._inputs
+            if isinstance(region, SystemRegion)
+        ]
+        for name, (spec, place, region) in self._outputs.items():
+            if not isinstance(region, SystemRegion):
+                continue
+            extent = region.extent(place.offset, place.size)
+            apart = not any(_overlap(extent, other) for other in extents)
+            extents.append(extent)
+            if apart and instance.works_in_place(name) and (shape := self._expected_shape(spec)) is not None:
+                size = prod(shape) * spec.dtype.numpy.itemsize
+                # The check for room and its message are those of an output that is copied.
+                view = region.view(place.offset, size).view(spec.dtype.numpy) if 0 < size <= place.size else None
+                if view is not None and view.flags.aligned:
+                    places[name] = view.reshape(shape)
+        return places
 
-        Raises:
-            ProtocolError: INVALID_ARGUMENT; an output is larger than its place.
-        """
-        return {
-            name: _write(outputs[name], spec, place, region) for name, (spec, place, region) in self._outputs.items()
-        }
+    def _expected_shape(self, spec: TensorSpec) -> tuple[int, ...] | None:
+        """Return the shape that an output will have; None where only the run tells."""
+        symbols = spec.symbols or (None,) * len(spec.shape)
+        shape = tuple(
+            size if size >= 0 else self._sizes.get(symbol, -1) for size, symbol in zip(spec.shape, symbols, strict=True)
+        )
+        return shape if all(size >= 0 for size in shape) else None
 
     def _take(self, tensor: str, spec: TensorSpec, place: TensorPlace) -> Region:
         try:
@@ -115,12 +167,20 @@ def _read(header: InputHeader, place: TensorPlace, region: Region, instance: Ins
             address=region.address + place.offset, shape=shape, dtype=spec.dtype.numpy, nbytes=place.size
         )
     assert isinstance(region, SystemRegion)  # noqa: S101 - the other kind
+    source = region.view(place.offset, place.size)
     if spec.dtype is DType.BYTES:
-        content = memoryview(bytearray(place.size))
-        region.read(place.offset, content)
+        content = memoryview(source.tobytes())
+        region.check()
         return read_strings(content, spec, shape)
+    region.check()
+    if instance.works_in_place(spec.name):
+        array = source.view(spec.dtype.numpy).reshape(shape)
+        if array.flags.aligned:
+            return array
+    # Copied before it is checked: the client can change its own at any moment.
     array = instance.staging(spec.name, shape)
-    region.read(place.offset, array.reshape(-1).view(np.uint8).data)
+    array.reshape(-1).view(np.uint8)[:] = source
+    region.check()
     check_values(array, spec)
     return array
 
@@ -129,14 +189,27 @@ def _write(array: Array | DeviceArray, spec: TensorSpec, place: TensorPlace, reg
     if isinstance(array, DeviceArray):
         return prod(array.shape) * array.dtype.itemsize
     assert isinstance(region, SystemRegion)  # noqa: S101 - the engine leaves the others on the device
-    content = encode_tensor(array, spec)
-    if len(content) > place.size:
+    content = np.frombuffer(encode_tensor(array, spec), np.uint8)
+    if content.nbytes > place.size:
         raise _outside(
-            f"output '{spec.name}': {len(content)} bytes do not fit the {place.size} that the request gives it in "
+            f"output '{spec.name}': {content.nbytes} bytes do not fit the {place.size} that the request gives it in "
             f"shared memory region '{region.name}'"
         )
-    region.write(place.offset, content)
-    return len(content)
+    region.view(place.offset, content.nbytes)[:] = content
+    return content.nbytes
+
+
+def _sizes_of_symbols(inputs: Sequence[InputHeader]) -> dict[str | None, int]:
+    return {
+        symbol: size
+        for header in inputs
+        for symbol, size in zip(header.spec.symbols, header.shape, strict=False)
+        if symbol is not None
+    }
+
+
+def _overlap(one: Extent, other: Extent) -> bool:
+    return one[0] == other[0] and one[1] < other[2] and other[1] < one[2]
 
 
 def _outside(message: str) -> ProtocolError:

@@ -3,20 +3,18 @@
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
 from enginesmith_contract.protos.inference_pb2 import InferTensorContents, ModelInferRequest
 from enginesmith_contract.tensors import DType, TensorSpec
-from enginesmith_runtime.engines.interface import Array
-from enginesmith_runtime.server.errors import Code, ProtocolError
-from enginesmith_runtime.server.protocol.tensor_place import TensorPlace, read_place
+from enginesmith_runtime.engines.interface import Array, Instance
+from enginesmith_runtime.server.protocol.tensor_headers import InputHeader, invalid, quoted
 
 __all__ = [
     "TYPED_FIELDS",
-    "InputHeader",
-    "check_headers",
+    "align",
     "check_values",
     "read_raw",
     "read_strings",
@@ -24,7 +22,8 @@ __all__ = [
     "refuse_typed",
 ]
 
-InferInput = ModelInferRequest.InferInputTensor
+_SMALL_BYTES: Final = 4096
+"""Of a tensor: up to here asking for the instance's memory costs more than a copy that is not needed."""
 
 TYPED_FIELDS: Final[Mapping[DType, str]] = {
     DType.BOOL: "bool_contents",
@@ -51,32 +50,6 @@ _WIDE: Final[Mapping[str, "np.dtype[np.generic]"]] = {
 _LENGTH: Final = struct.Struct("<I")
 
 
-class InputHeader(NamedTuple):
-    """One input as a request describes it, checked against the model's.
-
-    Attributes:
-        place: where it lies in shared memory; None: in the message.
-    """
-
-    spec: TensorSpec
-    shape: tuple[int, ...]
-    place: TensorPlace | None
-
-
-def check_headers(request: ModelInferRequest, specs: Mapping[str, TensorSpec]) -> tuple[InputHeader, ...]:
-    """Return the request's inputs in its order: every input of the model once, with its datatype and a shape that fits.
-
-    Args:
-        request: with or without its raw contents.
-        specs: the model's inputs by name.
-
-    Raises:
-        ProtocolError: INVALID_ARGUMENT naming the input.
-    """
-    _check_names(request, specs)
-    return tuple(_check_header(tensor, specs[tensor.name]) for tensor in request.inputs)
-
-
 def read_raw(headers: Sequence[InputHeader], raw: Sequence[memoryview]) -> dict[str, Array]:
     """Return an array for each input, from the raw contents in the same order.
 
@@ -92,7 +65,7 @@ def read_raw(headers: Sequence[InputHeader], raw: Sequence[memoryview]) -> dict[
         ProtocolError: INVALID_ARGUMENT naming the input.
     """
     if len(raw) != len(headers):
-        raise _invalid(
+        raise invalid(
             f"raw_input_contents has {len(raw)} entries for {len(headers)} inputs; it needs one for each, or none "
             "where contents are typed"
         )
@@ -131,7 +104,7 @@ def check_values(array: Array, spec: TensorSpec) -> None:
         ProtocolError: INVALID_ARGUMENT naming the input.
     """
     if spec.dtype is DType.BOOL and array.view(np.uint8).max(initial=0) > 1:
-        raise _invalid(f"input '{spec.name}': BOOL contents hold a byte that is neither 0 nor 1")
+        raise invalid(f"input '{spec.name}': BOOL contents hold a byte that is neither 0 nor 1")
 
 
 def refuse_typed(request: ModelInferRequest, headers: Sequence[InputHeader], *, raw: bool) -> None:
@@ -143,54 +116,7 @@ def refuse_typed(request: ModelInferRequest, headers: Sequence[InputHeader], *, 
     for tensor, header in zip(request.inputs, headers, strict=True):
         if tensor.HasField("contents") and (raw or header.place is not None):
             other = "raw_input_contents" if header.place is None else f"region '{header.place.region}'"
-            raise _invalid(f"input '{tensor.name}' has typed contents and also {other}; use one of them")
-
-
-def _check_names(request: ModelInferRequest, specs: Mapping[str, TensorSpec]) -> None:
-    given: set[str] = set()
-    for tensor in request.inputs:
-        if tensor.name not in specs:
-            raise _invalid(f"input '{tensor.name}' is not one of the model's inputs: {_names(specs)}")
-        if tensor.name in given:
-            raise _invalid(f"input '{tensor.name}' is given twice")
-        given.add(tensor.name)
-    missing = [name for name in specs if name not in given]
-    if missing:
-        raise _invalid(f"input {_names(missing)} is missing; the model takes {_names(specs)}")
-
-
-def _check_header(tensor: InferInput, spec: TensorSpec) -> InputHeader:
-    """Check datatype and shape against the model's, and the place against both."""
-    if tensor.datatype != spec.dtype:
-        raise _invalid(f"input '{spec.name}': datatype is '{tensor.datatype}', the model takes {spec.dtype}")
-    shape = tuple(tensor.shape)
-    if len(shape) != len(spec.shape):
-        raise _invalid(
-            f"input '{spec.name}': shape {list(shape)} has {len(shape)} dimensions, the model takes "
-            f"{len(spec.shape)}: {list(spec.shape)}"
-        )
-    if any(value < 0 for value in shape):
-        raise _invalid(f"input '{spec.name}': shape {list(shape)} has a negative dimension")
-    for axis, (value, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
-        if wanted >= 0 and value != wanted:
-            raise _invalid(
-                f"input '{spec.name}': dimension {axis} of shape {list(shape)} is {value}, the model takes {wanted}: "
-                f"{list(spec.shape)}"
-            )
-    return InputHeader(spec, shape, _check_place(tensor, spec, shape))
-
-
-def _check_place(tensor: InferInput, spec: TensorSpec, shape: tuple[int, ...]) -> TensorPlace | None:
-    place = read_place(f"input '{spec.name}'", tensor.parameters)
-    if place is None or spec.dtype is DType.BYTES:
-        return place
-    wanted = math.prod(shape) * spec.dtype.numpy.itemsize
-    if place.size != wanted:
-        raise _invalid(
-            f"input '{spec.name}': {place.size} bytes of shared memory region '{place.region}', but {spec.dtype} "
-            f"{list(shape)} takes {wanted}"
-        )
-    return place
+            raise invalid(f"input '{tensor.name}' has typed contents and also {other}; use one of them")
 
 
 def _from_raw(content: memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
@@ -199,7 +125,7 @@ def _from_raw(content: memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> 
         return read_strings(content, spec, shape)
     wanted = count * spec.dtype.numpy.itemsize
     if len(content) != wanted:
-        raise _invalid(
+        raise invalid(
             f"input '{spec.name}': {len(content)} bytes of raw contents, but {spec.dtype} {list(shape)} takes {wanted}"
         )
     array = np.frombuffer(content, dtype=spec.dtype.numpy).reshape(shape)
@@ -214,24 +140,24 @@ def _split_strings(content: memoryview, spec: TensorSpec, count: int) -> list[by
         start = position + _LENGTH.size
         position = start + _LENGTH.unpack_from(content, position)[0] if start <= end else end + 1
         if position > end:
-            raise _invalid(f"input '{spec.name}': element {len(strings)} of the BYTES contents is cut off")
+            raise invalid(f"input '{spec.name}': element {len(strings)} of the BYTES contents is cut off")
         strings.append(bytes(content[start:position]))
     if len(strings) != count:
-        raise _invalid(f"input '{spec.name}': {len(strings)} BYTES elements, but the shape takes {count}")
+        raise invalid(f"input '{spec.name}': {len(strings)} BYTES elements, but the shape takes {count}")
     return strings
 
 
 def _from_typed(contents: InferTensorContents, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     field = TYPED_FIELDS.get(spec.dtype)
     if field is None:
-        raise _invalid(f"input '{spec.name}': {spec.dtype} travels in raw_input_contents only")
+        raise invalid(f"input '{spec.name}': {spec.dtype} travels in raw_input_contents only")
     present = [descriptor.name for descriptor, _ in contents.ListFields()]
     if any(name != field for name in present):
-        raise _invalid(f"input '{spec.name}': {spec.dtype} travels in {field}, the request has {_names(present)}")
+        raise invalid(f"input '{spec.name}': {spec.dtype} travels in {field}, the request has {quoted(present)}")
     values = getattr(contents, field)
     count = math.prod(shape)
     if len(values) != count:
-        raise _invalid(f"input '{spec.name}': {len(values)} elements in {field}, but the shape takes {count}")
+        raise invalid(f"input '{spec.name}': {len(values)} elements in {field}, but the shape takes {count}")
     if spec.dtype is DType.BYTES:
         return _strings(list(values), shape)
     array = np.array(values, dtype=_WIDE.get(field, spec.dtype.numpy))
@@ -246,7 +172,7 @@ def _check_range(array: Array, spec: TensorSpec, field: str) -> None:
     outside = (values < bounds.min) | (values > bounds.max)
     if outside.any():
         index = int(outside.argmax())
-        raise _invalid(
+        raise invalid(
             f"input '{spec.name}': element {index} of {field} is {values[index]}, and {spec.dtype} holds "
             f"{bounds.min} to {bounds.max}"
         )
@@ -258,9 +184,16 @@ def _strings(values: list[bytes], shape: tuple[int, ...]) -> Array:
     return array.reshape(shape)
 
 
-def _names(names: Mapping[str, TensorSpec] | Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+def align(array: Array, name: str, instance: Instance) -> Array:
+    """Return `array`, or a copy where it does not start at a multiple of its elements' size.
 
-
-def _invalid(message: str) -> ProtocolError:
-    return ProtocolError(Code.INVALID_ARGUMENT, message)
+    The copy goes to the instance's own memory, where an engine on a GPU would copy it anyway.
+    """
+    if array.flags.aligned:
+        return array
+    if array.nbytes <= _SMALL_BYTES:
+        return array.copy()
+    staged = instance.staging(name, array.shape)
+    # As bytes: plain memory to plain memory, without the interpreter's lock.
+    staged.reshape(-1).view(np.uint8)[:] = array.reshape(-1).view(np.uint8)
+    return staged

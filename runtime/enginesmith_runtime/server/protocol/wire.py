@@ -6,12 +6,16 @@ received bytes, everything else goes to the library. See the wire format, https:
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from enginesmith_runtime.server.errors import Code, ProtocolError
 
-__all__ = ["join_raw_outputs", "split_raw_inputs", "wrap_message"]
+__all__ = ["SplitRequest", "id_prefix", "join_raw_outputs", "raw_output_prefix", "split_request", "wrap_message"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_ID_TAG = 3 << 3 | _BYTES
+"""Of a request and of its answer."""
+
 _RAW_INPUT_TAG = 7 << 3 | _BYTES
 _RAW_OUTPUT_TAG = bytes([6 << 3 | _BYTES])
 _MAX_VARINT_BYTES = 10
@@ -21,8 +25,38 @@ _LAST_BYTE = 0x7F
 Buffer = bytes | memoryview
 
 
-def split_raw_inputs(data: Buffer) -> tuple[bytes, list[memoryview]]:
-    """Return a ModelInferRequest's bytes without its raw contents, and those as views into `data`.
+class SplitRequest(NamedTuple):
+    """The parts of a ModelInferRequest.
+
+    Attributes:
+        head: bytes of all other fields.
+        raw: raw contents, as views into the request.
+        request_id: the id as a view into the request; None: the request has none.
+    """
+
+    head: bytes
+    raw: list[memoryview]
+    request_id: memoryview | None
+
+    @property
+    def id_field(self) -> bytes:
+        """Return the field `id` of the answer; empty: it has none.
+
+        Raises:
+            ProtocolError: INVALID_ARGUMENT; the id is no UTF-8.
+        """
+        if self.request_id is None:
+            return b""
+        text = bytes(self.request_id)
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            raise _malformed() from None
+        return id_prefix(len(text)) + text
+
+
+def split_request(data: Buffer) -> SplitRequest:
+    """Return the parts of a ModelInferRequest.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT; the bytes end too early or hold an unknown wire type.
@@ -30,6 +64,7 @@ def split_raw_inputs(data: Buffer) -> tuple[bytes, list[memoryview]]:
     view, end = memoryview(data), len(data)
     kept: list[memoryview] = []
     raw: list[memoryview] = []
+    request_id: memoryview | None = None
     position = start = 0
     while position < end:
         tag_at = position
@@ -50,18 +85,33 @@ def split_raw_inputs(data: Buffer) -> tuple[bytes, list[memoryview]]:
             kept.append(view[start:tag_at])
             raw.append(view[position - size : position])
             start = position
-    if not raw:
-        return bytes(data), raw
+        elif tag == _ID_TAG:
+            kept.append(view[start:tag_at])
+            # The last one counts, and an empty one is none.
+            request_id = view[position - size : position] if size else None
+            start = position
+    if not kept:
+        return SplitRequest(bytes(data), raw, None)
     kept.append(view[start:])
-    return b"".join(kept), raw
+    return SplitRequest(b"".join(kept), raw, request_id)
+
+
+def id_prefix(size: int) -> bytes:
+    """Return what goes before an id of `size` bytes, in a request and in its answer."""
+    return bytes([_ID_TAG]) + _encode_varint(size)
 
 
 def join_raw_outputs(head: bytes, raw: Sequence[Buffer]) -> bytes:
     """Return a serialised ModelInferResponse with `raw` appended as its raw_output_contents."""
     parts: list[Buffer] = [head]
     for content in raw:
-        parts += (_RAW_OUTPUT_TAG, _encode_varint(len(content)), content)
+        parts += (raw_output_prefix(len(content)), content)
     return b"".join(parts)
+
+
+def raw_output_prefix(size: int) -> bytes:
+    """Return what goes before an output's raw contents of `size` bytes."""
+    return _RAW_OUTPUT_TAG + _encode_varint(size)
 
 
 def wrap_message(number: int, body: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing_extensions import override
 from enginesmith_contract.errors import DeviceFailedError, SpecError
 from enginesmith_runtime.engines.interface import Engine
 from enginesmith_runtime.server.errors import Code, ProtocolError, device_failed
-from enginesmith_runtime.server.shared_memory.region import Region
+from enginesmith_runtime.server.shared_memory.region import Region, region_invalid
 
 __all__ = ["DeviceRegion"]
 
@@ -39,17 +39,18 @@ class DeviceRegion(Region):
         super().__init__(name, size)
         self.device_id = device_id
         if size <= 0:
-            raise _invalid(name, "its size is 0 bytes")
+            raise region_invalid(name, "its size is 0 bytes")
         if len(handle) != _HANDLE_BYTES:
-            raise _invalid(name, f"the handle has {len(handle)} bytes, and a cudaIpcMemHandle_t has {_HANDLE_BYTES}")
+            why = f"the handle has {len(handle)} bytes, and a cudaIpcMemHandle_t has {_HANDLE_BYTES}"
+            raise region_invalid(name, why)
         if device_id < 0:
-            raise _invalid(name, f"device {device_id} is none")
+            raise region_invalid(name, f"device_id is {device_id}")
         try:
             self._memory = engine.open_shared_memory(handle, size, device_id)
         except SpecError as error:
             if error.reason == "NoDeviceMemory":
                 raise ProtocolError(Code.UNIMPLEMENTED, error.sentence(), reason=error.reason) from error
-            raise _invalid(name, error.sentence()) from error
+            raise region_invalid(name, error.sentence()) from error
         except DeviceFailedError as error:
             raise device_failed(error) from error
 
@@ -65,7 +66,3 @@ class DeviceRegion(Region):
         except Exception:  # noqa: BLE001 - whatever the driver says, nothing can be done about it
             # A broken device unmaps nothing; the memory goes with the process, which is about to end.
             _log.exception("region %s could not be unmapped", self.name)
-
-
-def _invalid(name: str, why: str) -> ProtocolError:
-    return ProtocolError(Code.INVALID_ARGUMENT, f"shared memory region '{name}': {why}", reason="RegionInvalid")

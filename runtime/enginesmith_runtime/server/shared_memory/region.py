@@ -3,7 +3,9 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-__all__ = ["Region"]
+from enginesmith_runtime.server.errors import Code, ProtocolError
+
+__all__ = ["Region", "region_invalid"]
 
 
 class Region(ABC):
@@ -25,3 +27,8 @@ class Region(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let the memory go; no request has it any more."""
+
+
+def region_invalid(name: str, why: str) -> ProtocolError:
+    """Return the error of a region that cannot be registered or used."""
+    return ProtocolError(Code.INVALID_ARGUMENT, f"shared memory region '{name}': {why}", reason="RegionInvalid")

@@ -1,8 +1,7 @@
-"""Regions in POSIX shared memory, read and written as the files that they are and never mapped.
+"""Regions in POSIX shared memory, mapped once, when they are registered.
 
-A client can shrink its file at any moment, and SIGBUS then kills a process that touches a mapping of it; a client can
-also change a value between a check and its use. Reading copies once, straight to where the engine wants the tensor
-(which copies it to the device from there), and fails with an error that one request gets.
+A client can change a value at any moment, also between a check and its use: a reader copies what must not
+change. It can also take the memory away; see `mapping`.
 """
 
 import errno
@@ -13,10 +12,15 @@ from typing import ClassVar, Final
 
 from typing_extensions import override
 
+from enginesmith_runtime.engines.interface import Array
 from enginesmith_runtime.server.errors import Code, ProtocolError
-from enginesmith_runtime.server.shared_memory.region import Region
+from enginesmith_runtime.server.shared_memory.mapping import Mapping
+from enginesmith_runtime.server.shared_memory.region import Region, region_invalid
 
-__all__ = ["SystemRegion"]
+__all__ = ["Extent", "SystemRegion"]
+
+Extent = tuple[tuple[int, int], int, int]
+"""An object (device and inode), and the begin and the end of a range in it."""
 
 _FOLDER: Final = Path("/dev/shm")  # noqa: S108 - where shm_open(3) has its objects on Linux
 
@@ -34,7 +38,8 @@ class SystemRegion(Region):
         size: of the region.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT; the object cannot be had, or is smaller. RESOURCE_EXHAUSTED: too many files.
+        ProtocolError: INVALID_ARGUMENT; the object cannot be had, or is smaller. RESOURCE_EXHAUSTED: too many files or
+            mappings.
     """
 
     kind: ClassVar[str] = "system"
@@ -44,53 +49,67 @@ class SystemRegion(Region):
         self.key = key
         self.offset = offset
         if size <= 0:
-            raise _invalid(name, "its size is 0 bytes")
-        self._file = _open(name, key)
-        held = os.fstat(self._file).st_size
-        if offset + size > held:
-            self.close()
-            raise _invalid(
-                name, f"{size} bytes from {offset} on end beyond the {held} bytes of the shared memory object '{key}'"
+            raise region_invalid(name, "its size is 0 bytes")
+        descriptor = _open(name, key)
+        try:
+            found = os.fstat(descriptor)
+            if offset + size > found.st_size:
+                raise region_invalid(
+                    name,
+                    f"{size} bytes from {offset} on end beyond the {found.st_size} bytes of the shared memory object "
+                    f"'{key}'",
+                )
+            self._object = (found.st_dev, found.st_ino)
+            self._mapping = _map(name, descriptor, offset, size)
+        finally:
+            os.close(descriptor)
+
+    def view(self, offset: int, size: int) -> Array:
+        """Return `size` bytes from `offset` on, as uint8; the range lies within the region.
+
+        The client may change them at any moment. `check` tells afterwards whether they were the client's at all.
+        """
+        return self._mapping.bytes[offset : offset + size]
+
+    def check(self) -> None:
+        """Refuse a request that used the region after the client took its memory away.
+
+        Raises:
+            ProtocolError: INVALID_ARGUMENT: the object has become smaller. RESOURCE_EXHAUSTED: it is as large as it
+                was, and a page of it could not be had.
+        """
+        if self._mapping.shrunk:
+            raise region_invalid(self.name, f"the shared memory object '{self.key}' has become smaller than the region")
+        if self._mapping.lost:
+            raise ProtocolError(
+                Code.RESOURCE_EXHAUSTED,
+                f"shared memory region '{self.name}': the machine had no memory for a page of '{self.key}', or the "
+                "object was smaller for a while; unregister the region, and register it again",
+                reason="RegionLost",
             )
 
-    def read(self, offset: int, into: memoryview) -> None:
-        """Fill `into` from `offset` bytes into the region on; the range lies within it.
-
-        Raises:
-            ProtocolError: INVALID_ARGUMENT; the client has shrunk the object.
-        """
-        position, rest = self.offset + offset, into
-        while rest:
-            count = os.preadv(self._file, [rest], position)
-            if not count:
-                raise _invalid(self.name, f"the shared memory object '{self.key}' has become smaller than the region")
-            position, rest = position + count, rest[count:]
-
-    def write(self, offset: int, content: memoryview | bytes) -> None:
-        """Write `content` from `offset` bytes into the region on; the range lies within it.
-
-        Raises:
-            ProtocolError: RESOURCE_EXHAUSTED; the machine has no memory for it.
-        """
-        position, rest = self.offset + offset, memoryview(content)
-        try:
-            while rest:
-                count = os.pwrite(self._file, rest, position)
-                position, rest = position + count, rest[count:]
-        except OSError as error:
-            raise ProtocolError(
-                Code.RESOURCE_EXHAUSTED, f"shared memory region '{self.name}' cannot be written: {error.strerror}"
-            ) from error
+    def extent(self, offset: int, size: int) -> Extent:
+        """Return where a range of the region lies in its object; two regions can have one object."""
+        return self._object, self.offset + offset, self.offset + offset + size
 
     @override
     def close(self) -> None:
-        os.close(self._file)
+        self._mapping.close()
+
+
+def _map(name: str, descriptor: int, offset: int, size: int) -> Mapping:
+    try:
+        return Mapping(descriptor, offset, size)
+    except (OSError, ValueError, OverflowError) as error:
+        raise ProtocolError(
+            Code.RESOURCE_EXHAUSTED, f"shared memory region '{name}' cannot be mapped: {error}"
+        ) from error
 
 
 def _open(name: str, key: str) -> int:
     file = key.removeprefix("/")
     if not file or "/" in file or "\0" in file or file in (".", ".."):
-        raise _invalid(name, f"key '{key}' is no name of a shared memory object: one slash at most, at its beginning")
+        raise region_invalid(name, f"key '{key}' does not name a shared memory object: at most one slash, at the start")
     try:
         descriptor = os.open(_FOLDER / file, _FLAGS)
     except OSError as error:
@@ -99,14 +118,10 @@ def _open(name: str, key: str) -> int:
                 Code.RESOURCE_EXHAUSTED, f"shared memory region '{name}': {error.strerror}; unregister others"
             ) from error
         found = "there is none" if error.errno == errno.ENOENT else error.strerror
-        raise _invalid(
+        raise region_invalid(
             name, f"shared memory object '{key}' cannot be opened here: {found}; client and server must share /dev/shm"
         ) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _invalid(name, f"'{key}' is no shared memory object")
+        raise region_invalid(name, f"'{key}' is no shared memory object")
     return descriptor
-
-
-def _invalid(name: str, why: str) -> ProtocolError:
-    return ProtocolError(Code.INVALID_ARGUMENT, f"shared memory region '{name}': {why}", reason="RegionInvalid")
