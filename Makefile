@@ -6,9 +6,11 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := .tools/uv/bin/uv
 BIN := .venv/bin
+# Of runtime/toolchain/toolchains.toml: what `make images` adds to the operator and the runtime.
+TOOLCHAINS ?= tensorrt-10.6-cu12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-fast test-extended lint verify docs lock bench clean
+.PHONY: help setup demo run images test test-fast test-local test-extended lint verify docs lock bench bench-serving clean
 
 help:  ## this list of targets
 	@grep -hE '^[a-z-]+:.*  ## ' Makefile | sed -E 's/^([a-z-]+):.*  ## (.*)/\1\t\2/' | sort | column -t -s $$'\t'
@@ -31,6 +33,9 @@ demo: setup  ## build, serve and query three OCR models on this machine
 run: setup  ## run the operator in this shell against the cluster of KUBECONFIG (docs/operator.md)
 	$(BIN)/python -P -m enginesmith_operator.controller $(ARGS)
 
+images:  ## build the container images with docker, podman or buildah, and print the chart's values for them
+	hack/images $(TOOLCHAINS) $(if $(PUSH),--push $(PUSH)) $(if $(BASE),--base $(BASE)) $(ARGS)
+
 lint: setup  ## run ruff, mypy, the import contracts and the search for dead code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -42,15 +47,22 @@ lint: setup  ## run ruff, mypy, the import contracts and the search for dead cod
 test-fast: setup  ## run the tests that start no server, no build and no client
 	$(BIN)/pytest -n 2 -m "not slow"
 
+test-local: setup  ## run the tests that need no cluster, and therefore no root
+	$(BIN)/pytest -n 2 --dist worksteal -m "not cluster"
+
 test: lint verify docs  ## run everything that CI runs
 	$(BIN)/pytest -n 2 --dist worksteal -m "not extended"
 
-test-extended: setup  ## run the long tests of the development cluster and write tests/records
+test-extended: setup  ## run the long tests, most of them of the development cluster, and write tests/records
 	hack/test-extended
 
 bench: setup  ## write the records under benchmarks/records
 	$(BIN)/python -m benchmarks.serving_overhead
 	$(BIN)/python -m benchmarks.start_up
+	$(BIN)/python -m benchmarks.hot_path
+
+bench-serving: setup  ## compare serving with its peers (about 40 minutes) and write the record and the picture
+	$(BIN)/python -m benchmarks.serving
 
 verify: setup  ## check that generated files match their sources
 	hack/verify
