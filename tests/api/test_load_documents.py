@@ -10,10 +10,13 @@ import yaml
 
 from enginesmith_contract.backends import Backend, Precision, PrecisionPolicy
 from enginesmith_contract.build_request import BuildOptions, PluginLibrary
+from enginesmith_contract.calibration import AutoKeep, Calibration, CalibrationMethod, ChannelOrder, ImageReading
 from enginesmith_contract.errors import SpecError
+from enginesmith_contract.metric_container import MetricContainer
 from enginesmith_contract.preparation import ModelSource
+from enginesmith_contract.preprocess import Preprocess
 from enginesmith_contract.profiles import Profile, ShapeRange, ValueRange
-from enginesmith_contract.verification import InputValues, OutputGate, VerificationPolicy
+from enginesmith_contract.verification import Decode, InputValues, OutputGate, VerificationPolicy
 from enginesmith_operator.api.build import HardwareCompatibility, default_workspace_bytes
 from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec, warnings
 from enginesmith_operator.api.load import load_documents, read_file
@@ -24,9 +27,11 @@ from enginesmith_operator.api.translate import (
     build_options,
     model_source,
     precision_policy,
+    preprocess,
     profiles,
     verification_policy,
 )
+from enginesmith_operator.planning.fallback import following
 
 Documents = Callable[[str], str]
 
@@ -60,7 +65,7 @@ def test_what_is_omitted_gets_the_documented_default(document_with: Documents) -
     assert spec.build.workspace_bytes is None
     assert (spec.build.optimization_level, spec.build.timeout_seconds) == (3, 1800)
     assert spec.build.hardware_compatibility is HardwareCompatibility.NONE
-    assert spec.toolchain.tensorrt == ">=10.9,<12"
+    assert spec.toolchain.tensorrt == ">=10,<12"
     assert spec.targets == DEFAULT_TARGETS
     assert (spec.serving.instances, spec.serving.drain_delay_seconds) == (2, 5)
     assert spec.rollout.when_full is WhenFull.WAIT
@@ -114,30 +119,95 @@ def test_a_file_is_read_with_its_byte_order_mark(tmp_path: Path, design_example:
     assert read_file(path) == load_documents(design_example, where="x")
 
 
+@pytest.mark.parametrize(
+    ("fields", "want"),
+    [
+        ("default: fp16, autoKeep: true", PrecisionPolicy(default=Precision.FP16, auto_keep=True)),
+        ("default: fp16, autoKeep: false", PrecisionPolicy(default=Precision.FP16)),
+        (
+            "default: int8, calibration: s3://b/c/, autoKeep: true",
+            PrecisionPolicy(default=Precision.INT8, calibration=Calibration(source="s3://b/c/"), auto_keep=AutoKeep()),
+        ),
+    ],
+)
+def test_short_forms_of_precision_are_read_and_written(
+    document_with: Documents, fields: str, want: PrecisionPolicy
+) -> None:
+    engine = _load(document_with(f"precision: {{{fields}}}"))
+    assert precision_policy(engine.spec) == want
+    again = type(engine).model_validate(engine.model_dump(by_alias=True, mode="json"))
+    assert precision_policy(again.spec) == want
+
+
+def test_a_fallback_inherits_what_means_the_same_in_it(document_with: Documents) -> None:
+    calibration = Calibration(source="s3://b/c/")
+    fields = "default: fp8, keep: [Softmax], autoKeep: true, calibration: s3://b/c/, fallback: [int8, bf16, fp32]"
+    engine: InferenceEngine | None = _load(document_with(f"precision: {{{fields}}}"))
+    tried = []
+    while engine is not None:
+        tried.append(precision_policy(engine.spec))
+        engine = following(engine)
+    first = PrecisionPolicy(default=Precision.FP8, keep=("Softmax",), auto_keep=AutoKeep(), calibration=calibration)
+    assert tried == [
+        first,
+        first.model_copy(update={"default": Precision.INT8}),
+        PrecisionPolicy(default=Precision.BF16),
+        PrecisionPolicy(default=Precision.FP32),
+    ]
+
+
 def test_every_kind_of_value_reaches_the_contract(every_field: str) -> None:
     spec = load_documents(every_field, where="x")[0].spec
 
     assert model_source(spec) == ModelSource(
         uri=spec.model.uri, sha256=spec.model.sha256, options={"region": "eu-west-1"}
     )
+    assert preprocess(spec) == (
+        Preprocess(
+            input="images", source="uint8-nhwc", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), scale=1 / 255
+        ),
+    )
     assert precision_policy(spec) == PrecisionPolicy(
         default=Precision.INT8,
-        keep=("Softmax", "/head/*"),
-        auto_keep=True,
-        calibration="s3://models/calibration.npz",
+        keep=("Softmax", "/head/*", "from:features"),
+        auto_keep=AutoKeep(budget=0.2, max_nodes=24, timeout_seconds=600, agreement=0.98),
+        calibration=Calibration(
+            source="s3://models/calibration/",
+            digest="fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9",
+            method=CalibrationMethod.PERCENTILE,
+            percentile=99.9,
+            max_samples=256,
+            images=ImageReading(
+                input="mask", channels=ChannelOrder.BGR, size=(224, 224), mean=(0.5,), std=(0.5,), scale=1 / 255
+            ),
+            held_out=0.25,
+        ),
     )
-    images = ShapeRange(min=(1, 3, 224, 224), opt=(8, 3, 224, 224), max=(32, 3, 224, 224))
+    images = ShapeRange(min=(1, 224, 224, 3), opt=(8, 224, 224, 3), max=(32, 224, 224, 3))
     top = ShapeRange(min=(1,), opt=(1,), max=(1,), values=ValueRange(min=(1,), opt=(5,), max=(100,)))
     assert profiles(spec) == (Profile(name="default", inputs={"images": images, "k": top}),)
     assert verification_policy(spec) == VerificationPolicy(
         limit=0.01,
         mismatches=0.001,
+        agreement=0.98,
         inputs={
             "images": InputValues(range=(0, 1)),
             "temperature": InputValues(constant=0.5),
             "tokens": InputValues(npz="s3://models/tokens.npz"),
         },
-        outputs={"boxes": OutputGate(limit=0.05), "classes": OutputGate(mismatches=0.01)},
+        outputs={
+            "boxes": OutputGate(limit=0.05),
+            "classes": OutputGate(mismatches=0.01),
+            "scores": OutputGate(agreement=0.99, decode=Decode.ARGMAX, axis=1),
+            "mask": OutputGate(decode=Decode.THRESHOLD, threshold=0.3),
+        },
+        metric_container=MetricContainer(
+            image="registry.example/metrics/character-errors@sha256:5f1c9a6f4e0d3b2a1908f7e6d5c4b3a2918f7e6d5c4b3a2918f7e6d5c4b3a291",
+            command=("python", "/metric.py"),
+            args=("--language", "zh"),
+            at_least=0,
+            at_most=0.02,
+        ),
     )
     assert build_options(spec) == BuildOptions(
         workspace_bytes=2 << 30,

@@ -6,20 +6,43 @@ import pytest
 
 from enginesmith_contract.errors import SpecError
 from enginesmith_operator.api.inference_engine import InferenceEngine
-from enginesmith_operator.api.load import load_documents, read_object
+from enginesmith_operator.api.load import load_documents
 from enginesmith_operator.api.problems import SpecProblemsError
 
 Documents = Callable[[str], str]
+
+
+def _preprocess(fields: str, layout: str = "uint8-nhwc") -> str:
+    return f"model: {{uri: m.onnx, preprocess: [{{input: x, from: {layout}, {fields}}}]}}"
+
 
 # Lines of spec (the first is line 5 of the file), then fragments of the one problem's sentence.
 WRONG = [
     ("build: {optimizationLevel: 7}", ["engine.yaml:5", "spec.build.optimizationLevel: found 7", "valid value is 5"]),
     ("build: {optimizationLevel: -1}", ["spec.build.optimizationLevel: found -1", "the nearest valid value is 0"]),
     ('build: {optimizationLevel: "3"}', ['found "3"', "a whole number", "valid value is 3", "without quotes"]),
+    (
+        "build: {quickStart: true, optimizationLevel: 0}",
+        ["spec.build.quickStart", "every engine is built at level 0", "raise optimizationLevel"],
+    ),
+    (
+        "build: {quickStart: true}\ntargets: [{name: cpu, backend: onnxruntime}]",
+        ["spec.build.quickStart", "found onnxruntime", "remove quickStart"],
+    ),
+    (
+        "build: {quickStart: true}\ntargets: [{name: rtx, backend: tensorrt-rtx}, {name: cpu, backend: onnxruntime}]",
+        ["spec.build.quickStart", "found tensorrt-rtx, onnxruntime"],
+    ),
     ("build: {optimizationLevel: 3.4}", ["found 3.4", "a whole number", "the nearest valid value is 3"]),
     ("build: {workspace: 2GB}", ['spec.build.workspace: found "2GB"', "did you mean `2G`?"]),
     ("serving: {maxMessageBytes: 2Gi}", ["spec.serving.maxMessageBytes", "at most 2147483647"]),
     ("serving: {frontEnds: 33}", ["spec.serving.frontEnds: found 33", "valid value is 32"]),
+    ("serving: {tls: {}}", ["spec.serving.tls.secretName", "required"]),
+    ("serving: {tls: {secretName: Cls_TLS}}", ["spec.serving.tls.secretName", "did you mean `cls-tls`?"]),
+    ("serving: {tls: {secretName: a, clientCaSecretName: b}}", ["did you mean `clientCASecretName`"]),
+    ("serving: {auth: {tokens: a}}", ["spec.serving.auth.tokens", "unknown field", "tokensSecretName"]),
+    ("serving: {clientLimits: {}}", ["spec.serving.clientLimits", "set maxInFlight or requestsPerSecond"]),
+    ("serving: {clientLimits: {maxInFlight: 0}}", ["spec.serving.clientLimits.maxInFlight", "valid value is 1"]),
     ("serving: {maxQueued: -1}", ["spec.serving.maxQueued: found -1", "valid value is 0"]),
     ("serving: {maxStreams: 0}", ["spec.serving.maxStreams: found 0", "valid value is 1"]),
     ("serving: {maxStreams: 4097}", ["spec.serving.maxStreams: found 4097", "valid value is 4096"]),
@@ -53,11 +76,61 @@ WRONG = [
     ("precision: FP16", ["spec.precision", "did you mean `fp16`?"]),
     ("precision: 16", ["spec.precision: found 16", "fp16", "or a mapping"]),
     ("precision: int8", ["spec.precision", "needs calibration data"]),
+    ("precision: {default: fp16, calibration: s3://b/c/}", ["spec.precision.calibration", "has no effect with fp16"]),
+    ("precision: {default: fp16, autoKeep: {budget: 0.1}}", ["spec.precision.autoKeep", "true or false with fp16"]),
+    ("precision: {default: fp32, autoKeep: true}", ["spec.precision.autoKeep", "has no effect with fp32"]),
+    ("precision: {keep: [Conv]}", ["spec.precision.keep", "has no effect with fp32"]),
+    (
+        "precision: {default: tf32, keep: [Conv]}",
+        ["spec.precision.keep", "has no effect with tf32", "remove the field"],
+    ),
+    ("precision: {default: bf16, autoKeep: true}", ["spec.precision.autoKeep", "has no effect with bf16"]),
+    ("precision: {default: fp16, autoKeep: much}", ["spec.precision.autoKeep", "true, false or a mapping"]),
+    (
+        "precision: {default: int8, calibration: {source: s3://b/c/, percentile: 99}}",
+        ["spec.precision.calibration.percentile", "no effect with method mse", "method: percentile"],
+    ),
+    (
+        "precision: {default: int8, calibration: {source: s3://b/c/, maxSamples: 8}}",
+        ["spec.precision.calibration.maxSamples", "found 8", "16"],
+    ),
     (
         "precision: {default: fp16, fallback: fp32}",
-        ["spec.precision.fallback", "not implemented yet", "remove the field"],
+        ["spec.precision.fallback", "expected a list"],
     ),
-    ("serving: {batching: {enabled: true}}", ["spec.serving.batching", "not implemented yet", "remove the field"]),
+    (
+        "precision: {default: fp16, fallback: [fp16]}",
+        ["spec.precision.fallback[0]", "fp16 is tried before this entry", "remove the entry"],
+    ),
+    (
+        "precision: {default: fp16, fallback: [bf16, fp32, bf16]}",
+        ["spec.precision.fallback[2]", "bf16 is tried before this entry"],
+    ),
+    (
+        "precision: {default: fp32, fallback: [int8]}",
+        ["spec.precision.fallback[0]", "int8 has fewer bits than fp32", "such as fp16 and then fp32"],
+    ),
+    (
+        "precision: {default: fp16, fallback: [fp32, tf32]}",
+        ["spec.precision.fallback[1]", "tf32 has fewer bits than fp32"],
+    ),
+    ("precision: {default: fp16, fallback: [fp61]}", ["spec.precision.fallback[0]", "did you mean `fp16`?"]),
+    (
+        "precision: {default: fp16, fallback: [bf16]}\ntargets: [{name: cpu, backend: onnxruntime}]",
+        ["spec.precision.fallback[0]", "no target has a backend that runs bf16"],
+    ),
+    (
+        "serving: {batching: {enabled: false, maxQueueDelay: 2ms}}",
+        ["spec.serving.batching.maxQueueDelay", "no effect if enabled is false", "remove one of the two"],
+    ),
+    (
+        "serving: {batching: {preferredBatchSizes: [4, 32], maxBatchSize: 16}}",
+        ["spec.serving.batching.preferredBatchSizes[1]", "larger than maxBatchSize 16"],
+    ),
+    ("serving: {batching: {preferedBatchSizes: [4]}}", ["unknown field", "did you mean `preferredBatchSizes`?"]),
+    ("serving: {batching: {maxBatchSize: 0}}", ["spec.serving.batching.maxBatchSize: found 0", "valid value is 1"]),
+    ("serving: {queue: {defaultPriorityLevel: 1}}", ["queue.defaultPriorityLevel", "needs priorityLevels"]),
+    ("serving: {queue: {priorityLevels: 2, defaultPriorityLevel: 3}}", ["there are 2 levels"]),
     ("precision: {keep: Softmax}", ["spec.precision.keep", "expected a list"]),
     ("profiles: [{inputs: {x: {min: [9], opt: [8], max: [4]}}}]", ["spec.profiles[0].inputs.x.min[0]: found 9"]),
     (
@@ -127,6 +200,14 @@ WRONG = [
         "verification: {inputs: {x: {range: [0, 1], constant: 1}}}",
         ["inputs.x", "exactly one of range, constant and npz"],
     ),
+    ("verification: {agreement: 1.5}", ["spec.verification.agreement: found 1.5", "valid value is 1"]),
+    ("verification: {outputs: {y: {}}}", ["outputs.y", "expected limit, mismatches, agreement or decode"]),
+    ("verification: {outputs: {y: {decode: argmx}}}", ["outputs.y.decode", "did you mean `argmax`?"]),
+    ("verification: {outputs: {y: {axis: 1}}}", ["outputs.y", "axis needs decode: argmax"]),
+    ("verification: {outputs: {y: {decode: ids, threshold: 0.3}}}", ["outputs.y", "threshold needs decode: threshold"]),
+    ("verification: {agreement: 0.9}", ["spec.verification.agreement", "no effect without calibration data"]),
+    ("verification: {outputs: {y: {agreement: 0.9}}}", ["outputs.y.agreement", "set precision.calibration"]),
+    ("verification: {outputs: {y: {decode: ids}}}", ["outputs.y.decode", "no effect without calibration data"]),
     ("model: {uri: s4://b/m.onnx}", ["engine.yaml:5", "spec.model.uri", "did you mean `s3://b/m.onnx`?"]),
     ("model: {uri: https://me:pw@host/m.onnx}", ["credentials", "did you mean `https://host/m.onnx`?"]),
     ("model: {uri: s3://}", ["spec.model.uri", "nothing after the scheme"]),
@@ -134,6 +215,18 @@ WRONG = [
     ("model: {uri: m.onnx, sha256: 'SHA256:00'}", ["spec.model.sha256", "64 hexadecimal digits"]),
     ("model: {uri: m.onnx, options: {secret_key: x}}", ["spec.model.options.secret_key", "spec.model.secretRef"]),
     ("model: {uri: m.onnx, options: {port: 80}}", ["spec.model.options.port: found 80", 'valid value is "80"']),
+    (_preprocess("mean: [0], std: [0]"), ["spec.model.preprocess[0].std[0]: found 0", "more than 0"]),
+    (_preprocess("mean: [0, 0], std: [1]"), ["spec.model.preprocess[0].std", "one for each channel"]),
+    (_preprocess("mean: [], std: [1]"), ["spec.model.preprocess[0].mean", "at least 1"]),
+    (_preprocess("mean: [.inf], std: [1]"), ["spec.model.preprocess[0].mean[0]", "finite"]),
+    (_preprocess("mean: [0], std: [1], scale: 0"), ["spec.model.preprocess[0].scale: found 0", "more than 0"]),
+    (_preprocess("mean: [0], std: [1], order: bgr"), ["spec.model.preprocess[0].order", "unknown field"]),
+    (_preprocess("mean: [0], std: [1]", "float-nhwc"), ["spec.model.preprocess[0].from", "uint8-nhwc"]),
+    (_preprocess("std: [1]"), ["spec.model.preprocess[0].mean", "required"]),
+    (
+        _preprocess("mean: [0], std: [1]}, {input: x, from: uint8-nhwc, mean: [1], std: [1]"),
+        ["spec.model.preprocess[1].input", "an earlier entry has the same input", "remove one"],
+    ),
     ("store: {pvc: {claimName: a}, path: b}", ["spec.store", "exactly one of pvc, s3, oci and path"]),
     ("store: {pvc: {claim: a}}", ["spec.store.pvc"]),
     ("rollout: {whenFull: Replace}", ["spec.rollout.whenFull", "did you mean `replace`?"]),
@@ -147,6 +240,20 @@ WRONG = [
         "podTemplate: {env: [{name: ld_preload, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}",
         ["spec.podTemplate.env[0].name", "so it is not allowed"],
     ),
+    (
+        "podTemplate: {priorityClassName: system-node-critical}",
+        ["spec.podTemplate.priorityClassName", "is for the cluster's own pods", "name another PriorityClass"],
+    ),
+    ("build: {priorityClassName: system-cluster-critical}", ["spec.build.priorityClassName", "the cluster's own pods"]),
+    ("store: {pvc: {claimName: a, subPath: ../b}}", ["spec.store.pvc.subPath", "leaves its folder", "without `..`"]),
+    ("store: {s3: {bucket: a, prefix: b/../../c}}", ["spec.store.s3.prefix", "leaves its folder"]),
+    ("store: {s3: {bucket: engines/team-b}}", ["spec.store.s3.bucket", "belongs in prefix", "did you mean `engines`?"]),
+    ("store: {s3: {bucket: engines, endpoint: '10.0.0.1:9000'}}", ["spec.store.s3.endpoint", "https?://"]),
+    ("store: {s3: {bucket: 's3://engines'}}", ["spec.store.s3.bucket", "did you mean `engines`?"]),
+    ("store: {oci: {repository: r.example/a/../b}}", ["spec.store.oci.repository", "leaves its folder"]),
+    ("podTemplate: {volumes: [{hostPath: {path: /}}]}", ["spec.podTemplate.volumes", "unknown field"]),
+    ("podTemplate: {securityContext: {privileged: true}}", ["spec.podTemplate.securityContext", "unknown field"]),
+    ("model: {uri: s3://m/m.onnx, secretRef: {name: other/s3}}", ["spec.model.secretRef.name", "Kubernetes object"]),
     ("podTemplate: {tolerations: [{operator: exists}]}", ["tolerations[0].operator", "did you mean `Exists`?"]),
     ("podTemplate: {resources: {limits: {memory: 4GB}}}", ["spec.podTemplate.resources.limits.memory", "quantity"]),
     ("build: {epoch: 1, epoch: 2}", ["spec.build.epoch", "set twice, first on line 5"]),
@@ -255,51 +362,6 @@ def test_a_name_that_no_service_can_carry_is_refused(name: str, want_nearest: st
 
     (problem,) = caught.value.problems
     assert (problem.path, problem.nearest) == ("metadata.name", want_nearest)
-
-
-def test_an_object_of_a_cluster_is_read_past_fields_that_this_release_does_not_know(design_example: str) -> None:
-    (wanted,) = load_documents(design_example, where="engine.yaml")
-    document = wanted.to_document()
-    document["metadata"] |= {"uid": "u", "managedFields": [{"manager": "kubectl"}], "creationTimestamp": None}
-    document["spec"]["targets"][0]["gpu"]["newer"] = 1
-    document["spec"]["precison"] = "fp16"
-    document["spec"]["rollout"] = None
-    document["status"] = {"conditions": []}
-
-    engine, problems = read_object(document)
-
-    assert engine is not None
-    assert engine.spec == wanted.spec
-    assert engine.metadata.uid == "u"
-    assert {problem.path: problem.nearest for problem in problems} == {
-        "spec.targets[0].gpu.newer": "",
-        "spec.precison": "precision",
-    }
-
-
-@pytest.mark.parametrize(
-    ("document", "want_path"),
-    [
-        ({}, "apiVersion"),
-        ({"apiVersion": "enginesmith.io/v1alpha1", "kind": "InferenceEngine"}, "metadata"),
-        (
-            {
-                "apiVersion": "enginesmith.io/v1alpha1",
-                "kind": "InferenceEngine",
-                "metadata": {"name": "a"},
-                "spec": {"model": {"uri": "a"}, "unknown": 1, "build": {"optimizationLevel": 9}},
-            },
-            "spec.build.optimizationLevel",
-        ),
-        ({"apiVersion": {1, 2}}, ""),
-        ({"apiVersion": float("nan")}, "apiVersion"),
-    ],
-)
-def test_an_object_that_cannot_be_used_is_problems_and_no_engine(document: dict[str, object], want_path: str) -> None:
-    engine, problems = read_object(document)
-
-    assert engine is None
-    assert want_path in {problem.path for problem in problems}
 
 
 def test_python_code_meets_the_same_checks() -> None:

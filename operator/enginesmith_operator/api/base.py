@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-__all__ = ["FINDING", "ApiModel", "Finding", "finding_error", "raise_findings", "refuse_unimplemented"]
+__all__ = ["FINDING", "ApiModel", "Finding", "finding_error", "raise_findings", "with_tuples"]
 
 FINDING: Final = "enginesmith_finding"
 """Error type that marks an error whose context carries findings."""
@@ -65,19 +65,8 @@ def raise_findings(findings: Iterable[Finding]) -> None:
         raise finding_error(*found)
 
 
-def refuse_unimplemented(value: object, **fields: str) -> None:
-    """Refuse fields of a mapping that are planned but not implemented: a document must not rely on them.
-
-    Args:
-        value: Value from the document, before it is parsed.
-        fields: Names as in YAML, each with a clause that says what is missing.
-
-    Raises:
-        pydantic_core.PydanticCustomError: a field is set; only for use inside a validator.
-    """
-    if isinstance(value, dict):
-        raise_findings(
-            Finding(f"not implemented yet: {missing}", path=(name,), hint="remove the field")
-            for name, missing in fields.items()
-            if name in value
-        )
+def with_tuples(value: object) -> object:
+    """Return a mapping with tuples in place of lists: strict validation accepts no list after a "before" validator."""
+    if not isinstance(value, dict):
+        return value
+    return {name: tuple(part) if isinstance(part, list) else part for name, part in value.items()}

@@ -3,18 +3,29 @@
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from enginesmith_operator.api.base import ApiModel
+from enginesmith_operator.api.base import ApiModel, Finding, raise_findings
 from enginesmith_operator.api.bounds import between_bytes, between_durations
 from enginesmith_operator.api.model import ModelUri
 from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.api.quantities import ByteQuantity, Duration, SpelledSeconds
-from enginesmith_operator.api.scalars import KubernetesName, Sha256
+from enginesmith_operator.api.scalars import KubernetesName, PriorityClassName, Sha256
 
-__all__ = ["BuildSpec", "HardwareCompatibility", "PluginSpec", "default_workspace_bytes"]
+__all__ = [
+    "LARGEST_DEFAULT_WORKSPACE",
+    "QUICK_LEVEL",
+    "BuildSpec",
+    "HardwareCompatibility",
+    "PluginSpec",
+    "default_workspace_bytes",
+]
 
+QUICK_LEVEL: Final = 0
+"""Optimization level of a quick engine (`quickStart`)."""
 _GIB: Final = 1 << 30
+LARGEST_DEFAULT_WORKSPACE: Final = 2 * _GIB
+"""Workspace of large models that name none, in bytes."""
 _WORKSPACE_PER_MODEL_BYTE: Final = 4
 
 
@@ -57,7 +68,11 @@ class BuildSpec(ApiModel):
         workspace_bytes: Scratch memory that one TensorRT tactic may use. If omitted, four times the model's size, but
             at least 1 GiB and at most 2 GiB.
         optimization_level: TensorRT's builder optimization level: 0 builds fastest, 5 gives the fastest engine.
-        timeout_seconds: Time after which the builder stops. The Job's own deadline is 60 s later.
+        quick_start: Whether a quick engine of optimization level 0 is built first and serves until the full engine is
+            built. This happens only where neither the full engine nor an earlier one is there to serve. Only for
+            targets with the backend `tensorrt`.
+        timeout_seconds: Time after which the builder stops. The Job's own deadline is 60 s later. If omitted, 30m, or
+            the default of an EnginePolicy.
         hardware_compatibility: Other GPUs on which the engine may run.
         version_compatible: Whether newer TensorRT versions can load the engine. Such an engine is slower.
         weight_streaming: Whether weights may stay in host memory and be streamed to the GPU.
@@ -74,6 +89,7 @@ class BuildSpec(ApiModel):
         default=None, alias="workspace"
     )
     optimization_level: Annotated[int, Field(ge=0, le=5)] = 3
+    quick_start: bool = False
     timeout_seconds: Annotated[Duration, between_durations("1s", "168h")] = Field(
         default=SpelledSeconds(1800.0, "30m"), alias="timeout"
     )
@@ -84,10 +100,18 @@ class BuildSpec(ApiModel):
     plugins: Annotated[tuple[PluginSpec, ...], Field(max_length=16)] = ()
     epoch: Annotated[int, Field(ge=0, le=(1 << 31) - 1)] = 0
     resources: ResourceRequirements = ResourceRequirements()
-    priority_class_name: KubernetesName | None = None
+    priority_class_name: PriorityClassName | None = None
     queue_name: KubernetesName | None = None
+
+    @model_validator(mode="after")
+    def _refuse_quick_start_of_quick_engines(self) -> "BuildSpec":
+        if self.quick_start and self.optimization_level <= QUICK_LEVEL:
+            reason = f"every engine is built at level {QUICK_LEVEL}, so a quick engine would be the same"
+            hint = "remove quickStart, or raise optimizationLevel"
+            raise_findings([Finding(reason, "false", ("quickStart",), hint)])
+        return self
 
 
 def default_workspace_bytes(model_size_bytes: int) -> int:
     """Return the default workspace of a model: four times its size, but at least 1 GiB and at most 2 GiB."""
-    return max(_GIB, min(2 * _GIB, _WORKSPACE_PER_MODEL_BYTE * model_size_bytes))
+    return max(_GIB, min(LARGEST_DEFAULT_WORKSPACE, _WORKSPACE_PER_MODEL_BYTE * model_size_bytes))

@@ -4,8 +4,9 @@ InferenceEngine
 
 | type | True means | False means | Unknown or absent means |
 |---|---|---|---|
-| Ready | a target serves, and so do all others that can | the reason says what is missing | not evaluated yet |
-| AllTargets | all targets that should serve do, as specified | the first other one gives the reason | no status yet |
+| Ready | every target that served before answers requests | the reason says what is missing | not evaluated yet |
+| AllTargets | all targets that should serve answer requests | the first other one gives the reason | no status yet |
+| UpToDate | all of them serve the engines of the current spec | the first other one gives the reason | no status yet |
 | Planned | every target has a plan | the first target without a plan gives the reason | never planned |
 | KeysResolved | source digest and engine keys are known | the model was not fetched yet | never planned |
 | Prepared | the model is prepared | the preparation is running, waiting or failed | never planned |
@@ -13,7 +14,9 @@ InferenceEngine
 | Serving | at least one target answers inference requests | no target does | never planned |
 | UpdateAvailable | a newer toolchain in the version range is not used | - | no newer toolchain |
 | NodesMissing | a target waits for nodes of a node class | - | no target waits for nodes |
+| PrecisionFallback | a precision of `precision.fallback` replaces another one | - | the first precision is used |
 | SpecInvalid | the spec passed admission but is invalid | - | the spec is valid |
+| PolicyViolated | the spec or what serves has something that an EnginePolicy forbids | - | no policy forbids anything |
 | Conflict | a required name belongs to another owner, or another client edits managed objects | - | no conflict |
 | InternalError | the operator failed on this object; the message has the id of the log entry | - | no internal error |
 
@@ -25,10 +28,11 @@ EngineBuild
 | Scheduled | the build's pod is assigned to a node | the pod waits; the reason says for what | no pod yet |
 | InternalError | the operator failed on this object; the message has the id of the log entry | - | no internal error |
 
-Ready, AllTargets, Planned, KeysResolved, Prepared, Built, Serving and Scheduled are good when True. The other
-conditions report something that needs attention and are absent otherwise. A target that is Refused or Failed keeps
-AllTargets False, and keeps Ready False only if no other target serves. Messages are one line without times, and stay
-the same while the same problem recurs.
+Ready, AllTargets, UpToDate, Planned, KeysResolved, Prepared, Built, Serving and Scheduled are good when True. The other
+conditions report something that needs attention and are absent otherwise. Ready stays True while a new engine is built
+or started, and while a standby or a removed target answers instead. A target that never served, or is Refused or
+Failed, keeps AllTargets False, and keeps Ready False only if no other target answers. Messages are one line without
+times, and stay the same while the same problem recurs. `enginesmith_contract/reasons.yaml` says what each reason means.
 """
 
 from datetime import datetime
@@ -49,12 +53,15 @@ __all__ = [
     "MAX_MESSAGE",
     "NODES_MISSING",
     "PLANNED",
+    "POLICY_VIOLATED",
+    "PRECISION_FALLBACK",
     "PREPARED",
     "READY",
     "SCHEDULED",
     "SERVING",
     "SPEC_INVALID",
     "UPDATE_AVAILABLE",
+    "UP_TO_DATE",
     "ConditionStatus",
     "StatusCondition",
     "Timestamp",
@@ -67,9 +74,12 @@ KEYS_RESOLVED: Final = "KeysResolved"
 PREPARED: Final = "Prepared"
 BUILT: Final = "Built"
 SERVING: Final = "Serving"
+UP_TO_DATE: Final = "UpToDate"
 UPDATE_AVAILABLE: Final = "UpdateAvailable"
 NODES_MISSING: Final = "NodesMissing"
+PRECISION_FALLBACK: Final = "PrecisionFallback"
 SPEC_INVALID: Final = "SpecInvalid"
+POLICY_VIOLATED: Final = "PolicyViolated"
 CONFLICT: Final = "Conflict"
 INTERNAL_ERROR: Final = "InternalError"
 SCHEDULED: Final = "Scheduled"

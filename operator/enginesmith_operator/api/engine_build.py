@@ -18,6 +18,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from enginesmith_contract.build_request import BuildRequest
+from enginesmith_contract.timing_cache import TimingCacheUse
 from enginesmith_contract.verification import VerificationStatus
 from enginesmith_operator.api.base import ApiModel
 from enginesmith_operator.api.conditions import MAX_CONDITIONS, MAX_MESSAGE, StatusCondition, Timestamp
@@ -31,7 +32,7 @@ from enginesmith_operator.api.pod_template import (
     ResourceRequirements,
     Toleration,
 )
-from enginesmith_operator.api.scalars import KubernetesName, Name, Sha256, Text
+from enginesmith_operator.api.scalars import KubernetesName, Name, PriorityClassName, Sha256, Text
 from enginesmith_operator.api.store import StoreSpec
 
 __all__ = [
@@ -82,6 +83,7 @@ class BuildPlacement(ApiModel):
         image_pull_secrets: Secrets with credentials for the image's registry.
         env: Environment variables of the builder.
         resources: CPU, memory and other resources of the builder's container. The GPU is added automatically.
+        metric_resources: CPU, memory and local storage of the metric container. Omitted if there is none.
     """
 
     pins: Annotated[tuple[NodeLabel, ...], Field(max_length=32)] = ()
@@ -91,12 +93,13 @@ class BuildPlacement(ApiModel):
     gpu_resource: LabelName | None = None
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     runtime_class_name: KubernetesName | None = None
-    priority_class_name: KubernetesName | None = None
+    priority_class_name: PriorityClassName | None = None
     queue_name: KubernetesName | None = None
     service_account_name: KubernetesName | None = None
     image_pull_secrets: Annotated[tuple[LocalObjectReference, ...], Field(max_length=16)] = ()
     env: Annotated[tuple[EnvVar, ...], Field(max_length=128)] = ()
     resources: ResourceRequirements = ResourceRequirements()
+    metric_resources: ResourceRequirements | None = None
 
 
 class EngineBuildSpec(ApiModel):
@@ -141,18 +144,31 @@ class BuildResult(ApiModel):
         size_bytes: Size of the engine's files in bytes.
         verification: Result of the comparison of the engine's outputs with the references.
         difference: Largest difference from the references, as a ratio. Omitted if none was measured.
+        agreement: Smallest agreement of one output with the FP32 model on held-out samples, as a share of the answers.
+            Omitted if there are no samples.
+        judged_on: Inputs that the verification ran on, such as `generated inputs` or `24 held-out samples`.
+        warning: Text on measures that look wrong, and on what the verification does not show. Omitted if there
+            are none.
+        metric: Value of the metric container. Omitted if there is none.
         latency_seconds: Latency of one inference in seconds at the `opt` shapes, by profile name.
         build_seconds: Time that the builder itself took, in seconds.
+        timing_cache: Timings that came from the cache of earlier builds on the same GPU model, and timings that the
+            build measured. Omitted if the backend has no timing cache.
     """
 
     engine_digest: Sha256
     size_bytes: Annotated[int, Field(ge=0)] | None = None
     verification: VerificationStatus | None = None
     difference: float | None = None
+    agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    judged_on: Annotated[str, Field(max_length=128)] | None = None
+    warning: Annotated[str, Field(max_length=1024)] | None = None
+    metric: float | None = None
     latency_seconds: Annotated[
         Mapping[Annotated[str, Field(max_length=63)], float], Field(max_length=16, alias="latencySeconds")
     ] = {}
     build_seconds: Annotated[float, Field(ge=0)] | None = None
+    timing_cache: TimingCacheUse | None = None
 
 
 class BuildFailure(ApiModel):

@@ -4,6 +4,8 @@
     ├── serving, servingOn, targetNames   one line each, for the columns
     ├── model           the source's digest, resolved once
     ├── preparation     results of the preparation's pod, kept after its Job is deleted
+    ├── refusedPrecisions[]   why a precision of the spec is not used
+    ├── inherited[]     values that come from EnginePolicies
     ├── targets[]       by name: engines that should serve, that serve, that were rejected, and nodes
     └── conditions[]    by type (conditions.py)
 
@@ -16,7 +18,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_serializer, field_validator
 
-from enginesmith_contract.backends import Toolchain
+from enginesmith_contract.backends import Precision, Toolchain
 from enginesmith_contract.failure import Failure
 from enginesmith_contract.tensors import ModelFacts
 from enginesmith_operator.api.base import ApiModel
@@ -29,7 +31,9 @@ __all__ = [
     "MAX_NODES",
     "EngineStatus",
     "ExcludedNode",
+    "InheritedDefault",
     "ModelStatus",
+    "PrecisionRefusal",
     "PreparationPhase",
     "PreparationStatus",
     "RejectedEngine",
@@ -150,6 +154,29 @@ def _with_symbols(tensor: object, old: str | None, new: str | None) -> object:
     return tensor | {"symbols": [new if name == old else name for name in tensor["symbols"]]}
 
 
+class PrecisionRefusal(ApiModel):
+    """Precision of the spec that a later one of `precision.fallback` replaces.
+
+    Attributes:
+        precision: Precision that is not used.
+        reason: One CamelCase word for programs that says why the precision is not used.
+        message: Error message of the preparation or of the build, or the measured latencies.
+        made_of: Hash of the parts of the spec that the precision was tried with. It is tried again when they change.
+        source_digest: SHA-256 over the model file and its external weights. The precision is tried again when it
+            changes.
+        build: Name of the failed EngineBuild. The precision is tried again when the object is deleted.
+        key: Key of the engine that was refused.
+    """
+
+    precision: Precision
+    reason: _Reason
+    message: _Line = ""
+    made_of: _Hash = ""
+    source_digest: Sha256 | None = None
+    build: KubernetesName | None = None
+    key: Sha256 | None = None
+
+
 class TargetPhase(StrEnum):
     """Phase of a target, from refused to serving."""
 
@@ -175,6 +202,8 @@ class TargetEngine(ApiModel):
         arch: CPU architecture of the nodes as Kubernetes spells it, such as `amd64` or `arm64`.
         stored: Whether the store has the engine.
         serving: Whether the target's pods serve the engine.
+        serving_quick: Whether the target's pods serve the engine's quick version (`spec.build.quickStart`) until the
+            engine is built.
         build: Name of the EngineBuild that builds the engine.
     """
 
@@ -185,6 +214,7 @@ class TargetEngine(ApiModel):
     arch: Annotated[str, Field(max_length=32)] = "amd64"
     stored: bool = False
     serving: bool = False
+    serving_quick: bool = False
     build: KubernetesName | None = None
 
 
@@ -275,6 +305,20 @@ class TargetStatus(ApiModel):
     since: Timestamp | None = None
 
 
+class InheritedDefault(ApiModel):
+    """Field that the spec leaves out, with the default of an EnginePolicy.
+
+    Attributes:
+        field: Path of the field.
+        value: Value that is used.
+        policy: Name of the EnginePolicy, or names if several give the same default.
+    """
+
+    field: Annotated[str, Field(max_length=63)]
+    value: _Line
+    policy: _Line
+
+
 class EngineStatus(ApiModel):
     """Observed state of the InferenceEngine, written by the operator.
 
@@ -286,6 +330,8 @@ class EngineStatus(ApiModel):
         target_names: Names of the targets, separated by commas.
         model: Model as it was resolved.
         preparation: Results that the preparation's pod reported.
+        refused_precisions: Precisions of the spec that are not used, in its order.
+        inherited: Fields that the spec leaves out and whose values come from EnginePolicies.
         targets: Observed state of each target.
         conditions: Observations of the object's state, one for each condition type.
     """
@@ -296,5 +342,7 @@ class EngineStatus(ApiModel):
     target_names: Annotated[str, Field(max_length=4096)] = ""
     model: ModelStatus | None = None
     preparation: PreparationStatus | None = None
+    refused_precisions: Annotated[tuple[PrecisionRefusal, ...], Field(max_length=5)] = ()
+    inherited: Annotated[tuple[InheritedDefault, ...], Field(max_length=16)] = ()
     targets: Annotated[tuple[TargetStatus, ...], Field(max_length=MAX_TARGETS)] = ()
     conditions: Annotated[tuple[StatusCondition, ...], Field(max_length=MAX_CONDITIONS)] = ()

@@ -14,8 +14,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
+from enginesmith_contract.backend_traits import traits
+from enginesmith_contract.backends import Precision
+from enginesmith_contract.matrix.load import load_matrix
 from enginesmith_operator.api.base import ApiModel, Finding, raise_findings
 from enginesmith_operator.api.build import BuildSpec
 from enginesmith_operator.api.metadata import ObjectMetadata
@@ -86,6 +89,47 @@ class InferenceEngineSpec(ApiModel):
     pod_template: PodTemplate = PodTemplate()
     retention: RetentionSpec = RetentionSpec()
 
+    @model_validator(mode="after")
+    def _require_levels_for_quick_start(self) -> "InferenceEngineSpec":
+        if self.build.quick_start and not any(traits(one.backend).optimization_levels for one in self.targets):
+            backends = ", ".join(dict.fromkeys(one.backend.value for one in self.targets))
+            reason = f"no target has a backend whose builds a low optimization level shortens (found {backends})"
+            raise_findings([Finding(reason, "false", ("build", "quickStart"), "remove quickStart")])
+        return self
+
+    @model_validator(mode="after")
+    def _require_a_backend_for_every_fallback(self) -> "InferenceEngineSpec":
+        raise_findings(
+            Finding(
+                f"no target has a backend that runs {precision}",
+                path=("precision", "fallback", index),
+                hint="remove the entry, or add a target with another backend",
+            )
+            for index, precision in enumerate(self.precision.fallback)
+            if not any(_runs(target, precision) for target in self.targets)
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _require_samples_for_answers(self) -> "InferenceEngineSpec":
+        if self.precision.calibration is not None:
+            return self
+        outputs = (self.verification.outputs or {}).items()
+        raise_findings(
+            Finding(
+                "has no effect without calibration data: decoded answers are compared on its held-out samples",
+                path=("verification", *path),
+                hint="set precision.calibration, or remove the field",
+            )
+            for path, value in (
+                (("agreement",), self.verification.agreement),
+                *((("outputs", name, "agreement"), gate.agreement) for name, gate in outputs),
+                *((("outputs", name, "decode"), gate.decode) for name, gate in outputs),
+            )
+            if value is not None
+        )
+        return self
+
 
 class InferenceEngine(ApiModel):
     """ONNX model that is built into an engine for each target's hardware and served there.
@@ -108,6 +152,13 @@ class InferenceEngine(ApiModel):
         """Return the document as a user would write it: only set fields, amounts in their original spelling."""
         head: dict[str, Any] = {"apiVersion": self.api_version, "kind": self.kind}
         return head | self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def _runs(target: TargetSpec, precision: Precision) -> bool:
+    """Whether a target's backend may run a precision; what the GPU has is for the plan to judge."""
+    provider = target.provider_or_default
+    rows = (row for row in load_matrix().provider_precisions if provider is not None and row.provider == provider)
+    return all(entry.runs for row in rows for entry in row.precisions if entry.precision == precision)
 
 
 def warnings(spec: InferenceEngineSpec) -> tuple[str, ...]:

@@ -1,10 +1,8 @@
-"""Facts about the API's types: the fields at a path, the parts of an annotation, the text of a docstring.
+"""Facts about the API's types: the fields at a path and the parts of an annotation.
 
-Shared by the error messages ("did you mean"), the CRD and the reference page.
+Shared by the error messages ("did you mean") and the generators of the CRDs and the reference pages.
 """
 
-import inspect
-import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import cache
@@ -12,12 +10,9 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
-from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
-from enginesmith_contract.text import one_line
-
-__all__ = ["FieldType", "attribute_docs", "field_type", "fields_by_alias", "model_at", "places_of", "summary"]
+__all__ = ["FieldType", "field_type", "fields_by_alias", "model_at", "places_of"]
 
 
 class FieldType(NamedTuple):
@@ -94,29 +89,6 @@ def places_of(root: type[BaseModel]) -> dict[str, tuple[str, ...]]:
     for path, alias in _walk(root, ""):
         found.setdefault(alias, []).append(path)
     return {alias: tuple(paths) for alias, paths in found.items()}
-
-
-def attribute_docs(model: type[BaseModel]) -> dict[str, str]:
-    """Return each field's description from the `Attributes:` sections of the class and its bases, by Python name.
-
-    The text is for readers of YAML: a field is omitted there instead of None, and its name is camelCase.
-    """
-    docs: dict[str, str] = {}
-    for each in reversed(model.__mro__):
-        text = (inspect.cleandoc(each.__doc__ or "")).partition("\nAttributes:\n")[2]
-        entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
-        docs |= {name: _as_yaml(one_line(words)) for name, words in entries if name in model.model_fields}
-    return docs
-
-
-def summary(model: type[object]) -> str:
-    """Return the class docstring up to its `Attributes:` section, as one paragraph."""
-    return one_line((inspect.getdoc(model) or "").partition("\nAttributes:\n")[0])
-
-
-def _as_yaml(words: str) -> str:
-    named = re.sub(r"`(\w*_\w*)`", lambda name: f"`{to_camel(name[1])}`", words)
-    return re.sub(r"\bNone\b", "omitted", named)
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:

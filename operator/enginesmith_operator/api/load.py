@@ -1,13 +1,12 @@
-"""Reads `InferenceEngine` values from a file or an object of a cluster, and reports all problems at once.
+"""Reads `InferenceEngine` values from a file, and reports all problems at once.
 
-A file with a problem is refused as a whole, because its author can edit it. An object of a cluster is read as far as
-possible: fields that this release does not know become problems for a condition, because a newer CRD may have them.
+A file with a problem is refused as a whole, because its author can edit it. The operator reads objects of a cluster in
+`controller/inference_engine/reconcile.py`: the API server has checked them against the CRD.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Final
 
@@ -19,11 +18,9 @@ from enginesmith_operator.api.inference_engine import API_VERSION, KIND, Inferen
 from enginesmith_operator.api.problems import Path, Problem, SpecProblemsError, Value, spell_value
 from enginesmith_operator.api.regular_files import what_it_is
 
-__all__ = ["load_documents", "read_file", "read_object"]
+__all__ = ["load_documents", "read_file"]
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_UNKNOWN: Final = "extra_forbidden"
-_MANY: Final = 2
 
 
 def read_file(path: FilePath | str) -> tuple[InferenceEngine, ...]:
@@ -89,41 +86,6 @@ def load_documents(text: str, *, where: str) -> tuple[InferenceEngine, ...]:
     return tuple(engines)
 
 
-def read_object(document: Mapping[str, object]) -> tuple[InferenceEngine | None, tuple[Problem, ...]]:
-    """Return an object of a cluster, and its problems.
-
-    Fields that this release does not know are left out and reported. Any other problem means that no engine is
-    returned. Never raises.
-    """
-    try:
-        plain: Value = _without_nulls(json.loads(json.dumps(document)))
-    except (TypeError, ValueError, RecursionError):
-        return None, (Problem(reason="the object is not valid JSON"),)
-    if not isinstance(plain, dict):
-        return None, (Problem(reason="expected a mapping"),)
-    wrong_kind = _kind_problems(plain)
-    return (None, tuple(each.problem for each in wrong_kind)) if wrong_kind else _read_known(plain)
-
-
-def _read_known(plain: dict[str, Value]) -> tuple[InferenceEngine | None, tuple[Problem, ...]]:
-    unknown: list[Problem] = []
-    # The second pass validates without the unknown fields; a third pass would find nothing new.
-    for _ in range(_MANY):
-        try:
-            return _validate(plain), tuple(unknown)
-        except ValidationError as error:
-            details = error.errors(include_url=False)
-            located = list(explain(error, plain, {}))
-            if any(each["type"] != _UNKNOWN for each in details):
-                return None, (*unknown, *(each.problem for each in located))
-            unknown.extend(each.problem for each in located)
-            for each in located:
-                _remove(plain, each.path)
-        except (ValueError, RecursionError) as error:
-            return None, (*unknown, Problem(reason=f"the object cannot be read: {type(error).__name__}"))
-    return None, tuple(unknown)
-
-
 def _engine(document: Document, where: str) -> tuple[InferenceEngine | None, list[Problem]]:
     value = document.value
     if not isinstance(value, dict):
@@ -167,29 +129,6 @@ def _kind_problems(document: dict[str, Value]) -> list[Located]:
         shown = spell_value(value) if name in document else ""
         found.append(Located(path, Problem(path=name, found=shown, reason=reason, nearest=nearest, hint=hint)))
     return found
-
-
-def _without_nulls(value: Value) -> Value:
-    """Drop null fields, as the API server does if a field is not nullable."""
-    if isinstance(value, dict):
-        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [_without_nulls(each) for each in value]
-    return value
-
-
-def _remove(document: Value, path: Path) -> None:
-    here: Value = document
-    for step in path[:-1]:
-        match here, step:
-            case dict(), str():
-                here = here[step]
-            case list(), int():
-                here = here[step]
-            case _:
-                return
-    if isinstance(here, dict):
-        here.pop(str(path[-1]), None)
 
 
 def _too_large(where: str) -> Problem:

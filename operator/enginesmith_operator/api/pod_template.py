@@ -10,7 +10,7 @@ from enginesmith_contract.reserved_variables import is_reserved
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error, raise_findings
 from enginesmith_operator.api.bounds import between_quantities
 from enginesmith_operator.api.quantities import ResourceQuantity, quantity_value, spell_resource
-from enginesmith_operator.api.scalars import KubernetesName
+from enginesmith_operator.api.scalars import KubernetesName, PriorityClassName
 
 __all__ = [
     "EnvSource",
@@ -222,4 +222,4 @@ class PodTemplate(ApiModel):
     service_account_name: KubernetesName | None = None
     env: Annotated[tuple[EnvVar, ...], Field(max_length=128)] = ()
     resources: ResourceRequirements = ResourceRequirements()
-    priority_class_name: KubernetesName | None = None
+    priority_class_name: PriorityClassName | None = None

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
+from enginesmith_contract.text import counted
 from enginesmith_operator.api.base import ApiModel, Finding, raise_findings
 from enginesmith_operator.api.scalars import Identifier
 
@@ -87,7 +88,7 @@ def _length_findings(low: _Numbers, best: _Numbers, high: _Numbers, wanted: str)
     for point, numbers in (("min", low), ("max", high)):
         if len(numbers) != rank:
             nearest = list((numbers + best[len(numbers) :])[:rank])
-            yield Finding(f"{_counted(len(numbers))}, but opt has {rank}: {wanted}", str(nearest), (point,))
+            yield Finding(f"{counted(len(numbers), 'dimension')}, but opt has {rank}: {wanted}", str(nearest), (point,))
 
 
 def _disorder(low: _Numbers, best: _Numbers, high: _Numbers) -> Iterator[Finding]:
@@ -100,7 +101,3 @@ def _disorder(low: _Numbers, best: _Numbers, high: _Numbers) -> Iterator[Finding
             yield Finding(f"opt {tuned} is smaller than min {least}", str(least), ("opt", index))
         elif tuned > most:
             yield Finding(f"opt {tuned} is larger than max {most}", str(most), ("opt", index))
-
-
-def _counted(dimensions: int) -> str:
-    return f"{dimensions} dimension{'' if dimensions == 1 else 's'}"

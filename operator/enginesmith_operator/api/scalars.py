@@ -9,12 +9,15 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from enginesmith_operator.api.base import Finding, finding_error
 
 __all__ = [
+    "BucketName",
     "ComputeCapability",
     "GpuProduct",
     "Identifier",
     "KubernetesName",
+    "MetricImage",
     "MigProfile",
     "Name",
+    "PriorityClassName",
     "Sha256",
     "Text",
 ]
@@ -23,9 +26,13 @@ _NAME: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 _IDENTIFIER: Final = r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"
 _SHA256: Final = r"^[0-9a-f]{64}$"
+_BUCKET: Final = r"^[A-Za-z0-9][-A-Za-z0-9._:]*$"
 _COMPUTE_CAPABILITY: Final = r"^[1-9][0-9]?\.[0-9]$"
 _PRODUCT: Final = r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"
 _MIG_PROFILE: Final = r"^([1-7]c\.)?[1-7]g\.[0-9]{1,3}gb([+.](me|gfx|me\.all)|-me)?$"
+_PINNED_IMAGE: Final = r"^[A-Za-z0-9][-A-Za-z0-9._:/]*@sha256:[0-9a-f]{64}$"
+_LONGEST_IMAGE: Final = 512
+_LONGEST_BUCKET: Final = 255
 _LONGEST_LABEL: Final = 63
 _LONGEST_SUBDOMAIN: Final = 253
 
@@ -57,6 +64,10 @@ def _to_subdomain(text: str) -> str:
 
 def _to_identifier(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-._")
+
+
+def _to_bucket(text: str) -> str:
+    return text.strip().removeprefix("s3://").partition("/")[0]
 
 
 def _to_sha256(text: str) -> str:
@@ -96,12 +107,32 @@ KubernetesName = Annotated[
 ]
 """Name of another Kubernetes object (DNS subdomain, RFC 1123)."""
 
+
+def _reject_system_class(name: str) -> str:
+    if name.startswith("system-"):
+        reason = f"{name} is for the cluster's own pods, which it lets take the place of all others"
+        raise finding_error(Finding(reason, hint="name another PriorityClass, or remove the field"))
+    return name
+
+
+PriorityClassName = Annotated[KubernetesName, AfterValidator(_reject_system_class)]
+"""Name of a PriorityClass that is not one of Kubernetes' own."""
+
 Identifier = Annotated[
     str,
     _matching(_IDENTIFIER, "expected 1 to 63 of A-Z, a-z, 0-9, '-', '_' and '.'", _to_identifier, _LONGEST_LABEL),
     _schema(_IDENTIFIER, _LONGEST_LABEL),
 ]
 """Name that is not the name of a Kubernetes object."""
+
+BucketName = Annotated[
+    str,
+    _matching(
+        _BUCKET, "expected the name of a bucket alone; a folder of it belongs in prefix", _to_bucket, _LONGEST_BUCKET
+    ),
+    _schema(_BUCKET, _LONGEST_BUCKET),
+]
+"""Name of a bucket, or the ARN of an access point with `:`; it names no folder."""
 
 Sha256 = Annotated[
     str,
@@ -131,3 +162,15 @@ MigProfile = Annotated[
 
 Text = Annotated[str, Field(min_length=1, max_length=2048)]
 """String that is not empty."""
+
+MetricImage = Annotated[
+    str,
+    _matching(
+        _PINNED_IMAGE,
+        "expected an image with its digest, such as registry.example/metric@sha256:...",
+        str.strip,
+        _LONGEST_IMAGE,
+    ),
+    _schema(_PINNED_IMAGE, _LONGEST_IMAGE),
+]
+"""Image that is pinned by digest."""

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from enginesmith_contract.serve_request import (
     DEFAULT_MAX_QUEUED,
@@ -11,14 +11,36 @@ from enginesmith_contract.serve_request import (
     GRPC_MESSAGE_BYTES,
     MAX_QUEUED,
     MAX_STREAMS,
+    TransportName,
 )
-from enginesmith_operator.api.base import ApiModel, refuse_unimplemented
+from enginesmith_operator.api.base import ApiModel
 from enginesmith_operator.api.bounds import between_bytes, between_durations
 from enginesmith_operator.api.quantities import ByteQuantity, Duration, SpelledBytes, SpelledSeconds
+from enginesmith_operator.api.queueing import BatchingSpec, QueueSpec, ResponseCacheSpec
+from enginesmith_operator.api.serving_access import AuthSpec, ClientLimitsSpec, TlsSpec
 
-__all__ = ["RetentionSpec", "RolloutSpec", "ServingSpec", "WhenFull"]
+__all__ = ["HttpSpec", "RetentionSpec", "RolloutSpec", "ServingSpec", "WhenFull"]
 
 _MAX_MESSAGE: Final = SpelledBytes(64 << 20, "64Mi")
+
+
+class HttpSpec(ApiModel):
+    """Settings of the Open Inference Protocol over HTTP.
+
+    Attributes:
+        enabled: Whether the server offers the protocol over HTTP as well, on port 8000 (named `http`) of its pods and
+            Services. If false, it offers gRPC only.
+    """
+
+    enabled: bool = False
+
+
+class TransportChoice(StrEnum):
+    """Implementation of gRPC in the server, or `auto`: the server's own choice."""
+
+    AUTO = "auto"
+    HTTP2 = "http2"
+    GRPCIO = "grpcio"
 
 
 class ServingSpec(ApiModel):
@@ -32,8 +54,21 @@ class ServingSpec(ApiModel):
         max_queued: Number of requests that may wait for an instance. Further requests are refused at once.
         max_streams: Number of streams that clients may have open in one pod, or in each of its front ends. Further
             streams are refused. Each open stream needs one thread.
+        batching: Settings for dynamic batching, which runs waiting requests as one inference. If omitted, requests that
+            wait for an instance are joined without further delay.
+        queue: Settings for requests that wait for an instance.
+        response_cache: Settings for the response cache, which answers repeated requests without an inference. If
+            omitted, every request runs.
         front_ends: Number of processes in one pod that receive requests for the process with the engine. They need CPU
             time of their own and help if messages have 1 MB or more and the GPU waits for them.
+        http: Settings of the Open Inference Protocol over HTTP.
+        transport: Implementation of gRPC in the server: `http2` is Enginesmith's own, `grpcio` is the Python library of
+            the gRPC project. `auto` is `http2`.
+        tls: Settings for TLS on the ports for gRPC and HTTP. If omitted, the ports are plaintext. Metrics and kubelet's
+            probes have plaintext ports of their own.
+        auth: Settings for the authentication of clients by bearer tokens. If omitted, calls need no token.
+        client_limits: Limits for each client. A client is the owner of a token, or a connection if calls need no
+            token.
     """
 
     instances: Annotated[int, Field(ge=1, le=64)] = 2
@@ -48,18 +83,30 @@ class ServingSpec(ApiModel):
     )
     max_queued: Annotated[int, Field(ge=0, le=MAX_QUEUED)] = DEFAULT_MAX_QUEUED
     max_streams: Annotated[int, Field(ge=1, le=MAX_STREAMS)] = DEFAULT_MAX_STREAMS
+    batching: BatchingSpec = BatchingSpec()
+    queue: QueueSpec = QueueSpec()
+    response_cache: ResponseCacheSpec | None = None
     front_ends: Annotated[int, Field(ge=0, le=32)] = 0
+    http: HttpSpec = HttpSpec()
+    transport: TransportChoice = TransportChoice.AUTO
+    tls: TlsSpec | None = None
+    auth: AuthSpec | None = None
+    client_limits: ClientLimitsSpec | None = None
+
+    @property
+    def response_cache_bytes(self) -> int | None:
+        """Return the memory for outputs that are kept; None if none are."""
+        return None if self.response_cache is None else int(self.response_cache.size_bytes)
 
     @property
     def changed_max_streams(self) -> int | None:
         """Return the number of streams; None if it is the server's default, which older servers have as well."""
         return None if self.max_streams == DEFAULT_MAX_STREAMS else self.max_streams
 
-    @model_validator(mode="before")
-    @classmethod
-    def _reject_unimplemented(cls, value: object) -> object:
-        refuse_unimplemented(value, batching="requests are not joined yet")
-        return value
+    @property
+    def chosen_transport(self) -> TransportName | None:
+        """Return the transport; None if the server chooses it, which needs no field that older servers lack."""
+        return None if self.transport is TransportChoice.AUTO else TransportName(self.transport.value)
 
 
 class WhenFull(StrEnum):

@@ -2,15 +2,24 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error
 from enginesmith_operator.api.model import SecretReference
-from enginesmith_operator.api.scalars import KubernetesName
+from enginesmith_operator.api.scalars import BucketName, KubernetesName
 
 __all__ = ["OciStore", "PvcStore", "S3Store", "StoreSpec"]
 
+
+def _check_inside(text: str) -> str:
+    if ".." in text.split("/"):
+        raise finding_error(Finding("the path leaves its folder", hint="write it without `..`"))
+    return text
+
+
+_Inside = AfterValidator(_check_inside)
 _Path = Annotated[str, Field(min_length=1, max_length=1024)]
+_URL = r"^https?://[^\s/]+(/\S*)?$"
 
 
 class PvcStore(ApiModel):
@@ -22,7 +31,7 @@ class PvcStore(ApiModel):
     """
 
     claim_name: KubernetesName
-    sub_path: _Path | None = None
+    sub_path: Annotated[_Path, _Inside] | None = None
 
 
 class S3Store(ApiModel):
@@ -36,9 +45,9 @@ class S3Store(ApiModel):
         secret_ref: Secret with credentials for the bucket.
     """
 
-    bucket: Annotated[str, Field(min_length=1, max_length=255)]
-    prefix: Annotated[str, Field(max_length=512)] = ""
-    endpoint: Annotated[str, Field(max_length=512)] | None = None
+    bucket: BucketName
+    prefix: Annotated[str, Field(max_length=512), _Inside] = ""
+    endpoint: Annotated[str, Field(max_length=512, pattern=_URL)] | None = None
     region: Annotated[str, Field(max_length=63)] | None = None
     secret_ref: SecretReference | None = None
 
@@ -52,7 +61,7 @@ class OciStore(ApiModel):
         secret_ref: Secret with credentials for the registry.
     """
 
-    repository: Annotated[str, Field(min_length=1, max_length=512)]
+    repository: Annotated[str, Field(min_length=1, max_length=512), _Inside]
     plain_http: bool = False
     secret_ref: SecretReference | None = None
 

@@ -23,6 +23,7 @@ __all__ = [
     "GpuSpec",
     "PodMetric",
     "TargetSpec",
+    "needs_gpu",
 ]
 
 MAX_TARGETS: Final = 32
@@ -156,6 +157,11 @@ class TargetSpec(ApiModel):
         if self.autoscaling is not None and "replicas" in self.model_fields_set:
             hint = "remove one of the two"
             yield Finding("replicas and autoscaling must not be set together", path=("replicas",), hint=hint)
+
+
+def needs_gpu(target: TargetSpec) -> bool:
+    """Whether the target means GPUs; ONNX Runtime without `gpu` means CPUs."""
+    return target.gpu is not None or traits(target.backend).runs_on_gpu
 
 
 DEFAULT_TARGETS: Final = (

@@ -70,13 +70,15 @@ class ToolchainSpec(ApiModel):
     """Versions that may build and serve the engines. One toolchain is chosen once and pinned in the status.
 
     Attributes:
-        tensorrt: Range of TensorRT versions for targets with the backend `tensorrt`.
+        tensorrt: Range of TensorRT versions for targets with the backend `tensorrt`. The default is every version that
+            the builder supports. Within the range, the newest toolchain of the catalog that the version matrix
+            allows for the GPU and the driver is chosen.
         cuda: Range of CUDA versions that the toolchain may be built for. If omitted, any version the driver supports.
         update: Action if the catalog offers a newer toolchain within the range: `manual` sets the condition
             UpdateAvailable, `auto` builds, verifies and rolls out.
     """
 
-    tensorrt: VersionRange = ">=10.9,<12"
+    tensorrt: VersionRange = ">=10,<12"
     cuda: VersionRange | None = None
     update: ToolchainUpdate = ToolchainUpdate.MANUAL
 

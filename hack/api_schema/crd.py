@@ -5,9 +5,9 @@ from typing import Any, Final
 import yaml
 from typing_extensions import override
 
-from enginesmith_operator.api.introspect import summary
-from enginesmith_operator.api.schema.kinds import Column, Definition
-from enginesmith_operator.api.schema.structural import Schema, schema_of_model
+from api_schema.descriptions import summary
+from api_schema.kinds import Column, Definition
+from api_schema.structural import Schema, schema_of_model
 
 __all__ = ["crd", "crd_yaml"]
 
@@ -31,7 +31,7 @@ def crd(definition: Definition) -> dict[str, Any]:
                 "shortNames": [definition.short_name],
                 "categories": ["enginesmith"],
             },
-            "scope": "Namespaced",
+            "scope": "Namespaced" if resource.is_namespaced else "Cluster",
             "versions": [
                 {
                     "name": resource.version,

@@ -14,9 +14,10 @@ from pydantic import BaseModel, WithJsonSchema
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from api_schema.descriptions import attribute_docs
+from api_schema.rules import MAP_LISTS, OVERRIDES, RULES, UNDEFAULTED
 from enginesmith_operator.api.bounds import Bounds
-from enginesmith_operator.api.introspect import FieldType, attribute_docs, field_type, fields_by_alias
-from enginesmith_operator.api.schema.rules import MAP_LISTS, OVERRIDES, RULES
+from enginesmith_operator.api.introspect import FieldType, field_type, fields_by_alias
 
 __all__ = ["Schema", "default_of", "schema_of_model"]
 
@@ -79,7 +80,7 @@ def _schema_of_field(
     if key is not None:
         schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
     default = default_of(info) if defaults else None
-    if default is not None and override is None:
+    if default is not None and override is None and (model, alias) not in UNDEFAULTED:
         schema["default"] = default
     return schema
 

@@ -6,12 +6,13 @@ from typing import Any, Final, NamedTuple
 import annotated_types
 from pydantic import BaseModel, WithJsonSchema
 
+from api_schema.descriptions import attribute_docs, summary
+from api_schema.kinds import DEFINITIONS, Definition
+from api_schema.structural import default_of
 from enginesmith_operator.api import conditions
 from enginesmith_operator.api.bounds import Bounds
-from enginesmith_operator.api.introspect import FieldType, attribute_docs, field_type, fields_by_alias, summary
+from enginesmith_operator.api.introspect import FieldType, field_type, fields_by_alias
 from enginesmith_operator.api.quantities import BYTES_PATTERN, DURATION_PATTERN, QUANTITY_PATTERN
-from enginesmith_operator.api.schema.kinds import DEFINITIONS, Definition
-from enginesmith_operator.api.schema.structural import default_of
 
 __all__ = ["FieldEntry", "definition_page", "engine_page", "field_entries"]
 

@@ -2,12 +2,13 @@
 
 from typing import Final, NamedTuple
 
+from api_schema.rules import BUILD_ROOT_RULES, ENGINE_ROOT_RULES, Rule
 from enginesmith_operator.api.base import ApiModel
 from enginesmith_operator.api.engine_build import EngineBuild, EngineBuildSpec, EngineBuildStatus
+from enginesmith_operator.api.engine_policy import EnginePolicy, EnginePolicySpec
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec
-from enginesmith_operator.api.schema.rules import BUILD_ROOT_RULES, ENGINE_ROOT_RULES, Rule
-from enginesmith_operator.kinds import ENGINE_BUILD, INFERENCE_ENGINE, Resource
+from enginesmith_operator.kinds import ENGINE_BUILD, ENGINE_POLICY, INFERENCE_ENGINE, Resource
 
 __all__ = ["DEFINITIONS", "Column", "Definition"]
 
@@ -48,6 +49,7 @@ class Definition(NamedTuple):
 
 
 _READY: Final = '.status.conditions[?(@.type=="Ready")]'
+_UP_TO_DATE: Final = '.status.conditions[?(@.type=="UpToDate")]'
 _AGE: Final = Column("Age", ".metadata.creationTimestamp", "date")
 
 DEFINITIONS: Final = (
@@ -57,15 +59,16 @@ DEFINITIONS: Final = (
         root=InferenceEngine,
         spec=InferenceEngineSpec,
         status=EngineStatus,
-        # Whether it serves, how many targets, on which hardware, since when, and why not.
+        # Whether it answers, with what the spec asks for, how many targets, on which hardware, since when, and why not.
         columns=(
             Column("Ready", f"{_READY}.status"),
+            Column("Up-To-Date", f"{_UP_TO_DATE}.status"),
             Column("Serving", ".status.serving"),
             Column("On", ".status.servingOn"),
             Column("Since", f"{_READY}.lastTransitionTime", "date"),
-            Column("Reason", f"{_READY}.reason"),
+            Column("Reason", f"{_UP_TO_DATE}.reason"),
             Column("Targets", ".status.targetNames", priority=1),
-            Column("Message", f"{_READY}.message", priority=1),
+            Column("Message", f"{_UP_TO_DATE}.message", priority=1),
             _AGE,
         ),
         rules=ENGINE_ROOT_RULES,
@@ -95,5 +98,19 @@ DEFINITIONS: Final = (
             "InferenceEngine that needs it. A CI pipeline may create its own. The name has at most 63 characters,\n"
             "because the Job has the same name."
         ),
+    ),
+    Definition(
+        resource=ENGINE_POLICY,
+        short_name="epol",
+        root=EnginePolicy,
+        spec=EnginePolicySpec,
+        columns=(
+            Column("Namespaces", ".spec.namespaceSelector.names"),
+            Column("Products", ".spec.gpuProducts"),
+            Column("Precisions", ".spec.precisions"),
+            Column("Toolchains", ".spec.toolchains", priority=1),
+            _AGE,
+        ),
+        about="[Policies](../policies.md) has examples, and says how each field is enforced.",
     ),
 )

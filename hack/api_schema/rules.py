@@ -11,19 +11,25 @@ from typing import Any, Final, NamedTuple
 from pydantic import BaseModel
 
 from enginesmith_contract import reserved_variables
+from enginesmith_contract.backend_traits import list_traits
 from enginesmith_contract.backends import Hardware, Precision
 from enginesmith_contract.verification import OutputGate, VerificationPolicy
-from enginesmith_operator.api.engine_build import EngineBuildSpec, EngineBuildStatus
+from enginesmith_operator.api.build import QUICK_LEVEL, BuildSpec
+from enginesmith_operator.api.engine_build import BuildPlacement, EngineBuildSpec, EngineBuildStatus
+from enginesmith_operator.api.engine_policy import EnginePolicySpec
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
-from enginesmith_operator.api.model import MODEL_SCHEMES, ModelSpec
-from enginesmith_operator.api.pod_template import EnvSource, EnvVar, ResourceRequirements, Toleration
+from enginesmith_operator.api.model import MODEL_SCHEMES, ModelSpec, PreprocessSpec
+from enginesmith_operator.api.pod_template import EnvSource, EnvVar, PodTemplate, ResourceRequirements, Toleration
+from enginesmith_operator.api.precision import PrecisionSpec
 from enginesmith_operator.api.profiles import MAX_RANK, ProfileSpec, ShapeRangeSpec, ValueRangeSpec
-from enginesmith_operator.api.store import StoreSpec
+from enginesmith_operator.api.queueing import BatchingSpec, QueueSpec
+from enginesmith_operator.api.serving_access import ClientLimitsSpec
+from enginesmith_operator.api.store import OciStore, PvcStore, S3Store, StoreSpec
 from enginesmith_operator.api.targets import AutoscalingSpec, TargetSpec
 from enginesmith_operator.api.verification import InputValuesSpec
 
-__all__ = ["BUILD_ROOT_RULES", "ENGINE_ROOT_RULES", "MAP_LISTS", "OVERRIDES", "RULES", "Rule"]
+__all__ = ["BUILD_ROOT_RULES", "ENGINE_ROOT_RULES", "MAP_LISTS", "OVERRIDES", "RULES", "UNDEFAULTED", "Rule"]
 
 
 class Rule(NamedTuple):
@@ -36,6 +42,7 @@ class Rule(NamedTuple):
 _REMOTE: Final = tuple(scheme for scheme in MODEL_SCHEMES if scheme != "file")
 _FREE_VARIABLES: Final = json.dumps(sorted(reserved_variables.ALLOWED))
 _INDEXES: Final = str(list(range(MAX_RANK)))
+_LEVELLED: Final = [row.backend.value for row in list_traits() if row.optimization_levels]
 _PROFILE_NAME: Final = ProfileSpec.model_fields["name"].default
 
 
@@ -48,9 +55,45 @@ def _named(profile: str) -> str:
     return f"(has({profile}.name) ? {profile}.name : '{_PROFILE_NAME}')"
 
 
+def _inside(field: str) -> Rule:
+    return Rule(
+        f"!has(self.{field}) || !self.{field}.split('/').exists(part, part == '..')",
+        f"{field}: the path leaves its folder; write it without ..",
+    )
+
+
+_NO_SYSTEM_CLASS: Final = Rule(
+    "!has(self.priorityClassName) || !self.priorityClassName.startsWith('system-')",
+    "priorityClassName: the classes system-... are for the cluster's own pods, which they let take the place of all "
+    "others; name another PriorityClass",
+)
+
+
 def _exactly_one(*fields: str) -> Rule:
     counted = " + ".join(f"(has(self.{field}) ? 1 : 0)" for field in fields)
     return Rule(f"{counted} == 1", f"expected exactly one of {', '.join(fields)}")
+
+
+_DEFAULTS_THAT_FIT: Final = (
+    ("precision", "precisions", "self.defaults.precision in self.precisions"),
+    ("build.timeout", "limits.buildTimeout", "duration({default}) <= duration({bound})"),
+    ("build.workspace", "limits.workspace", "quantity(string({default})).compareTo(quantity(string({bound}))) <= 0"),
+    ("verification.limit", "verification.largestLimit", "{default} <= {bound}"),
+    ("verification.agreement", "verification.smallestAgreement", "{default} >= {bound}"),
+)
+
+
+def _has(path: str) -> str:
+    parts = path.split(".")
+    return " && ".join(f"has(self.{'.'.join(parts[:end])})" for end in range(1, len(parts) + 1))
+
+
+def _default_fits(field: str, bound: str, fits: str) -> Rule:
+    said = fits.format(default=f"self.defaults.{field}", bound=f"self.{bound}")
+    return Rule(
+        f"!({_has(f'defaults.{field}')} && {_has(bound)}) || {said}",
+        f"defaults.{field}: the default is not what the policy allows in {bound}",
+    )
 
 
 RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
@@ -64,7 +107,26 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
             f"self.profiles.all(p, self.profiles.exists_one(other, {_named('other')} == {_named('p')}))",
             f"the names of profiles must be unique; one without a name is called {_PROFILE_NAME}",
         ),
+        Rule(
+            "!has(self.build) || !has(self.build.quickStart) || !self.build.quickStart || !has(self.targets) || "
+            f"self.targets.exists(t, !has(t.backend) || t.backend in {_LEVELLED})",
+            f"build.quickStart needs a target with one of the backends {_LEVELLED}: a low optimization level does not "
+            "shorten the builds of the others",
+        ),
     ),
+    BuildSpec: (
+        Rule(
+            f"!has(self.quickStart) || !self.quickStart || !has(self.optimizationLevel) || "
+            f"self.optimizationLevel > {QUICK_LEVEL}",
+            f"quickStart: every engine is built at level {QUICK_LEVEL}, so a quick engine would be the same",
+        ),
+        _NO_SYSTEM_CLASS,
+    ),
+    PodTemplate: (_NO_SYSTEM_CLASS,),
+    BuildPlacement: (_NO_SYSTEM_CLASS,),
+    PvcStore: (_inside("subPath"),),
+    S3Store: (_inside("prefix"),),
+    OciStore: (_inside("repository"),),
     ShapeRangeSpec: (
         Rule(
             "size(self.min) == size(self.opt) && size(self.opt) == size(self.max)",
@@ -91,6 +153,29 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
         ),
         Rule("!(has(self.replicas) && has(self.autoscaling))", "replicas and autoscaling must not be set together"),
     ),
+    BatchingSpec: (
+        Rule(
+            "!has(self.enabled) || self.enabled || ((!has(self.maxQueueDelay) || duration(self.maxQueueDelay) == "
+            "duration('0s')) && (!has(self.preferredBatchSizes) || size(self.preferredBatchSizes) == 0) && "
+            "!has(self.maxBatchSize))",
+            "maxQueueDelay, preferredBatchSizes and maxBatchSize have no effect if enabled is false",
+        ),
+        Rule(
+            "!has(self.maxBatchSize) || !has(self.preferredBatchSizes) || "
+            "self.preferredBatchSizes.all(size, size <= self.maxBatchSize)",
+            "preferredBatchSizes: no size may be larger than maxBatchSize",
+        ),
+    ),
+    QueueSpec: (
+        Rule(
+            "!has(self.defaultPriorityLevel) || (has(self.priorityLevels) && "
+            "self.defaultPriorityLevel <= self.priorityLevels)",
+            "defaultPriorityLevel must be at most priorityLevels",
+        ),
+    ),
+    ClientLimitsSpec: (
+        Rule("has(self.maxInFlight) || has(self.requestsPerSecond)", "expected maxInFlight or requestsPerSecond"),
+    ),
     InputValuesSpec: (
         _exactly_one("range", "constant", "npz"),
         Rule("!has(self.range) || self.range[0] <= self.range[1]", "range: the smaller value must come first"),
@@ -99,6 +184,7 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
         _exactly_one("pvc", "s3", "oci", "path"),
         Rule("!has(self.path)", "path: a local folder is not reachable from the cluster"),
     ),
+    EnginePolicySpec: tuple(_default_fits(*one) for one in _DEFAULTS_THAT_FIT),
     EngineBuildSpec: (Rule("self == oldSelf", "the spec is immutable: create another EngineBuild for another build"),),
     ResourceRequirements: (
         Rule(
@@ -129,6 +215,7 @@ RULES: Final[Mapping[type[BaseModel], tuple[Rule, ...]]] = {
             "name: this variable changes what the pods' processes load, so it is not allowed",
         ),
     ),
+    PreprocessSpec: (Rule("size(self.mean) == size(self.std)", "mean and std must have one value for each channel"),),
     ModelSpec: (
         Rule(
             f"self.uri.matches('^({'|'.join(_REMOTE)})://.')",
@@ -152,6 +239,7 @@ BUILD_ROOT_RULES: Final = (
 
 MAP_LISTS: Final[Mapping[tuple[type[BaseModel], str], str]] = {
     (InferenceEngineSpec, "targets"): "name",
+    (ModelSpec, "preprocess"): "input",
     (EngineStatus, "targets"): "name",
     (EngineStatus, "conditions"): "type",
     (EngineBuildStatus, "conditions"): "type",
@@ -163,13 +251,16 @@ _PRECISION: Final[Mapping[str, Any]] = {
     "x-kubernetes-preserve-unknown-fields": True,
     "pattern": f"^({'|'.join(precision.value for precision in Precision)})$",
     "maxLength": 16,
-    "maxProperties": 4,
+    "maxProperties": len(PrecisionSpec.model_fields),
 }
 
 _COUNT: Final[Mapping[str, Any]] = {"type": "integer", "format": "int64", "minimum": 0, "maximum": (1 << 31) - 1}
 
 _LIMIT: Final[Mapping[str, Any]] = {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 1000}
 _SHARE: Final[Mapping[str, Any]] = {"type": "number", "minimum": 0, "maximum": 1}
+
+UNDEFAULTED: Final = frozenset({(BuildSpec, "timeout")})
+"""Fields that the API server leaves out: an EnginePolicy may have another default."""
 
 OVERRIDES: Final[Mapping[tuple[type[BaseModel], str], Mapping[str, Any]]] = {
     (InferenceEngineSpec, "precision"): _PRECISION,
@@ -179,8 +270,12 @@ OVERRIDES: Final[Mapping[tuple[type[BaseModel], str], Mapping[str, Any]]] = {
     # As in `spec.verification` of an InferenceEngine.
     (VerificationPolicy, "limit"): _LIMIT,
     (VerificationPolicy, "mismatches"): _SHARE,
+    (VerificationPolicy, "agreement"): _SHARE,
     (OutputGate, "limit"): _LIMIT,
     (OutputGate, "mismatches"): _SHARE,
+    (OutputGate, "agreement"): _SHARE,
+    (OutputGate, "axis"): {"type": "integer", "format": "int64", "minimum": 0, "maximum": 15},
+    (OutputGate, "threshold"): {"type": "number", "minimum": -1e6, "maximum": 1e6},
     # No default: with one, a target that autoscales would have both.
     (TargetSpec, "replicas"): {"type": "integer", "format": "int64", "minimum": 0, "maximum": 10_000},
 }
