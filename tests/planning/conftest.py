@@ -10,6 +10,7 @@ import yaml
 
 from enginesmith_contract.backends import Backend, Toolchain
 from enginesmith_contract.matrix.load import load_matrix
+from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.load import load_documents
 from enginesmith_operator.planning.hardware import NodeFacts, read_node
@@ -103,3 +104,9 @@ def make_observed() -> MakeObserved:
         return Observed(nodes=nodes, **(plain | fields))
 
     return make
+
+
+def make_facts(*dtypes: DType, shape: tuple[int, ...] = (1, 3)) -> ModelFacts:
+    """Return what is known of a model with an input of each dtype: in0, in1 and so on."""
+    inputs = tuple(TensorSpec(name=f"in{n}", dtype=dtype, shape=shape) for n, dtype in enumerate(dtypes))
+    return ModelFacts(inputs=inputs, outputs=(), opset=17, size_bytes=1 << 20)

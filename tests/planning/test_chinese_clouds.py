@@ -113,9 +113,8 @@ def test_a_pod_on_qgpu_asks_for_whole_cards_and_too_few_are_said_in_the_resource
 
     result = plan(make_engine(targets=[two, three]), observed, NOW)
 
-    deployment = result.targets[0].deployment
-    assert deployment is not None
-    assert (deployment.resource, deployment.gpus) == (QGPU, 200)
+    assert result.targets[0].deployment is not None
+    assert (result.targets[0].engines[0].resource, result.targets[0].engines[0].units) == (QGPU, 100)
     assert refused_rules(result, 1) == ["GpuCount"]
     sentence = result.targets[1].refusals[0].sentence()
     assert f"it has 200 {QGPU} (100 of it are one GPU); gpu.count asks for 3" in sentence
@@ -131,7 +130,7 @@ def test_a_pod_on_cgpu_is_placed_by_the_resource_alone(make_engine: MakeEngine, 
 
     assert planned.state is TargetState.PLANNED
     assert planned.deployment is not None
-    assert (planned.deployment.resource, planned.deployment.pins) == (name, ())
+    assert (planned.engines[0].resource, planned.engines[0].pins) == (name, ())
 
 
 def test_shared_nodes_serve_what_an_unshared_node_built(make_engine: MakeEngine, make_observed: MakeObserved) -> None:
@@ -148,7 +147,7 @@ def test_shared_nodes_serve_what_an_unshared_node_built(make_engine: MakeEngine,
     (served,) = plan(chosen, stored, NOW).targets
 
     assert served.deployment is not None
-    assert (served.engines[0].engine_key, served.deployment.resource) == (key, "baidu.com/l20_cgpu")
+    assert (served.engines[0].engine_key, served.engines[0].resource) == (key, "baidu.com/l20_cgpu")
     assert "podTemplate.nodeSelector" in built.refusals[0].sentence()
 
 

@@ -220,23 +220,17 @@ def test_discovered_labels_go_before_what_a_cloud_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "want_driver", "want_tegra"),
+    ("labels", "want_driver"),
     [
-        (
-            {"nvidia.com/cuda.driver-version.major": "unknown", "nvidia.com/cuda.driver-version.full": "unknown"},
-            None,
-            True,
-        ),
-        ({"nvidia.com/cuda.driver.major": "535", "nvidia.com/cuda.driver.minor": "54"}, "535.54", False),
-        ({}, None, False),
+        ({"nvidia.com/cuda.driver-version.major": "unknown", "nvidia.com/cuda.driver-version.full": "unknown"}, None),
+        ({"nvidia.com/cuda.driver.major": "535", "nvidia.com/cuda.driver.minor": "54"}, "535.54"),
+        ({}, None),
     ],
 )
-def test_a_driver_that_is_not_a_number_is_not_known(
-    labels: Mapping[str, str], want_driver: str | None, *, want_tegra: bool
-) -> None:
+def test_a_driver_that_is_not_a_number_is_not_known(labels: Mapping[str, str], want_driver: str | None) -> None:
     facts = _node({"nvidia.com/gpu.product": "Orin", **labels})
 
-    assert (facts.driver, facts.is_tegra, facts.product) == (want_driver, want_tegra, "Orin")
+    assert (facts.driver, facts.product) == (want_driver, "Orin")
 
 
 def test_gpus_in_mig_mode_without_a_strategy_are_refused() -> None:

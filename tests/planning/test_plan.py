@@ -1,23 +1,18 @@
-"""What a plan decides: targets, keys, standby, policies, and every reason why not."""
+"""What a plan decides: targets, keys, standby, and every reason why not."""
 
 from collections.abc import Mapping
 
 import pytest
-from tests.planning.conftest import CPU, DIGEST, L4, NOW, MakeEngine, MakeNode, MakeObserved, refused_rules
+from tests.planning.conftest import CPU, DIGEST, L4, NOW, MakeEngine, MakeNode, MakeObserved, make_facts, refused_rules
 
-from enginesmith_contract.backends import Backend, Precision
 from enginesmith_contract.preparation import Batching, Preparation
-from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
+from enginesmith_contract.tensors import DType
 from enginesmith_operator.planning.hardware import NodeFacts
 from enginesmith_operator.planning.node_object import Taint
-from enginesmith_operator.planning.plan import plan, refusal_error
+from enginesmith_operator.planning.plan import plan
 from enginesmith_operator.planning.plan_records import TargetState
-from enginesmith_operator.planning.snapshot import NodeClass, ObservedDeployment, Policy
-
-
-def _facts(*dtypes: DType, shape: tuple[int, ...] = (1, 3)) -> ModelFacts:
-    inputs = tuple(TensorSpec(name=f"in{n}", dtype=dtype, shape=shape) for n, dtype in enumerate(dtypes))
-    return ModelFacts(inputs=inputs, outputs=(), opset=17, size_bytes=1 << 20)
+from enginesmith_operator.planning.refusal_error import refusal_error
+from enginesmith_operator.planning.snapshot import NodeClass, ObservedDeployment
 
 
 def test_a_target_gets_a_toolchain_a_node_keys_and_a_deployment(
@@ -35,9 +30,8 @@ def test_a_target_gets_a_toolchain_a_node_keys_and_a_deployment(
     assert engine.build.engine_key == engine.engine_key
     assert engine.build.key_inputs.gpu_product == "NVIDIA-L4"
     assert target.deployment is not None
-    assert (target.deployment.replicas, target.deployment.resource) == (3, "nvidia.com/gpu")
-    assert [pin.value for pin in target.deployment.pins] == ["NVIDIA-L4"]
-    assert [model.engine_key for model in target.deployment.models] == [engine.engine_key]
+    assert (target.deployment.replicas, engine.resource) == (3, "nvidia.com/gpu")
+    assert [pin.value for pin in engine.pins] == ["NVIDIA-L4"]
 
 
 def test_keys_are_pending_until_the_digest_is_known(
@@ -122,56 +116,10 @@ def test_a_driver_update_changes_no_key(
     assert len(keys) == 1
 
 
-@pytest.mark.parametrize(
-    ("backend", "dtype", "want_state"),
-    [
-        (Backend.TENSORRT, DType.FP32, TargetState.PLANNED),
-        (Backend.TENSORRT, DType.INT64, TargetState.PLANNED),
-        (Backend.TENSORRT, DType.BYTES, TargetState.REFUSED),
-        (Backend.TENSORRT, DType.FP64, TargetState.REFUSED),
-        (Backend.TENSORRT_RTX, DType.UINT16, TargetState.REFUSED),
-        (Backend.ONNXRUNTIME, DType.BYTES, TargetState.PLANNED),
-        (Backend.ONNXRUNTIME, DType.FP64, TargetState.PLANNED),
-    ],
-)
-def test_a_datatype_that_a_backend_lacks_is_refused_before_a_gpu_is_taken(
-    make_engine: MakeEngine,
-    make_observed: MakeObserved,
-    make_node: MakeNode,
-    backend: Backend,
-    dtype: DType,
-    want_state: TargetState,
-) -> None:
-    observed = make_observed(make_node("gpu-1"), model_facts=_facts(dtype))
-
-    result = plan(make_engine(targets=[L4 | {"backend": backend.value}]), observed, NOW)
-
-    assert result.targets[0].state is want_state
-    if want_state is TargetState.REFUSED:
-        assert f"input 'in0' is {dtype}" in result.targets[0].refusals[0].sentence()
-
-
-def test_an_input_of_sizes_without_values_refuses_the_targets_that_need_them(
-    make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
-) -> None:
-    facts = _facts(DType.INT64, shape=(1,)).model_copy(update={"shape_inputs": ("in0",)})
-    observed = make_observed(make_node("gpu-1"), model_facts=facts)
-    entry = {"min": [1], "opt": [1], "max": [1]}
-
-    lacking = plan(make_engine(targets=[L4, CPU]), observed, NOW)
-    values = {"inputs": {"in0": entry | {"values": {"min": [1], "opt": [3], "max": [5]}}}}
-    complete = plan(make_engine(targets=[L4, CPU], profiles=[values]), observed, NOW)
-
-    assert [target.state for target in lacking.targets] == [TargetState.REFUSED, TargetState.PLANNED]
-    assert refused_rules(lacking) == ["MissingValues"]
-    assert "in0: {min: [1], opt: [1], max: [1], values: {min: [1]" in lacking.targets[0].refusals[0].sentence()
-    assert [target.state for target in complete.targets] == [TargetState.PLANNED, TargetState.PLANNED]
-
-
 def test_a_profile_that_does_not_fit_refuses_the_document_once(
     make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
 ) -> None:
-    observed = make_observed(make_node("gpu-1"), model_facts=_facts(DType.FP32))
+    observed = make_observed(make_node("gpu-1"), model_facts=make_facts(DType.FP32))
     profiles = [{"inputs": {"in0": {"min": [1, 4], "opt": [1, 4], "max": [1, 4]}}}]
 
     result = plan(make_engine(targets=[L4, CPU], profiles=profiles), observed, NOW)
@@ -184,7 +132,7 @@ def test_a_profile_that_does_not_fit_refuses_the_document_once(
 def test_a_dynamic_model_without_profiles_gets_one_to_paste(
     make_engine: MakeEngine, make_observed: MakeObserved, make_node: MakeNode
 ) -> None:
-    observed = make_observed(make_node("gpu-1"), model_facts=_facts(DType.FP32, shape=(-1, 3)))
+    observed = make_observed(make_node("gpu-1"), model_facts=make_facts(DType.FP32, shape=(-1, 3)))
 
     result = plan(make_engine(targets=[L4]), observed, NOW)
 
@@ -201,7 +149,7 @@ def test_the_preparations_word_goes_before_the_files(
     preparation = Preparation(
         preparation_key=key,
         source_digest=DIGEST,
-        facts=_facts(DType.FP32),
+        facts=make_facts(DType.FP32),
         model=(),
         profiles=(),
         exercises=(),
@@ -209,7 +157,7 @@ def test_the_preparations_word_goes_before_the_files(
         batching=Batching(proved=False),
     )
     observed = make_observed(
-        make_node("gpu-1"), source_digest=DIGEST, model_facts=_facts(DType.FP64), preparation=preparation
+        make_node("gpu-1"), source_digest=DIGEST, model_facts=make_facts(DType.FP64), preparation=preparation
     )
 
     result = plan(make_engine(targets=[L4]), observed, NOW)
@@ -236,32 +184,6 @@ def test_a_standby_serves_only_while_no_target_before_it_does(
     deployment = result.targets[1].deployment
     assert deployment is not None
     assert deployment.serves is want_serves
-
-
-@pytest.mark.parametrize(
-    ("policy", "want_rule"),
-    [
-        ({"gpu_products": ("Tesla-*",)}, "PolicyGpuProduct"),
-        ({"toolchains": ("trt-11*",)}, "PolicyToolchain"),
-        ({"precisions": (Precision.FP16,)}, "PolicyPrecision"),
-        ({"require_digest": True}, "PolicyDigest"),
-        ({"hardware_compatibility": ("ampere-plus",)}, "PolicyPortability"),
-        ({"gpu_products": ("NVIDIA-L*",), "toolchains": ("trt-*",), "precisions": (Precision.FP32,)}, ""),
-    ],
-)
-def test_a_policy_that_forbids_is_named(
-    make_engine: MakeEngine,
-    make_observed: MakeObserved,
-    make_node: MakeNode,
-    policy: dict[str, object],
-    want_rule: str,
-) -> None:
-    policies = (Policy.model_validate({"name": "house"} | policy),)
-
-    result = plan(make_engine(targets=[L4]), make_observed(make_node("gpu-1"), policies=policies), NOW)
-
-    found = [refusal.rule for refusal in result.refusals] + refused_rules(result)
-    assert found == ([want_rule] if want_rule else [])
 
 
 def test_a_pool_scaled_to_zero_is_planned_for_and_waits(make_engine: MakeEngine, make_observed: MakeObserved) -> None:
@@ -354,29 +276,3 @@ def test_no_nodes_at_all_is_said(make_engine: MakeEngine, make_observed: MakeObs
 
     assert not result.has_target
     assert result.conditions[0].reason == "NoNodes"
-
-
-@pytest.mark.parametrize(
-    ("backend", "want_state"),
-    [
-        (Backend.TENSORRT, TargetState.REFUSED),
-        (Backend.TENSORRT_RTX, TargetState.REFUSED),
-        (Backend.ONNXRUNTIME, TargetState.PLANNED),
-    ],
-)
-def test_nodes_that_tensorrt_does_not_take_refuse_its_targets_before_a_gpu_is_taken(
-    make_engine: MakeEngine,
-    make_observed: MakeObserved,
-    make_node: MakeNode,
-    backend: Backend,
-    want_state: TargetState,
-) -> None:
-    said = "node 'q' (QuantizeLinear): its zero point is not 0; quantise symmetrically"
-    facts = _facts(DType.FP32).model_copy(update={"refused_nodes": (said,)})
-    observed = make_observed(make_node("gpu-1"), model_facts=facts)
-
-    (target,) = plan(make_engine(targets=[L4 | {"backend": backend.value}]), observed, NOW).targets
-
-    assert target.state is want_state
-    if want_state is TargetState.REFUSED:
-        assert said in target.refusals[0].sentence()

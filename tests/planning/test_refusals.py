@@ -30,6 +30,13 @@ def test_causes_with_remedies_of_their_own_keep_them() -> None:
     assert count.sentence() == want
 
 
+def test_causes_that_all_nodes_have_stand_without_a_count() -> None:
+    causes = ("node 'a': it is UINT8", "nodes 'b', 'c': their zero points are not 0")
+    (count,) = count_refusals([_no(node, "UnsupportedOperators", found, "") for node in "xy" for found in causes])
+
+    assert count.sentence() == f"UnsupportedOperators: 2 nodes (x, y): {causes[0]}, {causes[1]}"
+
+
 def test_a_node_counts_once_for_a_rule() -> None:
     (count,) = count_refusals([_no("a"), _no("a"), _no("a", found="driver 450")])
 

@@ -1,135 +1,43 @@
-"""Which engines a target runs: every rule of a rollout, every way back, and what never restarts a server."""
+"""Which engines a target runs: every rule of a rollout, as a table."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any
 
 import pytest
+from tests.planning.rollout_states import (
+    JUST_NOW,
+    LONG_AGO,
+    NOW,
+    OLD_A,
+    OLD_L40S,
+    ON_L40S,
+    STORED_B,
+    A,
+    B,
+    after_a,
+    case,
+    decide,
+    letters,
+    rollout,
+    runs,
+    servable,
+    trouble,
+    wanted,
+)
 
-from enginesmith_contract.backends import Backend, Toolchain
-from enginesmith_contract.pull_request import PullableEngine
-from enginesmith_operator.api.engine_status import ExcludedNode, RejectedEngine, TargetPhase
+from enginesmith_operator.api.engine_status import ExcludedNode, RejectedEngine
 from enginesmith_operator.api.serving import WhenFull
-from enginesmith_operator.planning.cloud_labels import LabelPin
-from enginesmith_operator.planning.rollout import PATIENCE_SECONDS, RULES, decide_rollout
+from enginesmith_operator.planning.rollout import RULES
 from enginesmith_operator.planning.rollout_facts import find_facts
 from enginesmith_operator.planning.rollout_state import (
     EngineState,
     Obstacle,
-    PodTrouble,
-    RolloutDecision,
-    RolloutState,
-    RunningPods,
     ServableEngine,
     Strategy,
     Trouble,
-    WantedEngine,
 )
 
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
-LONG_AGO = NOW - timedelta(seconds=10 * PATIENCE_SECONDS)
-JUST_NOW = NOW - timedelta(seconds=1)
-OLD_TOOLCHAIN = Toolchain(name="old", backend=Backend.TENSORRT, version="10.9.0.34", image="runtime@sha256:01")
-TOOLCHAIN = Toolchain(name="trt", backend=Backend.TENSORRT, version="10.13.3.9", image="runtime@sha256:02")
-
-
-def servable(
-    letter: str, product: str = "NVIDIA-L4", *, toolchain: Toolchain = TOOLCHAIN, label: str = ""
-) -> ServableEngine:
-    """An engine whose key is 64 times one letter."""
-    return ServableEngine(
-        engine=PullableEngine(engine_key=letter * 64, product=product),
-        pins=(LabelPin(label="nvidia.com/gpu.product", value=label or product),),
-        toolchain=toolchain,
-        resource="nvidia.com/gpu",
-    )
-
-
-def wanted(
-    engine: ServableEngine,
-    state: EngineState = EngineState.STORED,
-    *,
-    nodes: Sequence[str] = ("n1", "n2"),
-    **fields: Any,
-) -> WantedEngine:
-    """An engine of the plan."""
-    return WantedEngine(servable=engine, state=state, nodes=tuple(nodes), **fields)
-
-
-def runs(*engines: ServableEngine, ready: int = 1, old: int = 0, replicas: int = 1, **fields: Any) -> RunningPods:
-    """A Deployment; `old` pods of an older template are ready too."""
-    return RunningPods(
-        engines=engines,
-        replicas=replicas,
-        updated_ready=ready,
-        ready=ready + old,
-        is_settled=fields.pop("is_settled", old == 0),
-        **fields,
-    )
-
-
-def rollout(**fields: Any) -> RolloutState:
-    """The state of a target with one replica; keywords are fields of it."""
-    return RolloutState.model_validate({"replicas": 1} | fields)
-
-
-def trouble(kind: Trouble, node: str = "n1", key: str | None = "b" * 64) -> PodTrouble:
-    """A pod that does not serve."""
-    return PodTrouble(trouble=kind, node=node, engine_key=key, reason="DriverFloor", message="the driver is too old")
-
-
-A, B = servable("a"), servable("b")
-ON_L40S = servable("c", "NVIDIA-L40S")
-OLD_A = servable("a", toolchain=OLD_TOOLCHAIN)
-OLD_L40S = servable("d", "NVIDIA-L40S", toolchain=OLD_TOOLCHAIN)
-
-
-class Case(NamedTuple):
-    """One state and what is decided for it."""
-
-    state: RolloutState
-    want_status: str
-    want_engines: str
-    want_replicas: int | None
-    want_strategy: Strategy
-    want_last_good: str
-
-
-def case(
-    want_status: str,
-    want_engines: str,
-    *,
-    want_replicas: int | None = -1,
-    want_strategy: Strategy = Strategy.SURGE,
-    want_last_good: str | None = None,
-    **fields: Any,
-) -> Case:
-    """A case with one replica where no engine served before; the replicas and the last good engines stay.
-
-    `want_status` is phase and reason, `want_engines` the letters of the template's engines.
-    """
-    state = rollout(**fields)
-    return Case(
-        state=state,
-        want_status=want_status,
-        want_engines=want_engines,
-        want_replicas=state.replicas if want_replicas == -1 else want_replicas,
-        want_strategy=want_strategy,
-        want_last_good=_letters(state.last_good) if want_last_good is None else want_last_good,
-    )
-
-
-def after_a(want_status: str, want_engines: str, **given: Any) -> Case:
-    """A case where engine A served last and runs; B is wanted, and stored."""
-    fields: dict[str, Any] = {"wanted": (wanted(B),), "last_good": (A,), "running": runs(A)} | given
-    return case(want_status, want_engines, **fields)
-
-
-def _letters(engines: Sequence[ServableEngine]) -> str:
-    return "".join(sorted(engine.key[:1] for engine in engines))
-
-
-STORED_A, STORED_B = (wanted(A),), (wanted(B),)
+STORED_A = (wanted(A),)
 BUILDING_B, FAILED_B = (wanted(B, EngineState.BUILDING),), (wanted(B, EngineState.FAILED),)
 WAITING_B = (wanted(B, EngineState.QUEUED, waits_since=LONG_AGO),)
 PENDING = A.model_copy(update={"engine": A.engine.model_copy(update={"engine_key": ""})})
@@ -322,6 +230,21 @@ CASES = {
         running=runs(B, ready=0, troubles=(trouble(Trouble.REFUSED_NODE),)),
         want_replicas=0,
     ),
+    "the only node refuses another replica": after_a(
+        "Serving DriverFloor",
+        "a",
+        wanted=(wanted(A, nodes=["n1"]),),
+        replicas=2,
+        running=runs(A, replicas=2, troubles=(trouble(Trouble.REFUSED_NODE, key="a" * 64),)),
+    ),
+    "the only node has no memory left, and pods of the template that avoids it fit no node": after_a(
+        "Serving OutOfMemory",
+        "a",
+        wanted=(wanted(A, nodes=["n1"]),),
+        replicas=2,
+        running=runs(A, ready=0, old=1, replicas=2, unschedulable_since=LONG_AGO),
+        excluded=(ExcludedNode(name="n1", reason="OutOfMemory", message="1 of 139 GiB are free", key="a" * 64),),
+    ),
     "a refused engine has no pods where an autoscaler owns the number": case(
         "Failed DriverFloor",
         "b",
@@ -412,21 +335,17 @@ CASES = {
 }
 
 
-def _decide(state: RolloutState) -> RolloutDecision:
-    return decide_rollout(state, NOW)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_a_rollout(name: str) -> None:
     row = CASES[name]
 
-    decision = _decide(row.state)
+    decision = decide(row.state)
 
-    assert _letters(decision.template_engines) == row.want_engines
+    assert letters(decision.template_engines) == row.want_engines
     assert decision.replicas == row.want_replicas
     assert f"{decision.phase} {decision.reason}" == row.want_status
     assert decision.strategy is row.want_strategy
-    assert _letters(decision.last_good) == row.want_last_good
+    assert letters(decision.last_good) == row.want_last_good
     assert decision.message
     assert "\n" not in decision.message
 
@@ -443,12 +362,12 @@ def test_every_rule_decides_a_case() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_state_decides_the_same_again(name: str) -> None:
     state = CASES[name].state
-    first = _decide(state)
+    first = decide(state)
     remembered = state.model_copy(
         update={"rejected": first.rejected, "excluded": first.excluded, "last_good": first.last_good}
     )
 
-    second = _decide(remembered)
+    second = decide(remembered)
 
     assert (second.template_engines, second.replicas, second.rejected, second.excluded) == (
         first.template_engines,
@@ -458,113 +377,23 @@ def test_the_same_state_decides_the_same_again(name: str) -> None:
     )
 
 
-def test_a_pod_without_a_free_gpu_names_the_resource_and_the_nodes() -> None:
-    first = rollout(wanted=STORED_B, running=runs(B, ready=0, unschedulable_since=LONG_AGO))
-    refused = first.model_copy(update={"excluded": (ExcludedNode(name="n1", reason="DriverFloor", message="old"),)})
-
-    assert _decide(first).message == "no free nvidia.com/gpu on 2 nodes (n1, n2) for a new replica"
-    assert _decide(refused).message == "no free nvidia.com/gpu on node n2 for a new replica"
+def test_a_node_without_memory_is_tried_again_sooner_where_an_engine_that_served_has_no_other_node() -> None:
+    served = (A,)
+    pauses = [_pause(("n1",), served), _pause(("n1", "n2"), served), _pause(("n1",), ())]
+    assert pauses == [60, 300, 300]
 
 
-def test_a_product_that_joins_restarts_nothing_until_a_pod_needs_the_place() -> None:
-    state = rollout(
-        wanted=(wanted(A), wanted(ON_L40S)), last_good=(A,), replicas=2, running=runs(A, ready=2, replicas=2)
+def _pause(nodes: tuple[str, ...], last_good: tuple[ServableEngine, ...]) -> float:
+    """Return the seconds until a node that has no memory now is tried again."""
+    short = trouble(Trouble.REFUSED_NODE, key="a" * 64).model_copy(update={"may_pass": True})
+    engines = {"wanted": (wanted(A, nodes=nodes),), "last_good": last_good}
+    (node,) = decide(rollout(**engines, replicas=2, running=runs(A, replicas=2, troubles=(short,)))).excluded
+    return (datetime.fromisoformat(str(node.retry_at)) - NOW).total_seconds()
+
+
+def test_the_status_says_why_no_node_takes_a_replica_and_when_it_is_tried_again() -> None:
+    message = decide(CASES["the only node refuses another replica"].state).message
+    assert message == (
+        "1 of 2 replicas are ready; on node n1: the driver is too old; "
+        "it is tried again as soon as the spec or the node changes"
     )
-    full = runs(A, ready=1, replicas=2, unschedulable_since=LONG_AGO)
-
-    at_rest, in_need = _decide(state), _decide(state.model_copy(update={"running": full}))
-
-    assert (_letters(at_rest.template_engines), at_rest.phase) == ("a", TargetPhase.SERVING)
-    assert "NVIDIA-L40S" in at_rest.message
-    assert _letters(in_need.template_engines) == "ac"
-
-
-def test_a_product_that_leaves_restarts_nothing() -> None:
-    state = rollout(wanted=(wanted(A),), last_good=(A, ON_L40S), running=runs(A, ON_L40S))
-
-    assert _letters(_decide(state).template_engines) == "ac"
-
-
-def test_another_spelling_of_a_label_restarts_nothing_until_a_pod_needs_the_place() -> None:
-    renamed = servable("a", label="L4")
-    state = rollout(wanted=(wanted(renamed),), last_good=(A,), running=runs(A))
-    full = runs(A, ready=0, unschedulable_since=LONG_AGO)
-
-    assert _decide(state).template_engines == (A,)
-    assert _decide(state.model_copy(update={"running": full})).template_engines == (renamed,)
-
-
-def test_a_rejected_engine_is_forgotten_when_its_inputs_change() -> None:
-    rejected = (RejectedEngine(key="b" * 64, reason="Tampered", node="n1"),)
-    state = rollout(wanted=(wanted(servable("e")),), last_good=(A,), rejected=rejected, running=runs(A))
-
-    decision = _decide(state)
-
-    assert decision.rejected == ()
-    assert _letters(decision.template_engines) == "e"
-
-
-def test_a_pod_that_fails_before_it_took_an_engine_rejects_none_that_served() -> None:
-    new = servable("e", "NVIDIA-L40S")
-    crashed = runs(A, new, ready=1, replicas=2, troubles=(trouble(Trouble.CRASHING, key=None),))
-    state = rollout(wanted=(wanted(A), wanted(new)), last_good=(A, ON_L40S), replicas=2, running=crashed)
-
-    decision = _decide(state)
-
-    assert [one.key[:1] for one in decision.rejected] == ["e"]
-    assert _letters(decision.template_engines) == "ac"
-
-
-def test_an_engine_that_served_is_not_rejected_for_a_crash() -> None:
-    crashed = runs(A, ready=1, replicas=2, troubles=(trouble(Trouble.CRASHING, key="a" * 64),))
-
-    assert _decide(rollout(wanted=(wanted(A),), last_good=(A,), running=crashed)).rejected == ()
-
-
-def test_a_node_that_refused_is_tried_again_when_its_driver_changed() -> None:
-    excluded = (ExcludedNode(name="n1", reason="DriverFloor", message="old", fingerprint="driver 525", key="b" * 64),)
-    state = rollout(
-        wanted=(wanted(B, nodes=["n1"]),),
-        excluded=excluded,
-        nodes={"n1": "driver 525"},
-        running=runs(B, ready=0, replicas=0),
-    )
-
-    assert _decide(state).phase is TargetPhase.FAILED
-    assert _decide(state.model_copy(update={"nodes": {}})).phase is TargetPhase.FAILED
-    mended = _decide(state.model_copy(update={"nodes": {"n1": "driver 580"}}))
-    assert (mended.excluded, mended.replicas, _letters(mended.template_engines)) == ((), 1, "b")
-
-
-def test_an_engine_that_three_nodes_refuse_is_not_tried_on_a_fourth() -> None:
-    nodes = ["n1", "n2", "n3", "n4"]
-    troubles = [trouble(Trouble.REFUSED_NODE, node) for node in nodes[:3]]
-    states = [
-        rollout(wanted=(wanted(B, nodes=nodes),), running=runs(B, ready=0, troubles=tuple(troubles[:count])))
-        for count in (1, 2, 3)
-    ]
-
-    decisions = [_decide(state) for state in states]
-
-    assert [decision.replicas for decision in decisions] == [1, 1, 0]
-    assert decisions[1].must_avoid == ("n1", "n2")
-    assert "3 of its 4 nodes" in decisions[2].message
-
-
-def test_a_gpu_that_no_engine_is_for_excludes_its_node_for_every_engine() -> None:
-    state = rollout(
-        wanted=(wanted(A, nodes=["n1"]), wanted(ON_L40S, nodes=["n2"])),
-        running=runs(A, ON_L40S, ready=0, troubles=(trouble(Trouble.REFUSED_NODE, "n1", key=None),)),
-    )
-
-    decision = _decide(state)
-
-    assert _letters(decision.template_engines) == "c"
-    assert decision.must_avoid == ("n1",)
-
-
-def test_patience_says_when_to_look_again() -> None:
-    waiting = rollout(wanted=(wanted(A, EngineState.QUEUED, waits_since=JUST_NOW),))
-
-    assert _decide(waiting).look_again_seconds == PATIENCE_SECONDS - 1
-    assert _decide(rollout(wanted=(wanted(A),), running=runs(A))).look_again_seconds is None

@@ -22,8 +22,8 @@ def test_one_engine_per_product_and_one_deployment_for_all(
 
     assert [engine.hardware.product for engine in planned.engines] == ["NVIDIA-L4", "NVIDIA-L40S"]
     assert planned.deployment is not None
-    assert [pin.value for pin in planned.deployment.pins] == ["NVIDIA-L4", "NVIDIA-L40S"]
-    assert len(planned.deployment.models) == 2
+    assert [pin.value for one in planned.engines for pin in one.pins] == ["NVIDIA-L4", "NVIDIA-L40S"]
+    assert len(planned.engines) == 2
 
 
 def test_two_spellings_of_one_card_are_one_engine_with_two_pins(
@@ -39,7 +39,7 @@ def test_two_spellings_of_one_card_are_one_engine_with_two_pins(
 
     assert [engine.nodes for engine in target.engines] == [("new", "old")]
     assert target.deployment is not None
-    assert [pin.value for pin in target.deployment.pins] == ["A100-SXM4-40GB", "NVIDIA-A100-SXM4-40GB"]
+    assert [pin.value for one in target.engines for pin in one.pins] == ["A100-SXM4-40GB", "NVIDIA-A100-SXM4-40GB"]
 
 
 def test_a_slice_and_a_whole_gpu_are_other_hardware(
@@ -65,7 +65,7 @@ def test_the_pods_of_a_target_ask_for_one_resource_and_other_nodes_are_named(
     (target,) = plan(make_engine(targets=[sliced]), observed, NOW).targets
 
     assert target.deployment is not None
-    assert target.deployment.resource == "nvidia.com/gpu"
+    assert target.engines[0].resource == "nvidia.com/gpu"
     assert [engine.nodes for engine in target.engines] == [("a100-sxm4-40-mig-single",)]
     assert "nvidia.com/mig-1g.5gb" in target.refusals[0].sentence()
 

@@ -3,6 +3,9 @@
 import pytest
 from tests.planning.conftest import L4, NOW, MakeEngine, MakeNode, MakeObserved, refused_rules
 
+from enginesmith_contract.backends import Backend, Toolchain
+from enginesmith_contract.matrix.alternatives import BUILDER_MAJORS
+from enginesmith_operator.api.toolchain import ToolchainSpec
 from enginesmith_operator.planning.catalog import read_catalog
 from enginesmith_operator.planning.plan import plan
 
@@ -17,6 +20,43 @@ def test_the_newest_toolchain_that_runs_on_most_nodes_wins(
 
     assert engine.toolchain.name == "trt-10.13-cu12"
     assert engine.why == "runs on 3 of 3 nodes, tensorrt 10.13.3.9 (CUDA 13.0) on 1"
+
+
+_TENSORRT_10_6 = Toolchain(name="trt-10.6", backend=Backend.TENSORRT, version="10.6.0", cuda="12.6")
+_TENSORRT_12 = Toolchain(name="trt-12", backend=Backend.TENSORRT, version="12.0.0.1", cuda="13.0")
+
+
+def test_without_a_range_every_version_is_taken_that_the_builder_is_made_for() -> None:
+    wanted = ToolchainSpec().tensorrt
+    assert wanted == f">={BUILDER_MAJORS[0]},<{int(BUILDER_MAJORS[-1]) + 1}"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "catalog", "want_said"),
+    [
+        ({}, (_TENSORRT_10_6,), ""),
+        ({}, (_TENSORRT_10_6, _TENSORRT_12), ""),
+        ({"tensorrt": ">=10.9,<12"}, (_TENSORRT_10_6,), "spec.toolchain asks for tensorrt >=10.9,<12"),
+        ({}, (_TENSORRT_12,), "the builder supports tensorrt >=10,<12; spec.toolchain.tensorrt can ask for another"),
+        ({"cuda": ">=13"}, (_TENSORRT_10_6,), "spec.toolchain asks for tensorrt >=10,<12 and CUDA >=13"),
+    ],
+)
+def test_an_older_complete_toolchain_is_taken_unless_the_document_asks_for_another(
+    make_engine: MakeEngine,
+    make_observed: MakeObserved,
+    make_node: MakeNode,
+    wanted: dict[str, str],
+    catalog: tuple[Toolchain, ...],
+    want_said: str,
+) -> None:
+    node = make_node("gpu-1", "NVIDIA-H200", cuda_driver__version_full="580.159.04")
+    observed = make_observed(node).model_copy(update={"toolchains": catalog})
+    target = {"name": "h200", "gpu": {"product": "NVIDIA-H200"}}
+
+    (found,) = plan(make_engine(targets=[target], toolchain=wanted), observed, NOW).targets
+
+    assert [one.toolchain.name for one in found.engines] == ([] if want_said else ["trt-10.6"])
+    assert want_said in "".join(one.sentence() for one in found.refusals)
 
 
 def test_nodes_that_the_toolchain_leaves_out_are_named_with_the_rule(

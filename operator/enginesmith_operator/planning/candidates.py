@@ -7,14 +7,13 @@ and a group gets one engine.
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.matrix.model import Matrix
 from enginesmith_contract.matrix.query import capability_of
 from enginesmith_contract.products import canonical_mig_profile, canonical_product
 from enginesmith_contract.record import Record
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
-from enginesmith_operator.api.targets import GpuSpec, TargetSpec
+from enginesmith_operator.api.targets import GpuSpec, TargetSpec, needs_gpu
 from enginesmith_operator.planning.eligibility import build_eligibility, check_readiness, serve_eligibility
 from enginesmith_operator.planning.hardware import LabelPin, NodeFacts, Offer, Presence
 from enginesmith_operator.planning.memory import known_memory
@@ -22,7 +21,7 @@ from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, natural
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_operator.planning.tolerations import ARCH_TOLERATION, GPU_TOLERATION, untolerated
 
-__all__ = ["Candidate", "Matches", "group_candidates", "keep_one_resource", "match_nodes", "needs_gpu"]
+__all__ = ["Candidate", "Matches", "group_candidates", "keep_one_resource", "match_nodes"]
 
 _MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
@@ -54,11 +53,6 @@ class Matches(NamedTuple):
 
     candidates: tuple[Candidate, ...]
     refusals: tuple[NodeRefusal, ...]
-
-
-def needs_gpu(target: TargetSpec) -> bool:
-    """Whether the target means GPUs; ONNX Runtime without `gpu` means CPUs."""
-    return target.gpu is not None or traits(target.backend).runs_on_gpu
 
 
 def match_nodes(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed) -> Matches:

@@ -23,6 +23,8 @@ from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Backend, Toolchain
 from enginesmith_contract.text import one_line
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error
+from enginesmith_operator.api.engine_policy import EnginePolicy
+from enginesmith_operator.api.patterns import allows_image
 from enginesmith_operator.api.scalars import Identifier
 from enginesmith_operator.planning.refusals import Refusal
 
@@ -87,15 +89,17 @@ class Catalog(NamedTuple):
         """Return the platforms of each toolchain's image by the toolchain's name."""
         return {name: entry.platforms for name, entry in self.entries.items()}
 
-    def preparation_image(self, chosen: Iterable[Toolchain]) -> str | None:
-        """Return the image that prepares a model for these toolchains; None: the catalog is empty.
+    def preparation_image(self, chosen: Iterable[Toolchain], policies: Iterable[EnginePolicy] = ()) -> str | None:
+        """Return the image that prepares a model for these toolchains; None: there is none that policies allow.
 
         Every runtime image can prepare; one that only prepares is smaller.
         """
         names = [toolchain.name for toolchain in chosen if toolchain.name in self.entries]
         ordered = [self.entries[name] for name in dict.fromkeys([*names, *self.entries])]
         named = [entry.preparation_image for entry in ordered if entry.preparation_image]
-        return next(iter([*named, *(entry.image for entry in ordered)]), None)
+        limits = [one.spec.images for one in policies if one.spec.images is not None]
+        images = (*named, *(entry.image for entry in ordered))
+        return next((one for one in images if all(allows_image(one, allowed) for allowed in limits)), None)
 
 
 def read_catalog(data: Mapping[str, str]) -> Catalog:

@@ -1,25 +1,27 @@
 """What can be said of a document before any node is looked at: policies, datatypes and shape profiles."""
 
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 
 from enginesmith_contract.backend_traits import traits
-from enginesmith_contract.products import canonical_product
+from enginesmith_contract.limits import NOT_FINITE
 from enginesmith_contract.profile_checks import check_profiles, find_missing_values
-from enginesmith_contract.tensors import ModelFacts
+from enginesmith_contract.tensors import ExpectedDifference, ModelFacts
+from enginesmith_contract.verification import OutputGate, VerificationPolicy
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.targets import TargetSpec
-from enginesmith_operator.api.translate import profiles
+from enginesmith_operator.api.translate import precision_policy, profiles, verification_policy
 from enginesmith_operator.planning.message_sizes import check_messages
+from enginesmith_operator.planning.policies import find_violations
 from enginesmith_operator.planning.refusals import Refusal
-from enginesmith_operator.planning.snapshot import Observed, Policy
+from enginesmith_operator.planning.signers import check_signers
+from enginesmith_operator.planning.snapshot import Observed
 
 __all__ = [
     "check_document",
     "check_dtypes",
     "check_nodes",
-    "check_product_policy",
-    "check_toolchain_policy",
+    "check_precision",
+    "check_target_policies",
     "check_values",
     "known_facts",
 ]
@@ -35,7 +37,15 @@ def check_document(spec: InferenceEngineSpec, observed: Observed) -> tuple[Refus
     profiles_refused = tuple(_check_profiles(spec, observed))
     facts = known_facts(observed)
     messages = () if facts is None or profiles_refused else check_messages(spec, facts, observed)
-    return (*_check_policies(spec, observed), *profiles_refused, *messages)
+    violations = find_violations(spec, observed.policies)
+    # Where the whole document is refused, what is forbidden of single targets is said too.
+    policies = () if all(one.target for one in violations) else tuple(one.refusal() for one in violations)
+    return (*observed.unreadable_policies, *policies, *check_signers(spec, observed), *profiles_refused, *messages)
+
+
+def check_target_policies(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed) -> tuple[Refusal, ...]:
+    """Return what policies forbid of one target."""
+    return tuple(one.refusal() for one in find_violations(spec, observed.policies) if one.target == target.name)
 
 
 def check_dtypes(target: TargetSpec, observed: Observed) -> tuple[Refusal, ...]:
@@ -54,6 +64,28 @@ def check_dtypes(target: TargetSpec, observed: Observed) -> tuple[Refusal, ...]:
         )
         for kind, spec in ends
         if spec.dtype in lacks
+    )
+
+
+def check_precision(spec: InferenceEngineSpec, observed: Observed) -> tuple[Refusal, ...]:
+    """Return the worst output that differs by more than its limit as a CPU computes the precision.
+
+    Engines on an H200 were off by 1.05 to 3 times what the CPU said (PP-OCRv4): what fails there fails on the GPU too.
+    """
+    facts = known_facts(observed)
+    asked = verification_policy(spec)
+    beyond = [
+        (one, limit)
+        for one in (facts.expected_differences or () if facts is not None else ())
+        if one.difference > (limit := _limit_of(one, asked))
+    ]
+    return tuple(
+        Refusal(
+            rule="PrecisionBeyondLimit",
+            found=f"output {one.output!r} {_far(one)} in {spec.precision.default} computed on a CPU, limit {limit:g}",
+            wanted=_cure(one, spec),
+        )
+        for one, limit in beyond[:1]
     )
 
 
@@ -81,47 +113,6 @@ def check_nodes(target: TargetSpec, observed: Observed) -> tuple[Refusal, ...]:
     return tuple(Refusal(rule="UnsupportedOperators", found=said, wanted=wanted) for said in facts.refused_nodes)
 
 
-def check_product_policy(product: str | None, observed: Observed) -> Refusal | None:
-    """Return the policy that forbids a GPU model in this namespace, None where there is none."""
-    for policy in observed.policies:
-        allowed = policy.gpu_products
-        if product is not None and allowed is not None and not _fits(product, tuple(map(canonical_product, allowed))):
-            found = f"EnginePolicy {policy.name} does not allow {product}"
-            return Refusal(rule="PolicyGpuProduct", found=found, wanted=f"it allows {', '.join(allowed) or 'none'}")
-    return None
-
-
-def check_toolchain_policy(name: str, observed: Observed) -> Refusal | None:
-    """Return the policy that forbids a toolchain in this namespace, None where there is none."""
-    for policy in observed.policies:
-        if policy.toolchains is not None and not _fits(name, policy.toolchains):
-            found = f"EnginePolicy {policy.name} does not allow the toolchain {name}"
-            wanted = f"it allows {', '.join(policy.toolchains) or 'none'}"
-            return Refusal(rule="PolicyToolchain", found=found, wanted=wanted)
-    return None
-
-
-def _check_policies(spec: InferenceEngineSpec, observed: Observed) -> Iterator[Refusal]:
-    for policy in observed.policies:
-        yield from _check_policy(spec, policy)
-
-
-def _check_policy(spec: InferenceEngineSpec, policy: Policy) -> Iterator[Refusal]:
-    by = f"EnginePolicy {policy.name}"
-    precision = spec.precision.default
-    if policy.precisions is not None and precision not in policy.precisions:
-        allowed = ", ".join(policy.precisions) or "none"
-        yield Refusal(rule="PolicyPrecision", found=f"{by} does not allow {precision}", wanted=f"it allows {allowed}")
-    level = spec.build.hardware_compatibility.contract_value
-    if policy.hardware_compatibility is not None and level not in policy.hardware_compatibility:
-        allowed = ", ".join(policy.hardware_compatibility) or "none"
-        found = f"{by} does not allow hardwareCompatibility {level}"
-        yield Refusal(rule="PolicyPortability", found=found, wanted=f"it allows {allowed}")
-    if policy.require_digest and spec.model.sha256 is None:
-        found = f"{by} wants the model's digest"
-        yield Refusal(rule="PolicyDigest", found=found, wanted="set spec.model.sha256 (sha256sum prints it)")
-
-
 def _check_profiles(spec: InferenceEngineSpec, observed: Observed) -> Iterator[Refusal]:
     facts = known_facts(observed)
     if facts is None:
@@ -134,5 +125,24 @@ def _check_profiles(spec: InferenceEngineSpec, observed: Observed) -> Iterator[R
         yield Refusal(rule=problem.reason, found=place, wanted=wanted)
 
 
-def _fits(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def _limit_of(one: ExpectedDifference, asked: VerificationPolicy) -> float:
+    of_output = (asked.outputs or {}).get(one.output, OutputGate()).limit
+    return next(limit for limit in (of_output, asked.limit, one.limit) if limit is not None)
+
+
+def _far(one: ExpectedDifference) -> str:
+    if one.difference >= NOT_FINITE:
+        return "has NaN or infinity where the model has numbers"
+    return f"differs by {one.difference:.3g} (max|a-b| / max|b|)"
+
+
+def _cure(one: ExpectedDifference, spec: InferenceEngineSpec) -> str:
+    real = any(values.npz is not None for values in spec.verification.inputs.values())
+    samples = [] if real else ["give real samples in verification.inputs (npz), because the references are noise"]
+    wider = (
+        []
+        if one.difference >= NOT_FINITE
+        else [f"set verification.outputs.{one.output}.limit to {2 * one.difference:.2g} if the task allows it"]
+    )
+    keep = f"keep layers in FP32 ({', '.join(precision_policy(spec).unused_keep_fields)})"
+    return "; or ".join((*samples, keep, *wider, "use precision fp32"))

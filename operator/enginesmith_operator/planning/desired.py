@@ -16,17 +16,17 @@ from enginesmith_contract.keys import (
 )
 from enginesmith_contract.preparation import PreparationRequest
 from enginesmith_contract.record import Record
-from enginesmith_contract.serve_request import ServedModel
-from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec
+from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.api.translate import (
     build_options,
     model_source,
     precision_policy,
+    preprocess,
     profiles,
     verification_policy,
 )
-from enginesmith_operator.planning.hardware import LabelPin
+from enginesmith_operator.planning.signers import signers_of
 from enginesmith_operator.planning.snapshot import Observed
 
 __all__ = [
@@ -35,34 +35,24 @@ __all__ = [
     "engine_candidate",
     "preparation_key_of",
     "preparation_request",
-    "served_model",
 ]
 
 
 class Deployment(Record):
-    """What would serve one target, were all engines of its plan stored: what `enginesmith plan` shows.
+    """How one target would serve, were all engines of its plan stored.
 
-    The operator reads `serves` and `avoid_nodes`. Its pods come from the engines that the rollout chooses, which may be
-    those of an earlier plan, so `objects.serving_pods` derives the rest from them.
+    What its pods ask for follows from the engines that they choose from, which a rollout may take from an earlier
+    plan: see `objects.serving_pods`.
 
     Attributes:
         replicas: number of pods; None: an autoscaler owns it.
         serves: False for a standby while an earlier target serves: it has no replicas then.
-        resource: extended resource that each pod asks for; None: none.
-        pins: labels of which a pod's node must have one; empty where no GPU is asked for.
-        avoid_nodes: names of nodes that have such a label and are refused.
-        archs: architectures of the nodes, as Kubernetes spells them.
-        models: one model per engine of the target; the pod loads the one for its GPU. Empty: keys are pending.
-        images: runtime images of the engines' toolchains; empty in local mode.
+        avoid_nodes: names of nodes that have a label of an engine's nodes and are refused.
     """
 
     replicas: int | None
     serves: bool
-    resource: str | None = None
-    gpus: int = 0
-    pins: tuple[LabelPin, ...] = ()
     avoid_nodes: tuple[str, ...] = ()
-    models: tuple[ServedModel, ...] = ()
 
 
 def preparation_key_of(spec: InferenceEngineSpec, observed: Observed) -> str | None:
@@ -75,20 +65,24 @@ def preparation_key_of(spec: InferenceEngineSpec, observed: Observed) -> str | N
             source_digest=observed.source_digest,
             profiles=profiles(spec),
             precision=policy,
-            calibration_digest=observed.calibration_digest,
+            calibration_digest=observed.calibration_digest if policy.calibration is not None else None,
             verification_inputs=verification_policy(spec).inputs,
+            preprocess=preprocess(spec),
         )
     )
 
 
-def preparation_request(spec: InferenceEngineSpec, toolchains: tuple[Toolchain, ...]) -> PreparationRequest:
+def preparation_request(
+    spec: InferenceEngineSpec, toolchains: tuple[Toolchain, ...], observed: Observed
+) -> PreparationRequest:
     """Return the request for the model's preparation, with advice for every TensorRT that the plan builds with."""
     versions = {one.version for one in toolchains if traits(one.backend).matrix is MatrixPart.RELEASES}
     return PreparationRequest(
-        source=model_source(spec),
+        source=model_source(spec, signers_of(spec, observed)),
+        preprocess=preprocess(spec),
         profiles=profiles(spec),
         precision=precision_policy(spec),
-        verification=verification_policy(spec),
+        verification=verification_policy(spec).model_copy(update={"metric_container": None}),
         tensorrt_versions=tuple(sorted(versions)),
     )
 
@@ -132,19 +126,6 @@ def build_request(
         hardware=hardware,
         options=build_options(spec, model_size_bytes=facts.size_bytes if facts else None),
         verification=verification_policy(spec),
-    )
-
-
-def served_model(engine: InferenceEngine, target: TargetSpec, key: str, observed: Observed) -> ServedModel:
-    """Return one engine under the name that clients use."""
-    return ServedModel(
-        name=engine.metadata.name,
-        target=target.name,
-        engine_key=key,
-        store=observed.store,
-        instances=engine.spec.serving.instances,
-        backend_options=target.backend_options,
-        max_queued=engine.spec.serving.max_queued,
     )
 
 

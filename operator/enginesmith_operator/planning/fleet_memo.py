@@ -1,7 +1,7 @@
 """Answers about a fleet that many documents ask for, remembered for as long as the same fleet is looked at.
 
 A thousand documents that want an L4 ask every node the same questions. The answers depend on the snapshot's fleet
-(nodes, node classes, toolchains, policies) and on the question alone, so remembering them changes no plan. A fleet is
+(nodes, node classes, toolchains) and on the question alone, so remembering them changes no plan. A fleet is
 known by identity: a caller that makes many plans passes the same tuples (`Observed.model_copy` keeps them).
 """
 
@@ -32,7 +32,6 @@ class _FleetMemo:
             observed.toolchains,
             observed.platforms,
             observed.unreadable_toolchains,
-            observed.policies,
         )
         is_same = len(self._fleet) == len(fleet) and all(map(is_, fleet, self._fleet))
         if not is_same:

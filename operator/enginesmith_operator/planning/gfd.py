@@ -18,7 +18,6 @@ _PREFIX: Final = "nvidia.com/"
 _PROOF: Final = ("gpu.compute.major", "gpu.count", "gpu.memory", "gpu.machine", "gpu.replicas", "gpu.family")
 # More MiB than any GPU has: the value is in bytes (a bug of 2022).
 _BYTES_FROM: Final = 1 << 24
-_TEGRA_DRIVER: Final = "unknown"
 _UNSHARED: Final = "none"
 
 
@@ -43,7 +42,6 @@ class GfdLabels(Record):
         memory_mib: of one GPU, or of one slice under MIG strategy `single`.
         driver: "550.90.07"; two parts where the revision is empty.
         cuda: the newest CUDA version that the driver supports.
-        tegra: the driver labels read "unknown", as on Jetson.
         count: GPUs, or slices under MIG strategy `single`.
         replicas: shares of one GPU; wrong under time slicing in some versions, 0 for GPUs in MIG mode without strategy.
         sharing: "mps" or "time-slicing"; None where not shared or not said.
@@ -57,11 +55,9 @@ class GfdLabels(Record):
     multiprocessors: int | None = None
     driver: str | None = None
     cuda: str | None = None
-    tegra: bool = False
     count: int | None = None
     replicas: int | None = None
     sharing: str | None = None
-    vgpu: bool = False
     mig: tuple[MigLabels, ...] = ()
 
 
@@ -69,7 +65,6 @@ def read_gfd_labels(labels: Mapping[str, str]) -> GfdLabels:
     """Return what GPU Feature Discovery's labels among `labels` say."""
     own = {key.removeprefix(_PREFIX): value for key, value in labels.items() if key.startswith(_PREFIX)}
     label = own.get("gpu.product", "")
-    driver, tegra = _driver(own)
     return GfdLabels(
         discovered=any(key in own for key in _PROOF),
         product=split_product(label) if label else None,
@@ -77,26 +72,24 @@ def read_gfd_labels(labels: Mapping[str, str]) -> GfdLabels:
         compute_capability=_joined(own, "gpu.compute.major", "gpu.compute.minor"),
         memory_mib=_memory_mib(own.get("gpu.memory")),
         multiprocessors=_number(own.get("gpu.multiprocessors")),
-        driver=driver,
+        driver=_driver(own),
         cuda=_joined(own, "cuda.runtime-version.major", "cuda.runtime-version.minor")
         or _joined(own, "cuda.runtime.major", "cuda.runtime.minor"),
-        tegra=tegra,
         count=_number(own.get("gpu.count")),
         replicas=_number(own.get("gpu.replicas")),
         sharing=_sharing(own.get("gpu.sharing-strategy")),
-        vgpu=own.get("vgpu.present") == "true",
         mig=_mig(own),
     )
 
 
-def _driver(own: Mapping[str, str]) -> tuple[str | None, bool]:
+def _driver(own: Mapping[str, str]) -> str | None:
+    """Return the driver's version; None: no label has it, or it reads "unknown", as on Jetson."""
     candidates = (
         own.get("cuda.driver-version.full"),
         _joined(own, "cuda.driver-version.major", "cuda.driver-version.minor", "cuda.driver-version.revision"),
         _joined(own, "cuda.driver.major", "cuda.driver.minor", "cuda.driver.rev"),
     )
-    tegra = any(own.get(key) == _TEGRA_DRIVER for key in ("cuda.driver-version.major", "cuda.driver.major"))
-    return next((one for one in candidates if one and one[0].isdigit()), None), tegra
+    return next((one for one in candidates if one and one[0].isdigit()), None)
 
 
 def _joined(own: Mapping[str, str], *keys: str) -> str | None:

@@ -75,8 +75,6 @@ class NodeFacts(Record):
     memory_mib: int | None = None
     driver: str | None = None
     cuda: str | None = None
-    is_tegra: bool = False
-    is_vgpu: bool = False
     count: int | None = None
     replicas: int | None = None
     sharing_of_all: tuple[str, ...] = ()
@@ -143,8 +141,6 @@ def read_node(node: NodeObject, mapping: LabelMapping) -> NodeFacts:
         memory_mib=gfd.memory_mib or cloud.memory_mib,
         driver=gfd.driver,
         cuda=gfd.cuda,
-        is_tegra=gfd.tegra,
-        is_vgpu=gfd.vgpu,
         count=gfd.count,
         replicas=gfd.replicas,
         sharing_of_all=cloud.sharing,

@@ -12,36 +12,28 @@ from typing import NamedTuple
 
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.backends import Hardware
-from enginesmith_contract.errors import PlanRefusedError
 from enginesmith_contract.matrix.products import did_you_mean_product
 from enginesmith_contract.matrix.query import capability_of
 from enginesmith_contract.products import canonical_mig_profile, canonical_product
 from enginesmith_contract.profile_suggestions import suggest_profile
+from enginesmith_operator.api.conditions import KEYS_RESOLVED, NODES_MISSING, PLANNED, UPDATE_AVAILABLE
 from enginesmith_operator.api.inference_engine import InferenceEngine, InferenceEngineSpec, warnings
-from enginesmith_operator.api.targets import GpuSpec, TargetSpec
+from enginesmith_operator.api.targets import TargetSpec
 from enginesmith_operator.planning.candidates import (
     Candidate,
     Matches,
     group_candidates,
     keep_one_resource,
     match_nodes,
-    needs_gpu,
 )
 from enginesmith_operator.planning.checks import (
     check_document,
     check_dtypes,
     check_nodes,
-    check_product_policy,
-    check_toolchain_policy,
+    check_precision,
+    check_target_policies,
     check_values,
     known_facts,
-)
-from enginesmith_operator.planning.conditions import (
-    KEYS_RESOLVED,
-    NODES_MISSING,
-    PLANNED,
-    UPDATE_AVAILABLE,
-    Condition,
 )
 from enginesmith_operator.planning.desired import (
     Deployment,
@@ -49,28 +41,41 @@ from enginesmith_operator.planning.desired import (
     engine_candidate,
     preparation_key_of,
     preparation_request,
-    served_model,
 )
+from enginesmith_operator.planning.fallback import fallback_condition
 from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import LabelPin, Presence
 from enginesmith_operator.planning.message_sizes import warn_of_messages
-from enginesmith_operator.planning.plan_records import EnginePlan, Plan, TargetPlan, TargetState
-from enginesmith_operator.planning.refusals import NodeRefusal, Refusal, RefusalCount, count_refusals, natural_order
+from enginesmith_operator.planning.plan_records import Condition, EnginePlan, Plan, TargetPlan, TargetState
+from enginesmith_operator.planning.policies import forbids_device
+from enginesmith_operator.planning.quick_start import warn_of_quick_start, with_quick_engine
+from enginesmith_operator.planning.refusals import (
+    NodeRefusal,
+    Refusal,
+    RefusalCount,
+    count_refusals,
+    natural_order,
+    of_the_spec,
+)
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_operator.planning.toolchains import Choice, choose_toolchain, toolchain_text, usable_toolchains
 
-__all__ = ["plan", "refusal_error"]
+__all__ = ["plan"]
 
 
 def plan(engine: InferenceEngine, observed: Observed, now: datetime) -> Plan:
-    """Decide what is to be done for `engine`, given all that was seen."""
+    """Decide what is to be done for `engine`, given all that was seen; its precision is the one that is wanted."""
     spec = engine.spec
+    changed = fallback_condition(spec.precision.default, observed.refused_precisions)
     refusals = check_document(spec, observed)
     key = preparation_key_of(spec, observed)
     targets: list[TargetPlan] = []
     names = frozenset(target.name for target in spec.targets)
     for target in spec.targets:
-        planned = _refused(target, ()) if refusals else _plan_target(engine, target, observed, key)
+        if refusals:
+            planned = _refused(target, (), (of_the_spec(refusals),))
+        else:
+            planned = _plan_target(engine, target, observed, key)
         targets.append(_with_standby(planned, target, targets, observed, names))
     chosen = tuple(one.toolchain for target in targets for one in target.engines)
     facts = known_facts(observed)
@@ -81,31 +86,25 @@ def plan(engine: InferenceEngine, observed: Observed, now: datetime) -> Plan:
         made_at=now,
         preparation_key=key,
         prepared=key is not None and key in _preparation_keys(observed),
-        preparation=preparation_request(spec, chosen),
+        preparation=preparation_request(spec, chosen, observed),
+        fallback=spec.precision.fallback,
         targets=tuple(targets),
         refusals=refusals,
         suggestion=suggest_profile(facts) if facts is not None and missing else "",
-        conditions=_conditions(key, targets, refusals),
-        warnings=(*warnings(spec), *(() if refusals else warn_of_messages(spec, facts, observed))),
-    )
-
-
-def refusal_error(refused: Plan) -> PlanRefusedError:
-    """Return the error of a document none of whose targets has a plan."""
-    lines = [refusal.sentence() for refusal in refused.refusals]
-    for target in refused.targets:
-        lines += [f"target {target.name}: {count.sentence()}" for count in target.refusals]
-        lines += [f"target {target.name}: {hint}" for hint in target.hints]
-    return PlanRefusedError(
-        "no target can be built or served here",
-        where=refused.name,
-        why="\n  ".join(["", *lines]).rstrip(),
-        remedy=f"add this below spec:\n{refused.suggestion}" if refused.suggestion else "",
+        conditions=(*_conditions(key, targets, refusals), *changed),
+        inherited=observed.inherited,
+        warnings=(
+            *(f"spec.precision: {one.message}" for one in changed),
+            *warnings(spec),
+            *warn_of_quick_start(spec, observed),
+            *(() if refusals else warn_of_messages(spec, facts, observed)),
+        ),
     )
 
 
 def _plan_target(engine: InferenceEngine, target: TargetSpec, observed: Observed, key: str | None) -> TargetPlan:
     forbidden = (
+        *check_target_policies(target, engine.spec, observed),
         *check_dtypes(target, observed),
         *check_values(target, engine.spec, observed),
         *check_nodes(target, observed),
@@ -117,6 +116,8 @@ def _plan_target(engine: InferenceEngine, target: TargetSpec, observed: Observed
     if not survey.matches.candidates:
         return _no_candidate(engine, target, observed, survey.matches, key)
     engines, lacking = _plan_engines(engine, target, survey.choice, observed, key)
+    engines, hopeless = _without_hopeless(engine.spec, observed, engines)
+    lacking += hopeless
     left_out = (*survey.matches.refusals, *survey.refusals, *lacking)
     if not engines:
         return _refused(target, left_out)
@@ -125,9 +126,21 @@ def _plan_target(engine: InferenceEngine, target: TargetSpec, observed: Observed
         state=TargetState.PLANNED,
         standby=target.standby,
         engines=engines,
-        deployment=_deployment(engine, target, observed, engines),
+        deployment=_deployment(target, observed, engines),
         refusals=count_refusals(left_out) if lacking else survey.counted,
     )
+
+
+def _without_hopeless(
+    spec: InferenceEngineSpec, observed: Observed, engines: tuple[EnginePlan, ...]
+) -> tuple[tuple[EnginePlan, ...], tuple[NodeRefusal, ...]]:
+    """Leave out engines that would be built only to fail; one that is stored has passed on its hardware."""
+    beyond = check_precision(spec, observed)
+    if not beyond or all(one.stored for one in engines):
+        return engines, ()
+    nodes = [node for one in engines if not one.stored for node in one.nodes] or ["every node"]
+    refusals = tuple(NodeRefusal(node=node, refusal=refusal) for refusal in beyond for node in nodes)
+    return tuple(one for one in engines if one.stored), refusals
 
 
 class _Survey(NamedTuple):
@@ -157,6 +170,8 @@ def _question(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed)
         spec.precision.default.value,
         "" if pinned is None else pinned.model_dump_json(),
         f"{observed.local} {observed.build_for_absent_gpus}",
+        *(one.model_dump_json(include={"metadata": {"name"}, "spec": True}) for one in observed.policies),
+        f"{any(one.target == target.name for one in observed.deployments)}" if observed.policies else "",
     )
 
 
@@ -172,19 +187,16 @@ def _choose(
     allowed: list[Candidate] = []
     refusals: list[NodeRefusal] = []
     for one in candidates:
-        policy = check_product_policy(one.hardware.product, observed)
-        if policy is None:
+        forbidden = forbids_device(one.hardware.product, one.hardware.mig_profile, observed.policies)
+        if forbidden is None:
             allowed.append(one)
         else:
-            refusals.append(NodeRefusal(node=one.node, refusal=policy))
+            refusals.append(NodeRefusal(node=one.node, refusal=forbidden.refusal()))
     if not allowed:
         return None, tuple(refusals)
     choice = choose_toolchain(target, spec, tuple(allowed), observed)
     if not isinstance(choice, Choice):
         return None, (*refusals, *choice)
-    policy = check_toolchain_policy(choice.toolchain.name, observed)
-    if policy is not None:
-        return None, (*refusals, *(NodeRefusal(node=one.node, refusal=policy) for one in allowed))
     return choice, (*refusals, *choice.refusals)
 
 
@@ -200,7 +212,7 @@ def _plan_engines(
         planned = _engine_plan(engine, target, choice, group, observed, key)
         # An engine that the store has needs no builder.
         if planned.build_nodes or planned.stored or traits(choice.toolchain.backend).builds_for_absent_gpus:
-            engines.append(planned)
+            engines.append(with_quick_engine(planned, engine.spec, target, observed))
         else:
             lacking += [NodeRefusal(node=one.node, refusal=why) for one in group for why in one.build_refusals]
     return tuple(engines), tuple(lacking)
@@ -260,21 +272,13 @@ def _others_with(pins: tuple[LabelPin, ...], chosen: tuple[str, ...], observed: 
     return tuple(sorted(others, key=natural_order))
 
 
-def _deployment(
-    engine: InferenceEngine, target: TargetSpec, observed: Observed, engines: tuple[EnginePlan, ...]
-) -> Deployment:
+def _deployment(target: TargetSpec, observed: Observed, engines: tuple[EnginePlan, ...]) -> Deployment:
     pins = tuple(dict.fromkeys(pin for one in engines for pin in one.pins))
     nodes = tuple(name for one in engines for name in one.nodes)
     return Deployment(
         replicas=None if target.autoscaling else target.replicas,
         serves=True,
-        resource=min((one.resource for one in engines if one.resource), default=None),
-        gpus=(target.gpu or GpuSpec()).count * max((one.units for one in engines), default=1)
-        if needs_gpu(target)
-        else 0,
-        pins=tuple(sorted(pins, key=lambda pin: (pin.label, pin.value))),
         avoid_nodes=_others_with(pins, nodes, observed),
-        models=tuple(served_model(engine, target, one.engine_key, observed) for one in engines if one.engine_key),
     )
 
 
@@ -384,9 +388,7 @@ def _planned_condition(targets: list[TargetPlan], refusals: tuple[Refusal, ...])
     refused = [target for target in targets if target.state is TargetState.REFUSED]
     if not refused:
         return Condition(type=PLANNED, status=True, reason="EveryTarget", message="every target has a plan")
-    first = refused[0]
-    causes = first.refusals
-    reason = causes[0].rule if causes else "NoNodes"
-    detail = causes[0].sentence() if causes else "no node was seen"
-    message = f"{len(refused)} of {len(targets)} targets have no plan; {first.name}: {detail}"
-    return Condition(type=PLANNED, status=False, reason=reason, message=message)
+    cause = next(iter(refused[0].refusals), None)
+    detail = cause.sentence() if cause else "no node was seen"
+    message = f"{len(refused)} of {len(targets)} targets have no plan; {refused[0].name}: {detail}"
+    return Condition(type=PLANNED, status=False, reason=cause.rule if cause else "NoNodes", message=message)

@@ -3,17 +3,17 @@
 from datetime import datetime
 from enum import StrEnum
 
-from enginesmith_contract.backends import Hardware, Toolchain
+from enginesmith_contract.backends import Hardware, Precision, Toolchain
 from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.keys import EngineCandidate
 from enginesmith_contract.preparation import PreparationRequest
 from enginesmith_contract.record import Record
-from enginesmith_operator.planning.conditions import Condition
+from enginesmith_operator.api.engine_status import InheritedDefault
 from enginesmith_operator.planning.desired import Deployment
 from enginesmith_operator.planning.hardware import LabelPin
 from enginesmith_operator.planning.refusals import Refusal, RefusalCount
 
-__all__ = ["EnginePlan", "Plan", "TargetPlan", "TargetState"]
+__all__ = ["Condition", "EnginePlan", "Plan", "TargetPlan", "TargetState"]
 
 
 class TargetState(StrEnum):
@@ -44,6 +44,7 @@ class EnginePlan(Record):
         build: None while the key is pending.
         doubts: what the matrix cannot tell; the pod finds out.
         newer: a newer toolchain that the pin keeps out.
+        quick: the same at a low optimization level, which may serve until this one is stored; None: not asked for.
     """
 
     hardware: Hardware
@@ -63,6 +64,12 @@ class EnginePlan(Record):
     build: BuildRequest | None = None
     doubts: tuple[str, ...] = ()
     newer: Toolchain | None = None
+    quick: "EnginePlan | None" = None
+
+    @property
+    def variants(self) -> "tuple[EnginePlan, ...]":
+        """Return the engine, and its quick one."""
+        return (self,) if self.quick is None else (self, self.quick)
 
 
 class TargetPlan(Record):
@@ -83,6 +90,20 @@ class TargetPlan(Record):
     hints: tuple[str, ...] = ()
 
 
+class Condition(Record):
+    """One condition that a plan sets, without its times: the code that writes the status adds them.
+
+    Attributes:
+        type: of `enginesmith_operator.api.conditions`.
+        reason: CamelCase, stable.
+    """
+
+    type: str
+    status: bool
+    reason: str
+    message: str
+
+
 class Plan(Record):
     """What becomes of one document.
 
@@ -92,6 +113,8 @@ class Plan(Record):
         prepared: the preparation with this key exists.
         refusals: what forbids every target.
         suggestion: YAML to paste, where the model needs a profile.
+        fallback: precisions that would be tried after this one.
+        inherited: fields that the document leaves out, with the values that policies give.
         warnings: allowed, and probably not meant.
     """
 
@@ -101,10 +124,12 @@ class Plan(Record):
     preparation_key: str | None = None
     prepared: bool = False
     preparation: PreparationRequest
+    fallback: tuple[Precision, ...] = ()
     targets: tuple[TargetPlan, ...]
     refusals: tuple[Refusal, ...] = ()
     suggestion: str = ""
     conditions: tuple[Condition, ...] = ()
+    inherited: tuple[InheritedDefault, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property

@@ -14,5 +14,6 @@ def preparation_job_request(plan: Plan, store: str) -> PreparationJobRequest:
         store: URI of the store that receives the preparation.
     """
     # Two targets may want one engine; a record with a mapping has no hash, its canonical form does.
-    unique = {one.candidate.to_json(): one.candidate for target in plan.targets for one in target.engines}
+    engines = (one for target in plan.targets for planned in target.engines for one in planned.variants)
+    unique = {one.candidate.to_json(): one.candidate for one in engines}
     return PreparationJobRequest(preparation=plan.preparation, store=store, candidates=tuple(unique.values()))

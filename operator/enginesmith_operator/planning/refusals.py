@@ -14,7 +14,7 @@ from typing import Final
 
 from enginesmith_contract.record import Record
 
-__all__ = ["Cause", "NodeRefusal", "Refusal", "RefusalCount", "count_refusals", "natural_order"]
+__all__ = ["Cause", "NodeRefusal", "Refusal", "RefusalCount", "count_refusals", "natural_order", "of_the_spec"]
 
 _SHOWN: Final = 3
 _DIGITS: Final = re.compile(r"(\d+)")
@@ -40,6 +40,12 @@ class Refusal(Record):
         return f"{self.rule}: {self.found}; {self.wanted}" if self.wanted else f"{self.rule}: {self.found}"
 
 
+def of_the_spec(refusals: tuple[Refusal, ...]) -> str:
+    """Return why each target has no plan where rules refuse the whole spec."""
+    more = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
+    return f"the spec is refused: {refusals[0].sentence()}{more}"
+
+
 class NodeRefusal(Record):
     """A refusal of one node or node class."""
 
@@ -58,13 +64,10 @@ class Cause(Record):
     wanted: str
     count: int
 
-    def text(self, *, with_wanted: bool) -> str:
-        """Return it as a part of a line, the number of nodes behind."""
-        return (
-            f"{self.found}; {self.wanted} ({self.count})"
-            if with_wanted and self.wanted
-            else f"{self.found} ({self.count})"
-        )
+    def text(self, *, with_wanted: bool, of: int) -> str:
+        """Return it as a part of a line, the number of nodes behind where it is not `of`, that of all nodes."""
+        count = "" if self.count == of else f" ({self.count})"
+        return f"{self.found}; {self.wanted}{count}" if with_wanted and self.wanted else f"{self.found}{count}"
 
 
 class RefusalCount(Record):
@@ -83,7 +86,8 @@ class RefusalCount(Record):
     def sentence(self) -> str:
         """Return it as one line: `DriverFloor: 12 nodes (a, b, c, ...): found; wanted`.
 
-        Where the nodes differ in what was found, the three most frequent causes stand with their counts.
+        Where the nodes differ in what was found, the three most frequent causes stand with their counts. A count that
+        is that of all nodes is left out.
         """
         more = ", ..." if self.count > len(self.names) else ""
         head = f"{self.rule}: {self.count} {'node' if self.count == 1 else 'nodes'} ({', '.join(self.names)}{more}): "
@@ -92,7 +96,7 @@ class RefusalCount(Record):
             return head + (f"{first.found}; {first.wanted}" if first.wanted else first.found)
         wanted = dict.fromkeys(cause.wanted for cause in self.causes if cause.wanted)
         shared = len(wanted) == 1
-        shown = [cause.text(with_wanted=not shared) for cause in self.causes[:_SHOWN]]
+        shown = [cause.text(with_wanted=not shared, of=self.count) for cause in self.causes[:_SHOWN]]
         rest = len(self.causes) - len(shown)
         return (
             head

@@ -23,6 +23,9 @@ def render_plan(plan: Plan) -> str:
 
 def _lines(plan: Plan) -> Iterator[str]:
     yield f"preparation {_preparation(plan)}"
+    if plan.fallback:
+        yield f"precision {plan.preparation.precision.default}, or else {', then '.join(plan.fallback)}"
+    yield from (f"{one.field} {one.value} (EnginePolicy {one.policy})" for one in plan.inherited)
     yield from (f"no: {refusal.sentence()}" for refusal in plan.refusals)
     if plan.suggestion:
         yield "a profile for this model, with sizes to adjust:"
@@ -94,6 +97,7 @@ def _reasons(target: TargetPlan) -> Iterator[str]:
     notes = [
         *(f"{toolchain_text(one.toolchain)} for {_hardware(one)}: {one.why}" for one in target.engines),
         *(f"build on {_names(one.build_nodes)}" for one in target.engines if _builds_elsewhere(one)),
+        *(f"quick engine: {_engine(one.quick)}" for one in target.engines if one.quick and not one.stored),
         *dict.fromkeys(f"not known: {doubt}" for one in target.engines for doubt in one.doubts),
         *(f"no: {count.sentence()}" for count in target.refusals),
         *target.hints,

@@ -16,9 +16,9 @@ from datetime import datetime
 from typing import Final
 
 from enginesmith_operator.planning import rollout_rules as rules
-from enginesmith_operator.planning.rollout_facts import PATIENCE_SECONDS, RolloutFacts, find_facts
+from enginesmith_operator.planning.rollout_facts import RolloutFacts, find_facts
 from enginesmith_operator.planning.rollout_rules import Step
-from enginesmith_operator.planning.rollout_state import RolloutDecision, RolloutState
+from enginesmith_operator.planning.rollout_state import PATIENCE_SECONDS, RolloutDecision, RolloutState
 
 __all__ = ["PATIENCE_SECONDS", "RULES", "decide_rollout"]
 
@@ -52,6 +52,7 @@ RULES: Final[tuple[Rule, ...]] = (
     rules.next_model_not_prepared,  # Before the build that runs: names what holds it up.
     rules.next_build_runs,  # Before success: the replicas serve an earlier engine.
     rules.all_serve,  # Applies to the rest: from here on, a replica is missing or an old pod is left.
+    rules.every_node_refused,  # Before the GPU: a pod that stops would free a place on a node that is not tried.
     # No GPU is free, and an old pod stops for a new one.
     rules.evict_idle,  # Whatever `whenFull` is: a pod that is not ready would hold its GPU for ever.
     rules.replace,  # Before the rules that only wait.
@@ -78,6 +79,7 @@ def decide_rollout(state: RolloutState, now: datetime) -> RolloutDecision:
         replicas=step.replicas,
         strategy=step.strategy,
         last_good=step.last_good,
+        builds=facts.builds,
         rejected=facts.trials.rejected,
         excluded=facts.trials.excluded,
         must_avoid=facts.trials.avoid,

@@ -3,7 +3,7 @@
 `rollout.RULES` is their order. A rule may rely on the rules before it: they did not apply.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from enginesmith_contract.keys import NAME_KEY_LENGTH
 from enginesmith_operator.api.engine_status import TargetPhase
@@ -13,18 +13,22 @@ from enginesmith_operator.planning.rollout_words import (
     MADE_ROOM,
     NO_FREE_GPU,
     NODE_CORDONED,
-    PREVIOUS_SERVES,
+    QUICK_ENGINE,
     REPLACE_OPTION,
     REPLACING,
     StatusText,
+    again_at,
+    and_then,
     device_name,
     first_names,
     list_engines,
-    no_free_gpu,
     with_retry,
 )
 
 __all__ = ["Step"]
+
+
+_QUICK_REMEDY: Final = "add a GPU; without build.quickStart a serving replica stops for this build"
 
 
 class Step(NamedTuple):
@@ -55,7 +59,7 @@ def plan_refused(facts: RolloutFacts) -> Step | None:
 
 def every_engine_refused(facts: RolloutFacts) -> Step | None:
     """Pods refused an engine, or failed with it, and no other one is left."""
-    if facts.engines or not facts.trials.not_tried:
+    if facts.engines or not facts.trials.not_tried or facts.failed_quick:
         return None
     first = facts.trials.not_tried[0]
     return _stop(facts, StatusText(TargetPhase.FAILED, first.reason, f"on node {first.node}: {with_retry(first)}"))
@@ -87,14 +91,14 @@ def first_build_waits_for_gpu(facts: RolloutFacts) -> Step | None:
     """A build finds no free GPU."""
     if facts.engines or not facts.full_builds:
         return None
-    said = next((wanted.message for wanted in facts.state.wanted if wanted.waits_since and wanted.message), "")
-    message = said or f"{_no_gpu_for_build(facts)} for the build"
+    said = next((wanted.message for wanted in facts.next_builds if wanted.waits_since and wanted.message), "")
+    message = said or f"{facts.no_gpu_for_build} for the build"
     return _stop(facts, StatusText(TargetPhase.WAITING_FOR_GPU, NO_FREE_GPU, message))
 
 
 def first_build_held_up(facts: RolloutFacts) -> Step | None:
     """A build cannot run for another reason than a GPU."""
-    held = next((wanted for wanted in facts.state.wanted if wanted.is_held_up), None)
+    held = next((wanted for wanted in facts.next_builds if wanted.is_held_up), None)
     if facts.engines or held is None:
         return None
     return _stop(facts, StatusText(TargetPhase.BUILDING, held.obstacle, held.message))
@@ -107,6 +111,10 @@ def first_build_runs(facts: RolloutFacts) -> Step | None:
     wanted = facts.state.wanted
     stored = sum(engine.state is EngineState.STORED for engine in wanted)
     message = f"{stored} of {len(wanted)} engines are stored"
+    if facts.stand_ins:
+        message += f"; {QUICK_ENGINE} is built first"
+    elif facts.failed_quick:
+        message += f"; without {QUICK_ENGINE}: {facts.failed_quick}"
     return _stop(facts, StatusText(TargetPhase.BUILDING, "Building", message))
 
 
@@ -147,7 +155,7 @@ def drain(facts: RolloutFacts) -> Step | None:
 
 
 def roll_back(facts: RolloutFacts) -> Step | None:
-    """A newer engine was rejected: the template lists the last good engines again."""
+    """A newer engine was rejected (`RolloutFacts.goes_back`): the template lists the last good engines again."""
     return _run(facts, _rolled_back(facts)) if facts.goes_back else None
 
 
@@ -179,14 +187,14 @@ def plan_lost(facts: RolloutFacts) -> Step | None:
     """The target has no plan any more."""
     if not facts.all_ready or not facts.state.refusal:
         return None
-    return _serve(facts, StatusText(TargetPhase.SERVING, "NoPlan", f"{PREVIOUS_SERVES}; {facts.state.refusal}"))
+    return _serve(facts, StatusText(TargetPhase.SERVING, "NoPlan", f"{facts.who_serves}; {facts.state.refusal}"))
 
 
 def next_build_failed(facts: RolloutFacts) -> Step | None:
     """The build of the next engine failed."""
     if not facts.all_ready or not facts.next_failed:
         return None
-    message = f"{PREVIOUS_SERVES}; {facts.next_failed[0].message}"
+    message = f"{facts.who_serves}; {'the full build failed: ' if facts.is_quick else ''}{facts.next_failed[0].message}"
     return _serve(facts, StatusText(TargetPhase.SERVING, "BuildFailed", message))
 
 
@@ -198,8 +206,9 @@ def next_build_waits_for_gpu(facts: RolloutFacts) -> Step | None:
     if cordoned is not None:
         reason, why = NODE_CORDONED, cordoned.message
     else:
-        reason, why = NO_FREE_GPU, f"{_no_gpu_for_build(facts)} for the next engine's build ({REPLACE_OPTION})"
-    return _serve(facts, StatusText(TargetPhase.WAITING_FOR_GPU, reason, f"{PREVIOUS_SERVES}; {why}"))
+        remedy = _QUICK_REMEDY if facts.is_quick and facts.may_replace else REPLACE_OPTION
+        reason, why = NO_FREE_GPU, f"{facts.no_gpu_for_build} for the next engine's build ({remedy})"
+    return _serve(facts, StatusText(TargetPhase.WAITING_FOR_GPU, reason, f"{facts.who_serves}; {why}"))
 
 
 def next_build_held_up(facts: RolloutFacts) -> Step | None:
@@ -207,7 +216,7 @@ def next_build_held_up(facts: RolloutFacts) -> Step | None:
     held = next((wanted for wanted in facts.next_engines if wanted.is_held_up), None)
     if not facts.all_ready or not facts.next_is_missing or held is None:
         return None
-    return _serve(facts, StatusText(TargetPhase.SERVING, held.obstacle, f"{PREVIOUS_SERVES}; {held.message}"))
+    return _serve(facts, StatusText(TargetPhase.SERVING, held.obstacle, f"{facts.who_serves}; {held.message}"))
 
 
 def next_model_not_prepared(facts: RolloutFacts) -> Step | None:
@@ -215,13 +224,16 @@ def next_model_not_prepared(facts: RolloutFacts) -> Step | None:
     obstacle = facts.state.model_obstacle
     if not facts.all_ready or not facts.lacks_keys or obstacle is None:
         return None
-    return _serve(facts, StatusText(TargetPhase.SERVING, obstacle.reason, f"{PREVIOUS_SERVES}; {obstacle.message}"))
+    return _serve(facts, StatusText(TargetPhase.SERVING, obstacle.reason, f"{facts.who_serves}; {obstacle.message}"))
 
 
 def next_build_runs(facts: RolloutFacts) -> Step | None:
     """The next engine is not stored yet."""
     if not facts.all_ready or not facts.next_is_missing:
         return None
+    if facts.is_quick:
+        message = f"{facts.who_serves}; the full engine is being built"
+        return _serve(facts, StatusText(TargetPhase.SERVING, "QuickEngine", message))
     message = f"{list_engines(facts.engines)}; the next engine is not stored yet"
     return _serve(facts, StatusText(TargetPhase.SERVING, "BuildingNext", message))
 
@@ -240,11 +252,21 @@ def all_serve(facts: RolloutFacts) -> Step | None:
 # No GPU is free, and a pod may be stopped for a new one.
 
 
+def every_node_refused(facts: RolloutFacts) -> Step | None:
+    """Each node that fits refused the engines that are to serve: to stop a pod would give no other one a place."""
+    first = facts.refused_everywhere
+    if first is None:
+        return None
+    message = and_then(f"{_count_ready(facts)}; on node {first.name}: {first.message}", again_at(first))
+    phase = TargetPhase.SERVING if facts.pods.ready else TargetPhase.ROLLING_OUT
+    return _run(facts, StatusText(phase, first.reason, message))
+
+
 def evict_idle(facts: RolloutFacts) -> Step | None:
     """A pod of an earlier template serves no requests and holds a GPU: to wait for it would never end."""
     if not facts.is_full or not facts.pods.idle_old:
         return None
-    message = f"{_no_gpu_for_pod(facts)}: an old replica that is not ready stops for a new one"
+    message = f"{facts.no_gpu_for_pod}: an old replica that is not ready stops for a new one"
     return _run(facts, StatusText(TargetPhase.ROLLING_OUT, REPLACING, message), strategy=Strategy.REPLACE)
 
 
@@ -252,7 +274,7 @@ def replace(facts: RolloutFacts) -> Step | None:
     """Serving pods of an earlier template stop one at a time, or one of them is still ending."""
     if not facts.replaces:
         return None
-    message = f"{_no_gpu_for_pod(facts)}: one serving replica at a time stops for a new one (rollout.whenFull: replace)"
+    message = f"{facts.no_gpu_for_pod}: one serving replica at a time stops for a new one (rollout.whenFull: replace)"
     strategy = Strategy.REPLACE if facts.has_old_ready else Strategy.SURGE
     return _run(facts, StatusText(TargetPhase.ROLLING_OUT, REPLACING, message), strategy=strategy)
 
@@ -298,7 +320,7 @@ def crashing(facts: RolloutFacts) -> Step | None:
     crash = facts.pods.crash
     if crash is None or facts.pods.ready:
         return None
-    message = f"on node {crash.node}: {crash.message}; kubelet restarts it within 5 minutes"
+    message = and_then(f"on node {crash.node}: {crash.message}", "kubelet restarts it within 5 minutes")
     return _run(facts, StatusText(TargetPhase.FAILED, crash.reason, message))
 
 
@@ -323,6 +345,8 @@ def start_held_up(facts: RolloutFacts) -> Step | None:
 def starting(facts: RolloutFacts) -> Step:
     """New pods start."""
     ready = f"{facts.pods.updated_ready} of {facts.total} replicas are ready with {list_engines(facts.engines)}"
+    if facts.pods.unschedulable_since is not None:
+        ready += "; a pod waits for a GPU that another one is just leaving"
     return _run(facts, StatusText(TargetPhase.ROLLING_OUT, "Starting", ready), strategy=facts.strategy)
 
 
@@ -356,7 +380,7 @@ def _rolled_back(facts: RolloutFacts) -> StatusText:
     """Say which engine was rejected, and that the previous one serves."""
     first = facts.trials.not_tried_instead_of(facts.engines)[0]
     key = first.key[:NAME_KEY_LENGTH]
-    message = f"{PREVIOUS_SERVES}; {key} was rejected on node {first.node}: {with_retry(first)}"
+    message = f"{facts.who_serves}; {key} was rejected on node {first.node}: {with_retry(first)}"
     return StatusText(TargetPhase.SERVING, "RolledBack", message)
 
 
@@ -368,17 +392,6 @@ def _fits_no_node(facts: RolloutFacts, what: str) -> tuple[str, str]:
     """Return reason and sentence of a pod that fits no node; `what` names the pod in the sentence."""
     cordoned = facts.pods.cordoned
     if not cordoned:
-        return NO_FREE_GPU, f"{_no_gpu_for_pod(facts)} for {what}"
+        return NO_FREE_GPU, f"{facts.no_gpu_for_pod} for {what}"
     nodes = "node {} is cordoned" if len(cordoned) == 1 else "nodes {} are cordoned"
     return NODE_CORDONED, f"{nodes.format(first_names(cordoned))} (kubectl uncordon), and no other node takes {what}"
-
-
-def _no_gpu_for_pod(facts: RolloutFacts) -> str:
-    keys = {engine.key for engine in facts.engines}
-    nodes = (node for wanted in facts.state.wanted if wanted.servable.key in keys for node in wanted.nodes)
-    return no_free_gpu(facts.engines, (node for node in nodes if node not in facts.trials.avoid))
-
-
-def _no_gpu_for_build(facts: RolloutFacts) -> str:
-    nodes = (node for wanted in facts.full_builds for node in wanted.nodes)
-    return no_free_gpu((wanted.servable for wanted in facts.full_builds), nodes)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 from enginesmith_contract.backends import Toolchain
 from enginesmith_contract.pull_request import PullableEngine
@@ -14,6 +14,7 @@ from enginesmith_operator.planning.cloud_labels import LabelPin
 from enginesmith_operator.planning.plan_records import EnginePlan
 
 __all__ = [
+    "PATIENCE_SECONDS",
     "EngineState",
     "Obstacle",
     "PodTrouble",
@@ -24,7 +25,22 @@ __all__ = [
     "Strategy",
     "Trouble",
     "WantedEngine",
+    "is_full",
+    "seconds_waited",
 ]
+
+PATIENCE_SECONDS: Final = 15.0
+"""How long a pod may fit no node before the GPUs count as full: another pod may just be ending."""
+
+
+def is_full(since: datetime | None, now: datetime) -> bool:
+    """Whether a pod has fitted no node for so long that the GPUs count as full."""
+    return (seconds_waited(since, now) or 0.0) >= PATIENCE_SECONDS
+
+
+def seconds_waited(since: datetime | None, now: datetime) -> float | None:
+    """Return how long a pod has fitted no node; None: it fits one."""
+    return None if since is None else max((now - since).total_seconds(), 0.0)
 
 
 class Strategy(StrEnum):
@@ -96,6 +112,10 @@ class WantedEngine(Record):
     def is_held_up(self) -> bool:
         """Return whether its build does not run for another reason than a GPU that is not free yet."""
         return bool(self.obstacle) and (self.state is EngineState.BUILDING or self.servable.resource is None)
+
+    def is_full(self, now: datetime) -> bool:
+        """Whether its build has found no free GPU for a while."""
+        return self.state is EngineState.QUEUED and is_full(self.waits_since, now)
 
     @classmethod
     def from_plan(
@@ -237,6 +257,7 @@ class RolloutState(Record):
         refusal: sentence that says why the target has no plan; empty: it has one.
         model_obstacle: what keeps the model from being prepared; None: it is prepared, or its preparation runs.
         wanted: engines of the plan, one for each product.
+        quick: quick engines of the plan, each for the device of a wanted one.
         last_good: engines that served last, all of one toolchain; empty: none ever served.
         ruled_out: keys among them for hardware that the target does not ask for any more.
         running: Deployment and its pods; None: there is no Deployment.
@@ -255,6 +276,7 @@ class RolloutState(Record):
     refusal: str = ""
     model_obstacle: Obstacle | None = None
     wanted: tuple[WantedEngine, ...] = ()
+    quick: tuple[WantedEngine, ...] = ()
     last_good: tuple[ServableEngine, ...] = ()
     ruled_out: frozenset[str] = frozenset()
     running: RunningPods | None = None
@@ -268,6 +290,12 @@ class RolloutState(Record):
     serves: bool = True
     when_full: WhenFull = WhenFull.WAIT
 
+    @property
+    def tried(self) -> tuple[WantedEngine, ...]:
+        """Return the engines that pods may try: the wanted ones, and quick ones while the full ones are not stored."""
+        missing = {wanted.servable.device for wanted in self.wanted if wanted.state is not EngineState.STORED}
+        return (*self.wanted, *(quick for quick in self.quick if quick.servable.device in missing))
+
 
 class RolloutDecision(Record):
     """Wanted state of the target's Deployment, with the target's status.
@@ -277,6 +305,7 @@ class RolloutDecision(Record):
             the template of an existing one stays.
         replicas: number of replicas; None: an autoscaler's number stays, within the bounds of the target's autoscaling.
         last_good: engines that serve now or served last: where a failed rollout goes back to.
+        builds: keys of the engines that may be built now, where the store lacks them.
         must_avoid: names of nodes that refused an engine; pods keep away from them.
         reason: one CamelCase word.
         message: one line.
@@ -287,6 +316,7 @@ class RolloutDecision(Record):
     replicas: int | None = 0
     strategy: Strategy = Strategy.SURGE
     last_good: tuple[ServableEngine, ...] = ()
+    builds: tuple[str, ...] = ()
     rejected: tuple[RejectedEngine, ...] = ()
     excluded: tuple[ExcludedNode, ...] = ()
     must_avoid: tuple[str, ...] = ()

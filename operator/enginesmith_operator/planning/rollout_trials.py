@@ -71,7 +71,7 @@ class Trials(NamedTuple):
 
 def judge_trials(state: RolloutState, now: datetime) -> Trials:
     """Sort the pods' troubles into wrong engines and unfit nodes; forget what no longer holds."""
-    wanted = {engine.servable.key for engine in state.wanted}
+    wanted = {engine.servable.key for engine in state.tried}
     last_good = {engine.key for engine in state.last_good}
     excluded = {(entry.name, entry.key or ""): entry for entry in state.excluded if _still_holds(entry, state, now)}
     rejected = {
@@ -101,7 +101,7 @@ def judge_trials(state: RolloutState, now: datetime) -> Trials:
         rejected=kept,
         excluded=ordered,
         avoid=tuple(sorted({entry.name for entry in closed})),
-        not_tried=(*_not_tried(state.wanted, held, closed), *lapsed),
+        not_tried=(*_not_tried(state.tried, held, closed), *lapsed),
         waits_seconds=min((_seconds_left(entry, now) for entry in closed_now if entry.retry_at), default=None),
     )
 
@@ -140,9 +140,14 @@ def _is_of_node(pod: PodTrouble, state: RolloutState, avoided: frozenset[str]) -
     """Whether the node is to be avoided; after a GPU failure only if another node is left."""
     if pod.trouble is not Trouble.FAILED_DEVICE:
         return pod.trouble is Trouble.REFUSED_NODE
+    return _has_another_node(pod, state, avoided)
+
+
+def _has_another_node(pod: PodTrouble, state: RolloutState, avoided: frozenset[str] = frozenset()) -> bool:
+    """Whether an engine of the pod may run on a node that is neither the pod's nor avoided."""
     return any(
         pod.engine_key in {None, engine.servable.key} and set(engine.nodes) - avoided - {pod.node}
-        for engine in state.wanted
+        for engine in state.tried
     )
 
 
@@ -151,6 +156,9 @@ def _exclusion(pod: PodTrouble, state: RolloutState, before: ExcludedNode | None
         return before
     may_pass = pod.may_pass or pod.trouble is Trouble.FAILED_DEVICE
     tries = (before.tries if before is not None else 0) + 1
+    # An engine that served on its only node is short of a replica until this node is tried again.
+    lacks_replica = pod.engine_key in {engine.key for engine in state.last_good} and not _has_another_node(pod, state)
+    pause = _ENGINE_PAUSE_SECONDS if lacks_replica else _NODE_PAUSE_SECONDS
     return ExcludedNode(
         name=pod.node,
         reason=pod.reason,
@@ -158,7 +166,7 @@ def _exclusion(pod: PodTrouble, state: RolloutState, before: ExcludedNode | None
         fingerprint=state.nodes.get(pod.node, ""),
         key=pod.engine_key,
         made_of=_made_of(pod.engine_key, state, may_pass=may_pass),
-        retry_at=_after_pause(tries, now, _NODE_PAUSE_SECONDS) if may_pass else None,
+        retry_at=_after_pause(tries, now, pause) if may_pass else None,
         tries=tries if may_pass else 0,
     )
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from enginesmith_contract.keys import NAME_KEY_LENGTH
-from enginesmith_operator.api.engine_status import RejectedEngine, TargetPhase
+from enginesmith_operator.api.build import QUICK_LEVEL
+from enginesmith_operator.api.engine_status import ExcludedNode, RejectedEngine, TargetPhase
 from enginesmith_operator.planning.rollout_state import ServableEngine
 
 __all__ = [
@@ -13,9 +14,12 @@ __all__ = [
     "NODE_CORDONED",
     "NO_FREE_GPU",
     "PREVIOUS_SERVES",
+    "QUICK_ENGINE",
     "REPLACE_OPTION",
     "REPLACING",
     "StatusText",
+    "again_at",
+    "and_then",
     "device_name",
     "first_names",
     "list_engines",
@@ -31,6 +35,7 @@ NO_FREE_GPU: Final = "NoFreeGPU"
 NODE_CORDONED: Final = "NodeCordoned"
 """Reason of a target whose pods fit no node because a matching one is cordoned."""
 PREVIOUS_SERVES: Final = "the previous engine still serves"
+QUICK_ENGINE: Final = f"the quick engine (optimization level {QUICK_LEVEL})"
 REPLACE_OPTION: Final = "rollout.whenFull: replace stops a serving replica first"
 _SHOWN: Final = 3
 
@@ -75,6 +80,15 @@ def first_names(names: tuple[str, ...]) -> str:
 
 def with_retry(rejected: RejectedEngine) -> str:
     """Return why an engine is not tried now, and when it is tried again where time alone leads to that."""
-    if rejected.retry_at is None:
-        return rejected.message
-    return f"{rejected.message}; it is tried again at {rejected.retry_at}, or as soon as the spec or the node changes"
+    return and_then(rejected.message, again_at(rejected)) if rejected.retry_at is not None else rejected.message
+
+
+def again_at(entry: RejectedEngine | ExcludedNode) -> str:
+    """Return when an engine or a node is tried again."""
+    change = "as soon as the spec or the node changes"
+    return f"it is tried again {f'at {entry.retry_at}, or ' if entry.retry_at is not None else ''}{change}"
+
+
+def and_then(sentence: str, clause: str) -> str:
+    """Return a pod's sentence, which ends with a full stop, continued by a clause."""
+    return f"{sentence.rstrip('.')}; {clause}"

@@ -11,11 +11,14 @@ from enginesmith_contract.matrix.model import Matrix
 from enginesmith_contract.preparation import Preparation
 from enginesmith_contract.record import Record
 from enginesmith_contract.tensors import ModelFacts
+from enginesmith_operator.api.engine_policy import EnginePolicy
+from enginesmith_operator.api.engine_status import InheritedDefault
 from enginesmith_operator.planning.hardware import LabelPin, NodeFacts, Offer, Presence
 from enginesmith_operator.planning.label_mapping import Resource, load_label_mapping
 from enginesmith_operator.planning.node_object import Taint
+from enginesmith_operator.planning.refusals import Refusal
 
-__all__ = ["NodeClass", "Observed", "ObservedDeployment", "Policy"]
+__all__ = ["NodeClass", "Observed", "ObservedDeployment", "RefusedPrecision"]
 
 
 class NodeClass(Record):
@@ -76,23 +79,17 @@ class ObservedDeployment(Record):
     ready_replicas: int = 0
 
 
-class Policy(Record):
-    """What the platform team allows in the engine's namespace; None: anything.
+class RefusedPrecision(Record):
+    """A precision of the spec that is not used, since a later one of `precision.fallback` is.
 
     Attributes:
-        name: of the EnginePolicy.
-        gpu_products: shell patterns over canonical products.
-        toolchains: shell patterns over the catalog's keys.
-        hardware_compatibility: levels that builds may use.
-        require_digest: spec.model.sha256 must be set.
+        reason: CamelCase, stable.
+        message: one line.
     """
 
-    name: str
-    gpu_products: tuple[str, ...] | None = None
-    toolchains: tuple[str, ...] | None = None
-    precisions: tuple[Precision, ...] | None = None
-    hardware_compatibility: tuple[str, ...] | None = None
-    require_digest: bool = False
+    precision: Precision
+    reason: str
+    message: str
 
 
 class Observed(Record):
@@ -105,9 +102,15 @@ class Observed(Record):
         preparation: of this engine, whichever key it has.
         preparation_key: of the preparation that the store is known to have, where only its report was seen.
         engine_keys: keys that the store has.
+        refused_precisions: of the spec, in its order; a plan is for the precision after them.
         toolchains: the catalog, or what is installed here.
         platforms: that a toolchain's image is for ("linux/amd64"), by the toolchain's name; not named: every one.
         unreadable_toolchains: entries of the catalog that are none, with what is wrong with each.
+        policies: that hold for the engine's namespace.
+        inherited: fields that the document leaves out and policies give; the spec that is planned has them.
+        model_keys: public keys in PEM that models may be signed with, by name; None: not known.
+        signature_required: whether a model without `spec.model.signature` must be signed, too.
+        unreadable_policies: what is wrong with policies that cannot be read; they may forbid anything.
         pinned: the toolchain of each target that has one, by target name; kept though the catalog has it no more.
         store: URI for builders and servers.
         local: one machine, one process per model; no scheduler.
@@ -125,11 +128,16 @@ class Observed(Record):
     preparation: Preparation | None = None
     preparation_key: str | None = None
     engine_keys: frozenset[str] = frozenset()
+    refused_precisions: tuple[RefusedPrecision, ...] = ()
     matrix: Matrix
     toolchains: tuple[Toolchain, ...] = ()
     platforms: Mapping[str, tuple[str, ...]] = {}
     unreadable_toolchains: tuple[str, ...] = ()
-    policies: tuple[Policy, ...] = ()
+    policies: tuple[EnginePolicy, ...] = ()
+    inherited: tuple[InheritedDefault, ...] = ()
+    model_keys: Mapping[str, str] | None = None
+    signature_required: bool = False
+    unreadable_policies: tuple[Refusal, ...] = ()
     pinned: Mapping[str, Toolchain] = {}
     store: str = ""
     local: bool = False

@@ -18,8 +18,9 @@ from enginesmith_contract.providers import list_providers
 from enginesmith_contract.verdicts import RuleAnswer, Verdict
 from enginesmith_operator.api.inference_engine import InferenceEngineSpec
 from enginesmith_operator.api.targets import TargetSpec
-from enginesmith_operator.api.toolchain import ToolchainUpdate
+from enginesmith_operator.api.toolchain import ToolchainSpec, ToolchainUpdate
 from enginesmith_operator.planning.candidates import Candidate
+from enginesmith_operator.planning.policies import forbids_toolchain
 from enginesmith_operator.planning.refusals import NodeRefusal, Refusal
 from enginesmith_operator.planning.snapshot import Observed
 
@@ -69,10 +70,18 @@ def usable_toolchains(
     usable = [one for one in same if _in_range(one, spec)]
     if not usable:
         found = f"{', '.join(toolchain_text(one) for one in _newest_first(same))} {_place(observed)}"
-        wanted = f"spec.toolchain asks for tensorrt {spec.toolchain.tensorrt}"
-        wanted += f" and CUDA {spec.toolchain.cuda}" if spec.toolchain.cuda else ""
-        return Refusal(rule="ToolchainOutOfRange", found=found, wanted=wanted)
-    return _newest_first(usable)
+        return Refusal(rule="ToolchainOutOfRange", found=found, wanted=_wanted_range(spec.toolchain))
+    forbidden = [forbids_toolchain(one, observed.policies) for one in usable]
+    allowed = [one for one, policy in zip(usable, forbidden, strict=True) if policy is None]
+    if not allowed and forbidden[0] is not None:
+        return forbidden[0].refusal()
+    return _newest_first(allowed)
+
+
+def _wanted_range(wanted: ToolchainSpec) -> str:
+    if wanted == ToolchainSpec(update=wanted.update):
+        return f"the builder supports tensorrt {wanted.tensorrt}; spec.toolchain.tensorrt can ask for another one"
+    return f"spec.toolchain asks for tensorrt {wanted.tensorrt}" + (f" and CUDA {wanted.cuda}" if wanted.cuda else "")
 
 
 def choose_toolchain(
@@ -81,6 +90,8 @@ def choose_toolchain(
     """Return the toolchain for a group of candidates, or the reasons of the one that comes closest."""
     usable = usable_toolchains(target, spec, observed)
     pinned = _usable_pin(target, spec, observed)
+    if isinstance(pinned, Refusal):
+        usable, pinned = pinned, None
     kept = None if pinned is None else _try(pinned, spec, group, observed)
     if isinstance(usable, Refusal):
         if kept is not None and kept.fits:
@@ -100,16 +111,23 @@ def choose_toolchain(
     return kept._replace(why=_PINNED, newer=newer)
 
 
-def _usable_pin(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed) -> Toolchain | None:
+def _usable_pin(target: TargetSpec, spec: InferenceEngineSpec, observed: Observed) -> Toolchain | Refusal | None:
     """Return the target's pinned toolchain, unless the spec asks for another one.
 
     It stays although the catalog has dropped it, or has another image for it: what serves is not stopped by a catalog.
+    Nor is it replaced because a policy changed: its owner chooses when, until then a refusal is the answer.
     """
     pinned = observed.pinned.get(target.name)
     if pinned is None or pinned.backend is not target.backend or not _in_range(pinned, spec):
         return None
     provider = target.provider_or_default
-    return pinned if provider is None or (pinned.provider or "cpu") == provider else None
+    if provider is not None and (pinned.provider or "cpu") != provider:
+        return None
+    forbidden = forbids_toolchain(pinned, observed.policies)
+    if forbidden is None:
+        return pinned
+    is_used = any(one.target == target.name for one in observed.deployments)
+    return forbidden.refusal() if is_used and spec.toolchain.update is ToolchainUpdate.MANUAL else None
 
 
 def _try(toolchain: Toolchain, spec: InferenceEngineSpec, group: tuple[Candidate, ...], observed: Observed) -> Choice:
@@ -208,6 +226,8 @@ def _place(observed: Observed) -> str:
 def _remedy(target: TargetSpec, observed: Observed) -> str:
     if not observed.local:
         return "add one to the catalog"
+    if traits(target.backend).builds_on_gpu:
+        return "run enginesmith doctor, which prints the command that installs one for this GPU and driver"
     wheel = traits(target.backend).install
     if wheel is None:
         known = {provider.name: provider.wheel for provider in list_providers()}
