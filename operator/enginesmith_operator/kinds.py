@@ -1,8 +1,8 @@
 """The Kubernetes kinds that the operator touches: one validated row for each, in the order of `KINDS`.
 
 What the operator does with a kind is said here and nowhere else. The watches and their selectors (`handlers`), what an
-event wakes (`intake`), which children are compared and deleted (`engine_gather`, `engine_decide`, `cache`, `adoption`),
-and the rules of the chart's ClusterRole (`hack/generate-chart`) are derived from the rows.
+event wakes (`intake`), which children are compared and deleted (`gather`, `decide`, `cache`, `adoption`), and the
+rules of the chart's ClusterRole (`hack/generate-chart`) are derived from the rows.
 """
 
 import re
@@ -18,11 +18,13 @@ __all__ = [
     "DEPLOYMENT",
     "DISRUPTION_BUDGET",
     "ENGINE_BUILD",
+    "ENGINE_POLICY",
     "EVENT",
     "INFERENCE_ENGINE",
     "JOB",
     "KINDS",
     "LEASE",
+    "NAMESPACE",
     "NODE",
     "POD",
     "RESOURCE_SLICE",
@@ -65,7 +67,7 @@ class Wakes(StrEnum):
     ENGINES = "engines"
     """Every InferenceEngine."""
     ENGINES_OF_NAMESPACE = "engines of namespace"
-    """Every InferenceEngine of the object's namespace."""
+    """Every InferenceEngine of the object's namespace, or of the namespace that the object is."""
 
 
 class Writes(StrEnum):
@@ -174,6 +176,24 @@ NODE: Final = Resource(
 CONFIG_MAP: Final = Resource(
     group="", version="v1", kind="ConfigMap", plural="configmaps", watch=Watch.CATALOG, wakes=Wakes.ENGINES
 )
+NAMESPACE: Final = Resource(
+    group="",
+    version="v1",
+    kind="Namespace",
+    plural="namespaces",
+    is_namespaced=False,
+    watch=Watch.ALL,
+    wakes=Wakes.ENGINES_OF_NAMESPACE,
+)
+ENGINE_POLICY: Final = Resource(
+    group="enginesmith.io",
+    version="v1alpha1",
+    kind="EnginePolicy",
+    plural="enginepolicies",
+    is_namespaced=False,
+    watch=Watch.ALL,
+    wakes=Wakes.ENGINES,
+)
 VOLUME_CLAIM: Final = Resource(
     group="",
     version="v1",
@@ -256,6 +276,8 @@ LEASE: Final = Resource(
 KINDS: Final = (
     NODE,
     CONFIG_MAP,
+    NAMESPACE,
+    ENGINE_POLICY,
     VOLUME_CLAIM,
     JOB,
     POD,

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 
 import yaml
+from tests.controller.gpu_nodes import gpu_node
 
 from enginesmith_contract.preparation_job import PreparationReport
 from enginesmith_operator.api.conditions import StatusCondition
@@ -28,6 +29,8 @@ from enginesmith_operator.controller.inference_engine.reconcile import read_engi
 from enginesmith_operator.controller.inference_engine.snapshot import EngineSnapshot
 from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 from enginesmith_operator.controller.shared.conditions import find_condition
+from enginesmith_operator.controller.shared.gpu_use import GpuUse
+from enginesmith_operator.controller.shared.policies import PolicyReader
 from enginesmith_operator.controller.shared.settings import OperatorSettings
 from enginesmith_operator.controller.shared.status_document import status_document
 from enginesmith_operator.controller.watch.intake import JOB_NAME
@@ -35,7 +38,7 @@ from enginesmith_operator.controller.watch.nodes import NodeMemory
 from enginesmith_operator.objects.labels import ENGINE, ENGINE_KEY, TARGET
 from enginesmith_operator.planning.desired import preparation_key_of
 
-__all__ = ["DIGEST", "EngineWorld", "gpu_node"]
+__all__ = ["DIGEST", "EngineWorld"]
 
 DIGEST = "ab" * 32
 _ENGINE_DIGEST = "cd" * 32
@@ -45,36 +48,8 @@ _TOOLCHAINS = {
     "ort": {"backend": "onnxruntime", "version": "1.32.0", "image": _IMAGE},
     "trt": {"backend": "tensorrt", "version": "10.13.3.9", "cuda": "12.9", "image": _IMAGE},
 }
+_ELSEWHERE = "1 node(s) didn't match Pod's node affinity/selector"
 _SETTINGS = {"store": {"default": {"s3": {"bucket": "engines"}}}}
-
-
-def gpu_node(name: str, product: str = "NVIDIA-L4", *, driver: str = "580.95.05", labels: bool = True) -> Json:
-    """A node with one GPU and GPU Feature Discovery's labels."""
-    major, minor, revision = driver.split(".")
-    told = {
-        "nvidia.com/gpu.product": product,
-        "nvidia.com/gpu.count": "1",
-        "nvidia.com/gpu.memory": "23034",
-        "nvidia.com/gfd.timestamp": "1",
-        "nvidia.com/cuda.driver-version.major": major,
-        "nvidia.com/cuda.driver-version.minor": minor,
-        "nvidia.com/cuda.driver-version.revision": revision,
-        "nvidia.com/cuda.driver-version.full": driver,
-    }
-    return {
-        "kind": "Node",
-        "metadata": {
-            "name": name,
-            "uid": f"node-{name}",
-            "creationTimestamp": "2026-01-01T00:00:00Z",
-            "labels": {"kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", **(told if labels else {})},
-        },
-        "status": {
-            "capacity": {"nvidia.com/gpu": "1"},
-            "allocatable": {"nvidia.com/gpu": "1"},
-            "conditions": [{"type": "Ready", "status": "True"}],
-        },
-    }
 
 
 class EngineWorld:
@@ -86,6 +61,7 @@ class EngineWorld:
         self.cache = ObjectCache(indexed_labels=(ENGINE, ENGINE_KEY, JOB_NAME))
         self.nodes = NodeMemory(self.settings.labels.merged(), grace_seconds=120.0, clock=self._seconds)
         self.explained: dict[str, str] = {}
+        self.gpus = GpuUse(self.cache, PolicyReader(self.cache))
         self._gatherer = Gatherer(
             self.cache,
             self.nodes,
@@ -93,6 +69,7 @@ class EngineWorld:
             _CATALOG,
             lambda: self.now,
             explain=lambda _owner, uid: self.explained.get(uid, ""),
+            gpus=self.gpus,
         )
         self._versions = count(1)
         self.catalog(_TOOLCHAINS)
@@ -153,7 +130,7 @@ class EngineWorld:
         assert not isinstance(engine, Exception)
         snapshot = self._gatherer.gather(self.engine, engine)
         resolution = resolve_engine(snapshot)
-        snapshot = self._gatherer.with_shared_builds(snapshot, wanted_keys(resolution))
+        snapshot = self._gatherer.with_others(snapshot, wanted_keys(resolution))
         return decide_engine(snapshot, resolution)
 
     def snapshot(self) -> EngineSnapshot:
@@ -191,26 +168,42 @@ class EngineWorld:
 
     def end_preparation(self, *, job_ends: bool = True, **report: Any) -> None:
         """Let the preparation's pod, and its Job, end with this report; by default it succeeds."""
-        (job,) = [one for one in self.of_kind("Job") if "-prep-" in one["metadata"]["name"]]
+        jobs = [one for one in self.of_kind("Job") if "-prep-" in one["metadata"]["name"]]
+        (job,) = [one for one in jobs if not one.get("status")] or jobs
         engine = read_engine(self.engine)
         assert not isinstance(engine, Exception)
         told = report
         if "failure" not in report:
-            observed = self._gatherer.gather(self.engine, engine).observed
-            key = preparation_key_of(engine.spec, observed.model_copy(update={"source_digest": DIGEST}))
-            told = {"preparation_key": key, "source_digest": DIGEST} | report
+            snapshot = self._gatherer.gather(self.engine, engine)
+            wanted = resolve_engine(snapshot).engine
+            calibrated = wanted.spec.precision.calibration is not None
+            digests = {"source_digest": DIGEST} | ({"calibration_digest": DIGEST} if calibrated else {})
+            key = preparation_key_of(wanted.spec, snapshot.observed.model_copy(update=digests))
+            told = {"preparation_key": key, **digests} | report
         word = PreparationReport(**told).to_json().decode()
         self._end_job(job, "prepare", word, failed="failure" in report, job_ends=job_ends)
 
     def _stamp(self) -> str:
         return self.now.isoformat().replace("+00:00", "Z")
 
-    def end_builds(self) -> None:
+    def fail_builds(self, reason: str, message: str, *, retry: bool = False) -> None:
+        """Let every build fail that has not ended."""
+        for build in self.of_kind("EngineBuild"):
+            if (build.get("status") or {}).get("phase"):
+                continue
+            failure = {"reason": reason, "message": message, "retry": retry}
+            ready = {"type": "Ready", "status": "False", "lastTransitionTime": self._stamp()}
+            ready |= {"reason": reason, "message": message}
+            told = {"phase": "Failed", "failure": failure, "conditions": [ready], "finishedAt": self._stamp()}
+            self.put({**build, "status": told})
+
+    def end_builds(self, *, latency_seconds: float | None = None) -> None:
         """Let every build succeed that has not ended."""
         for build in self.of_kind("EngineBuild"):
-            if (build.get("status") or {}).get("phase") == "Succeeded":
+            if (build.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
                 continue
-            result = {"engineDigest": _ENGINE_DIGEST}
+            result: Json = {"engineDigest": _ENGINE_DIGEST}
+            result |= {"latencySeconds": {"default": latency_seconds}} if latency_seconds is not None else {}
             build["status"] = {"phase": "Succeeded", "result": result, "finishedAt": self._stamp()}
             self.put(build)
 
@@ -258,7 +251,7 @@ class EngineWorld:
         scheduled = {
             "type": "PodScheduled",
             "status": "False",
-            "message": "0/2 nodes",
+            "message": f"0/2 nodes are available: 1 Insufficient nvidia.com/gpu, {_ELSEWHERE}.",
             "lastTransitionTime": self._stamp(),
         }
         for number in range(beside, deployment["spec"].get("replicas", 1)):
@@ -327,7 +320,7 @@ class EngineWorld:
         metadata = {
             "name": f"{name}-1",
             "namespace": "vision",
-            "uid": f"pod-{name}",
+            "uid": f"pod-{name}-{next(self._versions)}",
             "creationTimestamp": self._stamp(),
             "labels": {**job["metadata"]["labels"], JOB_NAME: name},
             "ownerReferences": [owner],
@@ -343,23 +336,9 @@ class EngineWorld:
             job["status"] = {"conditions": [{**condition, "lastTransitionTime": stamp}], "failed": int(failed)}
             self.put(job)
         ending = {"exitCode": 12 if failed else 0, "message": message, "startedAt": stamp, "finishedAt": stamp}
-        name = job["metadata"]["name"]
-        owner = {"kind": "Job", "name": name, "uid": job["metadata"]["uid"], "controller": True}
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": f"{name}-1",
-                "namespace": "vision",
-                "uid": f"pod-{name}-{next(self._versions)}",
-                "creationTimestamp": stamp,
-                "labels": {**job["metadata"]["labels"], JOB_NAME: name},
-                "ownerReferences": [owner],
-            },
-            "spec": {"nodeName": "cpu-1"},
-            "status": {"containerStatuses": [{"name": container, "state": {"terminated": ending}}]},
-        }
-        self.put(pod)
+        self.job_pod(
+            job, [{"name": container, "state": {"terminated": ending}}], phase="Failed" if failed else "Succeeded"
+        )
 
     def drop_preparation_pods(self) -> None:
         """Delete the pods of every preparation, and leave their Jobs."""

@@ -19,7 +19,7 @@ from enginesmith_operator.cluster.errors import (
 from enginesmith_operator.cluster.transport import Json, Transport
 from enginesmith_operator.kinds import CONFIG_MAP, POD, SERVICE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 WithTransport = Callable[[Callable[[Transport], Awaitable[Any]]], Any]
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tests.controller.engine_world import EngineWorld, gpu_node
+from tests.controller.engine_world import EngineWorld
+from tests.controller.gpu_nodes import gpu_node
 
 from enginesmith_operator.api.engine_status import TargetPhase
 from enginesmith_operator.cluster.transport import Json

@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from tests.controller.engine_world import EngineWorld, gpu_node
+from tests.controller.engine_world import EngineWorld
+from tests.controller.gpu_nodes import gpu_node
 
 from enginesmith_contract.failure import Failure
 from enginesmith_contract.tensors import DType, ModelFacts, TensorSpec
@@ -258,15 +259,17 @@ def test_a_new_engine_is_built_before_anything_that_serves_is_touched() -> None:
     decision = world.step()
     assert [one["kind"] for one in decision.creates] == ["EngineBuild"]
     assert [one for one in decision.applies if one["kind"] == "Deployment"] == []
-    assert world.condition("Ready").status is ConditionStatus.FALSE
-    assert world.condition("Serving").status is ConditionStatus.TRUE
+    behind = world.condition("UpToDate")
+    assert (behind.status, behind.reason) == (ConditionStatus.FALSE, "BuildingNext")
+    assert world.condition("Ready").status is ConditionStatus.TRUE
     world.end_builds()
     world.step()
     (after,) = world.of_kind("Deployment")
     assert after["spec"]["template"] != before["spec"]["template"]
     world.start_pods()
     world.settle()
-    assert world.condition("Ready").status is ConditionStatus.TRUE
+    for kind in ("Ready", "UpToDate"):
+        assert world.condition(kind).status is ConditionStatus.TRUE
 
 
 def test_pods_of_another_template_are_replaced_though_their_engine_is_the_same() -> None:
@@ -327,64 +330,6 @@ def test_what_belonged_to_a_target_goes_with_it() -> None:
         ("EngineBuild", "cpu"),
         ("Service", "cpu"),
     ]
-
-
-def test_what_serves_goes_on_when_its_last_node_is_gone() -> None:
-    world = EngineWorld()
-    world.serve()
-    world.nodes.forget("gpu-1", "node-gpu-1")
-    decision = world.step()
-    assert decision.deletes == ()
-    assert [one for one in decision.applies if one["kind"] == "Deployment"] == []
-    assert world.condition("Planned").status is ConditionStatus.FALSE
-
-
-def test_labels_that_vanish_for_a_minute_change_no_condition_and_write_nothing() -> None:
-    world = EngineWorld()
-    world.serve()
-    world.nodes.observe(gpu_node("gpu-1", labels=False))
-    world.wait(60)
-    decision = world.look()
-    assert status_document(decision.status) == world.engine["status"]
-    assert decision.applies == ()
-
-
-def test_an_old_driver_is_refused_with_what_was_found_and_wanted_and_goes_on_when_it_is_put_right() -> None:
-    world = EngineWorld()
-    world.nodes.observe(gpu_node("gpu-1", driver="470.82.01"))
-    world.step()
-    assert world.condition("Planned").reason == "DriverFloor"
-    assert "470.82.01" in world.target("l4").message
-    assert world.of_kind("Job") == []
-    world.nodes.observe(gpu_node("gpu-1"))
-    assert [one["kind"] for one in world.step().creates] == ["Job"]
-
-
-def test_a_toolchain_is_kept_when_the_catalog_gets_a_newer_one() -> None:
-    world = EngineWorld()
-    world.serve()
-    image = f"registry.example/runtime@sha256:{'b2' * 32}"
-    newer = {"backend": "tensorrt", "version": "10.14.1.48", "cuda": "12.9", "image": image}
-    older = {**newer, "version": "10.13.3.9", "image": f"registry.example/runtime@sha256:{'a1' * 32}"}
-    world.catalog({"trt": older, "trt-new": newer})
-    decision = world.look()
-    assert (decision.creates, decision.applies) == ((), ())
-    assert world.condition("UpdateAvailable").status is ConditionStatus.TRUE
-    assert "10.14.1.48" in world.condition("UpdateAvailable").message
-
-
-def test_a_toolchain_that_is_in_no_catalog_is_kept_for_what_runs_with_it_and_else_let_go() -> None:
-    world = EngineWorld()
-    world.serve()
-    image = f"registry.example/runtime@sha256:{'b2' * 32}"
-    world.catalog({"trt": {"backend": "tensorrt", "version": "10.14.1.48", "cuda": "12.9", "image": image}})
-    decision = world.look()
-    assert (decision.creates, decision.applies) == ((), ())
-    nonsense = {"name": "nonsense", "backend": "tensorrt", "version": "10.99", "cuda": "12.9", "image": "nonsense"}
-    world.engine["status"]["targets"][0]["toolchain"] = nonsense
-    toolchain = world.target("l4").toolchain
-    assert toolchain is not None
-    assert toolchain.version == "10.14.1.48"
 
 
 def test_pods_of_an_earlier_engine_of_the_same_name_count_for_nothing() -> None:

@@ -58,8 +58,10 @@ def test_a_fault_is_a_condition_and_the_same_fault_changes_nothing(before: Engin
     world.wait(60)
     second = status_with_fault(first, fault, generation=1, now=world.now)
 
+    behind = [("UpToDate", "False", "InternalError")] if isinstance(before, EngineStatus) else []
     assert [(one.type, one.status.value, one.reason) for one in first.conditions] == [
         ("Ready", "False", "InternalError"),
+        *behind,
         ("InternalError", "True", "InternalError"),
     ]
     assert {one.message for one in first.conditions} == {fault.message}
@@ -94,13 +96,14 @@ def _failing_reconciler(transport: Transport, document: Json) -> tuple[Reconcile
         intake=intake,
         queue=queue,
         metrics=Metrics(),
-        settings=settings.model_copy(update={"store": None}),
+        settings=settings.model_copy(update={"node_classes": None}),
         catalog=CATALOG,
     )
     return reconciler, cache
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.usefixtures("no_operator")
 def test_a_pass_that_fails_is_told_in_the_object_once_and_the_log_has_its_id(
     with_transport: WithTransport, cluster: Cluster, namespace: str, caplog: pytest.LogCaptureFixture

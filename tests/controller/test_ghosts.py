@@ -13,7 +13,7 @@ from enginesmith_operator.controller.process import run
 from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 from enginesmith_operator.controller.shared.settings import load_settings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("no_operator")]
 
 _SECONDS = 60
 

@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
-from tests.controller.engine_world import gpu_node
+from tests.controller.gpu_nodes import gpu_node
 
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.shared.cache import Address, ObjectCache
@@ -103,6 +103,13 @@ def test_the_catalog_wakes_everybody_in_no_hurry_and_another_config_map_nobody(w
 
 def test_a_claim_wakes_the_engines_of_its_namespace(woken: _Woken) -> None:
     woken.see(Address("PersistentVolumeClaim", "vision", "engines"))
+    assert woken.unhurried == [_OCR]
+
+
+def test_a_policy_wakes_everybody_and_a_namespace_its_engines(woken: _Woken) -> None:
+    woken.see(Address("EnginePolicy", "", "house"))
+    assert woken.unhurried == [_OTHER, _OCR]
+    woken.see(Address("Namespace", "", "vision"))
     assert woken.unhurried == [_OCR]
 
 

@@ -20,11 +20,13 @@ from pydantic import JsonValue
 from tests.cluster.access import Cluster
 from tests.cluster.small_model import save_small_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("no_operator")]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = Path(__file__).with_name("operator_process.py")
 _NAMESPACE = "killed-operator"
+# The chart that other tests install refuses a build in another folder of its own bucket.
+_BUCKET = "killed-operator"
 _KINDS = "inferenceengines,enginebuilds,jobs,deployments,services,poddisruptionbudgets,pods"
 _QUIET_SECONDS = 3.0
 _PATIENCE_SECONDS = 420.0
@@ -94,18 +96,20 @@ def _onnxruntime_version() -> str:
 
 @pytest.fixture
 def world(cluster: Cluster, images: dict[str, str], tmp_path: Path) -> Iterator[Callable[[], None]]:
-    """Make the same small world anew: an empty store, a model and a catalog."""
+    """Make the same small world again: an empty store, a model and a catalog."""
     files = cluster.files()
     save_small_model(tmp_path / "model.onnx")
 
     def clean() -> None:
         cluster.kubectl("delete", "namespace", _NAMESPACE, "--ignore-not-found", "--wait=true")
         files.invalidate_cache()
-        if files.exists(f"engines/{_NAMESPACE}"):
-            files.rm(f"engines/{_NAMESPACE}", recursive=True)
+        for folder in (f"engines/{_NAMESPACE}", _BUCKET):
+            if files.exists(folder):
+                files.rm(folder, recursive=True)
 
     def make() -> None:
         clean()
+        files.mkdir(_BUCKET)
         files.put(str(tmp_path / "model.onnx"), f"engines/{_NAMESPACE}/model.onnx")
         cluster.kubectl("create", "namespace", _NAMESPACE)
         cluster.apply(*_surroundings(cluster, images))
@@ -132,7 +136,7 @@ class _Life:
 
 @contextmanager
 def _operators(cluster: Cluster, folder: Path, kills: str) -> Iterator[subprocess.Popen[str]]:
-    store = {"bucket": "engines", "prefix": f"{_NAMESPACE}/store", "region": "us-east-1", "secretRef": {"name": "s3"}}
+    store = {"bucket": _BUCKET, "region": "us-east-1", "secretRef": {"name": "s3"}}
     store["endpoint"] = cluster.s3["AWS_ENDPOINT_URL"]
     config = folder / "operator.yaml"
     # With one worker one write at a time is on its way: none slips through beside one that an operator dies of.
@@ -165,7 +169,7 @@ def _live(cluster: Cluster, folder: Path, kills: str) -> _Life:
 
 
 def _until_quiet(cluster: Cluster, process: subprocess.Popen[str], log: Path) -> dict[str, JsonValue]:
-    """Wait until the engine is Ready, no pod is on its way out and nothing is written any more; return all objects."""
+    """Wait until the engine is up to date, no pod is ending and nothing is written any more; return all objects."""
     give_up = time.monotonic() + _PATIENCE_SECONDS
     versions: list[str] = []
     since = time.monotonic()
@@ -184,9 +188,12 @@ def _until_quiet(cluster: Cluster, process: subprocess.Popen[str], log: Path) ->
 def _is_done(items: list[dict[str, Any]]) -> bool:
     engine = next(one for one in items if one["kind"] == "InferenceEngine")
     status = engine.get("status") or {}
-    ready = [one["status"] for one in status.get("conditions", ()) if one["type"] == "Ready"]
+    # While the next engine is prepared and built, the one before keeps the object Ready.
+    met = {one["type"] for one in status.get("conditions", ()) if one["status"] == "True"}
     is_current = status.get("observedGeneration") == engine["metadata"]["generation"]
-    return ready == ["True"] and is_current and not any("deletionTimestamp" in one["metadata"] for one in items)
+    return (
+        {"Ready", "UpToDate"} <= met and is_current and not any("deletionTimestamp" in one["metadata"] for one in items)
+    )
 
 
 def _normal(document: dict[str, Any]) -> JsonValue:

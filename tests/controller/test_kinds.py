@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from api_schema.kinds import DEFINITIONS
 
-from enginesmith_operator.api.schema.kinds import DEFINITIONS
 from enginesmith_operator.controller.watch.handlers import labels_of
 from enginesmith_operator.kinds import (
     DEPLOYMENT,

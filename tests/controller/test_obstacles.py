@@ -1,9 +1,10 @@
 """What keeps a build or a serving pod from running is told by the InferenceEngine, where its owner looks first."""
 
 import pytest
-from tests.controller.engine_world import EngineWorld, gpu_node
+from tests.controller.engine_world import EngineWorld
+from tests.controller.gpu_nodes import gpu_node
 
-from enginesmith_operator.api.conditions import READY, ConditionStatus, StatusCondition
+from enginesmith_operator.api.conditions import UP_TO_DATE, ConditionStatus, StatusCondition
 from enginesmith_operator.api.engine_status import EngineStatus, TargetPhase
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.inference_engine.status import obstacle_events
@@ -135,7 +136,7 @@ def test_a_pod_that_needs_no_gpu_and_fits_no_node_waits_for_no_gpu() -> None:
     world.wait(60)
     assert world.target("cpu").phase is TargetPhase.ROLLING_OUT
     assert world.target("cpu").reason == "Unschedulable"
-    assert "Insufficient memory" in world.condition("Ready").message
+    assert world.condition("Ready").message == "cpu: no node takes the pod: 3 nodes have too little memory"
 
 
 def test_a_preparation_that_waits_for_a_plan_is_not_said_to_begin() -> None:
@@ -158,20 +159,26 @@ def test_a_claim_for_one_node_is_refused_with_the_nodes_that_there_are() -> None
     assert "4 nodes (gpu-1, gpu-2, gpu-3, ...);" in world.condition("Prepared").message
 
 
-def _ready(reason: str, message: str) -> EngineStatus:
+def _up_to_date(reason: str, message: str) -> EngineStatus:
     at = "2026-11-23T12:00:00Z"
     condition = StatusCondition.model_validate(
-        {"type": READY, "status": ConditionStatus.FALSE, "reason": reason, "message": message, "lastTransitionTime": at}
+        {
+            "type": UP_TO_DATE,
+            "status": ConditionStatus.FALSE,
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": at,
+        }
     )
     return EngineStatus(conditions=(condition,))
 
 
 @pytest.mark.parametrize("reason", ["NameTaken", "Refused", "SpecInvalid"])
 def test_an_engine_that_cannot_be_worked_on_is_an_event_once(reason: str) -> None:
-    began, goes_on = _ready(reason, "2 pods of 2"), _ready(reason, "3 pods of 2")
+    began, goes_on = _up_to_date(reason, "2 pods of 2"), _up_to_date(reason, "3 pods of 2")
 
-    (note,) = obstacle_events(_ready("Starting", "the pod starts"), began)
+    (note,) = obstacle_events(_up_to_date("Starting", "the pod starts"), began)
     assert (note.is_warning, note.reason, note.message) == (True, reason, "2 pods of 2")
     assert [one.reason for one in obstacle_events(EngineStatus(), began)] == [reason]
     assert obstacle_events(began, goes_on) == ()
-    assert obstacle_events(began, _ready("Starting", "the pod starts")) == ()
+    assert obstacle_events(began, _up_to_date("Starting", "the pod starts")) == ()

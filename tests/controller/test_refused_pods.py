@@ -127,8 +127,9 @@ def test_serving_pods_that_are_refused_are_told_where_none_serves_and_where_some
     target = world.target("l4")
     assert (target.phase, target.reason) == (TargetPhase.SERVING, "PodsRefused")
     assert _QUOTA in target.message
-    assert (world.condition("Ready").status, world.condition("Ready").reason) == (ConditionStatus.FALSE, "PodsRefused")
-    assert world.condition("Serving").status is ConditionStatus.TRUE
+    behind = world.condition("UpToDate")
+    assert (behind.status, behind.reason) == (ConditionStatus.FALSE, "PodsRefused")
+    assert world.condition("Ready").status is ConditionStatus.TRUE
 
 
 def test_a_condition_of_a_refusal_that_has_passed_is_not_repeated() -> None:

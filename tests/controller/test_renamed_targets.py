@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from tests.controller.engine_world import EngineWorld, gpu_node
+from tests.controller.engine_world import EngineWorld
+from tests.controller.gpu_nodes import gpu_node
 
 from enginesmith_operator.api.conditions import ConditionStatus
 from enginesmith_operator.api.engine_status import TargetPhase

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from tests.controller.engine_world import EngineWorld, gpu_node
+from tests.controller.engine_world import EngineWorld
+from tests.controller.gpu_nodes import gpu_node
 
 from enginesmith_operator.api.engine_status import TargetPhase
 
@@ -230,7 +231,7 @@ def test_an_engine_that_does_not_fit_is_not_tried_again_by_time_but_once_its_pod
     assert (world.target("l4").rejected, world.target("l4").excluded) == ((), ())
 
 
-@pytest.mark.parametrize("reason", ["NoGpu", "NoDriver", "NoDevice", "OutOfMemory"])
+@pytest.mark.parametrize("reason", ["NoGpu", "NoDriver", "NoDevice", "DeviceBusy", "OutOfMemory"])
 def test_a_node_without_a_driver_or_memory_now_is_tried_again_after_a_pause(reason: str) -> None:
     world = _rolled_out()
     world.start_pods(ready=False, exit_code=30, message=_failure(30, reason))

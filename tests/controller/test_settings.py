@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from enginesmith_contract.address_rules import AddressRules
 from enginesmith_contract.errors import SpecError
 from enginesmith_operator.controller.shared.settings import LabelSettings, OperatorSettings, load_settings
 from enginesmith_operator.planning.label_mapping import Resource, load_label_mapping
@@ -12,8 +13,10 @@ _WHOLE = """
 store:
   default: {s3: {bucket: engines, endpoint: "http://s3.example:9000", secretRef: {name: engines-s3}}}
   shared: true
+namespaces: [vision, speech]
 catalog: {name: toolchains, namespace: platform}
 lease: {name: enginesmith, namespace: platform}
+registrationNamespace: platform
 labels:
   resources: [{name: example.com/gpu, shared: true}]
 nodeClasses:
@@ -26,6 +29,17 @@ buildForAbsentGpus: true
 workers: 4
 healthPort: 9090
 resync: 5m
+tracing: {endpoint: "http://collector:4317", variables: {OTEL_TRACES_SAMPLER: always_on}}
+addresses: {allowed: [10.1.0.0/16, "fd12::/64"], denied: [203.0.114.0/24]}
+clusterName: east
+signatures:
+  modelKeys:
+    vision: |
+      -----BEGIN PUBLIC KEY-----
+      MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEPoL1NBvJXX5hD4R/lOfzI7GE2Sv6
+      4HfmkrIV6LnV+dOr4jc4R15T6W6tOR+Pp4sJ9hUoJD0DQk7NnHYlxUZ0Kg==
+      -----END PUBLIC KEY-----
+  engineSecret: enginesmith-signing
 """
 
 
@@ -40,8 +54,54 @@ def test_every_field_is_read(tmp_path: Path) -> None:
     assert settings.model_fields_set == set(OperatorSettings.model_fields)
     assert settings.store.default is not None
     assert settings.store.default.s3 is not None
+    assert settings.namespaces == ("vision", "speech")
     assert settings.node_classes[0].gpus == 8
     assert float(settings.preparation.ttl_seconds) == 600.0
+    assert settings.address_rules == AddressRules(
+        allowed=("10.1.0.0/16", "fd12::/64"), denied=("203.0.114.0/24",), endpoints=("http://s3.example:9000",)
+    )
+
+
+def test_a_collector_becomes_the_variables_of_the_sdk(tmp_path: Path) -> None:
+    settings = load_settings(_file(tmp_path, _WHOLE)).tracing
+    assert settings is not None
+    assert settings.environment == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_TRACES_SAMPLER": "always_on",
+    }
+
+
+@pytest.mark.parametrize("name", ["OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT", "PATH", "otel_traces_sampler"])
+def test_a_variable_that_is_not_of_the_sdk_or_has_a_field_is_refused(tmp_path: Path, name: str) -> None:
+    text = f"tracing: {{endpoint: 'http://a:1', variables: {{{name}: x}}}}"
+    with pytest.raises(SpecError, match=rf"tracing.*(sets {name}|String should match pattern)"):
+        load_settings(_file(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("signatures", "want"),
+    [
+        ("{modelKeys: {vision: AAAA}}", "signatures.modelKeys.vision: expected a public key in PEM"),
+        ("{modelKeys: {vision: '-----BEGIN PRIVATE KEY-----'}}", "expected a public key in PEM"),
+        ("{engineSecret: 'A key'}", "signatures.engineSecret"),
+    ],
+)
+def test_a_key_that_is_none_is_named(tmp_path: Path, signatures: str, want: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_settings(_file(tmp_path, f"signatures: {signatures}"))
+    assert want in str(caught.value)
+
+
+def test_a_store_that_takes_signed_engines_only_needs_a_key_to_sign_with(tmp_path: Path) -> None:
+    text = _WHOLE.replace("modelKeys", "engineKeys").replace("  engineSecret: enginesmith-signing\n", "")
+    with pytest.raises(SpecError, match="builders could store nothing"):
+        load_settings(_file(tmp_path, text))
+
+
+def test_the_registry_of_the_default_store_is_an_endpoint(tmp_path: Path) -> None:
+    text = "store: {default: {oci: {repository: 'r.example:5000/engines', plainHttp: true}}}"
+    assert load_settings(_file(tmp_path, text)).address_rules.endpoints == ("http://r.example:5000/engines",)
 
 
 def test_no_file_and_an_empty_file_mean_the_defaults(tmp_path: Path) -> None:
@@ -54,6 +114,7 @@ def test_no_file_and_an_empty_file_mean_the_defaults(tmp_path: Path) -> None:
         ("workers: 0\nhealthport: 1\n", ("workers", "healthport")),
         ("store: {default: {path: /engines}}\n", ("local mode only",)),
         ("[1, 2]\n", ("document",)),
+        ("addresses: {allowed: [10.1.0.1/16, 10.1.0.1]}\n", ("addresses.allowed.0", "addresses.allowed.1", "range")),
         ("store: {\n", ("cannot be read",)),
     ],
 )

@@ -15,9 +15,9 @@ def test_what_serves_is_not_what_is_wanted_until_the_model_is_known() -> None:
     world.change_spec(model={"uri": "s3://models/next.onnx"})
     world.step()
 
-    assert world.condition("Serving").status is ConditionStatus.TRUE
-    ready = world.condition("Ready")
-    assert (ready.status, ready.reason) == (ConditionStatus.FALSE, "BuildingNext")
+    assert world.condition("Ready").status is ConditionStatus.TRUE
+    behind = world.condition("UpToDate")
+    assert (behind.status, behind.reason) == (ConditionStatus.FALSE, "BuildingNext")
 
 
 def test_a_target_whose_next_engine_is_forbidden_says_why_and_serves_on() -> None:
@@ -31,7 +31,7 @@ def test_a_target_whose_next_engine_is_forbidden_says_why_and_serves_on() -> Non
     assert target.ready_replicas == 1
     assert target.reason == "PluginNotAllowed"
     assert target.message.startswith("the previous engine still serves; spec.build.plugins[0]")
-    for kind in ("Ready", "Prepared"):
+    for kind in ("UpToDate", "Prepared"):
         condition = world.condition(kind)
         assert (condition.status, condition.reason) == (ConditionStatus.FALSE, "PluginNotAllowed")
     assert world.condition("Serving").status is ConditionStatus.TRUE

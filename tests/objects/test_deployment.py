@@ -12,6 +12,7 @@ from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.objects import deployment as module
 from enginesmith_operator.objects.deployment import keep_template
 from enginesmith_operator.objects.labels import INPUTS, TEMPLATE
+from enginesmith_operator.objects.pod_rules import PodRules
 from enginesmith_operator.objects.serving_notes import ServingNotes, read_notes
 from enginesmith_operator.objects.serving_pods import ServingPods
 from enginesmith_operator.planning.rollout_state import Strategy
@@ -119,6 +120,24 @@ def test_pods_of_two_templates_differ_by_a_label_and_those_of_equal_ones_do_not(
     assert marks[0] == marks[1] != marks[2]
 
 
+def test_servers_send_traces_where_the_administrator_says(make_engine: MakeEngine) -> None:
+    engine = make_engine(targets=[L4])
+    target = plan_engine(engine, source_digest=DIGEST).targets[0]
+    collector = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317", "OTEL_RESOURCE_ATTRIBUTES": "team=$a"}
+    traced = pods_of(engine, target, tracing=collector)
+
+    pod = deployment(engine, traced, replicas=1)["spec"]["template"]["spec"]
+    variables = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
+
+    assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4317"
+    assert variables["OTEL_SERVICE_NAME"] == engine.metadata.name
+    attributes = f"team=$$a,service.namespace={engine.metadata.namespace},enginesmith.target=l4"
+    assert variables["OTEL_RESOURCE_ATTRIBUTES"] == attributes
+    assert variables["ENGINESMITH_OBJECT"] == f"{engine.metadata.namespace}/{engine.metadata.name}"
+    assert "OTEL_SERVICE_NAME" not in str(pod["initContainers"])
+    assert traced.inputs_hash() != pods_of(engine, target).inputs_hash()
+
+
 def test_a_template_changed_by_hand_is_repaired(make_engine: MakeEngine) -> None:
     engine = make_engine(targets=[L4])
     made = deployment(engine, _pods(engine), replicas=2)
@@ -189,7 +208,7 @@ def test_a_pod_of_tensorrt_is_told_which_plugin_libraries_are_allowed(
 ) -> None:
     engine = make_engine(targets=[target])
 
-    made = deployment(engine, _pods(engine), replicas=1, allowed_plugins=["a" * 64])
+    made = deployment(engine, _pods(engine), replicas=1, rules=PodRules(allowed_plugins=("a" * 64,)))
 
     (init,) = made["spec"]["template"]["spec"]["initContainers"]
     assert [one["value"] for one in init["env"] if one["name"] == "ENGINESMITH_PLUGINS_ALLOWED"] == want
@@ -198,7 +217,7 @@ def test_a_pod_of_tensorrt_is_told_which_plugin_libraries_are_allowed(
 def test_another_list_of_plugin_libraries_restarts_nothing(make_engine: MakeEngine) -> None:
     engine = make_engine(targets=[L4])
     live = _as_stored(deployment(engine, _pods(engine), replicas=2))
-    made = deployment(engine, _pods(engine), replicas=2, allowed_plugins=["a" * 64])
+    made = deployment(engine, _pods(engine), replicas=2, rules=PodRules(allowed_plugins=("a" * 64,)))
 
     assert made["spec"]["template"] != live["spec"]["template"]
     assert keep_template(made, live)["spec"]["template"] == live["spec"]["template"]

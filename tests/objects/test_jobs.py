@@ -11,6 +11,7 @@ from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.objects.build_job import build_job
 from enginesmith_operator.objects.placement import tolerations
+from enginesmith_operator.objects.pod_rules import PodRules
 
 MakeEngine = Callable[..., InferenceEngine]
 COUNTED = {
@@ -98,6 +99,18 @@ def test_a_model_in_a_claim_is_mounted_where_the_fetcher_looks(
     assert [path for path in mounts if path.startswith("/models")] == [f"/models/{name}" for name in want_claims]
 
 
+@pytest.mark.parametrize(("claim", "want_read_only"), [("models", True), ("engines", None)])
+def test_a_model_in_the_claim_of_the_store_leaves_the_claim_writable(
+    make_engine: MakeEngine, *, claim: str, want_read_only: bool | None
+) -> None:
+    pod = object_set(make_engine(model={"uri": f"pvc://{claim}/a/b.onnx"}))[0]["spec"]["template"]["spec"]
+
+    (volume,) = [one for one in pod["volumes"] if one["name"] == "model-0"]
+    (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "model-0"]
+    assert volume["persistentVolumeClaim"].get("readOnly") is want_read_only
+    assert mount["readOnly"] is True
+
+
 @pytest.mark.parametrize(("archs", "want"), [(("amd64",), []), (("amd64", "arm64"), ["kubernetes.io/arch"])])
 def test_a_pod_for_a_rarer_architecture_bears_its_taint(archs: tuple[str, ...], want: list[str]) -> None:
     assert [one["key"] for one in tolerations((), gpu=False, archs=archs)] == want
@@ -120,7 +133,8 @@ def test_a_builder_is_told_which_of_its_plugin_libraries_the_administrator_allow
     objects = object_set(make_engine(targets=[target], build={"plugins": wanted}))
     (build,) = [as_build(one) for one in objects if one["kind"] == "EngineBuild"]
 
-    job = build_job(build, None if allowed is None else [letter * 64 for letter in allowed])
+    digests = None if allowed is None else tuple(letter * 64 for letter in allowed)
+    job = build_job(build, PodRules(allowed_plugins=digests))
 
     assert _values(job, PLUGINS_ALLOWED) == ([] if want is None else [want])
 

@@ -86,9 +86,16 @@ class Api:
             return None
 
     async def list_pages(
-        self, resource: Resource, *, labels: str = "", fields: str = "", page: int = _PAGE
+        self, resource: Resource, *, namespace: str | None = None, labels: str = "", fields: str = "", page: int = _PAGE
     ) -> AsyncIterator[list[Json]]:
         """Give the objects of a kind page by page, without holding more than one.
+
+        Args:
+            resource: the kind.
+            namespace: of the objects; None: all.
+            labels: selector; empty: every object.
+            fields: likewise.
+            page: objects in an answer.
 
         Raises:
             enginesmith_operator.cluster.errors.ClusterError: a page could not be had; nothing is known of the rest.
@@ -96,7 +103,7 @@ class Api:
         query = {"limit": str(page)}
         query |= {"labelSelector": labels} if labels else {}
         query |= {"fieldSelector": fields} if fields else {}
-        path = resource.path()
+        path = resource.path(namespace)
         while True:
             found = await self._transport.request_object("GET", path, where=f"list {resource.kind}", query=query)
             yield list(found.get("items") or ())
@@ -105,17 +112,13 @@ class Api:
                 return
             query["continue"] = token
 
-    async def read_log(
-        self, namespace: str, pod: str, container: str, *, lines: int = 1, previous: bool = False
-    ) -> tuple[str, ...]:
+    async def read_log(self, namespace: str, pod: str, container: str, *, lines: int) -> tuple[str, ...]:
         """Return the last lines of a container's log; none where the container has none (yet).
 
         Raises:
             enginesmith_operator.cluster.errors.ClusterError: the server cannot say.
         """
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(_LOG_BYTES)}
-        if previous:
-            query["previous"] = "true"
         where = f"log of {namespace}/{pod}"
         data = await self._transport.request("GET", POD.path(namespace, pod, "log"), where=where, query=query)
         return tuple(data.decode(errors="replace").splitlines()[-lines:])

@@ -14,12 +14,11 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from enginesmith_operator.cluster.errors import error_from_response, unreachable_error
 
-__all__ = ["APPLY", "JSON", "MERGE_PATCH", "Json", "Transport"]
+__all__ = ["APPLY", "JSON", "Json", "Transport"]
 
 Json = dict[str, Any]
 
 JSON: Final = "application/json"
-MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
 _FAILED_FROM: Final = 300
 # Shorter than the gap between the end of a leader's right to write and its lease's end (leader.py).

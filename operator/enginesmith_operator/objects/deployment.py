@@ -6,7 +6,7 @@
 Startup and readiness ask for the model, so Ready means that an inference succeeded; liveness asks for the process.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from math import ceil
 from typing import Any, Final
@@ -33,14 +33,17 @@ from enginesmith_operator.objects.placement import (
     spread,
     tolerations,
 )
+from enginesmith_operator.objects.pod_rules import DEFAULT_RULES, PodRules, engine_keys_variable
 from enginesmith_operator.objects.pods import (
     JsonObject,
+    addresses_variable,
     allowed_plugins_variable,
     container,
     plain_resources,
     pod_spec,
     request_variable,
     resources_of,
+    secret_volume,
     template_hash,
 )
 from enginesmith_operator.objects.serving_notes import ServingNotes, read_notes
@@ -48,6 +51,7 @@ from enginesmith_operator.objects.serving_pods import (
     ENGINES_MOUNT,
     GRPC_PORT,
     HEALTH_PORT,
+    HTTP_PORT,
     METRICS_PORT,
     ServingPods,
 )
@@ -69,6 +73,9 @@ _ENGINES_VOLUME: Final = "engines"
 _ENGINES_LIMIT: Final = "32Gi"
 _GRACE_MARGIN_SECONDS: Final = 10
 _STARTUP_SECONDS: Final = 3600
+_STARTUP_PROBES: Final = 300
+_STARTUP_PROBE_SECONDS: Final = 60
+"""The server answers this probe when it serves: each answer before that would be a Warning event of a healthy pod."""
 _OLD_REVISIONS: Final = 3
 
 
@@ -79,7 +86,7 @@ def deployment(
     notes: ServingNotes,
     replicas: int | None,
     strategy: Strategy = Strategy.SURGE,
-    allowed_plugins: Collection[str] | None = None,
+    rules: PodRules = DEFAULT_RULES,
 ) -> dict[str, Any]:
     """Return the object to apply.
 
@@ -89,12 +96,11 @@ def deployment(
         notes: what it remembers.
         replicas: None: an autoscaler owns the number, and has set it.
         strategy: how new pods replace old ones; no reason to restart any.
-        allowed_plugins: digests of the libraries that the administrator allows; None: any. A changed list is no reason
-            to restart any either.
+        rules: of the operator's configuration; no reason to restart any.
     """
     key = _key_label(pods.engine_keys)
     labels = object_labels(pods.engine, Component.SERVER, target=pods.target, key=key)
-    spec = _pod(pods, allowed_plugins)
+    spec = _pod(pods, f"{engine.metadata.namespace}/{pods.engine}", _pull(pods, rules))
     annotations = pin_annotations(pods.pins)
     described = {"annotations": annotations} if annotations else {}
     digest = template_hash({"metadata": {"labels": labels | {TEMPLATE: ""}, **described}, "spec": spec})
@@ -148,14 +154,15 @@ def keep_template(desired: dict[str, Any], live: Mapping[str, Any], must_avoid: 
     return desired | {"metadata": metadata, "spec": desired["spec"] | {"template": live["spec"]["template"]}}
 
 
-def _pod(pods: ServingPods, allowed_plugins: Collection[str] | None) -> JsonObject:
+def _pod(pods: ServingPods, served: str, pull: JsonObject) -> JsonObject:
     template, server = pods.template, pods.pull.server
     made = pod_spec(
-        init_containers=[_pull(pods, allowed_plugins)],
-        containers=[_server(pods)],
+        init_containers=[pull],
+        containers=[_server(pods, served)],
         volumes=[
             {"name": _ENGINES_VOLUME, "emptyDir": {"sizeLimit": _ENGINES_LIMIT}},
             *store_volumes(pods.store),
+            *(secret_volume(one.volume, one.secret) for one in pods.secrets or ()),
         ],
         affinity=node_affinity(pods.pins, pods.archs, pods.avoid_nodes),
         tolerations=[*tolerations(template.tolerations, gpu=pods.gpus > 0, archs=pods.archs), *lost_node_tolerations()],
@@ -170,10 +177,10 @@ def _pod(pods: ServingPods, allowed_plugins: Collection[str] | None) -> JsonObje
     return made | {"terminationGracePeriodSeconds": grace, "topologySpreadConstraints": spreading}
 
 
-def _pull(pods: ServingPods, allowed_plugins: Collection[str] | None) -> JsonObject:
+def _pull(pods: ServingPods, rules: PodRules) -> JsonObject:
     gpus = pods.gpus if pods.looks_at_gpu else 0
     # No other backend loads any.
-    allowed = allowed_plugins if traits(pods.pull.backend).plugins else None
+    allowed = rules.allowed_plugins if traits(pods.pull.backend).plugins else None
     return container(
         name=PULL_CONTAINER,
         image=pods.image,
@@ -182,7 +189,9 @@ def _pull(pods: ServingPods, allowed_plugins: Collection[str] | None) -> JsonObj
             request_variable(environment.PULL_REQUEST, pods.pull),
             *_node_product(pods),
             *store_environment(pods.store),
+            addresses_variable(rules.addresses),
             *allowed_plugins_variable(allowed),
+            *engine_keys_variable(rules),
         ],
         added=pods.template.env,
         mounts=[_engines_mount(), *store_mounts(pods.store, read_only=True)],
@@ -192,22 +201,31 @@ def _pull(pods: ServingPods, allowed_plugins: Collection[str] | None) -> JsonObj
     )
 
 
-def _server(pods: ServingPods) -> JsonObject:
+def _server(pods: ServingPods, served: str) -> JsonObject:
     ports = {"grpc": GRPC_PORT, "metrics": METRICS_PORT, "health": HEALTH_PORT}
+    if pods.pull.server.http_address is not None:
+        ports["http"] = HTTP_PORT
     model = pods.pull.model.name
     made = container(
         name=SERVER_CONTAINER,
         image=pods.image,
         module=_SERVER_MODULE,
         arguments=("--request", f"{ENGINES_MOUNT}/{SERVE_REQUEST_FILE}"),
-        variables=_node_product(pods),
+        variables=[
+            *_node_product(pods),
+            {"name": environment.OBJECT, "value": served},
+            *({"name": name, "value": value.replace("$", "$$")} for name, value in (pods.variables or {}).items()),
+        ],
         added=pods.template.env,
-        mounts=[_engines_mount()],
+        mounts=[
+            _engines_mount(),
+            *({"name": one.volume, "mountPath": one.mount, "readOnly": True} for one in pods.secrets or ()),
+        ],
         resources=resources_of(pods.template.resources, _REQUESTS, gpu_resource=pods.resource, gpus=pods.gpus),
     )
     return made | {
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
-        "startupProbe": _probe(model, period=1, failures=_STARTUP_SECONDS),
+        "startupProbe": _probe(model, period=1, failures=_STARTUP_PROBES, timeout=_STARTUP_PROBE_SECONDS),
         "readinessProbe": _probe(model, period=2, failures=2),
         "livenessProbe": _probe("", period=10, failures=3),
     }
@@ -226,11 +244,11 @@ def _engines_mount() -> JsonObject:
     return {"name": _ENGINES_VOLUME, "mountPath": ENGINES_MOUNT}
 
 
-def _probe(service: str, *, period: int, failures: int) -> JsonObject:
+def _probe(service: str, *, period: int, failures: int, timeout: int = 5) -> JsonObject:
     return {
         "grpc": {"port": HEALTH_PORT, "service": service},
         "periodSeconds": period,
-        "timeoutSeconds": 5,
+        "timeoutSeconds": timeout,
         "failureThreshold": failures,
     }
 

@@ -1,6 +1,5 @@
 """The EngineBuild of one engine that the store lacks."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from enginesmith_operator.api.engine_build import BuildPlacement, EngineBuildSpec, NodeLabel
@@ -11,7 +10,8 @@ from enginesmith_operator.kinds import ENGINE_BUILD
 from enginesmith_operator.objects.jobs import JobLimits
 from enginesmith_operator.objects.labels import Component, object_labels
 from enginesmith_operator.objects.names import engine_build_name
-from enginesmith_operator.objects.owners import shared_references
+from enginesmith_operator.objects.owners import owner_reference
+from enginesmith_operator.objects.pods import plain_resources
 from enginesmith_operator.planning.plan_records import EnginePlan
 
 __all__ = ["engine_build"]
@@ -26,8 +26,6 @@ def engine_build(
     *,
     store: StoreSpec,
     limits: JobLimits,
-    owners: Iterable[InferenceEngine] = (),
-    refused_on: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Return the object. Its spec never changes: create it, and apply no more than its owner references again.
 
@@ -37,8 +35,6 @@ def engine_build(
         planned: an engine whose key is known.
         store: how the pod reaches the request's store.
         limits: of the operator's configuration.
-        owners: other engines that want the same one.
-        refused_on: nodes where such a build was refused before.
     """
     if planned.build is None or planned.toolchain.image is None:
         raise ValueError(f"the engine of {engine.metadata.name}/{target} has no key or no image yet")
@@ -48,7 +44,7 @@ def engine_build(
         image=planned.toolchain.image,
         store=store,
         source_secret=engine.spec.model.secret_ref if planned.build.options.plugins else None,
-        placement=_placement(engine, planned, limits, refused_on),
+        placement=_placement(engine, planned, limits),
         backoff_limit=limits.backoff_limit,
         ttl_seconds_after_finished=limits.ttl_seconds,
     )
@@ -60,18 +56,16 @@ def engine_build(
             "name": engine_build_name(engine.metadata.name, target, key),
             "namespace": engine.metadata.namespace,
             "labels": object_labels(engine.metadata.name, Component.BUILD, target=target, key=key),
-            "ownerReferences": shared_references({one.metadata.uid: one for one in (engine, *owners)}.values()),
+            "ownerReferences": [owner_reference(engine)],
         },
         "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
     }
 
 
-def _placement(
-    engine: InferenceEngine, planned: EnginePlan, limits: JobLimits, refused_on: Iterable[str]
-) -> BuildPlacement:
+def _placement(engine: InferenceEngine, planned: EnginePlan, limits: JobLimits) -> BuildPlacement:
     build, template = engine.spec.build, engine.spec.pod_template
     on_gpu = bool(planned.build_nodes) and planned.resource is not None
-    avoided = (*refused_on, *planned.build_avoids) if on_gpu else ()
+    avoided = planned.build_avoids if on_gpu else ()
     own = build.resources
     return BuildPlacement(
         pins=tuple(
@@ -91,5 +85,11 @@ def _placement(
         service_account_name=template.service_account_name,
         image_pull_secrets=template.image_pull_secrets,
         env=template.env,
+        metric_resources=_metric_resources(engine),
         resources=(own if own != ResourceRequirements() else limits.resources).spelled(),
     )
+
+
+def _metric_resources(engine: InferenceEngine) -> ResourceRequirements | None:
+    container = engine.spec.verification.metric_container
+    return None if container is None else plain_resources(container.resources).spelled()

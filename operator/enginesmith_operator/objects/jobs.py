@@ -1,5 +1,6 @@
 """What the Jobs that prepare and build have in common: how often they are tried, and what is never tried again."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic import Field
@@ -8,7 +9,7 @@ from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.record import Record
 from enginesmith_operator.api.pod_template import ResourceRequirements
 
-__all__ = ["DEADLINE_MARGIN_SECONDS", "JobLimits", "job_spec"]
+__all__ = ["DEADLINE_MARGIN_SECONDS", "JobLimits", "final_rule", "job_spec"]
 
 DEADLINE_MARGIN_SECONDS: Final = 60
 """A Job past its deadline takes pod and log with it, so the process inside ends by itself before that."""
@@ -50,13 +51,13 @@ class JobLimits(Record):
 
 
 def job_spec(
-    template: JsonObject, *, container: str, timeout_seconds: float, backoff_limit: int, ttl_seconds: int
+    template: JsonObject, *, rules: Iterable[JsonObject], timeout_seconds: float, backoff_limit: int, ttl_seconds: int
 ) -> JsonObject:
     """Return a Job's specification around the template of its pod.
 
     Args:
         template: metadata and spec of the pod.
-        container: whose exit code decides.
+        rules: for failures that are final, such as `final_rule`.
         timeout_seconds: that the process enforces itself.
         backoff_limit: further attempts.
         ttl_seconds: how long the finished Job stays.
@@ -70,15 +71,14 @@ def job_spec(
             "rules": [
                 # An eviction or a lost node does not count as an attempt.
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {
-                        "containerName": container,
-                        "operator": "In",
-                        "values": [int(code) for code in _FINAL],
-                    },
-                },
+                *rules,
             ]
         },
         "template": template | {"spec": spec},
     }
+
+
+def final_rule(container: str) -> JsonObject:
+    """Return the rule for exit codes that the same attempt would end with again, on any node."""
+    values = [int(code) for code in _FINAL]
+    return {"action": "FailJob", "onExitCodes": {"containerName": container, "operator": "In", "values": values}}

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from enginesmith_contract import environment
+from enginesmith_contract.address_rules import AddressRules
 from enginesmith_contract.allowed_plugins import AllowedPlugins
 from enginesmith_contract.record import Record
 from enginesmith_operator.api.model import SecretReference
@@ -18,7 +19,10 @@ from enginesmith_operator.api.quantities import spell_resource
 
 __all__ = [
     "CREDENTIALS_MODE",
+    "SCRATCH_FOLDER",
+    "SECURITY",
     "JsonObject",
+    "addresses_variable",
     "allowed_plugins_variable",
     "claim_mounts",
     "claim_volumes",
@@ -28,6 +32,7 @@ __all__ = [
     "pod_spec",
     "request_variable",
     "resources_of",
+    "secret_volume",
     "source_environment",
     "source_mounts",
     "source_volumes",
@@ -38,6 +43,7 @@ __all__ = [
 _USER_ID: Final = 65532
 _TERMINATION_LOG: Final = "/dev/termination-log"
 _SCRATCH: Final = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - an emptyDir of the pod's own
+SCRATCH_FOLDER: Final = _SCRATCH["mountPath"]
 _CLAIMS_FOLDER: Final = "/models"
 _CLAIM_SCHEME: Final = "pvc://"
 _USERS_TO_CHANGE: Final = frozenset({environment.LOG_FORMAT})
@@ -50,6 +56,13 @@ CREDENTIALS_MODE: Final = 0o440
 """Files of a Secret: the pod's own group reads them."""
 
 JsonObject = dict[str, Any]
+
+SECURITY: Final[JsonObject] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+"""Security context of every container."""
 
 
 def pod_spec(  # noqa: PLR0913 - the parts of a pod, by keyword
@@ -130,11 +143,7 @@ def container(
         "env": _environment([*({"name": key, "value": value} for key, value in fixed.items()), *variables], added),
         "volumeMounts": [dict(_SCRATCH), *mounts],
         "resources": resources,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": SECURITY,
         "terminationMessagePath": _TERMINATION_LOG,
         "terminationMessagePolicy": "File",
     }
@@ -146,6 +155,11 @@ def allowed_plugins_variable(digests: Iterable[str] | None) -> list[JsonObject]:
         return []
     text = AllowedPlugins(digests=tuple(sorted(set(digests)))).to_text()
     return [{"name": environment.PLUGINS_ALLOWED, "value": text}]
+
+
+def addresses_variable(rules: AddressRules) -> JsonObject:
+    """Return the variable that says what the process may connect to."""
+    return request_variable(environment.ADDRESSES, rules)
 
 
 def _environment(own: list[JsonObject], added: Iterable[EnvVar]) -> list[JsonObject]:
@@ -169,11 +183,14 @@ def source_environment(secret: SecretReference | None) -> list[JsonObject]:
     return [{"name": environment.SOURCE_CREDENTIALS, "value": _CREDENTIALS_FOLDER}] if secret is not None else []
 
 
+def secret_volume(name: str, secret: str) -> JsonObject:
+    """Return the volume of a Secret: one file for each key."""
+    return {"name": name, "secret": {"secretName": secret, "defaultMode": CREDENTIALS_MODE}}
+
+
 def source_volumes(secret: SecretReference | None) -> list[JsonObject]:
-    """Return the volume of the model source's Secret: one file for each key."""
-    if secret is None:
-        return []
-    return [{"name": _CREDENTIALS_VOLUME, "secret": {"secretName": secret.name, "defaultMode": CREDENTIALS_MODE}}]
+    """Return the volume of the model source's Secret."""
+    return [] if secret is None else [secret_volume(_CREDENTIALS_VOLUME, secret.name)]
 
 
 def source_mounts(secret: SecretReference | None) -> list[JsonObject]:
@@ -221,10 +238,19 @@ def claims_of(uris: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(sorted({rest.partition("/")[0] for rest in named}))
 
 
-def claim_volumes(claims: Iterable[str]) -> list[JsonObject]:
-    """Return the volumes of models that lie in claims of their own (`pvc://claim/path`)."""
+def claim_volumes(claims: Iterable[str], written: str | None) -> list[JsonObject]:
+    """Return the volumes of models that lie in claims of their own (`pvc://claim/path`).
+
+    Args:
+        claims: their names.
+        written: claim of the pod's store. kubelet mounts a claim once for all volumes of a pod, and read-only if one
+            of them is, so a model in this claim is read-only by its mount alone.
+    """
     return [
-        {"name": f"model-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        {
+            "name": f"model-{number}",
+            "persistentVolumeClaim": {"claimName": claim} | ({} if claim == written else {"readOnly": True}),
+        }
         for number, claim in enumerate(claims)
     ]
 

@@ -8,12 +8,14 @@ from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.api.store import StoreSpec
 from enginesmith_operator.kinds import JOB
-from enginesmith_operator.objects.jobs import JobLimits, job_spec
+from enginesmith_operator.objects.jobs import JobLimits, final_rule, job_spec
 from enginesmith_operator.objects.labels import OCCASION, TEMPLATE, Component, object_labels
 from enginesmith_operator.objects.names import preparation_job_name
 from enginesmith_operator.objects.owners import controller_reference
 from enginesmith_operator.objects.placement import node_affinity, tolerations
+from enginesmith_operator.objects.pod_rules import DEFAULT_RULES, PodRules, engine_keys_variable
 from enginesmith_operator.objects.pods import (
+    addresses_variable,
     claim_mounts,
     claim_volumes,
     claims_of,
@@ -28,6 +30,7 @@ from enginesmith_operator.objects.pods import (
     template_hash,
 )
 from enginesmith_operator.objects.stores import (
+    claim_of_store,
     store_environment,
     store_mounts,
     store_volumes,
@@ -48,6 +51,7 @@ def preparation_job(
     archs: tuple[str, ...],
     store: StoreSpec,
     limits: JobLimits,
+    rules: PodRules = DEFAULT_RULES,
     occasion: str = "",
 ) -> dict[str, Any]:
     """Return the Job. A Job never changes: create it, and do not apply it again.
@@ -59,6 +63,7 @@ def preparation_job(
         archs: that the image is for, as Kubernetes spells them.
         store: how the pod reaches `request.store`.
         limits: of the operator's configuration; its resources hold where `spec.build.resources` names none.
+        rules: of the operator's configuration.
         occasion: tells a repeated look at the same URI from the first.
     """
     template, secret = engine.spec.pod_template, engine.spec.model.secret_ref
@@ -73,6 +78,8 @@ def preparation_job(
             request_variable(environment.PREPARATION_REQUEST, request),
             *source_environment(secret),
             *store_environment(store),
+            addresses_variable(rules.addresses),
+            *engine_keys_variable(rules),
         ],
         added=template.env,
         mounts=[*source_mounts(secret), *store_mounts(store), *claim_mounts(claims)],
@@ -80,7 +87,7 @@ def preparation_job(
     )
     pod = pod_spec(
         containers=[step],
-        volumes=[*source_volumes(secret), *store_volumes(store), *claim_volumes(claims)],
+        volumes=[*source_volumes(secret), *store_volumes(store), *claim_volumes(claims, claim_of_store(store))],
         affinity=node_affinity((), archs, ()),
         # A preparation needs no GPU, so it keeps away from the nodes that have one.
         tolerations=tolerations(template.tolerations, gpu=False, archs=archs),
@@ -101,7 +108,7 @@ def preparation_job(
         },
         "spec": job_spec(
             {"metadata": {"labels": labels}, "spec": pod},
-            container=PREPARATION_CONTAINER,
+            rules=[final_rule(PREPARATION_CONTAINER)],
             timeout_seconds=limits.timeout_seconds,
             backoff_limit=limits.backoff_limit,
             ttl_seconds=limits.ttl_seconds,
@@ -120,6 +127,6 @@ def _uris(request: PreparationJobRequest) -> tuple[str | None, ...]:
     wanted = request.preparation
     return (
         wanted.source.uri,
-        wanted.precision.calibration,
+        None if wanted.precision.calibration is None else wanted.precision.calibration.source,
         *(values.npz for values in wanted.verification.inputs.values()),
     )

@@ -7,7 +7,7 @@ from enginesmith_operator.kinds import SERVICE
 from enginesmith_operator.objects.labels import Component, engine_selector, object_labels, target_selector
 from enginesmith_operator.objects.names import engine_service_name, headless_service_name, target_service_name
 from enginesmith_operator.objects.owners import controller_reference
-from enginesmith_operator.objects.serving_pods import GRPC_PORT, METRICS_PORT
+from enginesmith_operator.objects.serving_pods import GRPC_PORT, HTTP_PORT, METRICS_PORT
 
 __all__ = ["engine_service", "headless_service", "target_service"]
 
@@ -32,7 +32,11 @@ def target_service(engine: InferenceEngine, target: str) -> dict[str, Any]:
 
 
 def _service(engine: InferenceEngine, name: str, selector: dict[str, str], target: str = "") -> dict[str, Any]:
-    ports = (("grpc", GRPC_PORT, "kubernetes.io/h2c"), ("metrics", METRICS_PORT, "http"))
+    # Kubernetes has no name of its own for HTTP/2 over TLS: ALPN says it.
+    grpc, http = ("kubernetes.io/h2c", "http") if engine.spec.serving.tls is None else ("https", "https")
+    ports = [("grpc", GRPC_PORT, grpc), ("metrics", METRICS_PORT, "http")]
+    if engine.spec.serving.http.enabled:
+        ports.append(("http", HTTP_PORT, http))
     return {
         "apiVersion": SERVICE.api_version,
         "kind": SERVICE.kind,

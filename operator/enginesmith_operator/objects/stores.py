@@ -17,6 +17,7 @@ from enginesmith_operator.objects.pods import CREDENTIALS_MODE
 
 __all__ = [
     "STORE_MOUNT",
+    "claim_of_store",
     "store_environment",
     "store_mounts",
     "store_uri",
@@ -68,6 +69,11 @@ def store_environment(store: StoreSpec) -> list[JsonObject]:
             environment.STORE_DOCKER_CONFIG: _REGISTRY_MOUNT if store.oci.secret_ref is not None else None,
         }
     return [{"name": name, "value": value} for name, value in found.items() if value is not None]
+
+
+def claim_of_store(store: StoreSpec) -> str | None:
+    """Return the claim that a store lies in."""
+    return None if store.pvc is None else store.pvc.claim_name
 
 
 def store_volumes(store: StoreSpec) -> list[JsonObject]:

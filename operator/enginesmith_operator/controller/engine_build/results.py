@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.termination import BuildOutcome, TerminationMessage
 from enginesmith_operator.api.engine_build import BuildFailure, BuildResult
+from enginesmith_operator.controller.engine_build.steps import LONGEST_LOG, current_step, metric_failure
 from enginesmith_operator.controller.shared.conditions import bounded_line
 from enginesmith_operator.controller.shared.pod_facts import Ending, JobFacts, PodFacts
-from enginesmith_operator.objects.build_job import BUILD_CONTAINER
 
 __all__ = [
     "DEADLINE",
@@ -28,8 +28,8 @@ KEPT_ALIVE: Final = "KeptAlive"
 DEADLINE: Final = "DeadlineExceeded"
 """Reason of a Job that ran longer than it may."""
 LONGEST_REASON: Final = 128
-_LONGEST_LOG: Final = 8192
 _LONGEST_PROGRESS: Final = 256
+_LONGEST_WARNING: Final = 1024
 _OUT_OF_MEMORY: Final = ("OutOfMemory", "the builder was killed for memory; raise spec.build.resources.limits.memory")
 
 
@@ -50,7 +50,7 @@ def read_progress(log: tuple[str, ...]) -> str:
 def read_result(pods: tuple[PodFacts, ...]) -> BuildResult | None:
     """Return what the newest attempt that succeeded said; None: none did, or it was not heard."""
     for pod in reversed(pods):
-        container = pod.container(BUILD_CONTAINER)
+        container = current_step(pod)
         message = _last_word(container.ending if container else None)
         if message is not None and message.outcome is BuildOutcome.SUCCEEDED and message.engine_digest:
             return BuildResult(
@@ -58,19 +58,30 @@ def read_result(pods: tuple[PodFacts, ...]) -> BuildResult | None:
                 size_bytes=message.size_bytes,
                 verification=message.verification,
                 difference=message.difference,
+                agreement=message.agreement,
+                judged_on=message.judged_on,
+                warning=bounded_line(message.warning, _LONGEST_WARNING) if message.warning else None,
+                metric=message.metric,
                 latency_seconds=dict(message.latency_seconds),
                 build_seconds=message.build_seconds,
+                timing_cache=message.timing_cache,
             )
     return None
 
 
 def last_failure(pods: tuple[PodFacts, ...]) -> tuple[str, str] | None:
-    """Return reason and sentence of the newest attempt that ended; None: none did, or it did not fail."""
+    """Return reason and sentence of the newest attempt that ended; None: none did, or it did not fail.
+
+    For a Job that still runs or tries again: the message of a pending EngineBuild. `read_failure` is for a failed Job.
+    """
     for pod in reversed(pods):
-        container = pod.container(BUILD_CONTAINER)
+        container = current_step(pod)
         ending = container.latest_ending if container else None
-        if ending is None:
+        if container is None or ending is None:
             continue
+        failed = metric_failure(container, ())
+        if failed is not None:
+            return failed.reason, failed.message
         word = _last_word(ending)
         if ending.out_of_memory:
             return _OUT_OF_MEMORY
@@ -98,16 +109,27 @@ def success_text(result: BuildResult) -> str:
     parts = [f"engine {result.engine_digest[:12]} is stored"]
     if result.build_seconds is not None:
         parts.append(f"built in {result.build_seconds:.0f} s")
+    if result.timing_cache is not None:
+        parts.append(result.timing_cache.text())
     if result.difference is not None:
         parts.append(f"largest difference {result.difference:.2g}")
+    if result.agreement is not None:
+        parts.append(f"smallest agreement {result.agreement:.3g}")
+    if result.metric is not None:
+        parts.append(f"metric {result.metric:.6g}")
+    if result.judged_on is not None:
+        parts.append(f"judged on {result.judged_on}")
     return ", ".join(parts)
 
 
 def read_failure(pods: tuple[PodFacts, ...], job: JobFacts, log: tuple[str, ...]) -> BuildFailure:
-    """Return why a Job failed, as an EngineBuild remembers it."""
-    container = pods[-1].container(BUILD_CONTAINER) if pods else None
+    """Return why a failed Job failed, as an EngineBuild stores it.
+
+    `last_failure` is for attempts while the Job still tries again; a cause that one of them knows belongs in both.
+    """
+    container = current_step(pods[-1]) if pods else None
     ending = container.latest_ending if container else None
-    log_tail = "\n".join(log)[-_LONGEST_LOG:]
+    log_tail = "\n".join(log)[-LONGEST_LOG:]
     word = _last_word(ending)
     if ending is not None and ending.out_of_memory:
         reason, message = _OUT_OF_MEMORY

@@ -5,11 +5,12 @@
 | is not there | it is made |
 | is another engine's | it is owned by both |
 | failed for a reason that may pass | it is made again, after as long as builds have been failing, within bounds |
+| has not begun, and the GPU is for another build or a pod first (`build.quickStart`) | it is deleted, and made later |
 | failed or has not begun, and its spec would be another one now (more memory, another image) | it is made again |
 | succeeded, and a pod does not find its engine in the store | it is made again |
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -20,7 +21,7 @@ from enginesmith_contract.pull_request import ServingReport
 from enginesmith_operator.api.conditions import BUILT, ConditionStatus
 from enginesmith_operator.api.engine_build import BuildPhase, BuildPlacement, EngineBuildSpec
 from enginesmith_operator.cluster.transport import Json
-from enginesmith_operator.controller.inference_engine.rollout import ENGINE_MISSING, TargetView
+from enginesmith_operator.controller.inference_engine.rollout_input import ENGINE_MISSING, TargetView
 from enginesmith_operator.controller.inference_engine.snapshot import ChosenStore, EngineSnapshot, KnownBuild
 from enginesmith_operator.controller.shared.cache import Address
 from enginesmith_operator.controller.shared.conditions import find_condition
@@ -28,6 +29,7 @@ from enginesmith_operator.controller.shared.decision import Deletion
 from enginesmith_operator.kinds import ENGINE_BUILD
 from enginesmith_operator.objects.deployment import PULL_CONTAINER
 from enginesmith_operator.objects.engine_build import engine_build
+from enginesmith_operator.objects.owners import owner_reference
 from enginesmith_operator.planning.plan_records import EnginePlan
 
 __all__ = ["BuildSteps", "decide_builds", "is_outdated", "lost_engines"]
@@ -53,8 +55,17 @@ class BuildSteps:
     requeue_seconds: float | None = None
 
 
-def decide_builds(view: TargetView, lacking: Iterable[EnginePlan], store: ChosenStore) -> BuildSteps:
-    """Return what is to be done with the builds of engines that the store lacks."""
+def decide_builds(
+    view: TargetView, lacking: Iterable[EnginePlan], store: ChosenStore, *, may_run: Collection[str]
+) -> BuildSteps:
+    """Return what is to be done with the builds of engines that the store lacks.
+
+    Args:
+        view: all that the decision depends on.
+        lacking: engines that the store lacks.
+        store: that receives them.
+        may_run: keys of engines whose builds may run now: the others get no GPU before them.
+    """
     creates: list[Json] = []
     deletes: list[Deletion] = []
     shares: list[Json] = []
@@ -66,6 +77,10 @@ def decide_builds(view: TargetView, lacking: Iterable[EnginePlan], store: Chosen
         desired = engine_build(
             view.snapshot.engine, view.target.name, planned, store=store.spec, limits=view.snapshot.limits_of_build
         )
+        if planned.engine_key not in may_run:
+            if build is not None and build.phase is BuildPhase.PENDING and _is_ours_alone(build):
+                deletes.append(_deletion(view, build))
+            continue
         if build is None:
             creates.append(desired)
             continue
@@ -73,8 +88,7 @@ def decide_builds(view: TargetView, lacking: Iterable[EnginePlan], store: Chosen
             shares.append(_shared(view.snapshot, build))
         wait = _seconds_until_again(view, build, desired)
         if wait is not None and wait <= 0:
-            namespace = view.snapshot.document["metadata"]["namespace"]
-            deletes.append(Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid))
+            deletes.append(_deletion(view, build))
         elif wait is not None:
             waits.append(wait)
     return BuildSteps(
@@ -83,6 +97,15 @@ def decide_builds(view: TargetView, lacking: Iterable[EnginePlan], store: Chosen
         shares=tuple(shares),
         requeue_seconds=min(waits, default=None),
     )
+
+
+def _deletion(view: TargetView, build: KnownBuild) -> Deletion:
+    namespace = view.snapshot.document["metadata"]["namespace"]
+    return Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid)
+
+
+def _is_ours_alone(build: KnownBuild) -> bool:
+    return build.is_owned and len(build.owners) == 1
 
 
 def lost_engines(snapshot: EngineSnapshot) -> dict[str, str]:
@@ -115,7 +138,7 @@ def _seconds_until_again(view: TargetView, build: KnownBuild, desired: Json) -> 
         # The store lacks what this one built.
         return 0.0
     is_another = build.phase is not BuildPhase.BUILDING and _is_for(view, build) and _is_another(build, desired)
-    if is_another and build.is_owned and len(build.owners) == 1:
+    if is_another and _is_ours_alone(build):
         return 0.0
     if build.phase is not BuildPhase.FAILED or build.failure is None:
         return None
@@ -164,7 +187,7 @@ def _shared(snapshot: EngineSnapshot, build: KnownBuild) -> Json:
     """
     document = snapshot.document
     metadata = document["metadata"]
-    own = {key: document[key] for key in ("apiVersion", "kind")} | {key: metadata[key] for key in ("name", "uid")}
+    own = owner_reference(snapshot.engine)
     return {
         "apiVersion": document["apiVersion"],
         "kind": ENGINE_BUILD.kind,

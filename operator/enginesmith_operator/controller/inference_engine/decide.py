@@ -1,7 +1,7 @@
 """What becomes of an InferenceEngine: pure, from one snapshot to writes, a status and events.
 
-    resolve_engine   model known? (engine_preparation) ── plan ──> Resolution
-    decide_engine    per target: builds, rollout, objects (engine_target) ── status (engine_status) ──> EngineDecision
+    resolve_engine   precision (fallback) ── model known? (preparation) ── plan ──> Resolution
+    decide_engine    per target: builds, rollout, objects (target) ── status (status) ──> EngineDecision
 
 Between the two, the caller looks up whether other InferenceEngines build the engines that the plan wants.
 """
@@ -11,10 +11,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from enginesmith_operator.api.conditions import PREPARED, ConditionStatus
-from enginesmith_operator.api.engine_status import EngineStatus, StoredEngine
+from enginesmith_operator.api.engine_status import EngineStatus, PrecisionRefusal, StoredEngine
+from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.inference_engine.builds import is_outdated, lost_engines
-from enginesmith_operator.controller.inference_engine.foreign import with_foreign_changes
+from enginesmith_operator.controller.inference_engine.conflicts import with_foreign_changes
+from enginesmith_operator.controller.inference_engine.fallback import (
+    find_refusal,
+    in_wanted_precision,
+    known_refusals,
+    with_refusals,
+)
+from enginesmith_operator.controller.inference_engine.gpu_limit import grant_gpus
 from enginesmith_operator.controller.inference_engine.leaving import decide_leaving
 from enginesmith_operator.controller.inference_engine.preparation import PreparationStep, resolve_preparation
 from enginesmith_operator.controller.inference_engine.preparation_jobs import (
@@ -23,7 +31,7 @@ from enginesmith_operator.controller.inference_engine.preparation_jobs import (
     seconds_to_end,
 )
 from enginesmith_operator.controller.inference_engine.retention import builds_to_forget
-from enginesmith_operator.controller.inference_engine.rollout import TargetView
+from enginesmith_operator.controller.inference_engine.rollout_input import TargetView
 from enginesmith_operator.controller.inference_engine.snapshot import ChosenStore, EngineSnapshot
 from enginesmith_operator.controller.inference_engine.status import compose_status, engine_events
 from enginesmith_operator.controller.inference_engine.target import TargetDecision, decide_target
@@ -32,10 +40,12 @@ from enginesmith_operator.controller.shared.conditions import Observation
 from enginesmith_operator.controller.shared.decision import Deletion, EventNote
 from enginesmith_operator.controller.shared.drift import must_apply, stamp
 from enginesmith_operator.controller.shared.foreign_writers import foreign_changes
+from enginesmith_operator.controller.shared.gpu_use import count_gpus
 from enginesmith_operator.kinds import APPLIED, DEPLOYMENT, ENGINE_BUILD, JOB, SERVICE
 from enginesmith_operator.objects.labels import TARGET, TEMPLATE
 from enginesmith_operator.objects.preparation_job import preparation_job
 from enginesmith_operator.objects.services import engine_service, headless_service
+from enginesmith_operator.planning.gpu_limit import with_replicas
 from enginesmith_operator.planning.plan import plan
 from enginesmith_operator.planning.plan_records import Plan
 from enginesmith_operator.planning.preparation import preparation_job_request
@@ -51,8 +61,16 @@ _SHOWN: Final = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Resolution:
-    """The plan, and what it was made of. `store` is a refusal where nothing can be prepared or built."""
+    """The plan, and what it was made of.
 
+    Attributes:
+        engine: in the precision that is wanted.
+        refused: precisions that are not.
+        store: a refusal where nothing can be prepared or built.
+    """
+
+    engine: InferenceEngine
+    refused: tuple[PrecisionRefusal, ...]
     store: ChosenStore | Refusal
     preparation: PreparationStep
     plan: Plan
@@ -67,6 +85,7 @@ class EngineDecision:
         creates: objects that never change once they are there.
         applies: stamped objects that differ from what is there.
         requeue_seconds: when to look again although nothing was heard; None: never.
+        gpus: that its Deployments take, at the most that their autoscalers may set.
     """
 
     status: EngineStatus
@@ -75,10 +94,21 @@ class EngineDecision:
     applies: tuple[Json, ...] = ()
     events: tuple[EventNote, ...] = ()
     requeue_seconds: float | None = None
+    gpus: int = 0
 
 
 def resolve_engine(snapshot: EngineSnapshot) -> Resolution:
-    """Return the plan with all that is known of the model."""
+    """Return the plan with all that is known of the model, in the first precision that is not refused."""
+    refused = known_refusals(snapshot)
+    while True:
+        resolution = _resolve_precision(in_wanted_precision(snapshot, refused), refused)
+        found = find_refusal(snapshot, resolution.engine, resolution.preparation, resolution.plan)
+        if found is None:
+            return resolution
+        refused = (*refused, found)
+
+
+def _resolve_precision(snapshot: EngineSnapshot, refused: tuple[PrecisionRefusal, ...]) -> Resolution:
     store = _usable_store(snapshot)
     if isinstance(store, ChosenStore):
         step = resolve_preparation(snapshot, store)
@@ -90,11 +120,11 @@ def resolve_engine(snapshot: EngineSnapshot) -> Resolution:
             condition=condition,
             observed=snapshot.observed,
         )
-    planned = plan(snapshot.engine, step.observed, snapshot.now)
+    planned = plan(snapshot.engine, with_refusals(step.observed, refused), snapshot.now)
     if step.job_wanted and not planned.has_target:
         waits = Observation.of(PREPARED, False, "NoPlan", "the preparation begins once a target has a plan")
         step = replace(step, condition=waits)
-    return Resolution(store=store, preparation=step, plan=planned)
+    return Resolution(engine=snapshot.engine, refused=refused, store=store, preparation=step, plan=planned)
 
 
 def wanted_keys(resolution: Resolution) -> tuple[str, ...]:
@@ -102,13 +132,15 @@ def wanted_keys(resolution: Resolution) -> tuple[str, ...]:
     return tuple(
         one.engine_key
         for target in resolution.plan.targets
-        for one in target.engines
+        for planned in target.engines
+        for one in planned.variants
         if one.engine_key is not None and not one.stored
     )
 
 
 def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDecision:
     """Return what is to be done for an InferenceEngine."""
+    snapshot = replace(snapshot, engine=resolution.engine)
     step, store = resolution.preparation, resolution.store
     digests = _digests(snapshot, step)
     leaving = decide_leaving(snapshot, _targets(snapshot, resolution, digests))
@@ -127,6 +159,7 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
     if job is not None and resolution.plan.has_target and (another or (step.job_wanted and not step.job_deleted)):
         creates.append(job)
     status = compose_status(snapshot, resolution.plan, step, targets, digests, leaving=leaving.names)
+    status = status.model_copy(update={"refused_precisions": resolution.refused})
     changes = [
         change
         for one in desired
@@ -149,6 +182,7 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
         ),
         events=(*leaving.events, *changed, *engine_events(snapshot.status, status)),
         requeue_seconds=min((seconds for seconds in waits if seconds is not None), default=None),
+        gpus=count_gpus(desired),
     )
 
 
@@ -156,10 +190,13 @@ def _targets(snapshot: EngineSnapshot, resolution: Resolution, digests: dict[str
     """Decide for each target; while one stops a replica to make room, those after it do not: one of them serves."""
     previous = {one.name: one for one in snapshot.status.targets}
     targets: list[TargetDecision] = []
+    granted = grant_gpus(snapshot, resolution.plan)
     for spec, planned in zip(snapshot.engine.spec.targets, resolution.plan.targets, strict=True):
+        share = granted.get(spec.name)
         view = TargetView(
             snapshot=snapshot,
-            target=spec,
+            target=spec if share is None else with_replicas(spec, share.replicas),
+            held="" if share is None else share.held,
             planned=planned,
             store=resolution.store,
             digests=digests,
@@ -244,11 +281,14 @@ def _unwanted(
     if resolution.plan.preparation_key is None:
         return
     wanted = {key for target in targets for key in target.wants}
+    # The failed build of a precision is why another one is used.
+    wanted |= {one.key for one in resolution.refused if one.build is not None and one.key is not None}
     for build in builds_to_forget(
         snapshot,
         wanted,
         targets=asked,
         undecided={target.status.name for target in targets if not target.is_planned},
+        quick={one.quick.engine_key for each in resolution.plan.targets for one in each.engines if one.quick},
     ):
         yield Deletion(address=Address(ENGINE_BUILD.kind, namespace, build.name), uid=build.uid)
 
@@ -289,7 +329,7 @@ def _job_address(snapshot: EngineSnapshot, uid: str) -> Address:
 
 def _preparation_job(snapshot: EngineSnapshot, resolution: Resolution, store: ChosenStore) -> Json | None:
     chosen = [one.toolchain for target in resolution.plan.targets for one in target.engines]
-    image = snapshot.catalog.preparation_image(chosen)
+    image = snapshot.catalog.preparation_image(chosen, snapshot.observed.policies)
     if image is None:
         return None
     archs = {
@@ -305,5 +345,6 @@ def _preparation_job(snapshot: EngineSnapshot, resolution: Resolution, store: Ch
         archs=tuple(sorted(archs)) or ("amd64",),
         store=store.spec,
         limits=snapshot.limits_of_preparation,
+        rules=snapshot.rules,
         occasion=resolution.preparation.occasion,
     )

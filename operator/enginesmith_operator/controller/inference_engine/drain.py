@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from enginesmith_operator.controller.inference_engine.rollout import TargetView
+from enginesmith_operator.controller.inference_engine.rollout_input import TargetView
 from enginesmith_operator.controller.shared.pod_facts import PodFacts
 from enginesmith_operator.objects.labels import TEMPLATE
 from enginesmith_operator.planning.rollout import PATIENCE_SECONDS

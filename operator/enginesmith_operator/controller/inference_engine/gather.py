@@ -11,7 +11,7 @@ from enginesmith_contract.backends import Toolchain
 from enginesmith_contract.matrix.load import load_matrix
 from enginesmith_operator.api.conditions import READY, SCHEDULED, ConditionStatus
 from enginesmith_operator.api.engine_build import EngineBuildStatus
-from enginesmith_operator.api.engine_status import EngineStatus
+from enginesmith_operator.api.engine_status import EngineStatus, InheritedDefault
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.inference_engine.snapshot import (
@@ -22,18 +22,21 @@ from enginesmith_operator.controller.inference_engine.snapshot import (
 )
 from enginesmith_operator.controller.shared.cache import Address, ObjectCache, StoredObject
 from enginesmith_operator.controller.shared.conditions import find_condition
+from enginesmith_operator.controller.shared.gpu_use import GpuUse
 from enginesmith_operator.controller.shared.pod_facts import JobFacts, PodFacts, read_job, read_pod
+from enginesmith_operator.controller.shared.policies import KnownPolicies, PolicyReader
 from enginesmith_operator.controller.shared.settings import JobSettings, OperatorSettings
 from enginesmith_operator.controller.shared.status_document import read_status
 from enginesmith_operator.controller.watch.intake import JOB_NAME
 from enginesmith_operator.controller.watch.nodes import NodeMemory
-from enginesmith_operator.kinds import APPLIED, DEPLOYMENT, ENGINE_BUILD, JOB, POD, VOLUME_CLAIM
+from enginesmith_operator.kinds import APPLIED, DEPLOYMENT, ENGINE_BUILD, INFERENCE_ENGINE, JOB, POD, VOLUME_CLAIM
 from enginesmith_operator.objects.jobs import JobLimits
 from enginesmith_operator.objects.labels import ENGINE, ENGINE_KEY, TARGET
 from enginesmith_operator.objects.names import short_key
 from enginesmith_operator.objects.serving_notes import read_notes
 from enginesmith_operator.objects.stores import store_uri
 from enginesmith_operator.planning.catalog import Catalog, read_catalog
+from enginesmith_operator.planning.policy_defaults import with_defaults
 from enginesmith_operator.planning.refusals import Refusal
 from enginesmith_operator.planning.snapshot import Observed, ObservedDeployment
 
@@ -56,6 +59,7 @@ class Gatherer:
         wall_clock: Callable[[], datetime],
         *,
         explain: Explain = lambda _owner, _uid: "",
+        gpus: GpuUse | None = None,
     ) -> None:
         self._explain = explain
         self._cache = cache
@@ -66,6 +70,8 @@ class Gatherer:
         self._catalog: tuple[str, Catalog] = ("", read_catalog({}))
         self._base: tuple[Catalog, Observed] | None = None
         self._base_nodes: object = None
+        self._policies = PolicyReader(cache)
+        self._gpus = gpus or GpuUse(cache, self._policies)
 
     def gather(self, document: Json, engine: InferenceEngine) -> EngineSnapshot:
         """Return all that a pass over `engine` looks at."""
@@ -77,6 +83,8 @@ class Gatherer:
             if one.address.kind == POD.kind or any(owner.uid == uid for owner in one.owners)
         ]
         status = read_status(EngineStatus, document, EngineStatus())
+        known = self._policies.of_namespace(namespace)
+        engine, inherited = with_defaults(engine, known.policies)
         jobs = {one.address.name: one for one in children if one.address.kind == JOB.kind}
         deployments = [_deployment(one) for one in children if one.address.kind == DEPLOYMENT.kind]
         store = self._forbidden_plugin(engine) or self._store(engine, namespace)
@@ -87,7 +95,7 @@ class Gatherer:
             status=status,
             store=store,
             catalog=catalog,
-            observed=self._observed(status, store, deployments, catalog),
+            observed=self._observed(status, store, deployments, catalog, known, inherited),
             preparation_jobs={key: self._job(uid, one) for key, one in jobs.items()},
             preparation_pods={key: self._pods_of_job(uid, one) for key, one in jobs.items()},
             builds=_by_key(children, uid),
@@ -98,7 +106,8 @@ class Gatherer:
             },
             limits_of_preparation=_limits(self._settings.preparation),
             limits_of_build=_limits(self._settings.build),
-            allowed_plugins=self._settings.allowed_plugins,
+            tracing=None if self._settings.tracing is None else self._settings.tracing.environment,
+            rules=self._settings.pod_rules,
             now=self._wall_clock(),
         )
 
@@ -119,6 +128,8 @@ class Gatherer:
         store: ChosenStore | Refusal,
         deployments: list[KnownDeployment],
         catalog: Catalog,
+        policies: KnownPolicies,
+        inherited: tuple[InheritedDefault, ...],
     ) -> Observed:
         return self._fleet().model_copy(
             update={
@@ -126,6 +137,9 @@ class Gatherer:
                     ObservedDeployment(target=one.target, ready_replicas=one.ready_replicas) for one in deployments
                 ),
                 "pinned": _pinned(status, deployments, catalog),
+                "policies": policies.policies,
+                "inherited": inherited,
+                "unreadable_policies": policies.unreadable,
                 "store": store.uri if isinstance(store, ChosenStore) else "",
             }
         )
@@ -143,6 +157,7 @@ class Gatherer:
                 platforms=catalog.platforms,
                 unreadable_toolchains=tuple(one.found for one in catalog.problems),
                 build_for_absent_gpus=self._settings.build_for_absent_gpus,
+                model_keys=self._settings.signatures.model_keys,
             )
             self._base = (catalog, observed)
         return self._base[1]
@@ -206,14 +221,25 @@ class Gatherer:
             target: tuple(sorted(found, key=lambda pod: (pod.created_at, pod.name))) for target, found in pods.items()
         }
 
-    def with_shared_builds(self, snapshot: EngineSnapshot, keys: Iterable[str]) -> EngineSnapshot:
-        """Add builds of these keys that another engine of the namespace has begun: one build is enough for both."""
+    def with_others(self, snapshot: EngineSnapshot, keys: Iterable[str]) -> EngineSnapshot:
+        """Add what others of the namespace have: their builds of these keys, and GPUs that a policy limits.
+
+        One build is enough for both. The caller decides at once, so that no other pass gives the same GPUs away.
+        """
         metadata = snapshot.document["metadata"]
+        address = Address(INFERENCE_ENGINE.kind, metadata["namespace"], metadata["name"])
+        snapshot = replace(snapshot, gpus=self._gpus.limit(address.namespace, without=address))
         lacking = sorted({key for key in keys if key not in snapshot.builds})
         found = [
             one for key in lacking for one in self._cache.labelled(metadata["namespace"], ENGINE_KEY, short_key(key))
         ]
         return replace(snapshot, builds={**_by_key(found, metadata["uid"]), **snapshot.builds}) if found else snapshot
+
+    def promise(self, snapshot: EngineSnapshot, gpus: int) -> None:
+        """Note how many GPUs an engine has from now on, where a policy limits them."""
+        if snapshot.gpus is not None:
+            metadata = snapshot.document["metadata"]
+            self._gpus.promise(Address(INFERENCE_ENGINE.kind, metadata["namespace"], metadata["name"]), gpus)
 
 
 def _by_key(objects: Iterable[StoredObject], uid: str) -> dict[str, KnownBuild]:
@@ -262,6 +288,7 @@ def _build(stored: StoredObject, uid: str) -> KnownBuild | None:
         message=ready.message if ready else "",
         waits_since=scheduled.last_transition_time if waits and scheduled is not None else "",
         finished_at=status.finished_at or "",
+        latency_seconds=status.result.latency_seconds if status.result else {},
     )
 
 

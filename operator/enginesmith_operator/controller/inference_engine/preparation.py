@@ -69,7 +69,8 @@ class PreparationStep:
 def resolve_preparation(snapshot: EngineSnapshot, store: ChosenStore) -> PreparationStep:
     """Return what is known of the model, and what is to be done to know it."""
     occasion, next_look = _occasion(snapshot)
-    request = PreparationJobRequest(preparation=preparation_request(snapshot.engine.spec, ()), store=store.uri)
+    wanted = preparation_request(snapshot.engine.spec, (), snapshot.observed)
+    request = PreparationJobRequest(preparation=wanted, store=store.uri)
     occasion = _unheard_occasion(snapshot, request, occasion)
     digest = preparation_hash(request, occasion)
     name = preparation_job_name(snapshot.engine.metadata.name, request, occasion)
@@ -280,8 +281,13 @@ def _unheard_occasion(snapshot: EngineSnapshot, request: PreparationJobRequest, 
     ]
     last = max(looks, key=lambda job: (len(job.occasion), job.occasion), default=None)
     memory = snapshot.status.preparation
-    known = memory.request if memory is not None and memory.phase is PreparationPhase.SUCCEEDED else ""
-    return occasion if last is None or preparation_hash(request, last.occasion) == known else last.occasion
+    if last is None:
+        return occasion
+    if memory is None or memory.phase is not PreparationPhase.SUCCEEDED:
+        return last.occasion
+    # What ended before the preparation that is known was heard, perhaps in another precision.
+    was_heard = bool(last.finished_at) and last.finished_at < (memory.finished_at or "")
+    return occasion if was_heard or preparation_hash(request, last.occasion) == memory.request else last.occasion
 
 
 def _still_valid(snapshot: EngineSnapshot, memory: PreparationStatus | None) -> PreparationStatus | None:

@@ -23,15 +23,15 @@ from enginesmith_operator.controller.inference_engine.decide import (
 )
 from enginesmith_operator.controller.inference_engine.gather import Gatherer
 from enginesmith_operator.controller.inference_engine.snapshot import EngineSnapshot
-from enginesmith_operator.controller.inference_engine.status import obstacle_events, with_conflict, with_refusal
+from enginesmith_operator.controller.inference_engine.status import (
+    not_up_to_date,
+    obstacle_events,
+    with_conflict,
+    with_refusal,
+)
 from enginesmith_operator.controller.shared.adoption import adopted, may_adopt, orphan_names
 from enginesmith_operator.controller.shared.cache import Address, ObjectCache
-from enginesmith_operator.controller.shared.conditions import (
-    Observation,
-    bounded_line,
-    find_condition,
-    observed_conditions,
-)
+from enginesmith_operator.controller.shared.conditions import Observation, bounded_line, find_condition
 from enginesmith_operator.controller.shared.events import write_events
 from enginesmith_operator.controller.shared.explanations import Explanations
 from enginesmith_operator.controller.shared.status_document import read_status, write_status
@@ -102,8 +102,9 @@ class EngineReconciler:
             # An answer is in the facts of the Job or pod that it is about.
             snapshot = self._gatherer.gather(document, engine)
         resolution = resolve_engine(snapshot)
-        snapshot = self._gatherer.with_shared_builds(snapshot, wanted_keys(resolution))
+        snapshot = self._gatherer.with_others(snapshot, wanted_keys(resolution))
         decision = decide_engine(snapshot, resolution)
+        self._gatherer.promise(snapshot, decision.gpus)
         try:
             taken = await self._act(document, decision)
         except RefusedObjectError as error:
@@ -196,13 +197,9 @@ def _invalid_status(before: EngineStatus, document: Json, error: SpecError, now:
     """Return the previous status with the error added; what serves continues and is not changed."""
     generation = document["metadata"].get("generation")
     message = bounded_line(error.sentence())
-    wrong = (
-        Observation.of(READY, False, "SpecInvalid", message),
-        Observation.of(SPEC_INVALID, True, "SpecInvalid", message),
-    )
-    fresh = observed_conditions(wrong, before.conditions, generation=generation, now=now)
-    kept = [one for one in before.conditions if one.type not in {READY, SPEC_INVALID}]
-    return before.model_copy(update={"observed_generation": generation, "conditions": (fresh[0], *kept, fresh[1])})
+    invalid = Observation.of(SPEC_INVALID, True, "SpecInvalid", message)
+    status = before.model_copy(update={"observed_generation": generation})
+    return not_up_to_date(status, "SpecInvalid", message, before, now, also=(invalid,))
 
 
 def unexplained(snapshot: EngineSnapshot) -> tuple[str, ...]:

@@ -14,7 +14,12 @@ __all__ = ["builds_to_forget"]
 
 
 def builds_to_forget(
-    snapshot: EngineSnapshot, wanted: Collection[str], *, targets: Iterable[str], undecided: Collection[str]
+    snapshot: EngineSnapshot,
+    wanted: Collection[str],
+    *,
+    targets: Iterable[str],
+    undecided: Collection[str],
+    quick: Collection[str | None] = (),
 ) -> tuple[KnownBuild, ...]:
     """Return this engine's builds that may go.
 
@@ -23,6 +28,7 @@ def builds_to_forget(
         wanted: keys of engines that are to be there.
         targets: that the spec names; what belonged to another goes.
         undecided: targets that have no plan, perhaps for a moment only: they say nothing about their builds.
+        quick: keys of quick engines: their full ones take their place in the memory.
     """
     asked = set(targets)
     found: list[KnownBuild] = []
@@ -31,7 +37,7 @@ def builds_to_forget(
         is_ours = build.is_owned and len(build.owners) == 1
         if not is_ours or build.key in wanted or build.target in undecided:
             continue
-        if build.phase is BuildPhase.SUCCEEDED and build.target in asked:
+        if build.phase is BuildPhase.SUCCEEDED and build.target in asked and build.key not in quick:
             earlier[build.target].append(build)
         else:
             found.append(build)

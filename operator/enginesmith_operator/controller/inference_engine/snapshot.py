@@ -1,10 +1,10 @@
 """Everything that a pass over one InferenceEngine looks at, as one value.
 
-`engine_gather` makes it; the steps that decide read nothing else.
+`gather` makes it; the steps that decide read nothing else.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from enginesmith_operator.api.engine_build import BuildFailure, BuildPhase
@@ -15,8 +15,10 @@ from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.shared.cache import Owner
 from enginesmith_operator.controller.shared.pod_facts import JobFacts, PodFacts
 from enginesmith_operator.objects.jobs import JobLimits
+from enginesmith_operator.objects.pod_rules import PodRules
 from enginesmith_operator.objects.serving_notes import ServingNotes
 from enginesmith_operator.planning.catalog import Catalog
+from enginesmith_operator.planning.gpu_limit import GpuLimit
 from enginesmith_operator.planning.refusals import Refusal
 from enginesmith_operator.planning.snapshot import Observed
 
@@ -48,6 +50,7 @@ class KnownBuild:
         message: of its Ready condition.
         waits_since: when its pod was found to fit no node; empty: it was not.
         spec: as the server has it, with its defaults.
+        latency_seconds: of one inference at the opt shapes, by profile; empty where the build has not succeeded.
     """
 
     name: str
@@ -67,6 +70,7 @@ class KnownBuild:
     message: str = ""
     waits_since: str = ""
     finished_at: str = ""
+    latency_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +113,9 @@ class EngineSnapshot:
         objects: every child that can be applied, by kind and name.
         limits_of_preparation: from the operator's configuration.
         limits_of_build: from the operator's configuration.
-        allowed_plugins: digests of the libraries that may be loaded; None: any.
+        gpus: how many the namespace may have, and who has them; None: no policy limits them.
+        tracing: variables by which servers send traces; None: they send none.
+        rules: for pods, from the operator's configuration.
     """
 
     document: Json
@@ -126,5 +132,7 @@ class EngineSnapshot:
     objects: Mapping[tuple[str, str], Json]
     limits_of_preparation: JobLimits
     limits_of_build: JobLimits
-    allowed_plugins: tuple[str, ...] | None
+    tracing: Mapping[str, str] | None
+    rules: PodRules
     now: datetime
+    gpus: GpuLimit | None = None

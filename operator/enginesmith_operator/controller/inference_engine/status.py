@@ -1,14 +1,16 @@
 """The status of an InferenceEngine and the events that go with its changes. Pure."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
 from enginesmith_operator.api.conditions import (
-    ALL_TARGETS,
     BUILT,
     CONFLICT,
+    PRECISION_FALLBACK,
     READY,
-    SERVING,
+    UP_TO_DATE,
+    ConditionStatus,
 )
 from enginesmith_operator.api.engine_build import BuildPhase
 from enginesmith_operator.api.engine_status import (
@@ -20,8 +22,10 @@ from enginesmith_operator.api.engine_status import (
     TargetStatus,
 )
 from enginesmith_operator.api.targets import TargetSpec
+from enginesmith_operator.controller.inference_engine.policies import observe_policies, policy_events
 from enginesmith_operator.controller.inference_engine.preparation import PreparationStep
-from enginesmith_operator.controller.inference_engine.rollout import build_obstacle
+from enginesmith_operator.controller.inference_engine.readiness import answers, observe_serving
+from enginesmith_operator.controller.inference_engine.rollout_input import build_obstacle
 from enginesmith_operator.controller.inference_engine.snapshot import EngineSnapshot
 from enginesmith_operator.controller.inference_engine.target import TargetDecision
 from enginesmith_operator.controller.shared.conditions import (
@@ -31,18 +35,14 @@ from enginesmith_operator.controller.shared.conditions import (
     observed_conditions,
 )
 from enginesmith_operator.controller.shared.decision import EventNote
-from enginesmith_operator.controller.shared.waiting import PODS_REFUSED
+from enginesmith_operator.kinds import SERVICE
 from enginesmith_operator.planning.plan_records import Plan
 
-__all__ = ["compose_status", "engine_events", "obstacle_events", "with_conflict", "with_refusal"]
+__all__ = ["compose_status", "engine_events", "not_up_to_date", "obstacle_events", "with_conflict", "with_refusal"]
 
 _MAX_STORED: Final = 256
 _LINE: Final = 1024
 _NAMES: Final = 4096
-# Targets in these phases are not asked to serve.
-_RESTING: Final = frozenset({TargetPhase.STANDBY, TargetPhase.IDLE})
-# Targets in these phases cannot serve until a user changes something; others need not wait for them.
-_HOPELESS: Final = frozenset({TargetPhase.REFUSED, TargetPhase.FAILED})
 _TOLD: Final = {
     TargetPhase.SERVING: False,
     TargetPhase.REFUSED: True,
@@ -52,7 +52,7 @@ _TOLD: Final = {
 }
 """Phases whose beginning is an event, and whether it is a warning."""
 _OBSTACLES: Final = frozenset({"NameTaken", "Refused", "SpecInvalid"})
-"""Reasons of Ready that no target has: the engine as a whole cannot be worked on."""
+"""Reasons of UpToDate that no target has: the engine as a whole cannot be worked on."""
 _TOLD_REASONS: Final = frozenset({"MadeRoom", "Replacing"})
 """Reasons that are an event in whatever phase: the operator ends a replica by itself."""
 
@@ -69,26 +69,28 @@ def compose_status(
     """Return the status; `leaving`: targets that are not in the spec any more and serve until others do."""
     decided = tuple(targets)
     statuses = tuple(target.status for target in decided)
-    asked = [one for one in statuses if one.phase not in _RESTING]
-    serving = [one for one in asked if _serves(one)]
+    ready, all_targets, up_to_date, serving = observe_serving(snapshot.engine.spec.targets, decided, leaving)
     generation = snapshot.engine.metadata.generation
     observations = (
-        _ready(asked),
-        _all_targets(asked),
-        *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[:1]),
-        *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[1:2]),
+        ready,
+        all_targets,
+        up_to_date,
+        *(Observation.of(one.type, one.status, one.reason, one.message) for one in plan.conditions[:1]),
+        *(Observation.of(one.type, one.status, one.reason, one.message) for one in plan.conditions[1:2]),
         step.condition,
         _built(snapshot, statuses, digests, step),
-        _serving(serving, statuses, sorted(leaving)),
-        *(_from_plan(one.type, one.status, one.reason, one.message) for one in plan.conditions[2:]),
+        serving,
+        *(Observation.of(one.type, one.status, one.reason, one.message) for one in plan.conditions[2:]),
+        *observe_policies(snapshot),
     )
     return EngineStatus(
         observed_generation=generation,
         serving=_share(snapshot.engine.spec.targets, statuses),
-        serving_on=bounded_line(", ".join(_hardware(one) for one in statuses if _serves(one)), _LINE),
+        serving_on=bounded_line(", ".join(_hardware(one) for one in statuses if answers(one)), _LINE),
         target_names=bounded_line(",".join(one.name for one in statuses), _NAMES),
         model=step.model,
         preparation=_preparation(step.status, _still_needed(snapshot, decided, digests)),
+        inherited=snapshot.observed.inherited,
         targets=statuses,
         conditions=observed_conditions(
             observations, snapshot.status.conditions, generation=generation, now=snapshot.now
@@ -100,29 +102,57 @@ def with_conflict(status: EngineStatus, names: tuple[str, ...], snapshot: Engine
     """Return the status with the operator's names that objects of others have; without such names, unchanged."""
     if not names:
         return status
-    text = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} there and not ours: delete or rename"
+    belongs = "belongs" if len(names) == 1 else "belong"
+    text = f"{', '.join(names)} {belongs} to another owner: delete or rename, or rename the InferenceEngine"
     conflict = Observation.of(CONFLICT, True, "NameTaken", text)
-    return _not_ready(status, "NameTaken", text, snapshot, also=(conflict,))
+    # Without its Services no client reaches what serves.
+    hides = any(name.startswith(SERVICE.kind) for name in names)
+    return not_up_to_date(
+        status, "NameTaken", text, snapshot.status, snapshot.now, also=(conflict,), keeps_ready=not hides
+    )
 
 
 def with_refusal(status: EngineStatus, sentence: str, snapshot: EngineSnapshot) -> EngineStatus:
     """Return the status with the API server's refusal of an operator's object: a quota, a policy, a missing right."""
-    return _not_ready(status, "Refused", sentence, snapshot)
+    return not_up_to_date(status, "Refused", sentence, snapshot.status, snapshot.now, keeps_ready=True)
 
 
-def _not_ready(
-    status: EngineStatus, reason: str, message: str, snapshot: EngineSnapshot, *, also: tuple[Observation, ...] = ()
+def not_up_to_date(
+    status: EngineStatus,
+    reason: str,
+    message: str,
+    before: EngineStatus,
+    now: datetime,
+    *,
+    also: tuple[Observation, ...] = (),
+    keeps_ready: bool = False,
 ) -> EngineStatus:
-    ready = Observation.of(READY, False, reason, message)
-    generation = snapshot.engine.metadata.generation
-    fresh = observed_conditions((ready, *also), snapshot.status.conditions, generation=generation, now=snapshot.now)
-    kept = [one for one in status.conditions if one.type not in {READY, *(each.type for each in also)}]
-    return status.model_copy(update={"conditions": (fresh[0], *kept, *fresh[1:])})
+    """Return a status that says why the engine as a whole cannot be worked on.
+
+    Args:
+        status: to change; its `observedGeneration` is that of the new conditions.
+        reason: of UpToDate, and of Ready where that does not hold.
+        message: of the same.
+        before: status with the times of the conditions.
+        now: the time.
+        also: more conditions, for the end.
+        keeps_ready: whether Ready stays where it holds: what serves is known to answer.
+    """
+    ready = find_condition(status.conditions, READY)
+    stays = keeps_ready and ready is not None and ready.status is ConditionStatus.TRUE
+    heads = [Observation.of(kind, False, reason, message) for kind in (READY, UP_TO_DATE)[int(stays) :]]
+    fresh = observed_conditions((*heads, *also), before.conditions, generation=status.observed_generation, now=now)
+    new = {one.type for one in fresh}
+    kept = [one for one in status.conditions if one.type not in new]
+    first = [one for one in kept if one.type == READY]
+    rest = [one for one in kept if one.type != READY]
+    count = len(heads)
+    return status.model_copy(update={"conditions": (*first, *fresh[:count], *rest, *fresh[count:])})
 
 
 def obstacle_events(before: EngineStatus, after: EngineStatus) -> tuple[EventNote, ...]:
     """Return what keeps the engine as a whole from being worked on, when that begins."""
-    was, now = find_condition(before.conditions, READY), find_condition(after.conditions, READY)
+    was, now = (find_condition(one.conditions, UP_TO_DATE) for one in (before, after))
     if now is None or now.reason not in _OBSTACLES or (was is not None and was.reason == now.reason):
         return ()
     since = (was.last_transition_time or "") if was is not None else ""
@@ -145,11 +175,14 @@ def engine_events(before: EngineStatus, after: EngineStatus) -> tuple[EventNote,
                 since=(old.since if old is not None else "") or "",
             )
         )
+    told = find_condition(after.conditions, PRECISION_FALLBACK)
+    if told is not None and len(after.refused_precisions) > len(before.refused_precisions):
+        notes.append(EventNote(is_warning=True, reason="PrecisionFallback", message=told.message))
     failure = after.preparation.failure if after.preparation else None
     was = before.preparation.failure if before.preparation else None
     if failure is not None and (was is None or was.sentence() != failure.sentence()):
         notes.append(EventNote(is_warning=True, reason=failure.reason, message=failure.sentence()))
-    return tuple(notes)
+    return (*notes, *policy_events(before, after))
 
 
 def _is_news(old: TargetStatus | None, target: TargetStatus) -> bool:
@@ -170,52 +203,8 @@ def _share(specs: tuple[TargetSpec, ...], statuses: tuple[TargetStatus, ...]) ->
         # No target stands before the first one, so it always serves.
         if (number == 0 or not spec.standby) and (spec.replicas > 0 or spec.autoscaling is not None)
     ]
-    serving = sum(map(_serves, expected)) or int(any(map(_serves, statuses)))
+    serving = sum(map(answers, expected)) or int(any(map(answers, statuses)))
     return f"{min(serving, len(expected))}/{len(expected)}"
-
-
-def _ready(asked: list[TargetStatus]) -> Observation:
-    lacking = [one for one in asked if not _serves_what_is_wanted(one)]
-    if not asked:
-        return Observation.of(READY, True, "NothingToServe", "no target is asked to serve")
-    waited_for = [one for one in lacking if one.phase not in _HOPELESS]
-    if not lacking or (not waited_for and len(lacking) < len(asked)):
-        good = ", ".join(one.name for one in asked if one not in lacking)
-        without = f"; without {_first_of(lacking)}" if lacking else ""
-        return Observation.of(READY, True, "SomeTargets" if lacking else "Serving", f"on {good}{without}")
-    shown = waited_for or lacking
-    return Observation.of(READY, False, shown[0].reason or shown[0].phase.value, _first_of(shown))
-
-
-def _all_targets(asked: list[TargetStatus]) -> Observation:
-    lacking = [one for one in asked if not _serves_what_is_wanted(one)]
-    if lacking:
-        return Observation.of(ALL_TARGETS, False, lacking[0].reason or lacking[0].phase.value, _first_of(lacking))
-    return Observation.of(ALL_TARGETS, True, "Serving", "every target that is asked to serve does")
-
-
-def _first_of(targets: list[TargetStatus]) -> str:
-    rest = f" (and {len(targets) - 1} more)" if len(targets) > 1 else ""
-    return f"{targets[0].name}: {targets[0].message}{rest}"
-
-
-def _serves(target: TargetStatus) -> bool:
-    return target.ready_replicas > 0
-
-
-def _serves_what_is_wanted(target: TargetStatus) -> bool:
-    # Until the model is known, it is not known which engines are wanted.
-    is_known = all(one.key is not None for one in target.engines)
-    serves = target.phase is TargetPhase.SERVING and bool(target.serving) and target.reason != PODS_REFUSED
-    return serves and is_known and set(target.serving) >= set(target.desired)
-
-
-def _serving(serving: list[TargetStatus], statuses: tuple[TargetStatus, ...], leaving: list[str]) -> Observation:
-    found = [one.name for one in serving or statuses if _serves(one)]
-    gone = [f"{name} (not in the spec any more; it goes when what came in its place serves)" for name in leaving]
-    if found or gone:
-        return Observation.of(SERVING, True, "Serving", f"on {', '.join((*found, *gone))}")
-    return Observation.of(SERVING, False, "NoReplicaReady", "no target has a replica that is ready")
 
 
 def _built(
@@ -255,10 +244,6 @@ def _failed(step: PreparationStep) -> bool:
     return step.status is not None and step.status.phase is PreparationPhase.FAILED
 
 
-def _from_plan(kind: str, holds: bool, reason: str, message: str) -> Observation:  # noqa: FBT001 - a condition's parts
-    return Observation.of(kind, holds, reason, message)
-
-
 def _preparation(memory: PreparationStatus | None, digests: dict[str, str]) -> PreparationStatus | None:
     """Return what is remembered of the preparation, with the engines of the store that are needed."""
     if memory is None or memory.phase is not PreparationPhase.SUCCEEDED:
@@ -280,9 +265,11 @@ def _still_needed(
 
 def _hardware(target: TargetStatus) -> str:
     products = dict.fromkeys(
-        (f"{one.product} {one.mig_profile}" if one.mig_profile else one.product or "CPU")
+        " ".join(
+            part for part in (one.product or "CPU", one.mig_profile, "(quick)" if one.serving_quick else "") if part
+        )
         for one in target.engines
-        if one.serving
+        if one.serving or one.serving_quick
     )
     return "/".join(products) or "CPU"
 

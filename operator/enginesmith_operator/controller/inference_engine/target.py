@@ -8,7 +8,7 @@ from enginesmith_operator.api.engine_status import TargetEngine, TargetStatus
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.inference_engine.builds import BuildSteps, decide_builds
 from enginesmith_operator.controller.inference_engine.drain import Drain, find_drain
-from enginesmith_operator.controller.inference_engine.rollout import TargetView, rollout_state
+from enginesmith_operator.controller.inference_engine.rollout_input import TargetView, rollout_state
 from enginesmith_operator.controller.inference_engine.snapshot import ChosenStore, KnownDeployment
 from enginesmith_operator.controller.shared.conditions import bounded_line, timestamp
 from enginesmith_operator.controller.shared.decision import Deletion
@@ -20,12 +20,15 @@ from enginesmith_operator.objects.labels import INPUTS, NOTES, TEMPLATE
 from enginesmith_operator.objects.services import target_service
 from enginesmith_operator.objects.serving_notes import ServingNotes
 from enginesmith_operator.objects.serving_pods import serving_pods
+from enginesmith_operator.planning.gpu_limit import say_held
 from enginesmith_operator.planning.plan_records import EnginePlan, TargetState
 from enginesmith_operator.planning.rollout import PATIENCE_SECONDS, decide_rollout
 from enginesmith_operator.planning.rollout_state import RolloutDecision
 
 __all__ = ["TargetDecision", "decide_target", "deployment_as_it_is"]
 
+_HELD_SECONDS: Final = 10.0
+"""How often a target looks whether GPUs of the namespace are free: no event of another engine wakes it."""
 _MAX_ENGINES: Final = 16
 _MAX_NODES: Final = 32
 
@@ -41,6 +44,7 @@ class TargetDecision:
         deletes: EngineBuilds that ended and are recreated.
         shares: EngineBuilds of other engines that this engine also owns now: their whole owner references.
         is_planned: whether the target has a plan.
+        has_served: whether the target has ever served.
     """
 
     status: TargetStatus
@@ -50,6 +54,7 @@ class TargetDecision:
     deletes: tuple[Deletion, ...] = ()
     shares: tuple[Json, ...] = ()
     is_planned: bool
+    has_served: bool
     requeue_seconds: float | None = None
 
 
@@ -58,27 +63,30 @@ def decide_target(view: TargetView) -> TargetDecision:
     snapshot, planned, store = view.snapshot, view.planned, view.store
     drain = find_drain(view)
     decided = decide_rollout(rollout_state(view, drain=drain.message if drain is not None else ""), snapshot.now)
-    keyed = [one for one in planned.engines if one.engine_key is not None]
-    lacking = [one for one in keyed if one.engine_key not in view.digests]
+    decided = say_held(decided, view.held)
+    wants = _wants(view, decided)
+    lacking = [one for one in wants if one.engine_key not in view.digests]
     builds = BuildSteps()
     objects: list[Json] = []
     if isinstance(store, ChosenStore):
-        builds = decide_builds(view, lacking, store)
+        builds = decide_builds(view, lacking, store, may_run=decided.builds)
         objects = _objects(view, decided, store, drain)
     return TargetDecision(
         status=_status(view, decided),
-        wants=frozenset(one.engine_key for one in keyed if one.engine_key is not None),
+        wants=frozenset(one.engine_key for one in wants if one.engine_key is not None),
         objects=tuple(objects),
         creates=builds.creates,
         deletes=builds.deletes,
         shares=builds.shares,
         is_planned=planned.state is not TargetState.REFUSED,
+        has_served=bool(decided.last_good),
         requeue_seconds=min(
             (
                 wait
                 for wait in (
                     decided.look_again_seconds,
                     builds.requeue_seconds,
+                    _HELD_SECONDS if view.held else None,
                     drain.look_again_seconds if drain is not None else None,
                 )
                 if wait is not None
@@ -86,6 +94,19 @@ def decide_target(view: TargetView) -> TargetDecision:
             default=None,
         ),
     )
+
+
+def _wants(view: TargetView, decided: RolloutDecision) -> list[EnginePlan]:
+    """Return the engines that are wanted and have a key: a quick one until the full one serves."""
+    in_use = {one.key for one in (*decided.template_engines, *decided.last_good)}
+    planned = view.planned.engines
+    full = [one for one in planned if one.engine_key is not None]
+    quick = [
+        one.quick
+        for one in full
+        if one.quick is not None and (one.engine_key not in view.digests or one.quick.engine_key in in_use)
+    ]
+    return [*full, *quick]
 
 
 def _objects(view: TargetView, decided: RolloutDecision, store: ChosenStore, drain: Drain | None) -> list[Json]:
@@ -119,6 +140,7 @@ def _deployment(view: TargetView, decided: RolloutDecision, store: ChosenStore) 
         store=store.spec,
         store_uri=store.uri,
         avoid_nodes=(*avoided, *decided.must_avoid),
+        tracing=view.snapshot.tracing,
     )
     notes = ServingNotes(engines=decided.template_engines, served=decided.last_good, avoid_nodes=pods.avoid_nodes)
     made = deployment(
@@ -127,7 +149,7 @@ def _deployment(view: TargetView, decided: RolloutDecision, store: ChosenStore) 
         notes=notes,
         replicas=_number(view, decided),
         strategy=decided.strategy,
-        allowed_plugins=view.snapshot.allowed_plugins,
+        rules=view.snapshot.rules,
     )
     if live is None or _needs_forgiven_nodes(view, live, pods.avoid_nodes):
         return made
@@ -211,5 +233,6 @@ def _engine(view: TargetView, planned: EnginePlan, serving: tuple[str, ...]) -> 
         arch=planned.hardware.arch,
         stored=planned.engine_key in view.digests,
         serving=planned.engine_key in serving,
+        serving_quick=planned.quick is not None and planned.quick.engine_key in serving,
         build=build.name if build is not None else None,
     )

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
-from enginesmith_operator.api.conditions import INTERNAL_ERROR, READY
+from enginesmith_operator.api.conditions import INTERNAL_ERROR, READY, UP_TO_DATE
 from enginesmith_operator.api.engine_build import EngineBuildStatus
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.cluster.client import Api
@@ -61,13 +61,12 @@ def fault_of(error: Exception) -> Fault:
 
 def status_with_fault(before: Status, fault: Fault, *, generation: int | None, now: datetime) -> Status:
     """Return the status that was there with the fault. `observedGeneration` stays: the spec was not worked on."""
-    told = (
-        Observation.of(READY, False, INTERNAL_ERROR, fault.message),
-        Observation.of(INTERNAL_ERROR, True, INTERNAL_ERROR, fault.message),
-    )
-    fresh = observed_conditions(told, before.conditions, generation=generation, now=now)
-    kept = [one for one in before.conditions if one.type not in {READY, INTERNAL_ERROR}]
-    return before.model_copy(update={"conditions": (fresh[0], *kept, fresh[1])})
+    kinds = (READY, UP_TO_DATE) if isinstance(before, EngineStatus) else (READY,)
+    told = [Observation.of(kind, False, INTERNAL_ERROR, fault.message) for kind in kinds]
+    told.append(Observation.of(INTERNAL_ERROR, True, INTERNAL_ERROR, fault.message))
+    *first, last = observed_conditions(told, before.conditions, generation=generation, now=now)
+    kept = [one for one in before.conditions if one.type not in {*kinds, INTERNAL_ERROR}]
+    return before.model_copy(update={"conditions": (*first, *kept, last)})
 
 
 class FaultReporter:

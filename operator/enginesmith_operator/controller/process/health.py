@@ -28,11 +28,13 @@ class Health:
         clock: monotonic seconds.
         metrics: text for Prometheus.
         not_ready: why this replica is not ready; empty: it is.
+        may_not_work: why this replica may not work at all; empty: it may.
     """
 
     clock: Callable[[], float]
     metrics: Callable[[], bytes]
     not_ready: str = "the cluster was not listed yet"
+    may_not_work: str = ""
     alive_at: float = field(default=0.0)
 
     def beat(self) -> None:
@@ -46,7 +48,8 @@ class Health:
                 age = self.clock() - self.alive_at
                 return (_OK, b"ok\n") if age < _STALE_SECONDS else (_UNAVAILABLE, b"the event loop hangs\n")
             case "/readyz":
-                return (_UNAVAILABLE, f"{self.not_ready}\n".encode()) if self.not_ready else (_OK, b"ok\n")
+                problem = self.may_not_work or self.not_ready
+                return (_UNAVAILABLE, f"{problem}\n".encode()) if problem else (_OK, b"ok\n")
             case "/metrics":
                 return _OK, self.metrics()
             case _:

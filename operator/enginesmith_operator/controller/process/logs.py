@@ -1,37 +1,40 @@
-"""One JSON object a line on stderr, as log collectors read it."""
+"""Log lines in JSON on stderr, each with the object that is worked on."""
 
-import json
 import logging
 import sys
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
 
-from typing_extensions import override
+from enginesmith_contract.log_lines import JsonFormatter
+from enginesmith_operator.controller.shared.cache import Address
 
-__all__ = ["configure_logging"]
+__all__ = ["configure_logging", "log_about"]
 
-
-class _JsonFormatter(logging.Formatter):
-    """Time, level, logger, message and, where there is one, the traceback."""
-
-    @override
-    def format(self, record: logging.LogRecord) -> str:
-        """Return one line."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+_ABOUT: Final[ContextVar[Address | None]] = ContextVar("about", default=None)
 
 
 def configure_logging(*, verbose: bool) -> None:
     """Log all messages of Enginesmith and the warnings of libraries."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter())
+    handler.setFormatter(JsonFormatter(_fields))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("enginesmith_operator").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@contextmanager
+def log_about(key: Address) -> Iterator[None]:
+    """Give the lines of this task the kind and the key of an object."""
+    token = _ABOUT.set(key)
+    try:
+        yield
+    finally:
+        _ABOUT.reset(token)
+
+
+def _fields() -> Mapping[str, str]:
+    key = _ABOUT.get()
+    return {} if key is None else {"kind": key.kind, "object": f"{key.namespace}/{key.name}"}

@@ -14,13 +14,17 @@ from enginesmith_operator.cluster.errors import (
     LeaseLostError,
     ObjectExistsError,
 )
+from enginesmith_operator.controller.engine_build.gather import BuildGatherer
 from enginesmith_operator.controller.engine_build.reconcile import BuildReconciler
 from enginesmith_operator.controller.inference_engine.gather import Gatherer
 from enginesmith_operator.controller.inference_engine.reconcile import EngineReconciler
 from enginesmith_operator.controller.process.faults import FaultReporter, fault_of
+from enginesmith_operator.controller.process.logs import log_about
 from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 from enginesmith_operator.controller.shared.explanations import Explanations
+from enginesmith_operator.controller.shared.gpu_use import GpuUse
 from enginesmith_operator.controller.shared.metrics import Metrics
+from enginesmith_operator.controller.shared.policies import PolicyReader
 from enginesmith_operator.controller.shared.settings import OperatorSettings
 from enginesmith_operator.controller.watch.intake import Intake
 from enginesmith_operator.controller.watch.nodes import NodeMemory
@@ -50,7 +54,8 @@ class Reconciler:
         self._queue = queue
         self._metrics = metrics
         explanations = Explanations(api)
-        gatherer = Gatherer(cache, nodes, settings, catalog, _wall_clock, explain=explanations.of)
+        gpus = GpuUse(cache, PolicyReader(cache))
+        gatherer = Gatherer(cache, nodes, settings, catalog, _wall_clock, explain=explanations.of, gpus=gpus)
         self._engines = EngineReconciler(
             api=api,
             cache=cache,
@@ -65,9 +70,8 @@ class Reconciler:
             cache=cache,
             intake=intake,
             metrics=metrics,
-            explanations=explanations,
-            wall_clock=_wall_clock,
-            allowed_plugins=settings.allowed_plugins,
+            gatherer=BuildGatherer(api=api, cache=cache, explanations=explanations, gpus=gpus, wall_clock=_wall_clock),
+            rules=settings.pod_rules,
         )
 
     def ready_counts(self) -> Counter[str]:
@@ -78,7 +82,8 @@ class Reconciler:
         """Make one pass; whatever fails in it, the key comes back."""
         self._metrics.queue_seconds.observe(waited)
         begun = time.perf_counter()
-        result = await self._attempt(key)
+        with log_about(key):
+            result = await self._attempt(key)
         self._metrics.reconcile_seconds.labels(key.kind).observe(time.perf_counter() - begun)
         self._metrics.reconciles.labels(key.kind, result).inc()
 

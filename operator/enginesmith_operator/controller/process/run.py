@@ -1,9 +1,10 @@
 """The operator's process: everything is made here, connected here, and ends here.
 
     connection ── Sweeper (fills the cache) ── kopf (keeps it fresh) ── Intake ── WorkQueue ── Reconciler ── Api
-                                                 Elector (own thread) ────────────────────────────── gate ──┘
+                                 Elector (own thread), Registration ──────────────────────────────── gate ──┘
 
-Both replicas keep a warm cache; only the one that leads works on its queue, and each write asks the Elector once more.
+Both replicas keep a warm cache; only the one that leads works on its queue, and each write asks the Elector and the
+Registration once more.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from enginesmith_operator.cluster.transport import Transport
 from enginesmith_operator.controller.process.health import Health, HealthServer
 from enginesmith_operator.controller.process.leader import Elector
 from enginesmith_operator.controller.process.reconciler import Reconciler
+from enginesmith_operator.controller.process.registration import Registration
 from enginesmith_operator.controller.shared.cache import Address, ObjectCache
 from enginesmith_operator.controller.shared.metrics import CountingObserver, Metrics
 from enginesmith_operator.controller.shared.settings import OperatorSettings
@@ -67,6 +69,7 @@ async def run_operator(settings: OperatorSettings, process: Process) -> None:
 
     Raises:
         enginesmith_operator.cluster.errors.ClusterError: there is no way to the API server.
+        enginesmith_operator.controller.process.registration.OtherOperatorError: another operator has the namespaces.
     """
     await _Operator(settings, process).run()
 
@@ -86,6 +89,8 @@ class _Operator:
         )
         self._queue: WorkQueue[Address] = WorkQueue(clock=self._loop.time)
         self._catalog = Address(CONFIG_MAP.kind, settings.catalog.namespace or process.namespace, settings.catalog.name)
+        # Where the catalog is, there must be a watch, too.
+        self._namespaces = sorted({*settings.namespaces, self._catalog.namespace}) if settings.namespaces else []
         self._intake = Intake(
             self._cache, self._nodes, self._catalog, lambda key, hurry: self._queue.add(key, hurry=hurry)
         )
@@ -108,17 +113,37 @@ class _Operator:
         health = HealthServer(self._health, ("0.0.0.0", self._settings.health_port))  # noqa: S104 - kubelet probes the pod's address
         async with await _open_transport() as transport:
             observer = CountingObserver(self._metrics, self._process.observer)
-            api = Api(transport, gate=self._elector.is_leading, observer=observer)
+            registration = self._registration(transport)
+            api = Api(
+                transport, gate=lambda: self._elector.is_leading() and registration.may_write(), observer=observer
+            )
             self._elector.start()
             try:
-                await self._work_until_stopped(api)
+                await self._work_until_stopped(api, registration)
             finally:
                 # After the workers: the operator releases its Lease only when no write of its own is in progress.
                 await asyncio.to_thread(self._elector.stop)
                 health.stop()
 
-    async def _work_until_stopped(self, api: Api) -> None:
-        sweeper = Sweeper(api, self._cache, self._nodes, self._intake, catalog=self._catalog.name)
+    def _registration(self, transport: Transport) -> Registration:
+        lease = self._settings.lease
+
+        def tell(problem: str) -> None:
+            self._health.may_not_work = problem
+
+        return Registration(
+            transport,
+            namespace=self._settings.registration_namespace,
+            operator=f"{lease.namespace or self._process.namespace}/{lease.name}",
+            process=self._process.identity,
+            namespaces=self._namespaces,
+            tell=tell,
+        )
+
+    async def _work_until_stopped(self, api: Api, registration: Registration) -> None:
+        sweeper = Sweeper(
+            *(api, self._cache, self._nodes, self._intake), catalog=self._catalog.name, namespaces=self._namespaces
+        )
         self._reconciler = reconciler = Reconciler(
             api=api,
             cache=self._cache,
@@ -131,7 +156,8 @@ class _Operator:
         )
         tasks = [
             asyncio.create_task(self._beat(), name="beat"),
-            asyncio.create_task(self._drive(sweeper, reconciler), name="drive"),
+            asyncio.create_task(registration.keep(self._leads), name="registration"),
+            asyncio.create_task(self._drive(sweeper, reconciler, registration), name="drive"),
         ]
         stopped = asyncio.create_task(self._stopping.wait(), name="stop")
         done, _ = await asyncio.wait((*tasks, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -142,7 +168,8 @@ class _Operator:
             # None of them ends by itself; what ended one ends the process, and kubelet starts another.
             task.result()
 
-    async def _drive(self, sweeper: Sweeper, reconciler: Reconciler) -> None:
+    async def _drive(self, sweeper: Sweeper, reconciler: Reconciler, registration: Registration) -> None:
+        await registration.is_free.wait()
         while True:
             try:
                 await sweeper.sweep()
@@ -159,7 +186,7 @@ class _Operator:
             group.create_task(self._watch(), name="watch")
             group.create_task(self._resync(sweeper, self._cache.mark), name="resync")
             group.create_task(self._settle_nodes(), name="nodes")
-            await self._leads.wait()
+            await registration.is_made.wait()
             self._metrics.leads.set(1)
             group.create_task(self._queue.work(reconciler.reconcile, workers=self._settings.workers), name="work")
 
@@ -207,7 +234,8 @@ class _Operator:
             await kopf.operator(
                 registry=build_registry(self._intake.take, self._hear_listing),
                 settings=kopf_settings(self._catalog.name),
-                clusterwide=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
                 standalone=True,
                 # Else kopf asks for the user's name, and a pod's user has none.
                 identity=self._process.identity,  # type: ignore[arg-type]  # kopf exports no name for it

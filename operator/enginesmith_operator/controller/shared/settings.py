@@ -4,13 +4,19 @@ It is YAML with the names of `OperatorSettings` in camelCase, mounted from the c
 pod. Everything has a default but the store: without one each InferenceEngine has to name its own.
 """
 
+from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, model_validator
 
+from enginesmith_contract.address_rules import AddressRules
 from enginesmith_contract.errors import SpecError
+from enginesmith_contract.provenance import BuildOrigin
+from enginesmith_contract.release import RELEASE
+from enginesmith_contract.signatures import public_key_problem
 from enginesmith_contract.text import one_line
 from enginesmith_operator.api.base import ApiModel, Finding, finding_error
 from enginesmith_operator.api.bounds import between_durations
@@ -18,6 +24,7 @@ from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.api.quantities import Duration, SpelledSeconds
 from enginesmith_operator.api.scalars import KubernetesName, Name, Sha256
 from enginesmith_operator.api.store import StoreSpec
+from enginesmith_operator.objects.pod_rules import PodRules
 from enginesmith_operator.planning.label_mapping import (
     LabelMapping,
     LabelValues,
@@ -28,16 +35,54 @@ from enginesmith_operator.planning.label_mapping import (
 from enginesmith_operator.planning.snapshot import NodeClass
 
 __all__ = [
+    "AddressSettings",
     "CatalogSettings",
     "JobSettings",
     "LabelSettings",
     "LeaseSettings",
     "OperatorSettings",
+    "SignatureSettings",
     "StoreSettings",
+    "TracingSettings",
     "load_settings",
 ]
 
+_SdkVariable = Annotated[str, Field(pattern=r"^OTEL_[A-Z0-9_]{1,120}$")]
 _PortNumber = Annotated[int, Field(ge=0, le=65_535)]
+
+
+def _check_range(text: str) -> str:
+    try:
+        network = ip_network(text)
+    except ValueError as error:
+        raise finding_error(Finding(f"expected a range of addresses: {error}", "10.1.0.0/16")) from error
+    if "/" not in text:
+        raise finding_error(Finding("expected a range of addresses with its length", str(network)))
+    return text
+
+
+_OCTET: Final = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4: Final = rf"({_OCTET}\.){{3}}{_OCTET}/(3[0-2]|[12]?[0-9])"
+_IPV6: Final = r"(::|[0-9A-Fa-f]{1,4}:[0-9A-Fa-f:]{1,37})/(12[0-8]|1[01][0-9]|[1-9]?[0-9])"
+_Range = Annotated[
+    str,
+    AfterValidator(_check_range),
+    WithJsonSchema({"type": "string", "maxLength": 64, "pattern": f"^({_IPV4}|{_IPV6})$"}),
+]
+
+
+class AddressSettings(ApiModel):
+    """Which addresses pods may connect to when they fetch models and reach stores.
+
+    Public addresses are allowed, and the endpoint of the default store.
+
+    Attributes:
+        allowed: ranges that are allowed although they are not public; a metadata service takes an entry of its own.
+        denied: ranges that are refused although they are public, such as a cluster's own public addresses.
+    """
+
+    allowed: Annotated[tuple[_Range, ...], Field(max_length=256)] = ()
+    denied: Annotated[tuple[_Range, ...], Field(max_length=256)] = ()
 
 
 class StoreSettings(ApiModel):
@@ -129,28 +174,103 @@ class LabelSettings(ApiModel):
         )
 
 
+class TracingSettings(ApiModel):
+    """Where servers send the spans of requests.
+
+    Attributes:
+        endpoint: URL of a collector that speaks OTLP.
+        protocol: that the collector speaks there.
+        variables: further variables of the OpenTelemetry SDK, such as its sampler.
+    """
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$", max_length=2048)]
+    protocol: Literal["grpc", "http/protobuf"] = "grpc"
+    variables: dict[_SdkVariable, Annotated[str, Field(max_length=4096)]] = Field(
+        default_factory=dict, max_length=64, json_schema_extra={"additionalProperties": False}
+    )
+
+    @model_validator(mode="after")
+    def _reject_set_variables(self) -> Self:
+        for name in sorted(self.variables.keys() & {*self.environment_of_fields, "OTEL_SERVICE_NAME"}):
+            raise finding_error(Finding(f"the operator sets {name}", path=("variables", name)))
+        return self
+
+    @property
+    def environment_of_fields(self) -> dict[str, str]:
+        """Return the variables that the fields stand for."""
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": self.protocol}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return all variables, in one order."""
+        return dict(sorted({**self.variables, **self.environment_of_fields}.items()))
+
+
+def _check_public_key(text: str) -> str:
+    problem = public_key_problem(text)
+    if problem:
+        raise finding_error(Finding(problem))
+    return text
+
+
+_PublicKey = Annotated[
+    str,
+    AfterValidator(_check_public_key),
+    WithJsonSchema({"type": "string", "maxLength": 1024, "pattern": "^\\s*-----BEGIN PUBLIC KEY-----"}),
+]
+
+
+class SignatureSettings(ApiModel):
+    """Who may sign models and engines (docs/signatures.md).
+
+    Attributes:
+        model_keys: public keys in PEM by name; one must have signed a model with `spec.model.signature`.
+        engine_keys: public keys in PEM by name; if there are any, only engines that one signed are reused and served.
+        engine_secret: Secret in each namespace of engines with `key.pem`, the private key that builders sign with.
+    """
+
+    model_keys: Annotated[Mapping[KubernetesName, _PublicKey], Field(max_length=32)] = {}
+    engine_keys: Annotated[Mapping[KubernetesName, _PublicKey], Field(max_length=32)] = {}
+    engine_secret: KubernetesName | None = None
+
+    @model_validator(mode="after")
+    def _require_secret(self) -> Self:
+        if self.engine_keys and self.engine_secret is None:
+            reason = "engineKeys need it: without a key, builders could store nothing"
+            raise finding_error(Finding(reason, path=("engineSecret",)))
+        return self
+
+
 class OperatorSettings(ApiModel):
     """The whole configuration of the operator.
 
     Attributes:
         store: where engines are kept.
+        namespaces: whose engines the operator works on, in addition to the catalog's; omitted: every namespace.
         catalog: which TensorRT versions there are.
         lease: how one replica is chosen.
+        registration_namespace: of the Lease in which each operator of a cluster enters the namespaces that it works on.
         labels: how nodes are read.
         node_classes: pools that may have no node now; a pending pod wakes their autoscaler.
         node_grace_seconds: how long a node whose GPU labels or GPUs vanished is believed to have them still.
         preparation: of the Jobs that prepare.
         build: of the Jobs that build.
+        addresses: what pods may connect to.
+        signatures: who may sign models and engines.
+        cluster_name: what the provenance of engines calls this cluster.
         allowed_plugins: digests of the plugin libraries that may be loaded; omitted: any, since each names its digest.
         build_for_absent_gpus: whether TensorRT for RTX may build for hardware that no node has.
+        tracing: where servers send the spans of requests; omitted: nowhere.
         workers: objects that are worked on at the same time.
         health_port: of /healthz, /readyz and /metrics.
         resync_seconds: how often every object is looked at again although nothing was heard of it.
     """
 
     store: StoreSettings = StoreSettings()
+    namespaces: Annotated[tuple[KubernetesName, ...], Field(max_length=256)] = ()
     catalog: CatalogSettings = CatalogSettings()
     lease: LeaseSettings = LeaseSettings()
+    registration_namespace: KubernetesName = "kube-system"
     labels: LabelSettings = LabelSettings()
     node_classes: Annotated[tuple[NodeClass, ...], Field(max_length=256)] = ()
     node_grace_seconds: Annotated[Duration, between_durations("0s", "24h")] = Field(
@@ -158,13 +278,41 @@ class OperatorSettings(ApiModel):
     )
     preparation: JobSettings = JobSettings()
     build: JobSettings = JobSettings()
+    addresses: AddressSettings = AddressSettings()
+    signatures: SignatureSettings = SignatureSettings()
+    cluster_name: Annotated[str, Field(max_length=253)] = ""
     allowed_plugins: Annotated[tuple[Sha256, ...], Field(max_length=1024)] | None = None
     build_for_absent_gpus: bool = False
+    tracing: TracingSettings | None = None
     workers: Annotated[int, Field(ge=1, le=64)] = 16
     health_port: _PortNumber = 8080
     resync_seconds: Annotated[Duration, between_durations("1s", "24h")] = Field(
         default=SpelledSeconds(600.0, "10m"), alias="resync"
     )
+
+    @property
+    def pod_rules(self) -> PodRules:
+        """Return the rules for all pods."""
+        return PodRules(
+            allowed_plugins=self.allowed_plugins,
+            addresses=self.address_rules,
+            engine_keys=self.signatures.engine_keys,
+            signing_secret=self.signatures.engine_secret,
+            origin=BuildOrigin(operator_version=RELEASE, cluster=self.cluster_name or None),
+        )
+
+    @property
+    def address_rules(self) -> AddressRules:
+        """Return what pods may connect to."""
+        default = self.store.default
+        endpoint = default.s3.endpoint if default is not None and default.s3 is not None else None
+        if default is not None and default.oci is not None:
+            endpoint = f"{'http' if default.oci.plain_http else 'https'}://{default.oci.repository}"
+        return AddressRules(
+            allowed=self.addresses.allowed,
+            denied=self.addresses.denied,
+            endpoints=(endpoint,) if endpoint else (),
+        )
 
 
 _REMEDY: Final = "see docs/operator.md for the fields"

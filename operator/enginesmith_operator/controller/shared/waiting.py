@@ -6,6 +6,7 @@ from typing import Final
 
 from enginesmith_operator.api.conditions import StatusCondition
 from enginesmith_operator.controller.shared.pod_facts import JobFacts, PodFacts
+from enginesmith_operator.controller.shared.scheduler_words import explain_scheduling, lacks
 
 __all__ = [
     "PODS_REFUSED",
@@ -24,6 +25,12 @@ _PULL_ERROR: Final = "ErrImagePull: "
 _NOT_FOUND: Final = " not found"
 _IMAGE_REMEDY: Final = (
     "push it, name its registry's Secret in spec.podTemplate.imagePullSecrets, or have the toolchain catalog corrected"
+)
+_REFUSED_ACCOUNT: Final = re.compile(r"\b401\b|unauthorized|authentication required|no basic auth", re.IGNORECASE)
+"""Docker Hub's `insufficient_scope` is not among them: it also stands for a repository that does not exist."""
+_ACCOUNT_REMEDY: Final = (
+    "the registry refuses the account, or wants one: correct the Secret that spec.podTemplate.imagePullSecrets names "
+    "(kubectl create secret docker-registry)"
 )
 PODS_REFUSED: Final = "PodsRefused"
 _STUCK_REASONS: Final = frozenset({"ImageCannotBePulled", "ContainerCannotStart"})
@@ -57,6 +64,7 @@ _MISSING_IN_POD: Final = (
         ),
     ),
 )
+_BACK_OFF: Final = "after that, Kubernetes tries again by itself within 17 minutes, since its pauses grow"
 _OTHER_REMEDY: Final = "change what it forbids, or have the rule changed"
 
 
@@ -101,7 +109,7 @@ def refused_pods(words: str) -> tuple[str, str]:
     """
     cause = _INVALID.sub("it is invalid: ", _ATTEMPT.sub("", words, count=1), count=1)
     remedy = next((remedy for pattern, remedy in _MISSING_IN_POD if pattern.search(cause)), _OTHER_REMEDY)
-    return PODS_REFUSED, f"no pod can be created: {cause}; {remedy}"
+    return PODS_REFUSED, f"no pod can be created: {cause}; {remedy}; {_BACK_OFF}"
 
 
 def unexplained_job(job: JobFacts, pods: tuple[PodFacts, ...]) -> str:
@@ -119,38 +127,39 @@ def unexplained_pod(pods: Iterable[PodFacts]) -> str:
     return next((one.uid for one in waiting if not any(each.stuck for each in one.containers)), "")
 
 
-def serving_obstacle(pods: Iterable[PodFacts], reason: str, message: str) -> tuple[str, str]:
+def serving_obstacle(
+    pods: Iterable[PodFacts], reason: str, message: str, *, resource: str | None = None
+) -> tuple[str, str]:
     """Return reason and message of what keeps a serving pod from starting; empty: nothing does, or a GPU is waited for.
 
     Args:
         pods: of the newest template.
         reason: that was said last.
         message: that was said last.
+        resource: the GPU resource that the pods ask for; None: none.
     """
     waiting = [pod for pod in pods if not pod.is_ready and not pod.is_terminating]
     for pod in waiting:
         if pod.stuck:
             return _stuck(pod.stuck)
-        if pod.unschedulable:
+        if pod.unschedulable and not lacks(pod.unschedulable, resource):
             return _unschedulable(pod.unschedulable, None)
     # Between two attempts kubelet reports nothing; that is no change.
     silent = reason in _STUCK_REASONS and any(pod.node and not pod.has_begun for pod in waiting)
     return (reason, message) if silent else ("", "")
 
 
-def _unschedulable(words: str, resource: str | None) -> tuple[str, str]:
-    claim = _MISSING_CLAIM.search(words)
+def _unschedulable(said: str, resource: str | None) -> tuple[str, str]:
+    claim = _MISSING_CLAIM.search(said)
     if claim is not None:
         return "ClaimMissing", f"the PersistentVolumeClaim {claim[1]} is not there; create it, and the pod continues"
-    cordoned = _CORDONED in words
-    if cordoned and (resource is None or f"Insufficient {resource}" not in words):
-        return (
-            "NodeCordoned",
-            f"no node takes the pod, and at least one is cordoned (kubectl uncordon): {words}",
-        )
+    why = explain_scheduling(said, resource)
+    if _CORDONED in said and not lacks(said, resource):
+        return "NodeCordoned", why
     if resource is None:
-        return "Unschedulable", words
-    return "WaitingForGPU", f"no node has a free {resource}: {words}"
+        return "Unschedulable", why
+    remedy = "free one or add a node, and the pod starts" if lacks(said, resource) else "add a node that fits"
+    return "WaitingForGPU", f"{why}; {remedy}"
 
 
 def _stuck(words: str) -> tuple[str, str]:
@@ -158,7 +167,8 @@ def _stuck(words: str) -> tuple[str, str]:
     reason, _, text = words.partition(": ")
     if "Image" in reason:
         cause = text.partition(_PULL_ERROR)[2] or text
-        return "ImageCannotBePulled", f"its image cannot be pulled: {cause}; {_IMAGE_REMEDY}"
+        remedy = _ACCOUNT_REMEDY if _REFUSED_ACCOUNT.search(cause) else _IMAGE_REMEDY
+        return "ImageCannotBePulled", f"its image cannot be pulled: {cause}; {remedy}"
     missing = _MISSING_IN_VOLUME.search(text)
     if missing is not None:
         return "ContainerCannotStart", f"the pod cannot start: {missing[1]} not found; create it, and the pod continues"

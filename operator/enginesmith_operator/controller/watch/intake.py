@@ -3,8 +3,10 @@
 InferenceEngine, EngineBuild ──> itself, and the InferenceEngines that own it
 Job, Deployment, Service, ... ──> its owners
 Pod                           ──> the InferenceEngine or EngineBuild that its labels or its Job name
-Node, toolchain catalog       ──> every InferenceEngine, in no hurry
-PersistentVolumeClaim         ──> every InferenceEngine of its namespace
+Node, toolchain catalog,
+EnginePolicy                  ──> every InferenceEngine, in no hurry
+PersistentVolumeClaim,
+Namespace                     ──> every InferenceEngine of the namespace
 """
 
 from collections.abc import Callable
@@ -58,7 +60,7 @@ class Intake:
                 if address.kind != CONFIG_MAP.kind or address == self._catalog:
                     self.wake_all()
             case Wakes.ENGINES_OF_NAMESPACE:
-                self.wake_all(address.namespace)
+                self.wake_all(address.namespace or address.name)
             case Wakes.OWNERS:
                 pass
         for owner in changed.owners:

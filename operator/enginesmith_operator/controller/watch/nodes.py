@@ -39,8 +39,6 @@ _HARDWARE: Final = (
     "memory_mib",
     "driver",
     "cuda",
-    "is_tegra",
-    "is_vgpu",
     "count",
     "replicas",
     "sharing_of_all",

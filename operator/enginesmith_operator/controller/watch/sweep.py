@@ -6,11 +6,13 @@ everything that exists, and not on what arrived first.
 """
 
 import logging
+from collections.abc import AsyncIterator, Iterable
 from collections.abc import Set as AbstractSet
 from typing import Final
 
 from enginesmith_operator.cluster.client import Api
 from enginesmith_operator.cluster.errors import ExpiredListError, MissingObjectError, RefusedObjectError
+from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.shared.cache import ObjectCache
 from enginesmith_operator.controller.watch.handlers import fields_of, labels_of
 from enginesmith_operator.controller.watch.intake import Intake
@@ -28,12 +30,22 @@ _MOST_ASKED_FOR: Final = 50
 class Sweeper:
     """Compares the cache with the cluster."""
 
-    def __init__(self, api: Api, cache: ObjectCache, nodes: NodeMemory, intake: Intake, *, catalog: str) -> None:
+    def __init__(
+        self,
+        api: Api,
+        cache: ObjectCache,
+        nodes: NodeMemory,
+        intake: Intake,
+        *,
+        catalog: str,
+        namespaces: Iterable[str] = (),
+    ) -> None:
         self._api = api
         self._cache = cache
         self._nodes = nodes
         self._intake = intake
         self._catalog = catalog
+        self._namespaces = tuple(namespaces)
 
     async def sweep(self) -> None:
         """List every kind and take in what is there and what is not there any more.
@@ -89,16 +101,21 @@ class Sweeper:
             found = []
         self._nodes.know_slices(found)
 
+    async def _list(self, resource: Resource) -> AsyncIterator[Json]:
+        labels, fields = labels_of(resource), fields_of(resource, self._catalog)
+        for namespace in (resource.is_namespaced and self._namespaces) or (None,):
+            async for page in self._api.list_pages(resource, namespace=namespace, labels=labels, fields=fields):
+                for document in page:
+                    yield document
+
     async def _sweep(self, resource: Resource) -> None:
         since = self._cache.mark
         seen: dict[tuple[str, str], str] = {}
-        pages = self._api.list_pages(resource, labels=labels_of(resource), fields=fields_of(resource, self._catalog))
         known_nodes = self._nodes.uids()
-        async for page in pages:
-            for document in page:
-                metadata = document["metadata"]
-                seen[metadata.get("namespace") or "", metadata["name"]] = metadata["uid"]
-                self._intake.take({"kind": resource.kind, "apiVersion": resource.api_version} | document, False)
+        async for document in self._list(resource):
+            metadata = document["metadata"]
+            seen[metadata.get("namespace") or "", metadata["name"]] = metadata["uid"]
+            self._intake.take({"kind": resource.kind, "apiVersion": resource.api_version} | document, False)
         if resource == NODE:
             for name, uid in known_nodes.items():
                 if seen.get(("", name)) != uid and self._nodes.forget(name, uid):

@@ -1,4 +1,7 @@
-"""What the status and the events of an InferenceEngine say of others who change its objects. Pure."""
+"""The condition Conflict, and its events, where other clients change fields of the engine's objects. Pure.
+
+`controller/shared/foreign_writers.py` finds the changes.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,7 @@
-"""The state of a target's rollout, from its plan, builds, Deployment and pods. Pure."""
+"""What `planning/rollout.py` decides from: a `RolloutState` of a target's plan, builds, Deployment and pods. Pure.
+
+Nothing is decided here.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +18,7 @@ from enginesmith_contract.pull_request import ServingReport
 from enginesmith_operator.api.engine_build import BuildPhase
 from enginesmith_operator.api.engine_status import TargetStatus
 from enginesmith_operator.api.serving import WhenFull
-from enginesmith_operator.api.targets import TargetSpec
+from enginesmith_operator.api.targets import TargetSpec, needs_gpu
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.inference_engine.snapshot import (
     ChosenStore,
@@ -29,7 +32,6 @@ from enginesmith_operator.controller.shared.waiting import refused_pods, serving
 from enginesmith_operator.objects.deployment import PULL_CONTAINER, SERVER_CONTAINER
 from enginesmith_operator.objects.labels import ENGINE_KEY, RETRY, TEMPLATE
 from enginesmith_operator.objects.serving_pods import serving_pods
-from enginesmith_operator.planning.candidates import needs_gpu
 from enginesmith_operator.planning.fleet_memo import remembered
 from enginesmith_operator.planning.hardware import NodeFacts
 from enginesmith_operator.planning.plan_records import EnginePlan, TargetPlan, TargetState
@@ -56,12 +58,11 @@ _ENGINE_IS_WRONG: Final = frozenset(
         "KeyMismatch",
         "ManifestUnreadable",
         "VerificationFailed",
-        "ManifestTooNew",
         "PluginNotAllowed",
     }
 )
-# Refusals with a temporary cause on the node: its driver restarts, another process has its memory.
-_MAY_PASS: Final = frozenset({"NoGpu", "NoDriver", "NoDevice", "OutOfMemory", "DevicesDisagree"})
+# Refusals with a temporary cause on the node: its driver restarts, another process has the GPU or its memory.
+_MAY_PASS: Final = frozenset({"NoGpu", "NoDriver", "NoDevice", "DeviceBusy", "OutOfMemory", "DevicesDisagree"})
 _CRASHES: Final = 3
 _REFUSALS: Final = frozenset({ExitCode.ENGINE_REFUSED, ExitCode.VERIFICATION_FAILED})
 """Exit codes that a rollout reacts to after the first exit."""
@@ -82,6 +83,7 @@ class TargetView:
         digests: digests of the engines that the store has, by key.
         previous: the target's status of the previous pass.
         obstacle: what keeps the model from being prepared; None: nothing that a person could remove.
+        held: why it has fewer replicas than it asks for; empty: it has them.
         may_make_room: whether a replica may stop before its successor is ready, where the spec allows that: one target
             at a time does so.
     """
@@ -93,6 +95,7 @@ class TargetView:
     digests: Mapping[str, str]
     previous: TargetStatus | None
     obstacle: Obstacle | None = None
+    held: str = ""
     may_make_room: bool = True
 
     @property
@@ -127,6 +130,7 @@ def rollout_state(view: TargetView, *, drain: str = "") -> RolloutState:
         refusal=refusal_text(view.planned) if view.planned.state is TargetState.REFUSED else "",
         model_obstacle=view.obstacle,
         wanted=tuple(_wanted(view, one) for one in view.planned.engines),
+        quick=tuple(_wanted(view, one.quick) for one in view.planned.engines if one.quick and _may_be_quick(view, one)),
         last_good=live.notes.served if live is not None else (),
         ruled_out=_ruled_out(view),
         running=running,
@@ -179,6 +183,13 @@ def _wanted(view: TargetView, planned: EnginePlan) -> WantedEngine:
     )
 
 
+def _may_be_quick(view: TargetView, planned: EnginePlan) -> bool:
+    """Whether a quick engine makes sense: it is there or being built, or the full one's build has not begun."""
+    build, quick = view.build_of(planned), planned.quick
+    is_known = quick is not None and (quick.engine_key in view.digests or view.build_of(quick) is not None)
+    return is_known or build is None or build.phase is not BuildPhase.BUILDING
+
+
 def build_obstacle(build: KnownBuild) -> str:
     """Return a CamelCase word for what keeps a build from running; empty: it runs, has ended, or is about to run."""
     return "" if build.phase is not BuildPhase.PENDING or build.reason in _UNDER_WAY else build.reason
@@ -207,7 +218,10 @@ def _running(view: TargetView, live: KnownDeployment) -> RunningPods:
     waiting = [pod.unschedulable_since for pod in newest if pod.unschedulable and pod.unschedulable_since]
     rolling = live.document["spec"].get("strategy", {}).get("rollingUpdate") or {}
     obstacle, message = serving_obstacle(
-        newest, previous.reason if previous else "", previous.message if previous else ""
+        newest,
+        previous.reason if previous else "",
+        previous.message if previous else "",
+        resource=next((one.resource for one in live.notes.engines if one.resource), None),
     )
     if not obstacle:
         obstacle, message = _ended(newest)
@@ -336,7 +350,8 @@ def _made_of(view: TargetView) -> dict[str, str]:
     if not isinstance(view.store, ChosenStore):
         return {}
     served = view.live.notes.served if view.live is not None else ()
-    planned = (WantedEngine.from_plan(one, EngineState.STORED).servable for one in view.planned.engines)
+    variants = (one for planned in view.planned.engines for one in planned.variants)
+    planned = (WantedEngine.from_plan(one, EngineState.STORED).servable for one in variants)
     servable = {one.key: one for one in (*served, *planned) if one.key and one.toolchain.image is not None}
     found = {key: f"{_inputs(view, view.store, one)}.{view.digests.get(key, '')}" for key, one in servable.items()}
     found = {key: sha256(text.encode()).hexdigest()[:_HASH_DIGITS] for key, text in found.items()}
@@ -344,7 +359,10 @@ def _made_of(view: TargetView) -> dict[str, str]:
 
 
 def _inputs(view: TargetView, store: ChosenStore, servable: ServableEngine) -> str:
-    made = serving_pods(view.snapshot.engine, view.target, [servable], store=store.spec, store_uri=store.uri)
+    snapshot = view.snapshot
+    made = serving_pods(
+        snapshot.engine, view.target, [servable], store=store.spec, store_uri=store.uri, tracing=snapshot.tracing
+    )
     return made.inputs_hash()
 
 
