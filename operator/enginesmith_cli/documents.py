@@ -1,21 +1,42 @@
 """Several documents in one command: whose line it is, and failures that end no other document's work."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-from enginesmith_contract.errors import CancelledBuildError, EnginesmithError
+from enginesmith_contract.errors import CancelledBuildError, EnginesmithError, SpecError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_runtime.progress import Fact, Reporter
 
-__all__ = ["DocumentReporter", "Failures", "name_of"]
+__all__ = ["DocumentReporter", "Failures", "name_of", "one_document"]
 
 
 def name_of(engine: InferenceEngine) -> str:
     """Return what messages call a document: its name, with its namespace where it has one."""
     metadata = engine.metadata
     return f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name
+
+
+def one_document(engines: Sequence[InferenceEngine], file: Path, name: str | None) -> InferenceEngine:
+    """Return the document of a name; without a name, the only one.
+
+    Raises:
+        SpecError: there is no such document, or there are several.
+    """
+    names = [engine.metadata.name for engine in engines]
+    wanted = name or (names[0] if len(names) == 1 else None)
+    found = [engine for engine in engines if engine.metadata.name == wanted]
+    if len(found) != 1:
+        raise SpecError(
+            "which document is to be measured" if wanted is None else f"no single document is named {wanted}",
+            where=str(file),
+            why=f"it has {', '.join(names)}",
+            remedy=f"add --name {names[0]}",
+            reason="Usage",
+        )
+    return found[0]
 
 
 class Failures:

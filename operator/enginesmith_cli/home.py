@@ -3,6 +3,7 @@
 <home>/store/       the default engine store
 <home>/downloads/   models that were fetched
 <home>/digests/     of local models, so that an unchanged one is not read again
+<home>/gates/       why engines failed their gate, where the document has another precision
 <home>/work/        scratch space of running commands; each removes its own
 <home>/faults/      tracebacks of Enginesmith's own faults
 """

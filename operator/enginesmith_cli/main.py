@@ -19,34 +19,92 @@ from typing import Final, NamedTuple
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.text import one_line
 
-__all__ = ["main"]
+__all__ = ["kubectl_plugin", "main"]
 
 _DEBUG_VARIABLE: Final = "ENGINESMITH_DEBUG"
+_OWN_OPTIONS: Final = ("--debug", "--version", "--help", "-h")
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Command(NamedTuple):
     name: str
     summary: str
+    package: str = "enginesmith_cli.commands"
+
+    @property
+    def module(self) -> str:
+        return f"{self.package}.{self.name}"
 
 
-# In the order that a newcomer needs them.
+class _Program(NamedTuple):
+    """One console script.
+
+    Attributes:
+        name: as a person types it.
+        description: one sentence.
+        commands: in the order that a newcomer needs them.
+    """
+
+    name: str
+    description: str
+    commands: tuple[_Command, ...]
+
+
 _COMMANDS: Final = (
     _Command("up", "plan, prepare, build and serve every document of a file on this machine"),
     _Command("plan", "show what would be built and served where, and why not"),
     _Command("build", "prepare a model and build its engine into the store"),
     _Command("serve", "serve engines of the store over gRPC"),
     _Command("infer", "send a file or random data to a server and print the outputs"),
+    _Command("bench", "find the serving settings that suit a model on this machine, by measuring them"),
+    _Command("accuracy", "compare the precisions of a model: answers, size and latency on this machine"),
     _Command("inspect", "show what is in an engine and where it will run"),
     _Command("store", "list an engine store, or delete what nothing needs any more"),
+    _Command("doctor", "show what of this machine works together, and the command that installs what is missing"),
+    _Command("cache", "list, carry or fill the timing caches that make builds short"),
     _Command("matrix", "answer what fits a TensorRT version, a driver or a GPU"),
+)
+_CLUSTER: Final = "enginesmith_cli.plugin.commands"
+_ENGINESMITH: Final = _Program(
+    "enginesmith", "ONNX in, the right TensorRT engine on every GPU, verified and served.", _COMMANDS
+)
+_PLUGIN: Final = _Program(
+    "kubectl enginesmith",
+    "What the engines of a cluster do, why, and what helps.",
+    (
+        _Command("status", "draw engines with their targets, builds, Jobs and pods", _CLUSTER),
+        _Command("explain", "say why something is not Ready, what the reason means and what helps", _CLUSTER),
+        _Command("plan", "show what a file would build and serve in this cluster, before it is applied", _CLUSTER),
+        _Command("logs", "print the log of what prepares, builds or serves an engine", _CLUSTER),
+        _Command("inspect", "show what was built of an engine and how it was verified", _CLUSTER),
+        _Command("matrix", "answer what fits a TensorRT version, a driver or a GPU"),
+        _Command("gc", "list what nothing needs any more, and delete it with --yes", _CLUSTER),
+    ),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (see `enginesmith_contract.exit_codes`)."""
+    return _main(_ENGINESMITH, arguments)
+
+
+def kubectl_plugin(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line of `kubectl enginesmith`; returns the exit code."""
+    return _main(_PLUGIN, _command_first(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _command_first(words: list[str]) -> list[str]:
+    """Return the words with the connection's options behind the command: kubectl takes them on both sides."""
+    names = {one.name for one in _PLUGIN.commands}
+    place = next((number for number, word in enumerate(words) if word in names), 0)
+    before = words[:place]
+    own = [word for word in before if word in _OWN_OPTIONS]
+    return [*own, *words[place : place + 1], *(word for word in before if word not in own), *words[place + 1 :]]
+
+
+def _main(program: _Program, arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser(words)
+    parser = _parser(program, words)
     parsed = parser.parse_args(words)
     if parsed.version:
         print(f"enginesmith {_version()}")
@@ -54,17 +112,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command is None:
         parser.print_help()
         return ExitCode.USAGE
-    return _run(parsed)
+    command = next(one for one in program.commands if one.name == parsed.command)
+    return _run(command, parsed)
 
 
-def _run(parsed: argparse.Namespace) -> int:
+def _run(command: _Command, parsed: argparse.Namespace) -> int:
     from enginesmith_cli.signals import stop_signals_raise
     from enginesmith_contract.errors import EnginesmithError
 
     parsed.debug = _wants_traceback(parsed)
     with stop_signals_raise() as stop:
         try:
-            return int(import_module(f"enginesmith_cli.commands.{parsed.command}").run(parsed))
+            code = int(import_module(command.module).run(parsed))
+            # Here, where a reader that has gone is expected, and not at the interpreter's end.
+            sys.stdout.flush()
         except EnginesmithError as error:
             if parsed.debug:
                 raise
@@ -83,6 +144,8 @@ def _run(parsed: argparse.Namespace) -> int:
             if parsed.debug:
                 raise
             return _report_fault(error)
+        else:
+            return code
 
 
 def _report_full_disk(error: OSError) -> int:
@@ -111,20 +174,20 @@ def _version() -> str:
     return version("enginesmith")
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(program: _Program, words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="enginesmith",
-        description="ONNX in, the right TensorRT engine on every GPU, verified and served.",
-        epilog="enginesmith COMMAND --help shows a command's options.",
+        prog=program.name,
+        description=program.description,
+        epilog=f"{program.name} COMMAND --help shows a command's options.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help=f"show tracebacks (also {_DEBUG_VARIABLE}=1)")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     wanted = next((word for word in words if not word.startswith("-")), None)
-    for command in _COMMANDS:
+    for command in program.commands:
         subparser = subparsers.add_parser(command.name, help=command.summary, description=command.summary)
         if command.name == wanted:
-            import_module(f"enginesmith_cli.commands.{command.name}").add_arguments(subparser)
+            import_module(command.module).add_arguments(subparser)
     return parser
 
 

@@ -8,27 +8,30 @@ Nothing here decides anything; no backend's library is imported (one without a d
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import ValidationError
 
+from enginesmith_cli.calibration_data import read_digest
 from enginesmith_cli.stored_engines import stored_keys
 from enginesmith_contract.backends import Hardware
 from enginesmith_contract.errors import EnginesmithError, SpecError
 from enginesmith_contract.matrix.load import load_matrix
 from enginesmith_contract.preparation import Preparation
+from enginesmith_contract.preprocess import client_facts
 from enginesmith_contract.products import canonical_product
 from enginesmith_contract.store_layout import preparation_pointer
 from enginesmith_contract.text import one_line
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.api.regular_files import what_it_is
-from enginesmith_operator.api.translate import model_source
+from enginesmith_operator.api.translate import model_source, preprocess
 from enginesmith_operator.planning.desired import preparation_key_of
 from enginesmith_operator.planning.hardware import NodeFacts, Offer, Presence, read_node
-from enginesmith_operator.planning.label_mapping import load_label_mapping
 from enginesmith_operator.planning.node_object import NodeObject, ResourceSliceObject, dra_devices_by_node
+from enginesmith_operator.planning.signers import signers_of
 from enginesmith_operator.planning.snapshot import Observed
 from enginesmith_runtime.engines.device import detect_devices, host_hardware, host_memory_mib
 from enginesmith_runtime.engines.registry import installed_toolchains
@@ -37,9 +40,13 @@ from enginesmith_runtime.progress import SilentReporter
 from enginesmith_runtime.store.open import open_store
 from enginesmith_runtime.store.records import read_record
 
+if TYPE_CHECKING:
+    from enginesmith_operator.controller.shared.settings import OperatorSettings
+
 __all__ = [
     "THIS_MACHINE",
     "nodes_from_devices",
+    "nodes_of",
     "observe_model",
     "observe_nodes",
     "observe_this_machine",
@@ -74,15 +81,22 @@ def observe_this_machine(store_uri: str, *, build_for_absent_gpus: bool = False)
     )
 
 
-def observe_nodes(path: Path, store_uri: str) -> Observed:
+def observe_nodes(path: Path, store_uri: str, settings: "OperatorSettings") -> Observed:
     """Return the nodes of a file, with what is installed here as the toolchain catalog.
+
+    Args:
+        path: of the file.
+        store_uri: of the store whose keys are listed.
+        settings: how the nodes are read, and pools that may have no node now.
 
     Raises:
         enginesmith_contract.errors.SpecError: the file cannot be read or holds no nodes.
         enginesmith_contract.errors.StoreError: the store cannot be read.
     """
-    mapping = load_label_mapping()
+    mapping = settings.labels.merged()
     return Observed(
+        node_classes=settings.node_classes,
+        build_for_absent_gpus=settings.build_for_absent_gpus,
         nodes=tuple(read_node(node, mapping) for node in read_nodes_file(path)),
         engine_keys=frozenset(stored_keys(open_store(store_uri))),
         matrix=load_matrix(),
@@ -108,16 +122,18 @@ def observe_model(
         scratch: takes copies of weights that are links.
         warn: told why a local model cannot be read. A plan shows where things would go all the same.
     """
-    source = model_source(engine.spec)
+    source = model_source(engine.spec, signers_of(engine.spec, observed))
     try:
         if scheme_of(source.uri) is not Scheme.FILE:
             return observed
         from enginesmith_runtime.fetch.model import fetch_model
-        from enginesmith_runtime.prepare.facts import inspect_model
+        from enginesmith_runtime.prepare.model_file.facts import inspect_model
 
         fetched = fetch_model(source, scratch, SilentReporter(), base=base)
+        facts = client_facts(inspect_model(fetched.path), preprocess(engine.spec) or ())
+        data = read_digest(engine, base, scratch)
         known = observed.model_copy(
-            update={"source_digest": fetched.source_digest, "model_facts": inspect_model(fetched.path)}
+            update={"source_digest": fetched.source_digest, "calibration_digest": data, "model_facts": facts}
         )
     except EnginesmithError as error:
         warn(error)
@@ -155,20 +171,29 @@ def read_nodes_file(path: Path) -> tuple[NodeObject, ...]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         why = one_line(str(error))
         raise SpecError("the nodes cannot be read", where=str(path), why=why, remedy=remedy) from error
-    items = [item for document in documents if document is not None for item in _items(document)]
+    return nodes_of([item for document in documents if document is not None for item in _items(document)], str(path))
+
+
+def nodes_of(items: Sequence[object], where: str) -> tuple[NodeObject, ...]:
+    """Return the nodes among Nodes and ResourceSlices.
+
+    Raises:
+        enginesmith_contract.errors.SpecError: there is another object, or no node.
+    """
+    remedy = "save one with: kubectl get nodes -o yaml"
     strangers = [kind for item in items if (kind := _kind(item)) not in {_NODE, _SLICE}]
     if strangers:
         why = f"it holds an object of kind {strangers[0]}"
-        raise SpecError("not a list of nodes", where=str(path), why=why, remedy=remedy)
+        raise SpecError("not a list of nodes", where=where, why=why, remedy=remedy)
     try:
         slices = tuple(ResourceSliceObject.model_validate(item) for item in items if _kind(item) == _SLICE)
         nodes = tuple(NodeObject.model_validate(item) for item in items if _kind(item) == _NODE)
     except ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-        raise SpecError("not a list of nodes", where=str(path), why=why, remedy=remedy) from error
+        raise SpecError("not a list of nodes", where=where, why=why, remedy=remedy) from error
     if not nodes:
-        raise SpecError("the file has no nodes", where=str(path), remedy=remedy)
+        raise SpecError("the file has no nodes", where=where, remedy=remedy)
     devices = dra_devices_by_node(slices)
     return tuple(node.with_dra_devices(devices) for node in nodes)
 

@@ -1,10 +1,31 @@
 """Options that several commands share, and what they stand for."""
 
 import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
 
-from enginesmith_contract.errors import ServeError
+from enginesmith_contract.errors import ServeError, SpecError, StoreError
+from enginesmith_contract.serve_request import TlsFiles, TransportName
+from enginesmith_contract.signatures import public_key_problem
 
-__all__ = ["add_home_options", "add_server_options", "metrics_address", "require_free_address"]
+__all__ = [
+    "add_document_options",
+    "add_home_options",
+    "add_server_options",
+    "add_trust_option",
+    "http_address",
+    "metrics_address",
+    "not_writable",
+    "read_trusted_keys",
+    "require_free_address",
+    "require_usable_access",
+    "tls_files",
+    "tokens_folder",
+]
+
+_LARGEST_PORT: Final = 65_535
+"""Of TCP."""
 
 
 def add_home_options(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +36,53 @@ def add_home_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_values_option(parser: argparse.ArgumentParser, use: str) -> None:
+    """Add the files with the chart's values; `use`: what they are for."""
+    parser.add_argument(
+        "--values", type=Path, action="append", default=[], metavar="FILE", help=f"{use}; may be repeated, as for Helm"
+    )
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add whose signature models need."""
+    parser.add_argument(
+        "--trusted-keys",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="public key (PEM), or folder of *.pub and *.pem, that must have signed each model; may be repeated",
+    )
+
+
+def read_trusted_keys(paths: Iterable[Path] | None) -> dict[str, str]:
+    """Return public keys in PEM by the name of their file without its suffix.
+
+    Raises:
+        SpecError: a file cannot be read or is no public key.
+    """
+    keys: dict[str, str] = {}
+    for path in paths or ():
+        files = sorted(one for one in path.glob("*") if one.suffix in {".pub", ".pem"}) if path.is_dir() else [path]
+        for file in files or [path]:
+            try:
+                keys[file.stem] = file.read_text(encoding="utf-8")
+                why = public_key_problem(keys[file.stem])
+            except OSError as error:
+                why = error.strerror or str(error)
+            except UnicodeDecodeError:
+                why = "it is not text"
+            if why:
+                remedy = "name a public key in PEM, or a folder of them"
+                raise SpecError("the key cannot be used", where=str(file), why=why, remedy=remedy, reason="KeyInvalid")
+    return keys
+
+
+def add_document_options(parser: argparse.ArgumentParser) -> None:
+    """Add which document a command is about, where it takes one."""
+    parser.add_argument("file", metavar="FILE", type=Path, help="a document of kind InferenceEngine")
+    parser.add_argument("--name", metavar="NAME", help="metadata.name of the document, where the file has several")
+
+
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Add where a server listens."""
     parser.add_argument(
@@ -22,6 +90,11 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--metrics-address", default="127.0.0.1:8002", metavar="HOST:PORT", help="of Prometheus metrics; `none`: none"
+    )
+    parser.add_argument(
+        "--http-address",
+        metavar="HOST:PORT",
+        help="of the protocol over HTTP; `none`: none (default: 127.0.0.1:8000 where the file enables serving.http)",
     )
     parser.add_argument(
         "--instances", type=_instances, metavar="N", help="inferences at once per model (default: the file's)"
@@ -48,6 +121,21 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that take large messages off the wire, 0 to 32 (default: the file's)",
     )
+    parser.add_argument(
+        "--transport",
+        type=TransportName,
+        choices=tuple(TransportName),
+        metavar="NAME",
+        help="http2: Enginesmith's own, or grpcio: the library of the gRPC project (default: the file's, else http2)",
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="certificate of the server with its chain (PEM): serve TLS")
+    parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM)")
+    parser.add_argument(
+        "--tls-client-ca", metavar="FILE", help="authority that must have signed the clients' certificates (PEM)"
+    )
+    parser.add_argument(
+        "--tokens", metavar="DIR", help="calls need a bearer token: one file for each client, with its token"
+    )
 
 
 def _instances(text: str) -> int:
@@ -72,9 +160,65 @@ def _number(text: str, least: int, most: int) -> int:
     return int(text)
 
 
+def tls_files(arguments: argparse.Namespace) -> TlsFiles | None:
+    """Return the files for TLS, by their absolute paths; None: plaintext is wanted.
+
+    Raises:
+        ServeError: one of two options is missing.
+    """
+    given = (arguments.tls_cert, arguments.tls_key)
+    if not any((*given, arguments.tls_client_ca)):
+        return None
+    if not all(given):
+        raise ServeError(
+            "TLS needs a certificate and its key",
+            why="one of --tls-cert and --tls-key is missing",
+            remedy="give both",
+            reason="Usage",
+        )
+    certificate, key, client_ca = (
+        None if path is None else str(Path(path).absolute()) for path in (*given, arguments.tls_client_ca)
+    )
+    return TlsFiles(certificate=str(certificate), key=str(key), client_ca=client_ca)
+
+
+def tokens_folder(arguments: argparse.Namespace) -> str | None:
+    """Return the absolute path of the folder with tokens; None: calls need none."""
+    return None if arguments.tokens is None else str(Path(arguments.tokens).absolute())
+
+
+def require_usable_access(arguments: argparse.Namespace) -> None:
+    """Refuse certificates and tokens that no server takes before minutes are spent on a build.
+
+    Raises:
+        ServeError: a file cannot be used.
+    """
+    from enginesmith_runtime.server.transport.tls import Certificates
+    from enginesmith_runtime.server.transport.tokens import Tokens
+
+    tls, tokens = tls_files(arguments), tokens_folder(arguments)
+    if tls is not None:
+        Certificates(tls)
+    if tokens is not None:
+        Tokens(Path(tokens))
+
+
 def metrics_address(arguments: argparse.Namespace) -> str | None:
     """Return where metrics are wanted; None: nowhere."""
     return None if arguments.metrics_address == "none" else str(arguments.metrics_address)
+
+
+def http_address(arguments: argparse.Namespace, *, enabled: bool = False) -> str | None:
+    """Return where the protocol over HTTP is wanted; None: nowhere.
+
+    Args:
+        arguments: with the options of `add_server_options`.
+        enabled: whether a document asks for it.
+    """
+    given: str | None = arguments.http_address
+    if given is None and enabled:
+        return "127.0.0.1:8000"
+    return None if given == "none" else given
 
 
 def require_free_address(arguments: argparse.Namespace) -> None:
@@ -85,11 +229,11 @@ def require_free_address(arguments: argparse.Namespace) -> None:
     """
     import socket
 
-    for address in (arguments.address, metrics_address(arguments)):
+    for address in (arguments.address, metrics_address(arguments), http_address(arguments)):
         if address is None:
             continue
         host, _, port = address.rpartition(":")
-        if not port.isdigit() or int(port) > 65_535:  # noqa: PLR2004 - the largest TCP port
+        if not port.isdigit() or int(port) > _LARGEST_PORT:
             raise ServeError(
                 "not an address",
                 where=address,
@@ -110,3 +254,10 @@ def require_free_address(arguments: argparse.Namespace) -> None:
                     remedy="stop what listens there, or choose another address (port 0 for a free one)",
                     reason="AddressUnavailable",
                 ) from error
+
+
+def not_writable(where: str, error: OSError, remedy: str) -> StoreError:
+    """Return what a command ends with that cannot write where an option says."""
+    return StoreError(
+        "cannot save there", where=where, why=error.strerror or str(error), remedy=remedy, reason="OutputNotWritable"
+    )

@@ -15,7 +15,15 @@ from enginesmith_contract.protos import inference_pb2 as pb
 from enginesmith_contract.tensors import DType
 from enginesmith_contract.text import one_line
 
-__all__ = ["Answer", "Array", "ModelDescription", "ProtocolClient", "ServerCallError", "TensorDescription"]
+__all__ = [
+    "Answer",
+    "Array",
+    "ModelDescription",
+    "ProtocolClient",
+    "ServerCallError",
+    "TensorDescription",
+    "infer_request",
+]
 
 Array = npt.NDArray[np.generic]
 
@@ -61,13 +69,37 @@ class Answer:
 
 
 class ProtocolClient:
-    """One connection to a server; a context manager that closes it."""
+    """One connection to a server; a context manager that closes it.
 
-    def __init__(self, address: str, *, timeout_seconds: float) -> None:
+    Args:
+        address: host:port.
+        timeout_seconds: of each call.
+        ca: authority of the server's certificate, in PEM; None: the server speaks plaintext.
+        identity: certificate and key of the client, in PEM; None: the server asks for none.
+        token: that calls send; None: none.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_seconds: float,
+        ca: bytes | None = None,
+        identity: tuple[bytes, bytes] | None = None,
+        token: str | None = None,
+    ) -> None:
         self._address = address
         self._timeout_seconds = timeout_seconds
+        self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         limits = ("grpc.max_receive_message_length", "grpc.max_send_message_length")
-        self._channel = grpc.insecure_channel(address, options=[(limit, _MAX_MESSAGE_BYTES) for limit in limits])
+        options = [(limit, _MAX_MESSAGE_BYTES) for limit in limits]
+        if ca is None:
+            self._channel = grpc.insecure_channel(address, options=options)
+        else:
+            certificate, key = identity or (None, None)
+            self._channel = grpc.secure_channel(
+                address, grpc.ssl_channel_credentials(ca, key, certificate), options=options
+            )
 
     def describe(self, model: str) -> ModelDescription:
         """Return what the server says of `model`.
@@ -95,10 +127,7 @@ class ProtocolClient:
         Raises:
             ServerCallError: the server is absent, or refused.
         """
-        request = pb.ModelInferRequest(model_name=model)
-        for name, array in inputs.items():
-            request.inputs.add(name=name, datatype=dtypes[name].value, shape=array.shape)
-            request.raw_input_contents.append(_raw_from_array(array, dtypes[name]))
+        request = infer_request(model, inputs, dtypes)
         response = self._call("ModelInfer", request, pb.ModelInferResponse)
         outputs = {
             output.name: _array_from_raw(raw, DType(output.datatype), tuple(output.shape))
@@ -113,7 +142,7 @@ class ProtocolClient:
             response_deserializer=answer.FromString,
         )
         try:
-            return rpc(request, timeout=self._timeout_seconds)
+            return rpc(request, timeout=self._timeout_seconds, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._translated(error) from error
 
@@ -150,6 +179,15 @@ class ProtocolClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._channel.close()
+
+
+def infer_request(model: str, inputs: Mapping[str, Array], dtypes: Mapping[str, DType]) -> pb.ModelInferRequest:
+    """Return the request for one inference; the arguments are those of `ProtocolClient.infer`."""
+    request = pb.ModelInferRequest(model_name=model)
+    for name, array in inputs.items():
+        request.inputs.add(name=name, datatype=dtypes[name].value, shape=array.shape)
+        request.raw_input_contents.append(_raw_from_array(array, dtypes[name]))
+    return request
 
 
 def _tensors(found: Iterable[pb.ModelMetadataResponse.TensorMetadata]) -> tuple[TensorDescription, ...]:

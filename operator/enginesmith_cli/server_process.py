@@ -13,16 +13,35 @@ from pathlib import Path
 from typing import NoReturn
 
 from enginesmith_cli.home import default_store_uri, state_folder
-from enginesmith_cli.options import metrics_address
-from enginesmith_contract.serve_request import ServedModel, ServeRequest
+from enginesmith_cli.options import http_address, metrics_address, tls_files, tokens_folder
+from enginesmith_contract.serve_request import ClientLimits, ServedModel, ServeRequest
 from enginesmith_operator.api.inference_engine import InferenceEngine
 
-__all__ = ["become_server", "largest_message", "serve_request"]
+__all__ = ["become_server", "largest_message", "secrets_note", "serve_request"]
 
 
 def largest_message(engines: Iterable[InferenceEngine]) -> int:
     """Return the bytes that a message may have where one server serves these documents."""
     return max((int(engine.spec.serving.max_message_bytes) for engine in engines), default=0)
+
+
+def secrets_note(engines: Iterable[InferenceEngine], arguments: argparse.Namespace) -> str:
+    """Return what documents ask for with Secrets, which this machine does not have; empty: nothing."""
+    serving = [engine.spec.serving for engine in engines]
+    missing = [
+        f"serving.{field} names a Secret, which only a cluster has: {without}; give {options}"
+        for field, is_asked, without, options in (
+            (
+                "tls",
+                any(one.tls for one in serving) and not arguments.tls_cert,
+                "this server speaks plaintext",
+                "--tls-cert and --tls-key",
+            ),
+            ("auth", any(one.auth for one in serving) and not arguments.tokens, "calls need no token", "--tokens"),
+        )
+        if is_asked
+    ]
+    return "\n".join(missing)
 
 
 def serve_request(chosen: Sequence[tuple[InferenceEngine, str, str]], arguments: argparse.Namespace) -> ServeRequest:
@@ -44,18 +63,39 @@ def serve_request(chosen: Sequence[tuple[InferenceEngine, str, str]], arguments:
                 store=store,
                 instances=arguments.instances or engine.spec.serving.instances,
                 backend_options=_backend_options(engine, target),
+                batching=engine.spec.serving.batching.options,
+                queue=engine.spec.serving.queue.options,
+                response_cache_bytes=engine.spec.serving.response_cache_bytes,
                 max_queued=engine.spec.serving.max_queued if arguments.max_queued is None else arguments.max_queued,
             )
             for engine, target, key in chosen
         ),
         address=arguments.address,
         metrics_address=metrics_address(arguments),
+        http_address=http_address(arguments, enabled=any(one.http.enabled for one in serving)),
         drain_delay_seconds=max(one.drain_delay_seconds for one in serving),
         grace_seconds=max(one.grace_period_seconds for one in serving),
         max_message_bytes=largest_message(engine for engine, _, _ in chosen),
         max_streams=arguments.max_streams or max(one.max_streams for one in serving),
         shared_memory=arguments.shared_memory,
         front_ends=arguments.front_ends or max(one.front_ends for one in serving),
+        transport=arguments.transport or next((one.chosen_transport for one in serving if one.chosen_transport), None),
+        tls=tls_files(arguments),
+        tokens=tokens_folder(arguments),
+        client_limits=_client_limits([one.client_limits.limits if one.client_limits else None for one in serving]),
+    )
+
+
+def _client_limits(limits: Sequence[ClientLimits | None]) -> ClientLimits | None:
+    """Return the largest limits: a document without one has none."""
+    known = [one for one in limits if one is not None]
+    if len(known) < len(limits):
+        return None
+    in_flight = [one.max_in_flight for one in known]
+    rates = [one.requests_per_second for one in known]
+    return ClientLimits(
+        max_in_flight=None if None in in_flight else max(one for one in in_flight if one is not None),
+        requests_per_second=None if None in rates else max(one for one in rates if one is not None),
     )
 
 

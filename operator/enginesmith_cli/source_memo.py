@@ -1,11 +1,11 @@
-"""Remembers the digests of local models, so that a second `up` reads no model and loads no model library.
+"""Remembers the digests of local models and calibration data, so that a second `up` reads neither of the two.
 
 An entry holds only while every file has the size, inode and times that it had; and it is written only where those times
 lie well before the digest was begun, since a file changed within one tick of the clock looks untouched.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -39,16 +39,19 @@ class SourceMemo:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def recall(self, model: Path, sha256_expected: str | None) -> str | None:
+    def recall(self, model: Path, sha256_expected: str | None, *, files: Collection[Path] | None = None) -> str | None:
         """Return the source digest of the model at `model`, None where it must be read.
 
         Args:
-            model: absolute path of the ONNX file.
+            model: absolute path of the ONNX file, or of calibration data.
             sha256_expected: the digest that the user expects of the ONNX file alone.
+            files: that are there now; None: those that the ONNX file names.
         """
         try:
             entry = _Entry.from_json(self._path(model).read_bytes())
             if any(_describe(Path(file.path)) != file for file in entry.files):
+                return None
+            if files is not None and {file.path for file in entry.files} != set(map(str, files)):
                 return None
         except (OSError, ValidationError):
             return None

@@ -4,12 +4,13 @@ from difflib import get_close_matches
 
 from enginesmith_contract.errors import StoreError
 from enginesmith_contract.manifest import Manifest
-from enginesmith_contract.store_layout import engine_pointer
+from enginesmith_contract.preparation import Preparation
+from enginesmith_contract.store_layout import engine_pointer, preparation_pointer
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
-from enginesmith_runtime.store.records import parse_record
+from enginesmith_runtime.store.records import parse_record, read_record
 
-__all__ = ["find_engine", "list_engines", "list_stored", "stored_keys"]
+__all__ = ["find_engine", "find_preparation", "list_engines", "list_stored", "stored_keys"]
 
 _POINTERS = engine_pointer("").removesuffix(".json")
 _SHOWN_DIGITS = 20
@@ -44,6 +45,16 @@ def find_engine(store_uri: str, prefix: str) -> Manifest:
             reason="KeyAmbiguous" if found else "KeyUnknown",
         )
     return _read(store, found[0])
+
+
+def find_preparation(store_uri: str, manifest: Manifest) -> Preparation | None:
+    """Return the preparation that an engine was built from; None where the store has it no longer.
+
+    Raises:
+        StoreError: the store cannot be read, or the record is not what this release writes.
+    """
+    pointer = preparation_pointer(manifest.key_inputs.preparation_key)
+    return read_record(open_store(store_uri), pointer, Preparation)
 
 
 def list_engines(store_uri: str) -> tuple[Manifest, ...]:

@@ -42,7 +42,7 @@ class UpServer:
     def stop(self) -> int:
         """Send SIGTERM; return the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
 
 class CommandLine:
@@ -91,7 +91,7 @@ class CommandLine:
         finally:
             if process.poll() is None:
                 process.kill()
-            process.wait(30)
+            process.wait(120)
 
 
 @pytest.fixture

@@ -6,23 +6,16 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from tests.cli.conftest import CommandLine
 
 from enginesmith_cli.store_claims import claims_of, read_objects
 from enginesmith_contract.errors import SpecError
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_contract.store_layout import engine_pointer
 from enginesmith_runtime.store.open import open_store
-
-
-class CommandLine(Protocol):
-    """See conftest."""
-
-    home: Path
-
-    def run(self, *words: str) -> Any: ...  # noqa: D102 - a finished process
 
 
 def key(number: int) -> str:

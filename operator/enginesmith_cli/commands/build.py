@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginesmith_cli.options import add_home_options
+from enginesmith_cli.options import add_home_options, add_trust_option
+from enginesmith_cli.verification_lines import alarm_lines, summarize_verification
 from enginesmith_contract.errors import SpecError
 
 if TYPE_CHECKING:
-    from enginesmith_cli.local import BuiltEngine, PreparedDocument
+    from enginesmith_cli.documents import Failures
+    from enginesmith_cli.local import BuiltEngine, LocalMachine, PreparedDocument
     from enginesmith_operator.planning.plan_records import Plan, TargetPlan
 
 __all__ = ["add_arguments", "run"]
@@ -35,42 +37,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="NAME", help="build this target only")
     parser.add_argument("--output", "-o", choices=("text", "json"), default="text", help="default: text")
     add_home_options(parser)
+    add_trust_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Build every engine, print what is in the store then."""
-    from enginesmith_cli.documents import Failures, name_of
+    from enginesmith_cli.documents import Failures
     from enginesmith_cli.local import open_machine
     from enginesmith_operator.api.load import read_file
-    from enginesmith_operator.planning.plan import refusal_error
 
     engines = read_file(arguments.file)
     failures = Failures(raise_at_once=arguments.debug)
     built: list[BuiltEngine] = []
     with open_machine(arguments, build_for_absent_gpus=True) as machine:
         for document in machine.prepare_documents(engines, failures):
-            name = name_of(document.engine)
-            targets: list[TargetPlan] = []
-            with failures.of(name):
-                targets += _wanted(document, arguments.target)
-            for target in targets:
-                with failures.of(f"{name}/{target.name}"):
-                    built += machine.build_target(document, target)
-            with failures.of(name):
-                incomplete = _incomplete(document.plan)
-                if incomplete is not None:
-                    raise refusal_error(incomplete)
+            built += _build(machine, document, arguments.target, failures)
     if arguments.output == "json":
         print(json.dumps([_facts(one) for one in built], indent=2, ensure_ascii=False))
     elif built:
         print("\n".join(_line(one) for one in built))
     for name, warning in dict.fromkeys(
-        (one.document.plan.name, warning)
-        for one in built
-        for warning in (*one.document.plan.warnings, *one.document.preparation.warnings)
+        (one.document.plan.name, warning) for one in built for warning in (*one.new_warnings, *_alarms(one))
     ):
         print(f"{name}: {warning}", file=sys.stderr)
     return failures.exit_code
+
+
+def _build(
+    machine: "LocalMachine", document: "PreparedDocument", only: str | None, failures: "Failures"
+) -> "list[BuiltEngine]":
+    """Build the targets, all in the first precision whose engines pass."""
+    from enginesmith_cli.documents import name_of
+    from enginesmith_cli.local import PreparedDocument
+    from enginesmith_operator.planning.refusal_error import refusal_error
+
+    name = name_of(document.engine)
+    targets: list[TargetPlan] = []
+    with failures.of(name):
+        targets += _wanted(document, only)
+    built: list[BuiltEngine] = []
+    for target in targets:
+        with failures.of(f"{name}/{target.name}"):
+            found = machine.build_or_fall_back(document, target)
+            if isinstance(found, PreparedDocument):
+                return _build(machine, found, only, failures)
+            built += found
+    with failures.of(name):
+        incomplete = _incomplete(document.plan)
+        if incomplete is not None:
+            raise refusal_error(incomplete)
+    return built
 
 
 def _incomplete(plan: "Plan") -> "Plan | None":
@@ -80,8 +96,8 @@ def _incomplete(plan: "Plan") -> "Plan | None":
 
 
 def _wanted(document: "PreparedDocument", name: str | None) -> "tuple[TargetPlan, ...]":
-    from enginesmith_operator.planning.plan import refusal_error
     from enginesmith_operator.planning.plan_records import TargetState
+    from enginesmith_operator.planning.refusal_error import refusal_error
 
     targets = document.plan.targets
     if name is None:
@@ -108,24 +124,22 @@ def _facts(built: "BuiltEngine") -> dict[str, object]:
         "engineKey": manifest.engine_key,
         "engineDigest": manifest.engine_digest,
         "toolchain": f"{manifest.toolchain.name} {manifest.toolchain.version}",
+        "precision": manifest.precision.default.value,
         "sizeBytes": sum(file.size_bytes for file in manifest.files),
         "verification": json.loads(manifest.verification.to_json()),
         "buildSeconds": manifest.timings.build_seconds,
         "wasStored": built.was_stored,
-        "warnings": [*built.document.plan.warnings, *built.document.preparation.warnings],
+        "warnings": [*built.warnings, *_alarms(built)],
     }
+
+
+def _alarms(built: "BuiltEngine") -> list[str]:
+    return [f"target {built.target.name}: {line}" for line in alarm_lines(built.manifest.verification)]
 
 
 def _line(built: "BuiltEngine") -> str:
     manifest, verification = built.manifest, built.manifest.verification
-    worst = max((one.difference for one in verification.differences if one.mismatches is None), default=None)
-    share = max((one.mismatches for one in verification.differences if one.mismatches is not None), default=None)
-    parts = (
-        "" if worst is None else f"largest difference {worst:.2g}, limit {verification.limit:.2g}",
-        "" if share is None else f"share of different integers, ids and booleans {share:.2g}",
-        verification.reason,
-    )
-    detail = "; ".join(part for part in parts if part)
+    detail = summarize_verification(verification)
     return (
         f"{built.document.plan.name}/{built.target.name}  {manifest.engine_key[:20]}  "
         f"{manifest.toolchain.name} {manifest.toolchain.version}  "

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginesmith_contract.errors import StoreError
+from enginesmith_cli.options import not_writable
 from enginesmith_contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", action="append", default=[], metavar="NAME=SHAPE", help="1x3x224x224, for `random`")
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="send it N times and show latencies")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="save each output there as NAME.npy")
+    parser.add_argument("--ca", type=_file, metavar="FILE", help="authority of the server's certificate (PEM): use TLS")
+    parser.add_argument("--cert", type=_file, metavar="FILE", help="certificate of this client (PEM)")
+    parser.add_argument("--key", type=_file, metavar="FILE", help="its key (PEM)")
+    parser.add_argument("--token-file", type=_file, metavar="FILE", help="bearer token of this client")
     parser.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="for each call (default 30)")
 
 
@@ -49,7 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     shapes = shapes_from_words(arguments.shape)
     if arguments.output_dir:
         _make_folder(arguments.output_dir)
-    with ProtocolClient(arguments.address, timeout_seconds=arguments.timeout) as client:
+    identity = (arguments.cert, arguments.key) if arguments.cert and arguments.key else None
+    token = arguments.token_file.decode().strip() if arguments.token_file else None
+    with ProtocolClient(
+        arguments.address, timeout_seconds=arguments.timeout, ca=arguments.ca, identity=identity, token=token
+    ) as client:
         model = client.describe(arguments.model)
         inputs = arrays_from_words(arguments.input, shapes, model.inputs)
         dtypes = {tensor.name: tensor.dtype for tensor in model.inputs}
@@ -103,13 +111,14 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(
-            "cannot save there",
-            where=f"--output-dir {folder}",
-            why=error.strerror or str(error),
-            remedy="name a folder that can be written",
-            reason="OutputNotWritable",
-        ) from error
+        raise not_writable(f"--output-dir {folder}", error, "name a folder that can be written") from error
+
+
+def _file(text: str) -> bytes:
+    try:
+        return Path(text).read_bytes()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be read: {error.strerror}") from error
 
 
 def _seconds(text: str) -> float:

@@ -8,11 +8,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from enginesmith_cli.options import add_home_options
+from enginesmith_cli.verification_lines import describe_verification
 from enginesmith_contract.errors import SourceError
 from enginesmith_contract.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from enginesmith_contract.backends import Backend
     from enginesmith_contract.manifest import Manifest
+    from enginesmith_contract.preparation import Preparation
     from enginesmith_contract.tensors import TensorSpec
     from enginesmith_runtime.prepare.trial import Trial
 
@@ -43,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print what is asked for."""
     from enginesmith_cli.home import default_store_uri, state_folder
-    from enginesmith_cli.stored_engines import find_engine, list_engines
+    from enginesmith_cli.stored_engines import find_engine, find_preparation, list_engines
 
     if arguments.what and (arguments.what.endswith(".onnx") or Path(arguments.what).is_file()):
         return _inspect_model(Path(arguments.what), arguments.output)
@@ -56,10 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
             print("\n".join(_row(one) for one in manifests) or f"no engine in {store}")
         return ExitCode.OK
     manifest = find_engine(store, arguments.what)
+    preparation = find_preparation(store, manifest)
     if arguments.output == "json":
-        print(json.dumps(json.loads(manifest.to_json()), indent=2, ensure_ascii=False))
+        said: dict[str, object] = {}
+        if preparation is not None:
+            backend = manifest.toolchain.backend
+            said = {"warnings": preparation.warnings_for([backend]), "kept": dict(preparation.kept_for(backend))}
+        document = {**json.loads(manifest.to_json()), "preparation": said}
+        print(json.dumps(document, indent=2, ensure_ascii=False))
     else:
-        print("\n".join(_describe(manifest)))
+        print("\n".join(_describe(manifest, preparation)))
     return ExitCode.OK
 
 
@@ -72,7 +81,7 @@ def _row(manifest: "Manifest") -> str:
     )
 
 
-def _describe(manifest: "Manifest") -> Iterator[str]:
+def _describe(manifest: "Manifest", preparation: "Preparation | None") -> Iterator[str]:
     size = sum(file.size_bytes for file in manifest.files)
     yield f"engine key     {manifest.engine_key}"
     yield f"engine digest  {manifest.engine_digest}  ({size / 1e6:.1f} MB, {manifest.created_at})"
@@ -80,18 +89,15 @@ def _describe(manifest: "Manifest") -> Iterator[str]:
     yield f"toolchain      {manifest.toolchain.name} {manifest.toolchain.version}"
     place = manifest.hardware.product or manifest.hardware.arch
     yield f"built in       {manifest.timings.build_seconds:.2f} s on {place}"
+    yield from _provenance_lines(manifest)
+    if manifest.timings.timing_cache is not None:
+        yield f"timing cache   {manifest.timings.timing_cache.text()}"
     if manifest.refitted_from is not None:
         yield f"refitted from  {manifest.refitted_from}"
     yield from (f"note           {note}" for note in manifest.notes)
-    verification = manifest.verification
-    yield f"verification   {verification.status.value} {verification.reason}".rstrip()
-    for one in verification.differences:
-        point = "" if one.point is None else f", {one.point}"
-        found = f"{verification.metric} {one.difference:.3g}"
-        if one.mismatches is not None:
-            found = f"share of different values {one.mismatches:.3g}"
-        worst = f" ({one.worst})" if one.worst else ""
-        yield f"               {one.output}, profile {one.profile}{point}: {found}{worst}"
+    if preparation is not None:
+        yield from _preparation_lines(preparation, manifest.toolchain.backend)
+    yield from describe_verification(manifest.verification)
     batching = manifest.batching
     yield f"batching       {'up to ' + str(batching.max_batch_size) if batching.proved else 'off'}: {batching.reason}"
     yield from (_tensor("input", tensor) for tensor in manifest.inputs)
@@ -105,6 +111,30 @@ def _describe(manifest: "Manifest") -> Iterator[str]:
         shown = text if len(text) <= _LINE else f"{text[:_LINE]} ... (--output json)"
         yield f"inspector      {name}: {shown}"
     yield from _where_it_runs(manifest)
+
+
+def _provenance_lines(manifest: "Manifest") -> Iterator[str]:
+    if manifest.signature is not None:
+        yield f"signed with    key {manifest.signature.key_id}"
+    if manifest.provenance is None:
+        return
+    definition, run = manifest.provenance.build_definition, manifest.provenance.run_details
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(run.builder.version.items()))
+    yield f"built by       {run.builder.id} ({versions})"
+    asked = {**definition.internal_parameters, **definition.external_parameters}
+    yield from (f"               {name} {value}" for name, value in sorted(asked.items()))
+    job = "" if run.metadata.invocation_id is None else f", Job {run.metadata.invocation_id}"
+    yield f"               from {run.metadata.started_on} to {run.metadata.finished_on}{job}"
+    for one in definition.resolved_dependencies:
+        facts = [*(f"{name}:{value}" for name, value in one.digest.items()), *one.annotations.values()]
+        yield f"built from     {one.name} {' '.join(facts)}"
+
+
+def _preparation_lines(preparation: "Preparation", backend: "Backend") -> Iterator[str]:
+    kept = preparation.kept_for(backend)
+    if kept:
+        yield f"in FP32        nodes: {len(kept)} (--output json names all, with reasons)"
+    yield from (f"warning        {warning}" for warning in preparation.warnings_for([backend]))
 
 
 def _tensor(kind: str, tensor: "TensorSpec") -> str:

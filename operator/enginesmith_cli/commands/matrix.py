@@ -4,6 +4,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
+from enginesmith_cli.tables import table_lines
 from enginesmith_contract.backends import Precision
 from enginesmith_contract.errors import SpecError
 from enginesmith_contract.exit_codes import ExitCode
@@ -100,11 +101,7 @@ def _hardware(matrix: "Matrix", arguments: argparse.Namespace) -> "Hardware":
 
 def _print_table(rows: "tuple[MatrixRow, ...]", sources: "tuple[Source, ...]") -> None:
     head = ("TENSORRT", "CUDA", "DRIVER", "FITS", "WHY")
-    cells = _merged(rows)
-    widths = [max(len(line[column]) for line in (head, *cells)) for column in range(len(head) - 1)]
-    for line in (head, *cells):
-        fixed = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
-        print(f"{fixed}  {line[-1]}".rstrip())
+    print("\n".join(table_lines(head, _merged(rows))))
     print()
     if len(sources) > _MOST_SOURCES:
         print(f"{len(sources)} sources; --output json lists them")

@@ -4,7 +4,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginesmith_cli.options import add_home_options, add_server_options, metrics_address, require_free_address
+from enginesmith_cli.options import (
+    add_home_options,
+    add_server_options,
+    add_trust_option,
+    http_address,
+    metrics_address,
+    require_free_address,
+    require_usable_access,
+    tls_files,
+    tokens_folder,
+)
 from enginesmith_contract.errors import PlanRefusedError
 
 if TYPE_CHECKING:
@@ -30,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="+", metavar="FILE|NAME=KEY", help="a file of documents, or engines by key")
     add_server_options(parser)
     add_home_options(parser)
+    add_trust_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from enginesmith_cli.server_process import become_server, serve_request
 
     require_free_address(arguments)
+    require_usable_access(arguments)
     if all("=" in word for word in arguments.what):
         become_server(_request_of_keys(arguments))
     failures = Failures(raise_at_once=arguments.debug)
@@ -71,9 +83,13 @@ def _request_of_keys(arguments: argparse.Namespace) -> "ServeRequest":
         models=tuple(models),
         address=arguments.address,
         metrics_address=metrics_address(arguments),
+        http_address=http_address(arguments),
         max_streams=arguments.max_streams,
         shared_memory=arguments.shared_memory,
         front_ends=arguments.front_ends,
+        transport=arguments.transport,
+        tls=tls_files(arguments),
+        tokens=tokens_folder(arguments),
     )
 
 

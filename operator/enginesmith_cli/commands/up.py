@@ -5,7 +5,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from enginesmith_cli.options import add_home_options, add_server_options, require_free_address
+from enginesmith_cli.options import (
+    add_home_options,
+    add_server_options,
+    add_trust_option,
+    require_free_address,
+    require_usable_access,
+)
+from enginesmith_cli.verification_lines import alarm_lines
 
 if TYPE_CHECKING:
     from enginesmith_cli.documents import Failures
@@ -30,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="documents of kind InferenceEngine")
     add_server_options(parser)
     add_home_options(parser)
+    add_trust_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     engines = read_file(arguments.file)
     require_free_address(arguments)
+    require_usable_access(arguments)
     failures = Failures(raise_at_once=arguments.debug)
     built = _build_all(engines, arguments, failures)
     if built:
@@ -47,11 +56,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _serve(built: "tuple[BuiltEngine, ...]", arguments: argparse.Namespace) -> NoReturn:
-    from enginesmith_cli.server_process import become_server, serve_request
+    from enginesmith_cli.server_process import become_server, secrets_note, serve_request
 
     for one in built:
         print("\n".join(_choice(one)), file=sys.stderr)
     print("\n".join(_client_program(built[0], arguments.address)), file=sys.stderr)
+    note = secrets_note([one.document.engine for one in built], arguments)
+    if note:
+        print(note, file=sys.stderr)
+    idle = _idle_gpus(built)
+    if idle:
+        print(idle, file=sys.stderr)
     become_server(
         serve_request([(one.document.engine, one.target.name, one.manifest.engine_key) for one in built], arguments)
     )
@@ -61,14 +76,14 @@ def _build_all(
     engines: "tuple[InferenceEngine, ...]", arguments: argparse.Namespace, failures: "Failures"
 ) -> "tuple[BuiltEngine, ...]":
     from enginesmith_cli.documents import name_of
-    from enginesmith_cli.local import open_machine, servable_target
+    from enginesmith_cli.local import open_machine
     from enginesmith_cli.server_process import largest_message
 
     built: list[BuiltEngine] = []
     with open_machine(arguments, max_message_bytes=largest_message(engines)) as machine:
         for document in machine.prepare_documents(engines, failures):
             with failures.of(name_of(document.engine)):
-                built += machine.build_target(document, servable_target(document.plan))
+                built += machine.build_served(document)
     return tuple(built)
 
 
@@ -85,9 +100,21 @@ def _choice(built: "BuiltEngine") -> list[str]:
             continue
         why = "; ".join([*(count.sentence() for count in target.refusals), *target.hints])
         lines.append(f"{planned.name}: target {target.name} was not chosen: {why or f'{chosen} comes before it'}")
-    return lines + [
-        f"{planned.name}: {warning}" for warning in (*planned.warnings, *built.document.preparation.warnings)
-    ]
+    unproved = built.manifest.verification.reason
+    said = (
+        *built.new_warnings,
+        *([f"verification: {unproved}"] if unproved else []),
+        *alarm_lines(built.manifest.verification),
+    )
+    return lines + [f"{planned.name}: {warning}" for warning in said]
+
+
+def _idle_gpus(built: "tuple[BuiltEngine, ...]") -> str:
+    from enginesmith_cli.idle_gpus import idle_gpus
+    from enginesmith_cli.machine_state import read_machine
+    from enginesmith_contract.matrix.load import load_matrix
+
+    return idle_gpus(built, read_machine(load=False), load_matrix())
 
 
 def _client_program(built: "BuiltEngine", address: str) -> list[str]:
