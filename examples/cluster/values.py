@@ -10,9 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def locked_version(package: str, image: str = "image-runtime") -> str:
-    """Return the version of a package in the runtime's image, or in another one of its images."""
-    text = (ROOT / "requirements" / f"{image}.txt").read_text(encoding="utf-8")
+def locked_version(package: str, lock: str = "image-runtime") -> str:
+    """Return the version of a package in a lock file."""
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
     found = re.search(rf"^{package}==([0-9.]+)", text, re.MULTILINE)
     if found is None:
         sys.exit(f"{package} is not locked")
@@ -31,14 +31,16 @@ def main() -> None:
         "version": locked_version("onnxruntime"),
         "image": images["enginesmith/runtime"],
     }
+    toolchains = {"onnxruntime-cpu": onnxruntime}
     # Builds without a GPU, so that an engine of NVIDIA's own comes out; to serve it, a pod must find one.
-    tensorrt_rtx = {
-        "backend": "tensorrt-rtx",
-        "version": locked_version("tensorrt-rtx-cu13", "image-runtime-tensorrt-rtx"),
-        "cuda": "13",
-        "image": images["enginesmith/runtime-tensorrt-rtx"],
-        "preparationImage": images["enginesmith/runtime"],
-    }
+    if "enginesmith/runtime-tensorrt-rtx" in images:
+        toolchains["tensorrt-rtx-cu13"] = {
+            "backend": "tensorrt-rtx",
+            "version": locked_version("tensorrt-rtx-cu13", "toolchain-tensorrt-rtx"),
+            "cuda": "13",
+            "image": images["enginesmith/runtime-tensorrt-rtx"],
+            "preparationImage": images["enginesmith/runtime"],
+        }
     store = {
         "bucket": "engines",
         "endpoint": "http://10.243.0.1:9000",
@@ -47,8 +49,10 @@ def main() -> None:
     }
     values = {
         "image": {"repository": repository, "digest": digest},
-        "toolchains": {"onnxruntime-cpu": onnxruntime, "tensorrt-rtx-cu13": tensorrt_rtx},
+        "toolchains": toolchains,
         "store": {"default": {"s3": store}},
+        # Tests add images to the catalog, from registries of this machine.
+        "admission": {"pods": {"images": ["10.243.0.1:*"]}},
     }
     print(json.dumps(values, indent=2))
 

@@ -1,4 +1,4 @@
-"""The operator's metrics are those that docs/operator.md lists, on both replicas, and one of them leads."""
+"""The operator's metrics are those that docs/observability.md lists, on both replicas, and one of them leads."""
 
 import re
 import urllib.request
@@ -10,9 +10,9 @@ from tests.cluster.access import Cluster
 from tests.cluster.engines import Tenant
 from tests.cluster.installation import SYSTEM
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("operator")]
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "operator.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "observability.md"
 OPERATORS = "--selector=app.kubernetes.io/component=operator"
 CPU = {"name": "cpu", "backend": "onnxruntime"}
 Samples = dict[str, list[tuple[dict[str, str], float]]]
@@ -20,7 +20,7 @@ Samples = dict[str, list[tuple[dict[str, str], float]]]
 
 def documented() -> dict[str, set[str]]:
     """The metrics of the table, with their labels; a name that begins with `_` continues the row's first one."""
-    table = DOCUMENT.read_text(encoding="utf-8").partition("## Metrics")[2].partition("\n## ")[0]
+    table = DOCUMENT.read_text(encoding="utf-8").partition("### The operator")[2].partition("\n### ")[0]
     found: dict[str, set[str]] = {}
     for line in table.splitlines():
         names = re.findall(r"`(\w+)`", line.split("|")[1]) if line.startswith("| `") else []

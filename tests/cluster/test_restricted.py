@@ -4,7 +4,7 @@ import pytest
 from tests.cluster.access import Cluster
 from tests.cluster.installation import SYSTEM
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("operator")]
 
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:enginesmith-operator"
 NOBODY = "system:serviceaccount:{}:default"
@@ -22,6 +22,8 @@ WANT_EVERYWHERE = {
     "services": MADE,
     "poddisruptionbudgets.policy": MADE,
     "horizontalpodautoscalers.autoscaling": MADE,
+    "enginepolicies.enginesmith.io": SEEN,
+    "namespaces": SEEN,
     "nodes": SEEN,
     "pods": SEEN,
     "persistentvolumeclaims": SEEN,
