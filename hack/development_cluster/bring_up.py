@@ -14,18 +14,26 @@ from development_cluster.local_services import start_registry, start_s3
 from development_cluster.node_specs import NODES, NodeSpec
 from development_cluster.nodes import is_away, start_node, wait_for_node
 from development_cluster.programs import build_tools, link_program, require_packages
+from development_cluster.real_gpus import require_cdi, set_replicas
 from development_cluster.simulated_nodes import set_simulated_nodes
 
 __all__ = ["bring_back", "bring_up", "restore", "step"]
 
 
-def bring_up(layout: Layout) -> None:
-    """Start what does not run, in the order in which one part needs another."""
+def bring_up(layout: Layout, gpu_replicas: int | None = None) -> None:
+    """Start what does not run, in the order in which one part needs another.
+
+    Args:
+        layout: of the cluster.
+        gpu_replicas: how many times each real GPU is handed out; None: as often as before.
+    """
     layout.make()
     with step("packages"):
         require_packages(layout)
+        if any(node.real for node in NODES):
+            require_cdi()
     with step("programs"):
-        build_tools()
+        build_tools(real_gpus=any(node.real for node in NODES))
         link_program(layout, "helm")
     with step("network"):
         prepare_host(layout)
@@ -48,8 +56,10 @@ def bring_up(layout: Layout) -> None:
         start_dns(layout)
     with step("GPUs"):
         # What runs may be under test: its labels and devices are put back by `restore` alone.
-        for node in started:
-            label_node(layout, node)
+        shared = [node for node in present if node.real and gpu_replicas and set_replicas(layout, node, gpu_replicas)]
+        for node in present:
+            if node in started or node in shared:
+                label_node(layout, node)
         offering = [node for node in present if start_gpus(layout, node)]
         for node in present:
             if node in started or node in offering:
@@ -64,8 +74,7 @@ def bring_back(layout: Layout, node: NodeSpec) -> None:
     start_node(layout, node)
     wait_for_node(layout, node)
     label_node(layout, node)
-    start_gpus(layout, node)
-    offer_gpus(layout, node, all_gpus(node))
+    _offer_all(layout, node)
     wait_for_gpus(layout, node)
 
 
@@ -76,10 +85,18 @@ def restore(layout: Layout) -> None:
         if is_away(layout, node):
             bring_back(layout, node)
     for node in NODES:
+        if node.real:
+            set_replicas(layout, node, 1)
         label_node(layout, node)
-        offer_gpus(layout, node, all_gpus(node))
+        _offer_all(layout, node)
     for node in NODES:
         wait_for_gpus(layout, node)
+
+
+def _offer_all(layout: Layout, node: NodeSpec) -> None:
+    start_gpus(layout, node)
+    if not node.real:
+        offer_gpus(layout, node, all_gpus(layout, node))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from development_cluster.bring_up import bring_back, bring_up, restore, step
 from development_cluster.errors import ClusterError
@@ -13,7 +14,8 @@ from development_cluster.gpus import all_gpus, offer_gpus
 from development_cluster.layout import Layout, default_folder
 from development_cluster.node_specs import NODES, NodeSpec
 from development_cluster.nodes import kill_node, send_away, stop_kubelet
-from development_cluster.product_images import load_images
+from development_cluster.packing import pack
+from development_cluster.product_images import load_images, load_made_images
 from development_cluster.programs import require_root
 from development_cluster.report import shell_variables, status
 from development_cluster.simulated_nodes import set_simulated_nodes
@@ -45,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
 
     up = commands.add_parser("up", help="start what does not run")
     up.add_argument("--nodes", type=int, metavar="N", help="have N simulated nodes in addition to the real ones")
+    up.add_argument(
+        "--gpu-replicas", type=_count, metavar="N", help="hand each real GPU of this machine out N times (time slicing)"
+    )
     up.set_defaults(run=_up, changes=True)
 
     down = commands.add_parser("down", help="end everything; only the cache of programs and images stays")
@@ -58,7 +63,30 @@ def _parser() -> argparse.ArgumentParser:
 
     load = commands.add_parser("load", help="build the product's images and let the nodes pull them")
     load.add_argument("--base", help="an image with Python 3.11 or later to build on; default: Debian's, made here")
+    load.add_argument(
+        "--toolchain", action="append", default=[], metavar="NAME", help="of runtime/toolchain/toolchains.toml, too"
+    )
+    load.add_argument(
+        "--images", type=Path, metavar="FILE", help="build nothing: let the nodes pull these images, by name in JSON"
+    )
     load.set_defaults(run=_load, changes=True)
+
+    packed = commands.add_parser(
+        "pack", help="pack the cluster in pieces, to be started on a machine without a network"
+    )
+    packed.add_argument("folder", type=Path, help="gets one folder for each piece, and `start` with the scripts")
+    packed.add_argument(
+        "--piece-mib", type=_count, default=48, metavar="N", help="size of a piece (default %(default)s)"
+    )
+    packed.add_argument(
+        "--images",
+        type=Path,
+        metavar="FILE",
+        help="images to take along, by name in JSON; default: those of the last load",
+    )
+    packed.add_argument("--leave-out", nargs="*", default=(), metavar="IMAGE", help="images that are not needed there")
+    # It takes minutes and changes nothing of the cluster.
+    packed.set_defaults(run=_pack, changes=False)
 
     again = commands.add_parser("restore", help="put nodes, their labels and GPUs back, and delete simulated nodes")
     again.set_defaults(run=_restore, changes=True)
@@ -89,8 +117,16 @@ def _node(name: str) -> NodeSpec:
     raise argparse.ArgumentTypeError(f"nodes are {', '.join(node.name for node in NODES)}")
 
 
+def _count(text: str) -> int:
+    if text.isdigit() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text} is no count of at least 1")
+
+
 def _up(layout: Layout, options: argparse.Namespace) -> None:
-    bring_up(layout)
+    if options.gpu_replicas and not any(node.real for node in NODES):
+        raise ClusterError("--gpu-replicas: this machine has no NVIDIA GPU with a driver")
+    bring_up(layout, options.gpu_replicas)
     if options.nodes is not None:
         with step("simulated nodes"):
             set_simulated_nodes(layout, options.nodes, tainted=True)
@@ -116,9 +152,25 @@ def _env(layout: Layout, _: argparse.Namespace) -> None:
 
 def _load(layout: Layout, options: argparse.Namespace) -> None:
     with step("images"):
-        references = load_images(layout, options.base)
+        if options.images:
+            references = load_made_images(layout, options.images)
+        else:
+            references = load_images(layout, options.base, options.toolchain)
     for name, reference in references.items():
         print(f"{name} {reference}")
+
+
+def _pack(layout: Layout, options: argparse.Namespace) -> None:
+    require_root()
+    with step("pieces"):
+        folders = pack(
+            layout,
+            options.folder,
+            piece_mib=options.piece_mib,
+            images=options.images,
+            left_out=options.leave_out,
+        )
+    print("\n".join(folders))
 
 
 def _restore(layout: Layout, _: argparse.Namespace) -> None:
@@ -146,7 +198,7 @@ def _one_node(layout: Layout, options: argparse.Namespace) -> None:
 
 def _gpus(layout: Layout, options: argparse.Namespace) -> None:
     node: NodeSpec = options.node
-    counts = all_gpus(node)
+    counts = all_gpus(layout, node)
     for word in options.counts:
         resource, _, count = word.partition("=")
         if not count.isdigit():

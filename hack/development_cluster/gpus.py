@@ -1,4 +1,8 @@
-"""Hardware that is not there: labels as GPU Feature Discovery writes them, GPUs from a device plugin of our own."""
+"""The GPUs of nodes: labels and a device plugin.
+
+Hardware that is not there has labels as GPU Feature Discovery writes them, and a device plugin of our own. Real GPUs
+have NVIDIA's programs.
+"""
 
 import hashlib
 import json
@@ -12,17 +16,19 @@ from development_cluster.errors import ClusterError
 from development_cluster.layout import ROOT, Layout
 from development_cluster.node_specs import NodeSpec
 from development_cluster.programs import kubectl, tools_cache
+from development_cluster.real_gpus import plugin_command, replicas, write_labels
 
-__all__ = ["all_gpus", "label_node", "offer_gpus", "start_gpus", "wait_for_gpus"]
+__all__ = ["all_gpus", "build_plugin", "label_node", "offer_gpus", "start_gpus", "wait_for_gpus"]
 
 _PLUGIN: Final = ROOT / "tests" / "cluster" / "fake_device_plugin"
 
 
 def label_node(layout: Layout, node: NodeSpec) -> None:
     """Put the node's labels back to what they are here, whatever a test made of them."""
-    if node.labels.exists():
+    labels = write_labels(layout, node) if node.real else node.labels
+    if labels.exists():
         manager = ["--server-side", "--force-conflicts", "--field-manager=nfd-master"]
-        kubectl(layout, "apply", *manager, "-f", node.labels)
+        kubectl(layout, "apply", *manager, "-f", labels)
 
 
 def start_gpus(layout: Layout, node: NodeSpec) -> bool:
@@ -32,23 +38,31 @@ def start_gpus(layout: Layout, node: NodeSpec) -> bool:
     first = daemons.running(layout, node.name)
     if first is None:
         raise ClusterError(f"node {node.name} does not run")
-    offer_gpus(layout, node, all_gpus(node))
-    return daemons.start(
-        layout, Daemon(name=_name(node), command=[_build_plugin(), _offer(layout, node)], node_pid=first.pid)
-    )
+    if node.real:
+        command = plugin_command(layout, node)
+    else:
+        offer_gpus(layout, node, all_gpus(layout, node))
+        command = [build_plugin(), _offer(layout, node)]
+    return daemons.start(layout, Daemon(name=_name(node), command=command, node_pid=first.pid))
 
 
-def all_gpus(node: NodeSpec) -> dict[str, int]:
+def all_gpus(layout: Layout, node: NodeSpec) -> dict[str, int]:
     """Return how many devices of each resource the node has when nothing is withdrawn."""
-    return {resource: len(devices) for resource, devices in node.gpus.items()}
+    times = replicas(layout, node) if node.real else 1
+    return {resource: times * len(devices) for resource, devices in node.gpus.items()}
 
 
 def offer_gpus(layout: Layout, node: NodeSpec, counts: dict[str, int]) -> None:
     """Change how many devices of each resource the node has; kubelet hears of it within a second.
 
     Raises:
-        ClusterError: the node has no such resource.
+        ClusterError: the node has no such resource, or real GPUs.
     """
+    if node.real:
+        raise ClusterError(
+            f"NVIDIA's device plugin offers the GPUs of {node.name}, and always all of them",
+            remedy="hack/cluster up --gpu-replicas N hands each of them out N times",
+        )
     unknown = sorted(counts.keys() - node.gpus.keys())
     if unknown:
         known = ", ".join(node.gpus) or "none"
@@ -65,7 +79,7 @@ def wait_for_gpus(layout: Layout, node: NodeSpec) -> None:
     """Wait until the API server shows the node's GPUs as allocatable."""
     if not node.gpus:
         return
-    wanted = {resource: str(count) for resource, count in all_gpus(node).items()}
+    wanted = {resource: str(count) for resource, count in all_gpus(layout, node).items()}
 
     def shown() -> bool:
         allocatable: dict[str, str] = json.loads(
@@ -84,7 +98,8 @@ def _offer(layout: Layout, node: NodeSpec) -> Path:
     return layout.nodes / node.name / "gpus.json"
 
 
-def _build_plugin() -> Path:
+def build_plugin() -> Path:
+    """Return the program that offers GPUs that are not there; the first time builds it."""
     sources = sorted(path for path in _PLUGIN.iterdir() if path.is_file())
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     program = tools_cache() / f"fake_device_plugin-{digest}" / "fake_device_plugin"

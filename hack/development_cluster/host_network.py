@@ -69,6 +69,9 @@ def prepare_host(layout: Layout) -> None:
             _setting(name).write_text(value)
     make_bridge(CONTROL.bridge, CONTROL.host, CONTROL.prefix_length)
     run(["ip", "link", "set", CONTROL.bridge, "alias", layout.folder])
+    # A machine without a default route must have a way to a Service's address before that is translated.
+    if not attempt(["ip", "route", "get", CONTROL.api_service]):
+        run(["ip", "route", "add", CONTROL.services, "dev", CONTROL.bridge])
     for table, chain, rule in _RULES:
         words = [chain, *rule, "-m", "comment", "--comment", _COMMENT]
         if not attempt(["iptables", "-t", table, "-C", *words]):

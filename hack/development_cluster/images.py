@@ -2,16 +2,17 @@
 
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from development_cluster.commands import run
+from container_images.builders import Builder
+
 from development_cluster.files import write_text
 from development_cluster.layout import CONTROL, Layout
 from development_cluster.nodes import PAUSE_IMAGE
+from development_cluster.programs import IMAGE_PACKAGES, require_packages
 
-__all__ = ["DATA", "build", "digest_in_registry", "push", "push_pause_image"]
+__all__ = ["DATA", "buildah", "digest_in_registry", "push_pause_image"]
 
 DATA: Final = Path(__file__).parent / "data"
 _MANIFESTS: Final = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
@@ -20,8 +21,9 @@ _MANIFESTS: Final = "application/vnd.oci.image.manifest.v1+json, application/vnd
 def push_pause_image(layout: Layout) -> None:
     """Make the image that every sandbox starts from, once."""
     if digest_in_registry(PAUSE_IMAGE) is None:
-        build(layout, PAUSE_IMAGE, dockerfile=DATA / "pause" / "Dockerfile", context=Path("/bin"))
-        push(layout, PAUSE_IMAGE)
+        builder = buildah(layout)
+        builder.build(PAUSE_IMAGE, dockerfile=DATA / "pause" / "Dockerfile", context=Path("/bin"), arguments={})
+        builder.push(PAUSE_IMAGE)
 
 
 def digest_in_registry(reference: str) -> str | None:
@@ -38,50 +40,23 @@ def digest_in_registry(reference: str) -> str | None:
         return None
 
 
-def build(
-    layout: Layout, reference: str, *, dockerfile: Path, context: Path, arguments: Mapping[str, str] | None = None
-) -> None:
-    """Build an image, from cached layers where nothing below them changed.
+def buildah(layout: Layout, *, log: Path | None = None, plain_http: bool = True) -> Builder:
+    """Return buildah with images and layers of its own below the cluster's cache.
 
     Args:
-        layout: where the layers and the log are kept.
-        reference: registry, name and tag.
-        dockerfile: what to build.
-        context: the folder that COPY copies from.
-        arguments: build arguments.
+        layout: where the layers are kept.
+        log: takes what it says; None: a log of the cluster's.
+        plain_http: whether registries are asked without TLS, as the cluster's wants it.
     """
-    authorities = Path("/etc/ssl/certs/ca-certificates.crt")
-    run(
-        [
-            *_buildah(layout),
-            *("build", "--layers", "--format=oci", "--tag", reference, "--file", dockerfile),
-            *(f"--build-arg={name}={value}" for name, value in (arguments or {}).items()),
-            # Whom this machine trusts, the build's downloads trust too.
-            *([f"--volume={authorities}:{authorities}:ro"] if authorities.exists() else []),
-            context,
-        ],
-        environment={"BUILDAH_ISOLATION": "chroot", "CONTAINERS_CONF": str(_container_settings(layout))},
-        log=layout.logs / "images.log",
+    require_packages(layout, IMAGE_PACKAGES)
+    settings = layout.settings / "containers.conf"
+    # Keeps buildah's lock out of this machine's /etc/cni.
+    write_text(settings, f'[network]\nnetwork_config_dir = "{layout.data / "buildah-networks"}"\n')
+    storage = ("--root", layout.cache / "buildah", "--runroot", layout.folder / "buildah-run")
+    return Builder(
+        program="buildah",
+        options=(*storage, "--storage-driver", "overlay"),
+        environment={"BUILDAH_ISOLATION": "chroot", "CONTAINERS_CONF": str(settings)},
+        log=log or layout.logs / "images.log",
+        plain_http=plain_http,
     )
-
-
-def push(layout: Layout, reference: str) -> None:
-    """Push an image to the cluster's registry."""
-    settings = {"CONTAINERS_CONF": str(_container_settings(layout))}
-    run(
-        [*_buildah(layout), "push", "--tls-verify=false", reference],
-        environment=settings,
-        log=layout.logs / "images.log",
-    )
-
-
-def _container_settings(layout: Layout) -> Path:
-    """Return settings that keep buildah's lock out of this machine's /etc/cni."""
-    path = layout.settings / "containers.conf"
-    write_text(path, f'[network]\nnetwork_config_dir = "{layout.data / "buildah-networks"}"\n')
-    return path
-
-
-def _buildah(layout: Layout) -> list[str | Path]:
-    storage = layout.cache / "buildah"
-    return ["buildah", "--root", storage, "--runroot", layout.folder / "buildah-run", "--storage-driver", "overlay"]

@@ -23,6 +23,7 @@ from development_cluster.programs import kubectl, tool
 
 __all__ = [
     "PAUSE_IMAGE",
+    "containerd_settings",
     "delete_mount_points",
     "in_node",
     "is_away",
@@ -44,10 +45,11 @@ _BINDS: Final = {
     "cni": "/var/lib/cni",
     "cni-settings": "/etc/cni/net.d",
     "netns": "/run/netns",
+    "cdi": "/run/cdi",
     "log": "/var/log",
 }
 # What a machine forgets when it restarts.
-_RUN: Final = ("containerd-run", "netns")
+_RUN: Final = ("containerd-run", "netns", "cdi")
 _SOCKET = "/run/containerd/containerd.sock"
 
 
@@ -199,7 +201,7 @@ def _write_settings(layout: Layout, node: NodeSpec) -> None:
     kubelet = _kubelet_settings(layout, node, certificate, key)
     write_json(layout.settings / f"{node.name}-kubelet.json", kubelet)
     containerd = folder / "containerd-settings"
-    write_text(containerd / "config.toml", _CONTAINERD.format(node=node, pause=PAUSE_IMAGE))
+    write_text(containerd / "config.toml", containerd_settings(node))
     mirror = f'[host."http://{CONTROL.registry}"]\ncapabilities = ["pull", "resolve"]\n'
     write_text(containerd / "certs.d" / CONTROL.registry / "hosts.toml", mirror)
     write_json(folder / "cni-settings" / "10-bridge.conflist", _pod_network(node))
@@ -212,7 +214,7 @@ version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{pause}"
   restrict_oom_score_adj = true
-  stream_server_address = "{node.address}"
+{cdi}  stream_server_address = "{node.address}"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd]
@@ -224,6 +226,17 @@ version = 2
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "/etc/containerd/certs.d"
 """
+
+# Version 1.7 has it off by default. A container's GPU comes from the specification that the device plugin writes.
+_CDI = """\
+  enable_cdi = true
+  cdi_spec_dirs = ["/run/cdi"]
+"""
+
+
+def containerd_settings(node: NodeSpec) -> str:
+    """Return containerd's configuration. Version 2 of its format is what 1.6, 1.7 and 2.x all read."""
+    return _CONTAINERD.format(node=node, pause=PAUSE_IMAGE, cdi=_CDI if node.real else "")
 
 
 def _pod_network(node: NodeSpec) -> dict[str, object]:

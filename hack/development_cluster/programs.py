@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -11,12 +12,24 @@ from development_cluster.commands import run
 from development_cluster.errors import ClusterError
 from development_cluster.layout import ROOT, Layout
 
-__all__ = ["build_tools", "kubectl", "link_program", "require_packages", "require_root", "tool", "tools_cache"]
+__all__ = [
+    "IMAGE_PACKAGES",
+    "build_tools",
+    "kubectl",
+    "link_program",
+    "packed_tools",
+    "require_packages",
+    "require_root",
+    "tool",
+    "tools_cache",
+]
 
 _TOOLS: Final = (
     "etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
     "coredns", "registry", "versitygw", "kwok", "helm",
 )  # fmt: skip
+
+_REAL_GPU_TOOLS: Final = ("gpu-feature-discovery", "nvidia-cdi-hook", "nvidia-device-plugin")
 
 # A file of the package, and the package's name in Debian and Ubuntu.
 _PACKAGES: Final = {
@@ -25,13 +38,12 @@ _PACKAGES: Final = {
     "/usr/lib/cni/bridge": "containernetworking-plugins",
     "iptables": "iptables",
     "conntrack": "conntrack",
-    "buildah": "buildah",
-    "mmdebstrap": "mmdebstrap",
-    "/bin/busybox": "busybox-static",
     "openssl": "openssl",
     "nsenter": "util-linux",
     "ip": "iproute2",
 }
+# What images are made with; a cluster whose registry has them all does without.
+IMAGE_PACKAGES: Final = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "/bin/busybox": "busybox-static"}
 
 
 @cache
@@ -48,10 +60,15 @@ def kubectl(layout: Layout, *arguments: str | Path, stdin: str | None = None) ->
     return run([tool("kubectl"), f"--kubeconfig={layout.kubeconfig}", *arguments], stdin=stdin)
 
 
-def build_tools() -> None:
+def build_tools(*, real_gpus: bool) -> None:
     """Build what is not built yet; nothing else of the cluster waits half-way for a compiler then."""
-    for name in _TOOLS:
+    for name in (*_TOOLS, *(_REAL_GPU_TOOLS if real_gpus else ())):
         tool(name)
+
+
+def packed_tools() -> list[Path]:
+    """Return the programs that a machine with a GPU needs, and build what is not built yet."""
+    return [tool(name) for name in (*_TOOLS, *_REAL_GPU_TOOLS)]
 
 
 def tools_cache() -> Path:
@@ -79,13 +96,13 @@ def require_root() -> None:
         raise ClusterError("a cluster needs root", remedy="run it with sudo -E, or in a virtual machine of its own")
 
 
-def require_packages(layout: Layout) -> None:
-    """Install what is missing of this system's packages.
+def require_packages(layout: Layout, packages: Mapping[str, str] = _PACKAGES) -> None:
+    """Install what is missing of this system's packages, each with one of its files.
 
     Raises:
         ClusterError: something is missing and apt-get is too.
     """
-    missing = [package for name, package in _PACKAGES.items() if shutil.which(name) is None]
+    missing = [package for name, package in packages.items() if shutil.which(name) is None]
     if not missing:
         return
     if shutil.which("apt-get") is None:
