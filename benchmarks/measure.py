@@ -3,13 +3,14 @@
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-__all__ = ["machine", "resident_bytes", "spread", "write_record"]
+__all__ = ["command", "machine", "resident_bytes", "spread", "today", "write_record"]
 
 
 def machine() -> str:
@@ -38,11 +39,21 @@ def resident_bytes(pid: int) -> int:
     raise LookupError(pid)
 
 
-def write_record(name: str, figures: Mapping[str, object]) -> None:
-    """Print the record, and write it to `benchmarks/records/<name>.json`."""
+def today() -> str:
+    """Return the date as records have it."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def command(name: str) -> str:
+    """Return the command line of this run of a benchmark."""
+    return shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+
+
+def write_record(name: str, figures: Mapping[str, object], *, show: bool = True) -> None:
+    """Write the record to `benchmarks/records/<name>.json`; with `show`, print it as well."""
     record = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": f"python -m benchmarks.{name} {' '.join(sys.argv[1:])}".strip(),
+        "date": today(),
+        "command": command(name),
         "machine": machine(),
         **figures,
     }
@@ -50,4 +61,5 @@ def write_record(name: str, figures: Mapping[str, object]) -> None:
     folder = Path(__file__).parent / "records"
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.json").write_text(text + "\n")
-    print(text)
+    if show:
+        print(text)

@@ -18,10 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.gpu.batching import measure_batching
 from benchmarks.gpu.building import build_all
+from benchmarks.gpu.cache_reuse import measure_cache_reuse
 from benchmarks.gpu.documents import Workplace
 from benchmarks.gpu.execution import measure_execution
 from benchmarks.gpu.machine import describe_machine
+from benchmarks.gpu.precision import measure_precision
 from benchmarks.gpu.promises import judge
 from benchmarks.gpu.refusals import try_bad_input
 from benchmarks.gpu.serving import measure_serving
@@ -31,14 +34,36 @@ __all__: list[str] = []
 _SECTIONS: Final[dict[str, Callable[[Workplace, argparse.Namespace], dict[str, Any]]]] = {
     "machine": lambda _work, _arguments: describe_machine(),
     "builds": lambda work, arguments: build_all(work, quick=arguments.quick, limit_seconds=arguments.build_limit),
+    "timingCache": lambda work, arguments: measure_cache_reuse(
+        work,
+        level=arguments.cache_level,
+        budget_seconds=arguments.cache_budget,
+        wanted=arguments.cache_edits.split(",") if arguments.cache_edits else (),
+    ),
     "execution": lambda work, arguments: measure_execution(work, rounds=arguments.rounds, seconds=arguments.seconds),
     "serving": lambda work, arguments: measure_serving(
         work, rounds=arguments.rounds, seconds=arguments.seconds, quick=arguments.quick
     ),
+    "precision": lambda work, arguments: measure_precision(
+        work,
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+        budget_seconds=arguments.precision_budget,
+        build_limit=arguments.build_limit,
+        wanted=_wanted(arguments),
+    ),
+    "batching": lambda work, arguments: measure_batching(
+        work,
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+        budget_seconds=arguments.batching_budget,
+        load_client=arguments.load_client,
+    ),
     "refusals": lambda work, _arguments: try_bad_input(work),
 }
-_ON_A_GPU_ONLY: Final = frozenset({"execution", "refusals"})
+_ON_A_GPU_ONLY: Final = frozenset({"timingCache", "execution", "refusals"})
 _SECTION_SECONDS: Final = 1200
+_QUICK_PRECISION: Final = ("precision-cls-fp16", "precision-cls-int8")
 
 
 def _parse() -> argparse.Namespace:
@@ -52,8 +77,21 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--build-limit", type=float, default=200.0, help="seconds of one build")
+    parser.add_argument("--cache-level", type=int, default=1, help="optimisation level of section timingCache")
+    parser.add_argument("--cache-edits", default="", help="names of the parts of section timingCache; default: all")
+    parser.add_argument("--cache-budget", type=float, default=280.0, help="seconds of section timingCache")
+    parser.add_argument("--precision-budget", type=float, default=400.0, help="seconds of section precision")
+    parser.add_argument("--precision-only", default="", help="names of engines and variants of section precision")
+    parser.add_argument("--batching-budget", type=float, default=120.0, help="seconds of section batching")
+    parser.add_argument("--load-client", default="", help="native client of benchmarks.serving, for section batching")
     parser.add_argument("--quick", action="store_true", help="the small engines only")
     return parser.parse_args()
+
+
+def _wanted(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the engines of section precision that are wanted; none: all."""
+    named = tuple(filter(None, arguments.precision_only.split(",")))
+    return named or (_QUICK_PRECISION if arguments.quick else ())
 
 
 def _run_section(name: str, arguments: argparse.Namespace, work: Workplace) -> None:
@@ -61,7 +99,9 @@ def _run_section(name: str, arguments: argparse.Namespace, work: Workplace) -> N
     try:
         found = _SECTIONS[name](work, arguments)
     except Exception as error:  # noqa: BLE001 - the record says what happened
-        found = {"failed": f"{type(error).__name__}: {error}"}
+        path = work.sections / f"{name}.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        found = {**known, "failed": f"{type(error).__name__}: {error}"}
     found["tookSeconds"] = round(time.monotonic() - begun, 1)
     (work.sections / f"{name}.json").write_text(json.dumps(found))
 
@@ -76,6 +116,29 @@ def _spawn(name: str) -> None:
     print(f"{name}: exit status {status} after {time.monotonic() - begun:.0f} s", flush=True)
 
 
+def _write_record(work: Workplace, out: Path | None) -> dict[str, Any]:
+    """Return what every section has found so far, and write it."""
+    record: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "program": "python -m benchmarks.gpu",
+        "backend": work.backend,
+    }
+    if work.backend != "tensorrt":
+        record["note"] = "run without a GPU, ONNX Runtime in TensorRT's place: no figure here is one of a GPU"
+    for name in _SECTIONS:
+        path = work.sections / f"{name}.json"
+        if path.exists():
+            record[name] = json.loads(path.read_text())
+    record["promises"] = judge(record) if work.backend == "tensorrt" else []
+    # The record must not contain the paths of the program and its files.
+    text = json.dumps(record, indent=1).replace(f"{Path.cwd()}/", "").replace(str(work.root), "WORK")
+    text = text.replace(f"{Path(__file__).resolve().parents[2]}/", "")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n")
+    return record
+
+
 def main() -> None:
     """Run the sections and write the record."""
     arguments = _parse()
@@ -84,27 +147,11 @@ def main() -> None:
         _run_section(arguments.section, arguments, work)
         return
     work.lay_out(arguments.models)
+    record: dict[str, Any] = {"promises": []}
     for name in arguments.sections.split(","):
         if arguments.backend == "tensorrt" or name not in _ON_A_GPU_ONLY:
             _spawn(name)
-    record: dict[str, Any] = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "program": "python -m benchmarks.gpu",
-        "backend": arguments.backend,
-    }
-    if arguments.backend != "tensorrt":
-        record["note"] = "run without a GPU, ONNX Runtime in TensorRT's place: no figure here is one of a GPU"
-    for name in _SECTIONS:
-        path = work.sections / f"{name}.json"
-        if path.exists():
-            record[name] = json.loads(path.read_text())
-    record["promises"] = judge(record) if arguments.backend == "tensorrt" else []
-    # The record must not contain the paths of the program and its files.
-    text = json.dumps(record, indent=1).replace(f"{Path.cwd()}/", "").replace(str(work.root), "WORK")
-    text = text.replace(f"{Path(__file__).resolve().parents[2]}/", "")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
+            record = _write_record(work, arguments.out)
     for promise in record["promises"]:
         print(json.dumps(promise))
 

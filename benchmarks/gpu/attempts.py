@@ -21,12 +21,16 @@ from benchmarks.gpu.documents import DOCUMENTS, Document, Workplace
 from benchmarks.gpu.engine_loop import open_engine
 from onnx import TensorProto, helper, numpy_helper
 
+from enginesmith_contract.build_request import BuildRequest
 from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.profiles import Profile
 from enginesmith_contract.serve_request import ServedModel
 from enginesmith_contract.store_layout import engine_pointer
+from enginesmith_runtime.build.device_check import check_device
+from enginesmith_runtime.build.pipeline import build
+from enginesmith_runtime.engines.device import detect_devices
 from enginesmith_runtime.progress import SilentReporter
 from enginesmith_runtime.server.loading import Loading, load_model
 from enginesmith_runtime.store.open import open_store
@@ -156,6 +160,53 @@ def _lying_profile(work: Workplace) -> object:
 
 def _mislabelled(work: Workplace) -> object:
     os.environ["ENGINESMITH_NODE_PRODUCT"] = "NVIDIA-A100-SXM4-80GB"
+    return _serve(work, _ENGINE, lambda manifest, _folder: manifest)
+
+
+def _build_for(work: Workplace, **changes: object) -> object:
+    """Build for hardware that is not here, as the operator asks where a node's labels lie."""
+    manifest = work.manifest(_ENGINE)
+    inputs = manifest.key_inputs.model_copy(update={"epoch": 9, "gpu_product": changes.get("product")})
+    request = BuildRequest(
+        engine_key=engine_key(inputs),
+        key_inputs=inputs,
+        store=work.store,
+        toolchain=manifest.toolchain,
+        hardware=manifest.hardware.model_copy(update=changes),
+    )
+    try:
+        return build(request, work.root, SilentReporter())
+    finally:
+        stored = open_store(work.store).read_pointer(engine_pointer(request.engine_key))
+        print(f"stored under the wrong GPU: {stored is not None}", file=sys.stderr)
+
+
+def _build_on_a_mislabelled_node(work: Workplace) -> object:
+    return _build_for(work, product="NVIDIA-A100-SXM4-80GB", compute_capability="8.0")
+
+
+def _build_with_an_old_driver(work: Workplace) -> None:
+    """Check as the build's process does, with another version in place of the driver's."""
+    manifest = work.manifest(_ENGINE)
+    request = BuildRequest(
+        engine_key=manifest.engine_key,
+        key_inputs=manifest.key_inputs,
+        store=work.store,
+        toolchain=manifest.toolchain,
+        hardware=manifest.hardware,
+    )
+    (device, *_) = detect_devices()
+    check_device(device.model_copy(update={"driver": "470.57.02"}), request)
+
+
+def _build_without_a_device(work: Workplace) -> object:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    document = next(one for one in DOCUMENTS if one.name == _ENGINE)
+    return work.build(document.engine(work.backend, epoch=10))
+
+
+def _serve_without_a_device(work: Workplace) -> object:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     return _serve(work, _ENGINE, lambda manifest, _folder: manifest)
 
 
@@ -310,6 +361,10 @@ ATTEMPTS: Final = (
     Attempt(name="a plan for another GPU", run=_other_gpu, wanted="SameProduct", injected=True),
     Attempt(name="a manifest whose profile lies", run=_lying_profile, wanted="ManifestDiffers"),
     Attempt(name="a mislabelled node", run=_mislabelled, wanted="NodeMislabelled", injected=True),
+    Attempt(name="a build on a mislabelled node", run=_build_on_a_mislabelled_node, wanted="WrongDevice"),
+    Attempt(name="a build with an old driver", run=_build_with_an_old_driver, wanted="DriverFloor", injected=True),
+    Attempt(name="a build that sees no device", run=_build_without_a_device, wanted="NoDevice"),
+    Attempt(name="a server that sees no device", run=_serve_without_a_device, wanted="NoDevice"),
     Attempt(name="a plugin library that is missing", run=_plugin_missing, wanted="PluginMissing"),
     Attempt(name="a plugin library of no ABI", run=_plugin_of_no_abi, wanted="PluginRefused"),
     Attempt(name="a plugin library with other bytes", run=_plugin_altered, wanted="DigestMismatch"),

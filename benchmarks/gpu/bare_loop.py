@@ -1,21 +1,26 @@
 """The limit: the least loop around TensorRT that there can be, by hand, for one plan and one shape.
 
-Usage: python -m benchmarks.gpu.bare_loop WORK NAME SHAPE [--no-graph]; a worker (see workers.py).
+Usage: python -m benchmarks.gpu.bare_loop WORK NAME SHAPE [--no-graph] [--no-copies] [--plan FILE]; a worker (see
+workers.py).
 
 Pinned memory is filled once; a turn is the copy to the device, the inference and the copy back, captured as one CUDA
-graph, and the wait for it. Nothing is checked, chosen or counted.
+graph, and the wait for it. Nothing is checked, chosen or counted. With `--no-copies` a turn is the inference alone, on
+random values that lie on the device. `--plan` runs another plan with the inputs and outputs of the engine NAME.
 """
 
 import argparse
+import ctypes
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from benchmarks.gpu.documents import Workplace
+from benchmarks.gpu.engine_loop import random_values
 from benchmarks.gpu.workers import Turns, serve_turns
 
 from enginesmith_contract.manifest import Manifest
+from enginesmith_runtime.engines.nvinfer.library import TENSORRT_LIBRARY
 
 __all__ = ["BareLoop"]
 
@@ -29,9 +34,12 @@ def _checked(result: tuple[Any, ...]) -> Any:  # noqa: ANN401 - the library has 
 class BareLoop:
     """One plan, one shape, one stream."""
 
-    def __init__(self, manifest: Manifest, plan: Path, shape: tuple[int, ...], *, graph: bool) -> None:
-        import tensorrt as trt  # noqa: PLC0415 - only where there is a GPU
-        from cuda.bindings import runtime  # noqa: PLC0415 - the same
+    def __init__(
+        self, manifest: Manifest, plan: Path, shape: tuple[int, ...], *, graph: bool, copies: bool = True
+    ) -> None:
+        from cuda.bindings import runtime  # noqa: PLC0415 - only where there is a GPU
+
+        trt = TENSORRT_LIBRARY.load()
 
         self._runtime = runtime
         _checked(runtime.cudaSetDevice(0))
@@ -52,12 +60,17 @@ class BareLoop:
             self.output_bytes += self._bind(output.name, np.dtype(output.dtype.numpy), found, self._copies_out)
         self._enqueue()
         _checked(runtime.cudaStreamSynchronize(self._stream))
+        if not copies:
+            self._copies_in, self._copies_out = [], []
         self._graph = self._capture() if graph else None
 
     def _bind(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], copies: list[Any]) -> int:
         size = int(np.prod(shape)) * dtype.itemsize
         device = _checked(self._runtime.cudaMalloc(size))
         host = _checked(self._runtime.cudaMallocHost(size))
+        if copies is self._copies_in:
+            values = random_values(shape, dtype).tobytes()
+            ctypes.memmove(int(host), values, size)
         self._context.set_tensor_address(name, int(device))
         copies.append((int(device), int(host), size))
         return size
@@ -101,12 +114,16 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("shape")
     parser.add_argument("--no-graph", action="store_true")
+    parser.add_argument("--no-copies", action="store_true")
+    parser.add_argument("--plan", type=Path)
     arguments = parser.parse_args()
     work = Workplace(root=arguments.work, backend="tensorrt")
     manifest = work.manifest(arguments.name)
     shape = tuple(int(size) for size in arguments.shape.split("x"))
     with work.files(manifest) as folder:
-        loop = BareLoop(manifest, folder / manifest.files[0].path, shape, graph=not arguments.no_graph)
+        plan = arguments.plan or folder / manifest.files[0].path
+        graph, copies = not arguments.no_graph, not arguments.no_copies
+        loop = BareLoop(manifest, plan, shape, graph=graph, copies=copies)
     serve_turns(loop.turns)
 
 

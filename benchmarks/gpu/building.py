@@ -1,10 +1,12 @@
 """Section `builds`: every document built, verified and gated; again with the timing cache; other weights by a refit.
 
-Usage of one document: python -m benchmarks.gpu.building WORK BACKEND NAME [EPOCH]; prints what came of it as JSON.
+Usage of one document: python -m benchmarks.gpu.building WORK BACKEND NAME [EPOCH]; prints what came of it as JSON. With
+the word `prepare` for the epoch, its preparation alone is made; on the CPUs whose numbers follow, separated by commas.
 
 Each document has a process and a time limit of its own: one that hangs costs its own figures, and says where it hung.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -14,14 +16,15 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.gpu.documents import DOCUMENTS, OTHER_WEIGHTS, REBUILDS, SMALLEST, Workplace
+from benchmarks.gpu.documents import DOCUMENTS, OTHER_WEIGHTS, REBUILDS, SMALLEST, Document, Workplace
+from benchmarks.gpu.precision_documents import precision_documents
 
 from enginesmith_contract.manifest import Manifest
 from enginesmith_runtime.progress_output import open_reporter
 
-__all__ = ["build_all"]
+__all__ = ["build_all", "build_in_process", "find_document"]
 
-_CHILD: Final = "enginesmith_runtime.build.child"
+_CHILD: Final = "enginesmith_runtime.build.worker"
 _SETTLE_SECONDS: Final = 15
 
 
@@ -31,7 +34,7 @@ def build_all(work: Workplace, *, quick: bool, limit_seconds: float) -> dict[str
 
     def build(name: str, key: str, epoch: int = 0) -> dict[str, Any]:
         begun = time.monotonic()
-        figures[key] = _in_a_process(work, name, epoch, limit_seconds)
+        figures[key] = build_in_process(work, name, epoch, limit_seconds)
         print(f"{key}: {time.monotonic() - begun:.1f} s, {str(figures[key].get('failed', 'built'))[:300]}", flush=True)
         (work.sections / "builds.json").write_text(json.dumps(figures))
         found: dict[str, Any] = figures[key]
@@ -59,7 +62,8 @@ def _ratio(first: dict[str, Any], second: dict[str, Any], seconds: str = "buildS
     return float((first.get(seconds) or 0) / second[seconds]) if second.get(seconds) else 0.0
 
 
-def _in_a_process(work: Workplace, name: str, epoch: int, limit_seconds: float) -> dict[str, Any]:
+def build_in_process(work: Workplace, name: str, epoch: int, limit_seconds: float) -> dict[str, Any]:
+    """Build one document; returns its figures, or `failed` with what was said."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.gpu.building", str(work.root), work.backend, name, str(epoch)],
         stdout=subprocess.PIPE,
@@ -73,7 +77,7 @@ def _in_a_process(work: Workplace, name: str, epoch: int, limit_seconds: float) 
     except subprocess.TimeoutExpired:
         # The builder's process writes where it is, and the product reports that as it does any abort.
         late = True
-        subprocess.run(["pkill", "-ABRT", "-f", _CHILD], check=False)
+        _abort_children(process.pid)
         try:
             out, errors = process.communicate(timeout=_SETTLE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -82,13 +86,28 @@ def _in_a_process(work: Workplace, name: str, epoch: int, limit_seconds: float) 
     lines = [line for line in out.splitlines() if line.startswith("{")]
     found = dict(json.loads(lines[-1])) if lines else {"failed": f"exit status {process.returncode}: {errors[-2500:]}"}
     if late:
-        found["late"] = f"stopped after {limit_seconds:g} s: {errors[-2500:]}"
+        # What the product says is the abort from here, and no fault of the builder.
+        found = {"failed": f"stopped after {limit_seconds:g} s", "said": errors[-2500:]}
     return found
 
 
+def _abort_children(parent: int) -> None:
+    """Abort the builders of one process; those of others on this machine continue."""
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            with contextlib.suppress(OSError):
+                if _CHILD in Path(f"/proc/{child}/cmdline").read_text():
+                    os.kill(child, signal.SIGABRT)
+
+
+def find_document(work: Workplace, name: str) -> Document:
+    """Return the document of this name, of whichever section."""
+    every = (*DOCUMENTS, OTHER_WEIGHTS, *precision_documents(work))
+    return next(one for one in every if one.name == name)
+
+
 def _build(work: Workplace, name: str, epoch: int) -> dict[str, Any]:
-    document = next(one for one in (*DOCUMENTS, OTHER_WEIGHTS) if one.name == name)
-    engine = document.engine(work.backend, epoch=epoch)
+    engine = find_document(work, name).engine(work.backend, epoch=epoch)
     begun = time.monotonic()
     try:
         work.prepare(engine)
@@ -121,10 +140,13 @@ def _described(manifest: Manifest) -> dict[str, Any]:
 def main() -> None:
     """Build one document."""
     root, backend, name, *rest = sys.argv[1:]
-    epoch = int(rest[0]) if rest else 0
     with open_reporter("json", sys.stderr) as reporter:
         work = Workplace(root=Path(root), backend=backend, reporter=reporter)
-        print(json.dumps(_build(work, name, epoch)))
+        if rest[:1] == ["prepare"]:
+            os.sched_setaffinity(0, map(int, rest[1].split(",")) if rest[1:] else os.sched_getaffinity(0))
+            work.prepare(find_document(work, name).engine(backend))
+        else:
+            print(json.dumps(_build(work, name, int(rest[0]) if rest else 0)))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_runtime.progress import Reporter, SilentReporter
 from enginesmith_runtime.store.open import open_store
 
-__all__ = ["DOCUMENTS", "OTHER_WEIGHTS", "REBUILDS", "SMALLEST", "Document", "Workplace"]
+__all__ = ["DOCUMENTS", "OTHER_WEIGHTS", "REBUILDS", "SMALLEST", "Document", "Range", "Workplace"]
 
 Shape = tuple[int, ...]
 Range = tuple[Shape, Shape, Shape]
@@ -34,17 +34,20 @@ class Document:
     Attributes:
         model: stem of the ONNX file.
         ranges: min, opt and max shape of the only input.
+        precision: one word, or a mapping.
         quick: whether a short run has it too.
+        everywhere: whether ONNX Runtime computes in the precision as well; FP32 takes its place otherwise.
     """
 
     name: str
     model: str
     tensor: str
     ranges: Range
-    precision: str = "fp32"
+    precision: str | Mapping[str, Any] = "fp32"
     build: Mapping[str, Any] = field(default_factory=dict)
     verification: Mapping[str, Any] = field(default_factory=dict)
     quick: bool = False
+    everywhere: bool = False
 
     def engine(self, backend: str, *, epoch: int = 0) -> InferenceEngine:
         """Return the document, parsed."""
@@ -54,10 +57,9 @@ class Document:
                 "metadata": {"name": self.name},
                 "spec": {
                     "model": {"uri": f"{self.model}.onnx"},
-                    "precision": self.precision if backend != "onnxruntime" else "fp32",
+                    "precision": self.precision if self.everywhere or backend != "onnxruntime" else "fp32",
                     "profiles": [{"name": "only", "inputs": {self.tensor: {"min": low, "opt": opt, "max": high}}}],
                     "build": {**self.build, "epoch": epoch},
-                    "toolchain": {"tensorrt": ">=10.6,<12"},
                     "verification": dict(self.verification),
                     "targets": [{"name": "only", "backend": backend}],
                 },
@@ -165,10 +167,10 @@ class Workplace:
         return self.root / "sections"
 
     def lay_out(self, real_models: Path) -> None:
-        """Make the folders and the models, the three real ones by copying."""
+        """Make the folders and the models, the three real ones by copying, and with them a timing cache."""
         self.sections.mkdir(parents=True, exist_ok=True)
         self.models.mkdir(exist_ok=True)
-        for path in real_models.glob("*.onnx"):
+        for path in (*real_models.glob("*.onnx"), *real_models.glob("*.cache")):
             shutil.copyfile(path, self.models / path.name)
         if not (self.models / "resnet50.onnx").exists():
             write_resnet50(self.models / "resnet50.onnx")

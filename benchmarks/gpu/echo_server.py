@@ -10,10 +10,12 @@ from pathlib import Path
 
 from benchmarks.gpu.client import METHOD
 
+from enginesmith_contract.serve_request import ServerOptions
 from enginesmith_runtime.server.front_ends.transport import FrontEnds
 from enginesmith_runtime.server.memory import keep_freed_memory
-from enginesmith_runtime.server.transport.grpc_transport import GrpcLimits, GrpcTransport
+from enginesmith_runtime.server.transport.choice import open_transport
 from enginesmith_runtime.server.transport.interface import Answer, Body, CallContext, Reply, Transport, UnaryMethod
+from enginesmith_runtime.server.transport.limits import TransportLimits
 
 __all__: list[str] = []
 
@@ -26,7 +28,7 @@ def main() -> None:
     def echo(_data: Body, _context: CallContext, reply: Reply) -> None:
         reply(answer)
 
-    limits = GrpcLimits(
+    limits = TransportLimits(
         max_message_bytes=256 << 20,
         max_connection_age_seconds=None,
         grace_seconds=1,
@@ -36,9 +38,9 @@ def main() -> None:
     methods = {METHOD: UnaryMethod(echo)}
     with tempfile.TemporaryDirectory() as folder:
         transport: Transport = (
-            FrontEnds(methods, limits, count=front_ends, folder=Path(folder))
+            FrontEnds(methods, limits, ServerOptions(front_ends=front_ends), folder=Path(folder))
             if front_ends
-            else GrpcTransport(methods, limits)
+            else open_transport(None, methods, limits)
         )
         keep_freed_memory()
         print(transport.start("127.0.0.1:0"), flush=True)

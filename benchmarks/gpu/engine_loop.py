@@ -18,7 +18,7 @@ from enginesmith_contract.manifest import Manifest
 from enginesmith_runtime.engines.interface import Engine, Instance
 from enginesmith_runtime.engines.registry import loader
 
-__all__ = ["InstanceLoop", "open_engine"]
+__all__ = ["InstanceLoop", "open_engine", "random_values"]
 
 
 def open_engine(manifest: Manifest, files: Path, options: Mapping[str, str]) -> Engine:
@@ -32,7 +32,7 @@ class InstanceLoop:
     def __init__(self, manifest: Manifest, instance: Instance, shape: tuple[int, ...]) -> None:
         (spec,) = manifest.inputs
         self._instance = instance
-        self.source = _random(shape, np.dtype(spec.dtype.numpy))
+        self.source = random_values(shape, np.dtype(spec.dtype.numpy))
         self.staging = instance.staging(spec.name, shape)
         np.copyto(self.staging, self.source)
         self._inputs = {spec.name: self.staging}
@@ -58,7 +58,8 @@ class InstanceLoop:
         return float(np.median(took))
 
 
-def _random(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:
+def random_values(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:
+    """Return values between 0 and 1, or pixels."""
     random = np.random.default_rng(0)
     if dtype == np.uint8:
         return random.integers(0, 256, shape, np.uint8)

@@ -15,7 +15,7 @@ _REBUILDS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Promise:
-    """One ratio. `find` raises KeyError or TypeError where the record does not have it."""
+    """One ratio. `find` raises KeyError, TypeError or ValueError where the record does not have it."""
 
     what: str
     find: Callable[[Mapping[str, Any]], float]
@@ -45,6 +45,37 @@ def _in_process(batch: int) -> tuple[_Promise, _Promise]:
             at_least=False,
         ),
     )
+
+
+def _times_faster(batch: int) -> Callable[[Mapping[str, Any]], float]:
+    """Return how to find how many times faster than FP16 the engine in INT8 is."""
+
+    def find(record: Mapping[str, Any]) -> float:
+        at = record["precision"]["latency"]["precision-resnet50"][f"{batch}x3x224x224"]
+        return float(at["precision-resnet50-int8"]["timesFaster"]["median"])
+
+    return find
+
+
+def _least_times_faster(record: Mapping[str, Any]) -> float:
+    """Return the least over all models and shapes of how many times faster than FP16 an engine in INT8 is."""
+    return min(
+        float(one["timesFaster"]["median"])
+        for shapes in record["precision"]["latency"].values()
+        for engines in shapes.values()
+        for name, one in engines.items()
+        if name.endswith("-int8") and f"{name.removesuffix('int8')}fp16" in engines
+    )
+
+
+def _joined(engine: str, key: str) -> Callable[[Mapping[str, Any]], float]:
+    """Return how to find the best ratio over the settings of section batching that join requests."""
+
+    def find(record: Mapping[str, Any]) -> float:
+        found = [one for name, one in record["batching"].items() if name.startswith(engine) and "formedBatch" in one]
+        return max(float(one[key]["median"]) for one in found)
+
+    return find
 
 
 _PROMISES: Final = (
@@ -96,6 +127,29 @@ _PROMISES: Final = (
         find=lambda record: record["execution"][f"{_RESNET} 1x3x224x224"]["oursGraphGainOfFour"],
         bound=1.8,
     ),
+    *(
+        _Promise(what=f"ResNet-50, batch {batch}: INT8, times faster than FP16", find=_times_faster(batch), bound=bound)
+        for batch, bound in ((32, 1.35), (64, 1.4))
+    ),
+    _Promise(
+        what="the least of every model and shape: INT8, times faster than FP16", find=_least_times_faster, bound=1.0
+    ),
+    *(
+        _Promise(
+            what=f"requests of one image of {kind}, 32 clients, dynamic batching, against the bare graph loop at the"
+            " batch size that forms",
+            find=_joined(engine, "ofBareLoop"),
+            bound=0.8,
+        )
+        for kind, engine in (("UINT8", "precision-resnet50-uint8-pixels"), ("FP32", "precision-resnet50-fp16"))
+    ),
+    _Promise(
+        what="FP32 messages of 4.8 MB, 8 clients, against an echo server on the same transport",
+        find=lambda record: record["batching"]["precision-resnet50-fp16, messages of 8 images, 0 front ends"]["ofEcho"][
+            "median"
+        ],
+        bound=0.9,
+    ),
 )
 
 
@@ -105,7 +159,7 @@ def judge(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     for promise in _PROMISES:
         try:
             figure = float(promise.find(record))
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             figure = None
         kept = None
         if figure is not None:

@@ -17,6 +17,7 @@ CLASSES: Final = 1000
 _STAGES: Final = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 _EXPANSION: Final = 4
 _OPSET: Final = 17
+_BRANCH_GAIN: Final = 0.25
 # Means and deviations of ImageNet's channels on a scale of 0 to 255, which every published ResNet-50 subtracts.
 _MEAN: Final = (123.675, 116.28, 103.53)
 _DEVIATION: Final = (58.395, 57.12, 57.375)
@@ -38,12 +39,14 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
-    def convolution(self, name: str, source: str, shape: tuple[int, int, int], stride: int = 1) -> str:
+    def convolution(
+        self, name: str, source: str, shape: tuple[int, int, int], stride: int = 1, gain: float = 1.0
+    ) -> str:
         """Add a convolution of `shape` (out, in, kernel), with variance that keeps the signal's size (He, 2015)."""
         out, channels, kernel = shape
-        scale = np.sqrt(2.0 / (channels * kernel * kernel))
+        scale = gain * np.sqrt(2.0 / (channels * kernel * kernel))
         weight = self.weight(f"{name}.w", self._random.normal(0, scale, (out, channels, kernel, kernel)))
-        bias = self.weight(f"{name}.b", self._random.normal(0, 0.01, out))
+        bias = self.weight(f"{name}.b", self._random.normal(0, 0.01 * gain, out))
         pad = kernel // 2
         return self.op("Conv", name, source, weight, bias, strides=[stride] * 2, pads=[pad] * 4)
 
@@ -52,9 +55,8 @@ class _Graph:
         outer = inner * _EXPANSION
         one = self.op("Relu", f"{name}.r1", self.convolution(f"{name}.c1", source, (inner, wide, 1)))
         two = self.op("Relu", f"{name}.r2", self.convolution(f"{name}.c2", one, (inner, inner, 3), stride))
-        three = self.convolution(f"{name}.c3", two, (outer, inner, 1))
         # A residual branch at full size doubles the variance sixteen times over, beyond FP16's range.
-        branch = self.op("Mul", f"{name}.scaled", three, self.weight(f"{name}.s", np.array(0.25)))
+        branch = self.convolution(f"{name}.c3", two, (outer, inner, 1), gain=_BRANCH_GAIN)
         skip = source
         if wide != outer:
             skip = self.convolution(f"{name}.skip", source, (outer, wide, 1), stride)

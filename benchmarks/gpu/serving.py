@@ -24,9 +24,9 @@ from benchmarks.gpu.workers import Turns, started
 from benchmarks.measure import spread
 
 from enginesmith_contract.protos import inference_pb2 as pb
-from enginesmith_contract.serve_request import ServedModel, ServeRequest
+from enginesmith_contract.serve_request import BatchingOptions, ServedModel, ServeRequest
 
-__all__ = ["measure_serving", "running_server"]
+__all__ = ["Case", "described", "echo_server", "measure_case", "measure_serving", "running_server"]
 
 _CLIENTS: Final = 8
 _BATCH: Final = 8
@@ -38,7 +38,15 @@ _OPTIONS: Final = {"spin": "false"}
 
 
 @contextlib.contextmanager
-def running_server(work: Workplace, names: Sequence[str], log: Path, *, front_ends: int = 0) -> Iterator[str]:
+def running_server(
+    work: Workplace,
+    names: Sequence[str],
+    log: Path,
+    *,
+    front_ends: int = 0,
+    instances: int = _INSTANCES,
+    batching: BatchingOptions | None = None,
+) -> Iterator[str]:
     """Give the address of a server with these engines."""
     models = tuple(
         ServedModel(
@@ -46,7 +54,8 @@ def running_server(work: Workplace, names: Sequence[str], log: Path, *, front_en
             target="only",
             engine_key=work.manifest(name).engine_key,
             store=work.store,
-            instances=_INSTANCES,
+            instances=instances,
+            batching=batching,
             backend_options=_OPTIONS if work.backend == "tensorrt" else {},
         )
         for name in names
@@ -80,7 +89,8 @@ def running_server(work: Workplace, names: Sequence[str], log: Path, *, front_en
 
 
 @contextlib.contextmanager
-def _echo(answer_bytes: int, front_ends: int) -> Iterator[str]:
+def echo_server(answer_bytes: int, front_ends: int) -> Iterator[str]:
+    """Give the address of a server on the product's transport that answers so many bytes at once."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.gpu.echo_server", str(answer_bytes), str(front_ends)],
         stdout=subprocess.PIPE,
@@ -95,15 +105,16 @@ def _echo(answer_bytes: int, front_ends: int) -> Iterator[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Case:
-    """One engine and one way to hand over its tensors."""
+class Case:
+    """One engine and one way to hand over its tensors; `batch`: images in a request."""
 
     work: Workplace
     name: str
     address: str
     folder: Path
-    shared: bool
     front_ends: int
+    shared: bool = False
+    batch: int = _BATCH
 
     @property
     def title(self) -> str:
@@ -113,8 +124,9 @@ class _Case:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of a request's input."""
         (spec,) = self.work.manifest(self.name).inputs
-        return (_BATCH, *((224, 224, 3) if spec.dtype.numpy == np.uint8 else (3, 224, 224)))
+        return (self.batch, *((224, 224, 3) if spec.dtype.numpy == np.uint8 else (3, 224, 224)))
 
     def sizes(self) -> tuple[int, int]:
         """Return the bytes of input and output."""
@@ -122,7 +134,7 @@ class _Case:
         (spec,), (output,) = manifest.inputs, manifest.outputs
         return (
             int(np.prod(self.shape)) * np.dtype(spec.dtype.numpy).itemsize,
-            _BATCH * CLASSES * np.dtype(output.dtype.numpy).itemsize,
+            self.batch * CLASSES * np.dtype(output.dtype.numpy).itemsize,
         )
 
     def message(self, region: str) -> bytes:
@@ -155,10 +167,11 @@ class _Case:
             [*command, "--device-memory", ",".join(map(str, self.sizes())), "--region", region] if region else command
         )
 
-    def limit(self) -> list[str]:
-        """Return the command of the loop that has no server around it."""
+    def limit(self, batch: int | None = None) -> list[str]:
+        """Return the command of the loop that has no server around it, with the request's images or so many."""
         module = "bare_loop" if self.work.backend == "tensorrt" else "engine_loop"
-        return [f"benchmarks.gpu.{module}", str(self.work.root), self.name, "x".join(map(str, self.shape))]
+        shape = self.shape if batch is None else (batch, *self.shape[1:])
+        return [f"benchmarks.gpu.{module}", str(self.work.root), self.name, "x".join(map(str, shape))]
 
 
 def measure_serving(work: Workplace, *, rounds: int, seconds: float, quick: bool = False) -> dict[str, Any]:
@@ -174,40 +187,42 @@ def measure_serving(work: Workplace, *, rounds: int, seconds: float, quick: bool
         ):
             some = (names[-1:] if front_ends else names[:1]) if quick else names
             for shared, name in itertools.product(ways, some):
-                case = _Case(
+                case = Case(
                     work=work,
                     name=name,
                     address=address,
                     folder=Path(folder),
-                    shared=shared,
                     front_ends=front_ends,
+                    shared=shared,
                 )
                 try:
-                    figures[case.title] = _measure(case, rounds, seconds)
+                    figures[case.title] = measure_case(case, rounds, seconds)
                 except RuntimeError as error:
                     figures[case.title] = {"failed": str(error), "serverLog": log.read_text()[-1500:]}
     return figures
 
 
-def _measure(case: _Case, rounds: int, seconds: float) -> dict[str, Any]:
+def measure_case(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
+    """Let server, echo server and bare loop run in turn; returns rates and ratios."""
     clients = [case.client(number) for number in range(_CLIENTS)]
     message = Path(clients[0][2])
-    with _echo(case.sizes()[1], case.front_ends) as echo:
+    with echo_server(case.sizes()[1], case.front_ends) as echo:
         echoes = [["benchmarks.gpu.client", echo, str(message)] for _ in range(_CLIENTS)]
         with started(*clients, *echoes, case.limit()) as workers:
             groups = (workers[:_CLIENTS], workers[_CLIENTS : 2 * _CLIENTS], workers[2 * _CLIENTS :])
             ours, echoed, limit = compare(groups, rounds, seconds)
     return {
         "messageBytes": message.stat().st_size,
-        "ours": _described(ours),
-        "echo": _described(echoed),
-        "bareLoop": _described(limit),
+        "ours": described(ours),
+        "echo": described(echoed),
+        "bareLoop": described(limit),
         "ofEcho": spread([a.rate / b.rate for a, b in zip(ours, echoed, strict=True)]),
         "ofBareLoop": spread([a.rate / b.rate for a, b in zip(ours, limit, strict=True)]),
     }
 
 
-def _described(rounds: list[Turns]) -> dict[str, Any]:
+def described(rounds: Sequence[Turns]) -> dict[str, Any]:
+    """Return rates and medians of the rounds."""
     return {
         "perSecond": spread([one.rate for one in rounds]),
         "p50Milliseconds": spread([one.p50 * 1e3 for one in rounds]),

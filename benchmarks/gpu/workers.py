@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Self
 
-__all__ = ["Turns", "Worker", "run_together", "serve_turns", "started"]
+__all__ = ["Turns", "Worker", "run_together", "serve_turns", "started", "started_where_possible"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,23 @@ def started(*commands: Sequence[str]) -> Iterator[list[Worker]]:
         for worker in workers:
             worker.wait_ready()
         yield workers
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+@contextlib.contextmanager
+def started_where_possible(*commands: Sequence[str]) -> Iterator[list[Worker | None]]:
+    """Give workers that are ready, None for one that ended before."""
+    workers = [Worker([sys.executable, "-m", *command]) for command in commands]
+    ready: list[Worker | None] = list(workers)
+    try:
+        for index, worker in enumerate(workers):
+            try:
+                worker.wait_ready()
+            except RuntimeError:
+                ready[index] = None
+        yield ready
     finally:
         for worker in workers:
             worker.close()

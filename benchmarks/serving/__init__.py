@@ -1,0 +1,1 @@
+"""Our server next to its peers, driven by one native client: see `__main__`."""
