@@ -10,6 +10,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test that uses the cluster without a mark that says so."""
+    unmarked = [
+        item.nodeid
+        for item in items
+        if "cluster" in getattr(item, "fixturenames", ()) and item.get_closest_marker("cluster") is None
+    ]
+    if unmarked:
+        raise pytest.UsageError(f"these tests use the cluster and lack pytest.mark.cluster: {', '.join(unmarked)}")
+
+
 @pytest.fixture(scope="session")
 def ocr_models() -> Path:
     """A folder with det.onnx, rec.onnx and cls.onnx: the PaddlePaddle exports of PP-OCRv4 (read only)."""

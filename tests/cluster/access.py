@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from s3fs import S3FileSystem
@@ -15,6 +16,7 @@ from s3fs import S3FileSystem
 __all__ = ["Cluster"]
 
 _UPLOAD = Path(__file__).resolve().parents[2] / "examples" / "cluster" / "upload.py"
+_DEFINING_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,20 @@ class Cluster:
         """Install the product's kinds, or bring them up to date."""
         folder = Path(__file__).parents[2] / "crds"
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(folder))
+
+    def until_defined(self, *names: str) -> None:
+        """Wait until the API server serves the kinds of these definitions.
+
+        `kubectl wait` fails where a definition has no conditions yet.
+        """
+        for name in names:
+            until = time.monotonic() + _DEFINING_SECONDS
+            while not any(
+                one["type"] == "Established" and one["status"] == "True"
+                for one in self.get(f"crd/{name}").get("status", {}).get("conditions") or ()
+            ):
+                assert time.monotonic() < until, f"{name} is not served after {_DEFINING_SECONDS:g} s"
+                time.sleep(0.2)
 
     def run(
         self, *command: str | Path, stdin: str | None = None, variables: Mapping[str, str] | None = None

@@ -136,8 +136,12 @@ class Tenant:
             time.sleep(_POLL_SECONDS)
 
     def until_ready(self, name: str, *, seconds: float = _PATIENCE_SECONDS) -> None:
-        """Wait until an InferenceEngine is Ready."""
-        self.until(lambda: self.condition(name, "Ready").get("status") == "True", f"{name} is Ready", seconds=seconds)
+        """Wait until an InferenceEngine is Ready and up to date."""
+
+        def holds() -> bool:
+            return all(self.condition(name, kind).get("status") == "True" for kind in ("UpToDate", "Ready"))
+
+        self.until(holds, f"{name} is Ready and up to date", seconds=seconds)
 
     def described(self) -> str:
         """Return statuses, pods and events of the namespace, for the person who reads of a failed test."""

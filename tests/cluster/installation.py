@@ -16,21 +16,29 @@ from pathlib import Path
 import pytest
 from tests.cluster.access import Cluster
 
+from enginesmith_operator.controller.process.registration import REGISTER
+
 __all__ = [
+    "CHART",
     "ROOT",
     "SYSTEM",
+    "change_catalog",
+    "chart_values",
+    "forget_operators",
     "hardware_to_oneself",
     "installed_operator",
     "load_images",
     "no_installed_operator",
     "open_cluster",
+    "run_helm",
     "scale_operator",
+    "upgrade_to",
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "enginesmith-system"
+CHART = ROOT / "charts/enginesmith"
 
-_CHART = ROOT / "charts/enginesmith"
 _OPERATOR = "deployment/enginesmith-operator"
 _OPERATOR_PODS = "app.kubernetes.io/component=operator"
 
@@ -47,12 +55,23 @@ def open_cluster() -> Cluster:
     return Cluster(environment={name: shown[name] for name in names})
 
 
-def load_images(cluster: Cluster) -> dict[str, str]:
-    """Build the product's images from this checkout; return references by digest, which every node has pulled."""
-    loaded = cluster.run(ROOT / "hack/cluster", "load")
+def load_images(cluster: Cluster, *toolchains: str) -> dict[str, str]:
+    """Build the product's images from this checkout; return references by digest, which every node has pulled.
+
+    Args:
+        cluster: whose registry takes them.
+        toolchains: whose images are built too; nodes pull them when a pod needs them.
+    """
+    loaded = cluster.run(ROOT / "hack/cluster", "load", *(f"--toolchain={name}" for name in toolchains))
     assert loaded.returncode == 0, loaded.stdout + loaded.stderr
     references: dict[str, str] = json.loads(Path(cluster.environment["ENGINESMITH_IMAGES"]).read_text())
     return references
+
+
+def change_catalog(cluster: Cluster, key: str, entry: Mapping[str, object] | None) -> None:
+    """Set an entry of the operator's toolchain catalog; None takes it away."""
+    patch = json.dumps({"data": {key: None if entry is None else json.dumps(entry)}})
+    cluster.kubectl("-n", SYSTEM, "patch", "configmap", "enginesmith-toolchains", "--type=merge", "-p", patch)
 
 
 @contextmanager
@@ -86,7 +105,7 @@ def installed_operator(
     with _operator_lock(cluster).open("w") as lock:
         with _turn(cluster):
             fcntl.flock(lock, fcntl.LOCK_EX if alone or settings else fcntl.LOCK_SH)
-            values = _values(cluster) | dict(settings or {})
+            values = chart_values(cluster) | dict(settings or {})
             if not _is_installed(cluster, values):
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 _install(cluster, values)
@@ -113,11 +132,19 @@ def no_installed_operator(cluster: Cluster) -> Iterator[None]:
 
 def scale_operator(cluster: Cluster, replicas: int) -> None:
     """Stop or start the installed operator, and wait until it has stopped or is ready."""
+    if replicas:
+        forget_operators(cluster)
     cluster.kubectl("-n", SYSTEM, "scale", _OPERATOR, f"--replicas={replicas}")
     if replicas:
         cluster.kubectl("-n", SYSTEM, "rollout", "status", _OPERATOR, "--timeout=90s")
     else:
         cluster.kubectl("-n", SYSTEM, "wait", "pod", f"--selector={_OPERATOR_PODS}", "--for=delete", "--timeout=60s")
+        forget_operators(cluster)
+
+
+def forget_operators(cluster: Cluster) -> None:
+    """Let an operator work at once on what another one had that has just stopped."""
+    cluster.kubectl("-n", "kube-system", "delete", "lease", REGISTER, "--ignore-not-found")
 
 
 def _operator_lock(cluster: Cluster) -> Path:
@@ -135,7 +162,8 @@ def _turn(cluster: Cluster) -> Iterator[None]:
         yield
 
 
-def _values(cluster: Cluster) -> dict[str, object]:
+def chart_values(cluster: Cluster) -> dict[str, object]:
+    """Return the values for the development cluster."""
     printed = cluster.run(sys.executable, ROOT / "examples/cluster/values.py")
     assert printed.returncode == 0, printed.stderr
     values: dict[str, object] = json.loads(printed.stdout)
@@ -144,7 +172,7 @@ def _values(cluster: Cluster) -> dict[str, object]:
 
 def _content(values: Mapping[str, object]) -> str:
     content = sha256(json.dumps(values).encode())
-    for path in sorted(_CHART.rglob("*")):
+    for path in sorted(CHART.rglob("*")):
         content.update(path.read_bytes() if path.is_file() else b"")
     return content.hexdigest()
 
@@ -159,16 +187,36 @@ def _is_installed(cluster: Cluster, values: Mapping[str, object]) -> bool:
     return running == "2" and stamp.exists() and stamp.read_text() == _content(values)
 
 
-def _install(cluster: Cluster, values: Mapping[str, object]) -> None:
-    """Install or upgrade the chart."""
+def run_helm(cluster: Cluster, *words: str | Path, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run Helm, and let the test look at how it ended."""
     helm = subprocess.check_output([ROOT / "hack/tool", "helm"], text=True).strip()
-    cluster.define_kinds()
-    installed = cluster.run(
-        *(helm, "upgrade", "--install", "enginesmith", _CHART, "--namespace", SYSTEM, "--create-namespace"),
+    return cluster.run(helm, *words, stdin=stdin)
+
+
+def upgrade_to(cluster: Cluster, chart: Path, values: Mapping[str, object], *, crds: bool = True) -> None:
+    """Upgrade to a chart as docs/installation.md says; who needs the usual one next installs it again.
+
+    Args:
+        cluster: to upgrade in.
+        chart: folder or archive.
+        values: of the chart.
+        crds: whether to apply the CRDs of this checkout first.
+    """
+    _stamp(cluster).unlink(missing_ok=True)
+    if crds:
+        cluster.define_kinds()
+    done = run_helm(
+        cluster,
+        *("upgrade", "--install", "enginesmith", chart, "--namespace", SYSTEM, "--create-namespace"),
         *("--skip-crds", "--values", "-", "--wait", "--timeout", "120s"),
         stdin=json.dumps(values),
     )
-    assert installed.returncode == 0, installed.stdout + installed.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _install(cluster: Cluster, values: Mapping[str, object]) -> None:
+    """Install or upgrade the chart."""
+    upgrade_to(cluster, CHART, values)
     _stamp(cluster).write_text(_content(values))
 
 

@@ -14,7 +14,7 @@ from enginesmith_contract.backends import Backend, Toolchain
 from enginesmith_contract.build_request import BuildOptions, BuildRequest, PluginLibrary
 from enginesmith_contract.keys import engine_key
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended]
 
 NAME = "cls"
 CPU = {"name": "cpu", "backend": "onnxruntime"}
@@ -33,7 +33,9 @@ def shared_store(cluster: Cluster, images: dict[str, str]) -> Iterator[None]:
         "secretRef": {"name": "s3"},
     }
     store = {"shared": True, "default": {"s3": bucket}}
-    with installed_operator(cluster, images, settings={"store": store, "config": {"allowedPlugins": [ALLOWED]}}):
+    # Plugins are looked for in the registry.
+    config = {"allowedPlugins": [ALLOWED], "addresses": {"allowed": [f"{cluster.registry.partition(':')[0]}/32"]}}
+    with installed_operator(cluster, images, settings={"store": store, "config": config}):
         yield
 
 
@@ -71,9 +73,9 @@ def test_namespaces_share_a_store_and_the_list_of_plugin_libraries_holds_in_both
     plugins = [{"uri": "s3://models/none.so", "sha256": FORBIDDEN}]
     neighbour.apply(NAME, [CPU], build={"plugins": plugins})
     neighbour.until(
-        lambda: neighbour.condition(NAME, "Ready").get("reason") == "PluginNotAllowed", "the library is refused"
+        lambda: neighbour.condition(NAME, "UpToDate").get("reason") == "PluginNotAllowed", "the library is refused"
     )
-    assert neighbour.condition(NAME, "Serving")["status"] == "True"
+    assert neighbour.condition(NAME, "Ready")["status"] == "True"
 
 
 def _with_plugin(built: Document, uri: str, digest: str) -> Document:

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from api_schema.crd import crd
+from api_schema.kinds import DEFINITIONS
 from tests.cluster.access import Cluster
 
-from enginesmith_operator.api.schema.crd import crd
-from enginesmith_operator.api.schema.kinds import DEFINITIONS
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "docs/installation.md")
@@ -83,7 +82,7 @@ def group(cluster: Cluster) -> Iterator[str]:
         definition["spec"] |= {"group": group}
         del definition["spec"]["names"]["shortNames"], definition["spec"]["names"]["categories"]
         cluster.apply(definition)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in names))
+    cluster.until_defined(*names)
     yield group
     cluster.kubectl("delete", "crd", *names, "--wait=false")
 
@@ -127,7 +126,9 @@ def test_an_unchanged_file_is_unchanged_to_every_way_of_applying_it(
         ({"build": {"workspace": -1}}, "at least 1Mi"),
         ({"build": {"workspace": "9Ei"}}, "at most 1Ti"),
         ({"serving": {"maxMessageBytes": "2Gi"}}, "at most 2147483647"),
-        ({"serving": {"batching": {}}}, "batching"),
+        ({"serving": {"batching": {"enabled": False, "maxBatchSize": 4}}}, "no effect if enabled is false"),
+        ({"serving": {"batching": {"preferredBatchSizes": [8], "maxBatchSize": 4}}}, "larger than maxBatchSize"),
+        ({"serving": {"queue": {"defaultPriorityLevel": 1}}}, "must be at most priorityLevels"),
         ({"podTemplate": {"resources": {"limits": {"memory": "9Ei"}}}}, "expected a quantity of at least 0"),
         ({"podTemplate": {"resources": {"requests": {"cpu": "1001m"}, "limits": {"cpu": 1}}}}, "larger than the limit"),
         ({"podTemplate": {"tolerations": [{"key": "a", "tolerationSeconds": 1}]}}, "only for the effect NoExecute"),

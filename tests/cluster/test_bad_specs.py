@@ -3,7 +3,6 @@
 The operator comes to rest over each of them, and goes on as soon as the fact changes that was wrong.
 """
 
-import json
 import uuid
 from collections.abc import Iterator
 from hashlib import sha256
@@ -13,9 +12,10 @@ import httpx
 import pytest
 from tests.cluster.access import Cluster
 from tests.cluster.engines import Document, Tenant
+from tests.cluster.installation import change_catalog
 from tests.cluster.operator_calls import OperatorCalls
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
 
 NAME = "cls"
 CPU = {"name": "cpu", "backend": "onnxruntime"}
@@ -232,13 +232,6 @@ def catalog_key(cluster: Cluster) -> Iterator[str]:
     key = f"test-{uuid.uuid4().hex[:8]}"
     yield key
     change_catalog(cluster, key, None)
-
-
-def change_catalog(cluster: Cluster, key: str, entry: Document | None) -> None:
-    """Set an entry of the operator's toolchain catalog; None takes it away."""
-    patch = json.dumps({"data": {key: None if entry is None else json.dumps(entry)}})
-    namespace = "enginesmith-system"
-    cluster.kubectl("-n", namespace, "patch", "configmap", "enginesmith-toolchains", "--type=merge", "-p", patch)
 
 
 def copy_image(cluster: Cluster, image: str, repository: str) -> None:

@@ -13,7 +13,7 @@ from tests.cluster.inference import service_address
 from tests.cluster.installation import ROOT, SYSTEM
 from tests.cluster.traffic import steady_traffic
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended]
 
 NAME = "cls"
 CPU = {"name": "cpu", "backend": "onnxruntime"}

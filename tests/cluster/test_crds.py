@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+from api_schema.crd import crd
+from api_schema.kinds import DEFINITIONS
 from tests.cluster.access import Cluster
 
 from enginesmith_contract.backends import Backend, Toolchain
@@ -34,10 +36,8 @@ from enginesmith_operator.api.engine_status import (
     TargetPhase,
     TargetStatus,
 )
-from enginesmith_operator.api.schema.crd import crd
-from enginesmith_operator.api.schema.kinds import DEFINITIONS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "objects" / "golden"
@@ -51,8 +51,7 @@ SHAPE = {"min": [1, 3], "opt": [8, 3], "max": [32, 3]}
 def definitions(cluster: Cluster) -> None:
     """The kinds, as they are committed."""
     cluster.define_kinds()
-    for name in ("inferenceengines", "enginebuilds"):
-        cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{name}.enginesmith.io")
+    cluster.until_defined(*(kind.name for kind in DEFINITIONS))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +66,7 @@ def unwatched(cluster: Cluster) -> Iterator[str]:
         definition["spec"] |= {"group": group}
         del definition["spec"]["names"]["shortNames"], definition["spec"]["names"]["categories"]
         cluster.apply(definition)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in names))
+    cluster.until_defined(*names)
     yield group
     cluster.kubectl("delete", "crd", *names, "--wait=false")
 
@@ -91,6 +90,13 @@ def _try(cluster: Cluster, namespace: str, *documents: dict[str, Any]) -> str:
 def _golden(name: str, namespace: str) -> list[dict[str, Any]]:
     documents = list(yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text(encoding="utf-8")))
     return [one | {"metadata": one["metadata"] | {"namespace": namespace}} for one in documents]
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, namespace: str) -> str:
+    """A namespace of the test's own, whose objects may name images and stores that this cluster does not have."""
+    cluster.kubectl("label", "namespace", namespace, "enginesmith.io/admission=exempt")
+    return namespace
 
 
 def test_every_field_that_a_user_may_set_is_taken(cluster: Cluster, namespace: str) -> None:
@@ -196,9 +202,9 @@ def _json(status: ApiModel) -> dict[str, Any]:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _condition(status: ConditionStatus, reason: str) -> StatusCondition:
+def _condition(status: ConditionStatus, reason: str, kind: str = "Ready") -> StatusCondition:
     return StatusCondition(
-        type="Ready", status=status, observed_generation=1, last_transition_time=TIME, reason=reason, message="a line"
+        type=kind, status=status, observed_generation=1, last_transition_time=TIME, reason=reason, message="a line"
     )
 
 
@@ -241,7 +247,10 @@ ENGINE_STATUS = EngineStatus(
             since=TIME,
         ),
     ),
-    conditions=(_condition(ConditionStatus.TRUE, "Serving"),),
+    conditions=(
+        _condition(ConditionStatus.TRUE, "Serving"),
+        _condition(ConditionStatus.FALSE, "QuickEngine", "UpToDate"),
+    ),
 )
 BUILD_STATUS = EngineBuildStatus(
     observed_generation=1,
@@ -292,9 +301,9 @@ def test_a_listing_of_engines_says_what_serves_on_what_since_when(
 
     head, line = cluster.kubectl("get", kind, "-n", namespace).splitlines()
 
-    assert head.split() == ["NAME", "READY", "SERVING", "ON", "SINCE", "REASON", "AGE"]
-    assert line.split()[:5] == ["resnet50", "True", "1/2", "l4:", "NVIDIA-L4"]
-    assert "Serving" in line.split()
+    assert head.split() == ["NAME", "READY", "UP-TO-DATE", "SERVING", "ON", "SINCE", "REASON", "AGE"]
+    assert line.split()[:6] == ["resnet50", "True", "False", "1/2", "l4:", "NVIDIA-L4"]
+    assert "QuickEngine" in line.split()
 
 
 def test_a_listing_of_builds_says_how_far_they_are_and_where(cluster: Cluster, namespace: str, unwatched: str) -> None:

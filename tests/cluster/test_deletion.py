@@ -12,7 +12,7 @@ from tests.cluster.access import Cluster
 from tests.cluster.engines import Tenant
 from tests.cluster.installation import ROOT, scale_operator
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("sole_operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("sole_operator")]
 
 _TARGETS = [{"name": "cpu", "backend": "onnxruntime", "replicas": 2}]
 _DAY = 24 * 3600.0
@@ -38,8 +38,8 @@ def _settle(tenant: Tenant, name: str, **spec: object) -> str:
     generation = tenant.get("inferenceengine", name)["metadata"]["generation"]
 
     def serves() -> bool:
-        ready = tenant.condition(name, "Ready")
-        return ready.get("status") == "True" and ready.get("observedGeneration") == generation
+        current = tenant.condition(name, "UpToDate")
+        return current.get("status") == "True" and current.get("observedGeneration") == generation
 
     tenant.until(serves, f"{name} serves")
     pods = f"--selector=enginesmith.io/engine={name},app.kubernetes.io/component=server"
@@ -69,6 +69,7 @@ def _grow_old(cluster: Cluster, namespace: str) -> None:
         os.utime(path, (then, then))
 
 
+@pytest.mark.extended
 def test_an_engine_deleted_without_an_operator_leaves_its_store_and_a_sweep_keeps_what_others_have(
     cluster: Cluster, tenant: Tenant
 ) -> None:

@@ -17,7 +17,7 @@ from enginesmith_operator.planning.hardware import NodeFacts, read_node
 from enginesmith_operator.planning.label_mapping import load_label_mapping
 from enginesmith_operator.planning.node_object import NodeObject
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = "--timeout=120s"

@@ -4,7 +4,7 @@ import pytest
 from tests.cluster.access import Cluster
 from tests.cluster.engines import Tenant
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
 
 NAME = "drained"
 CPU = {"name": "cpu", "backend": "onnxruntime", "replicas": 2}

@@ -7,7 +7,7 @@ import pytest
 from tests.cluster.engines import Document, Tenant
 from tests.cluster.operator_calls import OperatorCalls
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
 
 NAME = "cls"
 CPU = {"name": "cpu", "backend": "onnxruntime"}
@@ -91,5 +91,5 @@ def test_what_serves_goes_on_while_its_successor_fails(tenant: Tenant, calls: Op
     told = tenant.target(NAME, "cpu")
     assert (told["phase"], told["readyReplicas"], told["serving"]) == ("Serving", 1, serving)
     assert "the previous engine still serves" in told["message"]
-    assert tenant.condition(NAME, "Ready")["status"] == "False"
-    assert tenant.condition(NAME, "Serving")["status"] == "True"
+    assert tenant.condition(NAME, "UpToDate")["status"] == "False"
+    assert tenant.condition(NAME, "Ready")["status"] == "True"

@@ -6,7 +6,7 @@ import pytest
 from tests.cluster.engines import Tenant
 from tests.cluster.failover import lose_leader
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("sole_operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("sole_operator")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "standing still"])

@@ -7,7 +7,7 @@ from tests.cluster.engines import Tenant
 from tests.cluster.node_loss import ENGINE_NAME, lose_node, serve_on_two_nodes
 
 # Alone, since pods of other tests may be on the node that is lost.
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("sole_operator", "hardware")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("sole_operator", "hardware")]
 
 
 @pytest.mark.parametrize("how", ["stop", pytest.param("kill", marks=pytest.mark.extended)])

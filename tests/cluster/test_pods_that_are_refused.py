@@ -6,7 +6,7 @@ import pytest
 from tests.cluster.access import Cluster
 from tests.cluster.engines import Document, Tenant
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
 
 NAME = "refused"
 CPU = {"name": "cpu", "backend": "onnxruntime"}
@@ -33,17 +33,6 @@ def quota(tenant: Tenant, hard: dict[str, str]) -> Document:
     """Return a ResourceQuota of the tenant's namespace."""
     metadata = {"name": "q", "namespace": tenant.namespace}
     return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": hard}}
-
-
-def test_a_service_account_that_is_missing_is_named_and_used_once_it_is_there(cluster: Cluster, tenant: Tenant) -> None:
-    tenant.apply(NAME, [CPU], podTemplate={"serviceAccountName": "inference"})
-
-    for kind in ("Prepared", "Ready"):
-        assert 'serviceaccount "inference" not found; create it' in told(tenant, kind)
-    metadata = {"name": "inference", "namespace": tenant.namespace}
-    cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
-
-    tenant.until_ready(NAME)
 
 
 def test_a_runtime_class_that_is_missing_is_named_and_may_be_left_out_instead(tenant: Tenant) -> None:
@@ -107,7 +96,8 @@ def test_a_quota_of_gpus_is_told_for_builds_and_for_replicas(cluster: Cluster, t
     assert "exceeded quota: q, requested: requests.nvidia.com/gpu=1" in told(tenant, "Built")
     cluster.apply(quota(tenant, {"requests.nvidia.com/gpu": "1"}))
     tenant.until(lambda: tenant.condition(NAME, "Serving").get("status") == "True", "one replica serves")
-    assert "exceeded quota: q" in told(tenant, "Ready")
+    assert "exceeded quota: q" in told(tenant, "UpToDate")
+    assert tenant.condition(NAME, "Ready")["status"] == "True"
     assert tenant.target(NAME, "l4")["readyReplicas"] == 1
     cluster.apply(quota(tenant, {"requests.nvidia.com/gpu": "2"}))
 

@@ -11,7 +11,7 @@ from tests.cluster.installation import installed_operator
 
 from enginesmith_contract.termination import BuildOutcome, TerminationMessage
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended]
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "cls"

@@ -9,7 +9,7 @@ from tests.cluster.access import Cluster
 from tests.cluster.engines import Document, Tenant
 from tests.cluster.installation import SYSTEM, installed_operator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 _DEPLOYMENT = "deployment/enginesmith-operator"
 _PASSES = "enginesmith_reconciles_total"

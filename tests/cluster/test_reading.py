@@ -4,7 +4,7 @@ import pytest
 from tests.cluster.engines import Document, Tenant
 from tests.cluster.operator_calls import OperatorCalls
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
 
 NAME = "cls"
 CPU = {"name": "cpu", "backend": "onnxruntime"}
@@ -66,8 +66,8 @@ def test_an_engine_with_a_target_that_is_impossible_reads_as_one_that_serves(
     tenant: Tenant, calls: OperatorCalls
 ) -> None:
     tenant.apply(NAME, [CPU, THOR])
-    assert tenant.kubectl("get", "ie", NAME).split()[:4] == ["NAME", "READY", "SERVING", "ON"]
-    tenant.until(lambda: _columns(tenant)[1:4] == ["True", "1/2", "CPU"], "one of two targets serves")
+    assert tenant.kubectl("get", "ie", NAME).split()[:5] == ["NAME", "READY", "UP-TO-DATE", "SERVING", "ON"]
+    tenant.until(lambda: _columns(tenant)[1:5] == ["True", "False", "1/2", "CPU"], "one of two targets serves")
     calls.until_quiet()
 
     assert tenant.condition(NAME, "AllTargets")["status"] == "False"
@@ -78,6 +78,6 @@ def test_an_engine_with_a_target_that_is_impossible_reads_as_one_that_serves(
 
     tenant.kubectl("delete", "ie", NAME, "--cascade=foreground")
     tenant.apply(NAME, [CPU])
-    tenant.until(lambda: _columns(tenant)[1:4] == ["True", "1/1", "CPU"], "the only target serves")
+    tenant.until(lambda: _columns(tenant)[1:5] == ["True", "True", "1/1", "CPU"], "the only target serves")
     assert tenant.condition(NAME, "AllTargets")["status"] == "True"
     assert "taken from the store, nothing had to be built" in tenant.condition(NAME, "Built")["message"]

@@ -7,7 +7,7 @@ import pytest
 from tests.cluster.access import Cluster
 from tests.cluster.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("operator", "hardware")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("operator", "hardware")]
 
 _NAMESPACE = "vision"
 _MARK = "<!-- tests/cluster/test_readme.py runs these lines. -->"

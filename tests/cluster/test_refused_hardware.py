@@ -5,7 +5,7 @@ from tests.cluster.access import Cluster
 from tests.cluster.engines import Document, Tenant
 from tests.cluster.operator_calls import OperatorCalls
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("operator", "hardware")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("operator", "hardware")]
 
 L4 = "NVIDIA-L4"
 NODE = "gpu-l4"
@@ -37,7 +37,7 @@ def test_an_engine_whose_gpu_does_not_answer_is_built_and_then_refused_once_in_o
     assert told["reason"] == "NoGpu"
     assert told["message"].startswith(f"on node {NODE}: ")
     assert "\n" not in told["message"]
-    for expected in ("sees no GPU", L4, "Give the pod a GPU"):
+    for expected in ("sees no GPU", L4, "libcuda.so.1", "device plugin gives pods the GPU"):
         assert expected in told["message"]
     ready = tenant.condition("cls", "Ready")
     assert (ready["status"], ready["reason"], ready["message"]) == ("False", "NoGpu", f"rtx: {told['message']}")
@@ -53,6 +53,7 @@ def test_an_engine_whose_gpu_does_not_answer_is_built_and_then_refused_once_in_o
     assert event.get("series") is None
 
 
+@pytest.mark.extended
 def test_a_driver_that_is_too_old_is_named_beside_the_one_that_is_wanted_and_disturbs_nothing_that_serves(
     cluster: Cluster, tenant: Tenant
 ) -> None:

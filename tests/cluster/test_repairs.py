@@ -10,7 +10,7 @@ from tests.cluster.operator_calls import OperatorCalls
 
 from enginesmith_operator.objects.names import target_name
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
 
 NAME = "cls"
 CPU: Document = {"name": "cpu", "backend": "onnxruntime", "replicas": 2}
@@ -21,7 +21,7 @@ SERVERS = "app.kubernetes.io/component=server"
 EDITS: tuple[Document, ...] = (
     {"spec": {"replicas": 5}},
     {"spec": {"template": {"spec": {"affinity": None}}}},
-    {"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "example.com/other:1"}]}}}},
+    {"spec": {"template": {"spec": {"containers": [{"name": "server", "workingDir": "/other"}]}}}},
     {"metadata": {"labels": {"app.kubernetes.io/component": "mine", "app.kubernetes.io/managed-by": None}}},
 )
 GARBAGE: tuple[list[Document], ...] = (
@@ -249,8 +249,8 @@ def test_names_of_ours_that_a_stranger_has_are_conflicts_and_used_once_they_are_
     for kind in kinds:
         name = derived_names[kind]
         tenant.until(partial(names_conflict, tenant, f"{kind} {name}"), f"{kind} is a conflict", seconds=SECONDS)
-        ready = tenant.condition(NAME, "Ready")
-        assert (ready["status"], ready["reason"]) == ("False", "NameTaken")
+        behind = tenant.condition(NAME, "UpToDate")
+        assert (behind["status"], behind["reason"]) == ("False", "NameTaken")
         calls.until_quiet()
         assert untouched(tenant.get(kind, name, "--show-managed-fields")) == before[kind]
         tenant.kubectl("delete", kind, name)

@@ -28,7 +28,7 @@ from tests.cluster.traffic import steady_traffic
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.store_layout import blob_name, engine_pointer
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("operator", "hardware")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("operator", "hardware")]
 
 
 def test_three_changes_of_the_spec_lose_no_request_and_each_switch_shows(tenant: Tenant, tmp_path: Path) -> None:
@@ -40,6 +40,7 @@ def test_three_changes_of_the_spec_lose_no_request_and_each_switch_shows(tenant:
     assert seen.traffic.engines() == list(seen.keys)
 
 
+@pytest.mark.extended
 def test_without_a_free_gpu_the_next_engine_waits_and_goes_on_when_there_is_one(tenant: Tenant, tmp_path: Path) -> None:
     seen = wait_for_a_gpu(tenant, tmp_path / "answers")
     _tell(seen)
@@ -71,7 +72,7 @@ def test_an_engine_that_its_pod_refuses_gives_way_to_the_one_that_served_and_is_
         _damage(tenant, first)
         apply(tenant)
         tenant.until(lambda: target(tenant)["reason"] == "RolledBack" and _pods(tenant) == 1, "it goes back")
-        refused, ready, generation = target(tenant), tenant.condition(ENGINE_NAME, "Ready"), _generation(tenant)
+        refused, behind, generation = target(tenant), tenant.condition(ENGINE_NAME, "UpToDate"), _generation(tenant)
         # What somebody deletes is repaired: one more pass has gone by then.
         tenant.kubectl("delete", "service", f"{ENGINE_NAME}-{TARGET}")
         tenant.until(lambda: f"{ENGINE_NAME}-{TARGET}" in tenant.kubectl("get", "services", "-o=name"), "it is there")
@@ -81,7 +82,7 @@ def test_an_engine_that_its_pod_refuses_gives_way_to_the_one_that_served_and_is_
     assert (refused["phase"], refused["serving"], refused["desired"]) == ("Serving", [second], [first])
     assert first[:20] in refused["message"]
     assert "not what was built" in refused["message"]
-    assert (ready["status"], ready["reason"]) == ("False", "RolledBack")
+    assert (behind["status"], behind["reason"]) == ("False", "RolledBack")
     assert traffic.engines() == [first, second, third]
     assert traffic.errors() == []
     assert not target(tenant).get("rejected")

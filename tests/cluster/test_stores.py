@@ -16,6 +16,7 @@ import pytest
 from tests.cluster.access import Cluster
 from tests.cluster.engines import Document, Tenant
 from tests.cluster.inference import ask_with_tritonclient, model_answer, service_address
+from tests.cluster.installation import installed_operator
 from tests.store.conftest import HTPASSWD, PASSWORD, free_port, program, running
 
 from enginesmith_cli.store_claims import claims_of, read_objects
@@ -23,7 +24,7 @@ from enginesmith_runtime.store.open import open_store
 from enginesmith_runtime.store.settings import StoreSettings
 from enginesmith_runtime.store.sweep import Retention, Verdict, sweep
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("reaching_operator")]
 
 NAME = "cls"
 CPU = {"name": "cpu", "backend": "onnxruntime"}
@@ -70,6 +71,14 @@ MakeStore = Callable[[str], KnownStore]
 
 
 @pytest.fixture
+def reaching_operator(cluster: Cluster, images: dict[str, str]) -> Iterator[None]:
+    """An operator whose pods may reach the services of this machine."""
+    settings = {"config": {"addresses": {"allowed": [f"{HOST}/32"]}}}
+    with installed_operator(cluster, images, settings=settings):
+        yield
+
+
+@pytest.fixture
 def restricted(tenant: Tenant) -> Tenant:
     """The tenant in a namespace that admits restricted pods alone."""
     label = "pod-security.kubernetes.io/enforce=restricted"
@@ -80,31 +89,37 @@ def restricted(tenant: Tenant) -> Tenant:
 @pytest.fixture
 def claim(tenant: Tenant, tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """Makes the claim `engines` with an access mode; returns the folder, which all nodes of this machine see."""
-    name = f"engines-{tenant.namespace}"
+    folder = tmp_path / "volume"
 
     def make(mode: str) -> Path:
-        folder = tmp_path / "volume"
-        folder.mkdir()
-        # A folder of the host has no group of the pod's, as a shared volume would.
-        folder.chmod(0o777)
-        common = {"accessModes": [mode], "storageClassName": ""}
-        capacity = {"storage": "1Gi"}
-        volume = {
-            **common,
-            "capacity": capacity,
-            "hostPath": {"path": str(folder), "type": "Directory"},
-            "claimRef": {"namespace": tenant.namespace, "name": "engines"},
-        }
-        claimed = {**common, "volumeName": name, "resources": {"requests": capacity}}
-        where = {"name": "engines", "namespace": tenant.namespace}
-        tenant.cluster.apply(
-            {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume},
-            {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": where, "spec": claimed},
-        )
+        have_claim(tenant.cluster, tenant.namespace, folder, mode)
         return folder
 
     yield make
-    tenant.cluster.kubectl("delete", "persistentvolume", name, "--ignore-not-found", "--wait=false")
+    volume = f"engines-{tenant.namespace}"
+    tenant.cluster.kubectl("delete", "persistentvolume", volume, "--ignore-not-found", "--wait=false")
+
+
+def have_claim(cluster: Cluster, namespace: str, folder: Path, mode: str) -> None:
+    """Make the claim `engines` of the volume `engines-NAMESPACE`, a folder that all nodes of this machine see."""
+    folder.mkdir()
+    # A folder of the host has no group of the pod's, as a shared volume would.
+    folder.chmod(0o777)
+    name = f"engines-{namespace}"
+    common = {"accessModes": [mode], "storageClassName": ""}
+    capacity = {"storage": "1Gi"}
+    volume = {
+        **common,
+        "capacity": capacity,
+        "hostPath": {"path": str(folder), "type": "Directory"},
+        "claimRef": {"namespace": namespace, "name": "engines"},
+    }
+    claimed = {**common, "volumeName": name, "resources": {"requests": capacity}}
+    where = {"name": "engines", "namespace": namespace}
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume},
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": where, "spec": claimed},
+    )
 
 
 @pytest.fixture
@@ -138,24 +153,26 @@ def make_store(request: pytest.FixtureRequest, tenant: Tenant) -> MakeStore:
             case "s3":
                 return _bucket(tenant)
             case _:
-                return _repository(tenant, request.getfixturevalue("registry"), PASSWORD)
+                return repository_store(tenant, request.getfixturevalue("registry"), PASSWORD)
 
     return make
 
 
 def _bucket(tenant: Tenant) -> KnownStore:
     s3 = tenant.cluster.s3
+    # Another folder of the operator's own bucket would be refused.
+    tenant.cluster.files().makedirs("teams", exist_ok=True)
     spec = {
-        "bucket": "engines",
+        "bucket": "teams",
         "prefix": "team/",
         "endpoint": s3["AWS_ENDPOINT_URL"],
         "region": s3["AWS_REGION"],
         "secretRef": {"name": "s3"},
     }
-    return KnownStore(spec={"s3": spec}, uri=f"s3://engines/team/{tenant.namespace}", variables=s3)
+    return KnownStore(spec={"s3": spec}, uri=f"s3://teams/team/{tenant.namespace}", variables=s3)
 
 
-def _repository(tenant: Tenant, registry: str, password: str) -> KnownStore:
+def repository_store(tenant: Tenant, registry: str, password: str) -> KnownStore:
     login = base64.b64encode(f"{REGISTRY_USER}:{password}".encode()).decode()
     secret = {
         "apiVersion": "v1",
@@ -243,7 +260,7 @@ def test_a_volume_for_one_node_is_refused_in_words_until_the_pods_keep_to_one(
 
 
 def test_a_store_that_does_not_know_the_account_is_said_so_and_asked_again(restricted: Tenant, registry: str) -> None:
-    store = _repository(restricted, registry, "a word of somebody else's")
+    store = repository_store(restricted, registry, "another password")
     restricted.apply(NAME, [CPU], store=store.spec)
 
     def prepared() -> str:
@@ -251,5 +268,5 @@ def test_a_store_that_does_not_know_the_account_is_said_so_and_asked_again(restr
 
     restricted.until(lambda: registry in prepared() and "401" in prepared(), "the registry's refusal is told")
     assert "somebody" not in json.dumps(restricted.get("inferenceengine,jobs,pods"))
-    _repository(restricted, registry, PASSWORD)
+    repository_store(restricted, registry, PASSWORD)
     restricted.until_ready(NAME, seconds=240)

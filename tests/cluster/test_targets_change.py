@@ -9,7 +9,7 @@ from tests.cluster.engines import Document, Tenant
 from tests.cluster.inference import service_address
 from tests.cluster.traffic import Traffic, steady_traffic
 
-pytestmark = [pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("operator")]
 
 NAME = "cls"
 CPU: Document = {"name": "cpu", "backend": "onnxruntime"}
@@ -113,8 +113,10 @@ def tell_account(tenant: Tenant, account: Document) -> None:
     tenant.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": account})
 
 
-def test_others_who_change_a_deployment_are_named_with_the_field_that_is_for_it(small_tenant: Tenant) -> None:
-    tenant = small_tenant
+def test_others_who_change_a_deployment_are_named_with_the_field_that_is_for_it(
+    small_tenant: Tenant, images: dict[str, str]
+) -> None:
+    tenant, other = small_tenant, images["enginesmith/runtime-tensorrt-rtx"]
     tenant.apply(NAME, [CPU])
     tenant.until_ready(NAME)
     name = deployments(tenant)["cpu"]["metadata"]["name"]
@@ -123,7 +125,7 @@ def test_others_who_change_a_deployment_are_named_with_the_field_that_is_for_it(
     tenant.until(lambda: "spec.targets[cpu].replicas" in conflict(tenant), "the number is said", seconds=30)
     assert "kubectl set spec.replicas" in conflict(tenant)
     tenant.until(lambda: deployments(tenant)["cpu"]["spec"]["replicas"] == 1, "the number is put back", seconds=30)
-    tenant.kubectl("set", "image", f"deployment/{name}", "server=example.com/other:1")
+    tenant.kubectl("set", "image", f"deployment/{name}", f"server={other}")
     tenant.until(lambda: "spec.toolchain" in conflict(tenant), "the image is said", seconds=30)
     assert "containers[server].image" in conflict(tenant)
 

@@ -1,12 +1,15 @@
 """Steady requests to an engine over one connection, from a process of its own, and what became of each.
 
-    python -m tests.cluster.traffic HOST:PORT MODEL    asks the text direction classifier, until SIGTERM
+    python -m tests.cluster.traffic HOST:PORT MODEL INPUT SHAPE [ACCESS]    asks a model with zeros, until SIGTERM
+
+ACCESS is an `Access` as JSON, of a server with TLS.
 
 The client is grpcio as it comes, with retries switched off. It counts from its first answer on, and reconnects quickly,
 so that a gap that it sees is the servers' and not its own pause before another attempt. Each answer is a JSON line.
 """
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -23,12 +26,12 @@ import grpc
 
 from enginesmith_contract.protos import inference_pb2 as pb
 
-__all__ = ["Answer", "Traffic", "steady_traffic"]
+__all__ = ["Access", "Answer", "Traffic", "steady_traffic"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _ENGINE_HEADER = "enginesmith-engine"
-_SHAPE = (1, 3, 48, 192)
+_CLASSIFIER = ("x", (1, 3, 48, 192))
 _PER_SECOND = 60.0
 _DEADLINE_SECONDS = 20.0
 _OPTIONS = [
@@ -37,6 +40,35 @@ _OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 200),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How a client gets into a server with TLS.
+
+    Attributes:
+        name: of the server's certificate.
+        ca: authorities of the server, in PEM.
+        certificate: of the client, in PEM.
+        key: of the client, in PEM.
+        token: of the client.
+    """
+
+    name: str
+    ca: str
+    certificate: str
+    key: str
+    token: str
+
+    def channel(self, address: str, options: list[tuple[str, Any]]) -> grpc.Channel:
+        """Return a channel to host and port."""
+        credentials = grpc.ssl_channel_credentials(self.ca.encode(), self.key.encode(), self.certificate.encode())
+        return grpc.secure_channel(address, credentials, [*options, ("grpc.ssl_target_name_override", self.name)])
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return what each call carries."""
+        return (("authorization", f"Bearer {self.token}"),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +131,26 @@ class Traffic:
 
 
 @contextmanager
-def steady_traffic(address: str, model: str, log: Path) -> Iterator[Traffic]:
+def steady_traffic(
+    address: str,
+    model: str,
+    log: Path,
+    tensor: tuple[str, tuple[int, ...]] = _CLASSIFIER,
+    access: Access | None = None,
+) -> Iterator[Traffic]:
     """Send requests while the block runs; at its end every request has an answer.
 
     Args:
         address: host and port.
-        model: name of the InferenceEngine, which serves the text direction classifier.
+        model: name of the InferenceEngine.
         log: to be written.
+        tensor: name and shape of its only input, which is FP32; by default that of the text direction classifier.
+        access: to a server with TLS; None: the server speaks plaintext.
     """
+    name, shape = tensor
     with log.open("w") as answers:
-        command = [sys.executable, "-m", "tests.cluster.traffic", address, model]
+        command = [sys.executable, "-m", "tests.cluster.traffic", address, model, name, ",".join(map(str, shape))]
+        command += [] if access is None else [json.dumps(asdict(access))]
         process = subprocess.Popen(command, cwd=_ROOT, stdout=answers)
     try:
         yield Traffic(log)
@@ -120,11 +162,14 @@ def steady_traffic(address: str, model: str, log: Path) -> Iterator[Traffic]:
 class _Client:
     """Sends one request every `1 / _PER_SECOND` seconds, whatever became of those before."""
 
-    def __init__(self, address: str, model: str) -> None:
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+    def __init__(self, address: str, model: str, name: str, shape: tuple[int, ...], access: Access | None) -> None:
+        self._metadata = () if access is None else access.metadata
+        self._channel = (
+            grpc.insecure_channel(address, options=_OPTIONS) if access is None else access.channel(address, _OPTIONS)
+        )
         self._infer = self._channel.unary_unary(_METHOD)
-        tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=_SHAPE)
-        values = bytes(4 * _SHAPE[1] * _SHAPE[2] * _SHAPE[3])
+        tensor = pb.ModelInferRequest.InferInputTensor(name=name, datatype="FP32", shape=shape)
+        values = bytes(4 * math.prod(shape))
         self._request = pb.ModelInferRequest(
             model_name=model, inputs=[tensor], raw_input_contents=[values]
         ).SerializeToString()
@@ -134,7 +179,7 @@ class _Client:
     def send_until(self, ended: threading.Event) -> None:
         """Send until `ended`, then wait for what is still open."""
         # A Service leads to its first pod a moment after that is Ready, when every node has heard of it.
-        self._infer(self._request, timeout=_DEADLINE_SECONDS, wait_for_ready=True)
+        self._infer(self._request, timeout=_DEADLINE_SECONDS, wait_for_ready=True, metadata=self._metadata)
         due = time.monotonic()
         while not ended.wait(max(due - time.monotonic(), 0.0)):
             self._send()
@@ -147,7 +192,7 @@ class _Client:
         with self._changed:
             self._open += 1
         sent = time.monotonic()
-        self._infer.future(self._request, timeout=_DEADLINE_SECONDS).add_done_callback(
+        self._infer.future(self._request, timeout=_DEADLINE_SECONDS, metadata=self._metadata).add_done_callback(
             lambda future: self._note(sent, future)
         )
 
@@ -167,11 +212,12 @@ class _Client:
             self._changed.notify_all()
 
 
-def main(address: str, model: str) -> None:
+def main(address: str, model: str, name: str, shape: str, access: str = "") -> None:
     """Ask until SIGTERM."""
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    _Client(address, model).send_until(ended)
+    found = Access(**json.loads(access)) if access else None
+    _Client(address, model, name, tuple(map(int, shape.split(","))), found).send_until(ended)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from api_schema.descriptions import attribute_docs
 
 from enginesmith_contract.backends import Precision, PrecisionPolicy
+from enginesmith_contract.limits import Arithmetic
 from enginesmith_contract.verification import VerificationPolicy
-from enginesmith_operator.api.introspect import attribute_docs
 from enginesmith_operator.api.verification import VerificationSpec
-from enginesmith_runtime.build.verify import default_limit
 
 ROOT = Path(__file__).resolve().parents[2]
 API = ROOT / "operator" / "enginesmith_operator" / "api"
@@ -121,4 +121,4 @@ def test_the_description_of_a_limit_gives_its_default_for_each_precision(
         for limit, _, names in (one.partition(" for ") for one in groups)
         for name in names.split(" and ")
     }
-    assert said[precision.value] == default_limit(PrecisionPolicy(default=precision))
+    assert said[precision.value] == Arithmetic(precision=PrecisionPolicy(default=precision)).limit
