@@ -51,7 +51,7 @@ test-local: setup  ## run the tests that need no cluster, and therefore no root
 	$(BIN)/pytest -n 2 --dist worksteal -m "not cluster"
 
 test: lint verify docs  ## run everything that CI runs
-	$(BIN)/pytest -n 2 --dist worksteal -m "not extended"
+	$(BIN)/pytest -n 2 --dist worksteal --second-try -m "not extended"
 
 test-extended: setup  ## run the long tests, most of them of the development cluster, and write tests/records
 	hack/test-extended
