@@ -13,6 +13,7 @@ from onnx.external_data_helper import load_external_data_for_model
 from tests.prepare.half_cases import cast_file
 
 from enginesmith_contract.backends import Precision
+from enginesmith_runtime.engines.onnxruntime.options import session_options
 from enginesmith_runtime.prepare.quantize import onnxruntime_placement, tensorrt_placement
 from enginesmith_runtime.prepare.quantize.normal_form import NormalForm, normalise_file
 
@@ -86,13 +87,12 @@ def residual_case() -> onnx.ModelProto:
 
 
 def run(model: onnx.ModelProto, x: Array, *, fetch: Sequence[str] = (), optimised: bool = False) -> dict[str, Array]:
-    """Return the outputs of a model, and values inside it."""
+    """Return the outputs of a model, and values inside it; `optimised`: as a server runs it."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     known = {value.name for value in (*copy.graph.output, *copy.graph.input)}
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in fetch if name not in known)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options(ort, {})
     if not optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -8,6 +8,7 @@ from enginesmith_contract.backends import Backend
 from enginesmith_contract.providers import Provider
 from enginesmith_runtime.engines.option_errors import option_refused
 from enginesmith_runtime.local_files.cpus import count_usable_cpus
+from enginesmith_runtime.onnx_graphs.integer_kernels import add_in_32_bits
 
 __all__ = ["provider_options", "session_options"]
 
@@ -28,6 +29,7 @@ def session_options(runtime: Any, options: Mapping[str, str], *, instances: int 
     result = runtime.SessionOptions()
     result.log_severity_level = 3
     result.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    add_in_32_bits(result)
     # The session's own threads serve all instances, and each instance brings one more: together one for each CPU.
     result.intra_op_num_threads = max(1, (count_usable_cpus() if cpus is None else cpus) - instances + 1)
     if instances > 1:

@@ -22,8 +22,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from enginesmith_contract.tensors import DType
 from enginesmith_contract.text import one_line
 from enginesmith_runtime.local_files.cpus import count_usable_cpus
-from enginesmith_runtime.onnx_graphs.emulation import emulate, emulation_of
+from enginesmith_runtime.onnx_graphs.emulation import emulate
 from enginesmith_runtime.onnx_graphs.graph import read_graph
+from enginesmith_runtime.onnx_graphs.integer_kernels import add_in_32_bits, has_integer_kernels
 from enginesmith_runtime.prepare.jobs import Change, EventKind, Feed, ProbeJob, RunJob
 from enginesmith_runtime.prepare.runs.inputs import FLOATS, Array, as_floats, fill_inputs
 from enginesmith_runtime.prepare.runs.probe_changes import changes
@@ -87,12 +88,13 @@ class Session:
 
     def __init__(self, model: str, *, emulated: bool = False, threads: int = 0, more: Sequence[str] = ()) -> None:
         """Open the model at a path; `more`: values inside it that become outputs; the others are as in `Feed`."""
-        options = exact_options(threads)
         with failures_translated():
             if more:
                 self._session = _open_with(Path(model), more, emulated=emulated, threads=threads)
                 return
-            emulation = emulation_of(Path(model)) if emulated else None
+            graph = read_graph(Path(model))
+            options = exact_options(threads, has_integers=has_integer_kernels(graph))
+            emulation = emulate(graph) if emulated else None
             self._session = (
                 ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
                 if emulation is None
@@ -122,8 +124,13 @@ def failures_translated() -> Iterator[None]:
         raise RunFailedError("no memory", out_of_memory=True) from error
 
 
-def exact_options(threads: int = 0) -> ort.SessionOptions:
-    """Return options for a session that computes what the graph says, and keeps no second copy of the weights."""
+def exact_options(threads: int = 0, *, has_integers: bool = False) -> ort.SessionOptions:
+    """Return options for a session that computes what the graph says, and keeps no second copy of the weights.
+
+    Args:
+        threads: inside a node; 0: one for each CPU of this process.
+        has_integers: whether the graph has operators that compute in 8 bits, whose sums the optimizer makes exact.
+    """
     options = ort.SessionOptions()
     # Its own choice counts the machine's cores; with fewer for this process, its threads would wait for each other.
     usable = count_usable_cpus()
@@ -131,6 +138,9 @@ def exact_options(threads: int = 0) -> ort.SessionOptions:
     options.log_severity_level = _SEVERITY_FATAL
     # Folding and packing copy the weights, and each shape is run once.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if has_integers:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        add_in_32_bits(options)
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
