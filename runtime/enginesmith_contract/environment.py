@@ -15,6 +15,7 @@ __all__ = [
     "OBJECT",
     "PLUGINS_ALLOWED",
     "PREPARATION_REQUEST",
+    "PREPARATION_WAIT",
     "PULL_REQUEST",
     "SERVE_REQUEST",
     "SIGNING_KEY",
@@ -41,6 +42,8 @@ SERVE_REQUEST = "ENGINESMITH_SERVE_REQUEST"
 """A ServeRequest."""
 PREPARATION_REQUEST = "ENGINESMITH_PREPARATION_REQUEST"
 """A PreparationJobRequest."""
+PREPARATION_WAIT = "ENGINESMITH_PREPARATION_WAIT"
+"""Seconds that a builder waits for a preparation that the store lacks. Unset: it does not wait."""
 PULL_REQUEST = "ENGINESMITH_PULL_REQUEST"
 """A PullRequest."""
 METRIC_CANDIDATE = "ENGINESMITH_METRIC_CANDIDATE"

@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from tests.cluster.access import Cluster
-from tests.cluster.engines import Tenant
+from tests.cluster.engines import Document, Tenant
 from tests.cluster.inference import service_address
 from tests.cluster.installation import ROOT
 from tests.cluster.rollouts import ENGINE_NAME, NEXT, TARGET, answer_on, apply, target
@@ -73,6 +74,10 @@ def _level_of(tenant: Tenant) -> dict[str, int]:
     return {one["engineKey"]: one["options"]["optimizationLevel"] for one in requests}
 
 
+def _with_digest(tenant: Tenant, models: Path) -> Document:
+    return {**tenant.model, "sha256": sha256((models / "cls.onnx").read_bytes()).hexdigest()}
+
+
 def _until_answered(tenant: Tenant) -> None:
     tenant.until(lambda: tenant.condition(ENGINE_NAME, "Ready").get("status") == "True", "requests are answered")
 
@@ -99,6 +104,32 @@ def test_a_quick_engine_answers_first_and_the_full_one_takes_over_without_a_lost
     message = f"{TARGET}: serving the quick engine (optimization level 0); the full engine is being built"
     assert told == {("Normal", message)}
     tenant.until(lambda: _level_of(tenant) == {full: 3}, "the quick engine's build is forgotten")
+
+
+def test_the_quick_build_begins_while_the_model_is_prepared(tenant: Tenant, ocr_models: Path) -> None:
+    apply(tenant, **_QUICK, model=_with_digest(tenant, ocr_models))
+    tenant.until(lambda: _level_of(tenant), "a build begins")
+    (early,) = tenant.get("enginebuilds")["items"]
+    assert early["spec"]["awaitsPreparation"]
+    _until_answered(tenant)
+    name, uid = early["metadata"]["name"], early["metadata"]["uid"]
+    there = tenant.get("enginebuild", name)
+    assert (there["metadata"]["uid"], there["status"]["phase"]) == (uid, "Succeeded")
+    prepared = tenant.get("inferenceengine", ENGINE_NAME)["status"]["preparation"]["finishedAt"]
+    assert early["metadata"]["creationTimestamp"] <= prepared
+    print(f"created {early['metadata']['creationTimestamp']}, prepared {prepared}")  # noqa: T201 - how much it gains
+    print(tenant.kubectl("logs", f"job/{name}"))  # noqa: T201 - the same
+
+
+def test_a_model_that_its_preparation_finds_unfit_leaves_no_build(tenant: Tenant, ocr_models: Path) -> None:
+    source = _with_digest(tenant, ocr_models)
+    apply(tenant, **_QUICK, model=source, precision="fp16", verification={"limit": 1e-9})
+    tenant.until(lambda: _level_of(tenant), "a build begins")
+    tenant.until(lambda: target(tenant).get("phase") == "Refused", "the plan refuses the model")
+    tenant.until(lambda: not _level_of(tenant), "the build that waited is gone")
+    ended = {"Succeeded", "Failed"}
+    tenant.until(lambda: {one["status"]["phase"] for one in tenant.get("pods")["items"]} <= ended, "so is its pod")
+    assert "PrecisionBeyondLimit" in target(tenant)["message"]
 
 
 @pytest.mark.extended

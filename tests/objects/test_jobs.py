@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.objects.conftest import Object, as_build, named, object_set
 
-from enginesmith_contract.environment import PLUGINS_ALLOWED
+from enginesmith_contract.environment import PLUGINS_ALLOWED, PREPARATION_WAIT
 from enginesmith_contract.exit_codes import ExitCode
 from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.objects.build_job import build_job
@@ -51,6 +51,20 @@ def test_a_job_outlives_its_process_by_a_minute(make_engine: MakeEngine) -> None
     deadlines = {name: one["spec"]["activeDeadlineSeconds"] for (kind, name), one in objects.items() if kind == "Job"}
 
     assert sorted(set(deadlines.values())) == [660, 960]
+
+
+def test_a_builder_that_may_wait_for_the_preparation_gets_the_time_for_it(make_engine: MakeEngine) -> None:
+    objects = object_set(make_engine(build={"timeout": "10m"}, targets=[{"name": "l4"}]))
+    build = as_build(next(one for one in objects if one["kind"] == "EngineBuild"))
+    early = build.model_copy(update={"spec": build.spec.model_copy(update={"awaits_preparation": True})})
+
+    def told(job: Object) -> tuple[str | None, int]:
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        variables = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+        return variables.get(PREPARATION_WAIT), job["spec"]["activeDeadlineSeconds"]
+
+    assert told(build_job(build)) == (None, 660)
+    assert told(build_job(early)) == ("120", 780)
 
 
 def test_every_pod_is_one_that_the_restricted_standard_admits(make_engine: MakeEngine) -> None:

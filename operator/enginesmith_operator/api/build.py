@@ -69,8 +69,9 @@ class BuildSpec(ApiModel):
             at least 1 GiB and at most 2 GiB.
         optimization_level: TensorRT's builder optimization level: 0 builds fastest, 5 gives the fastest engine.
         quick_start: Whether a quick engine of optimization level 0 is built first and serves until the full engine is
-            built. This happens only where neither the full engine nor an earlier one is there to serve. Only for
-            targets with the backend `tensorrt`.
+            built. This happens only where neither the full engine nor an earlier one is there to serve. With
+            `spec.model.sha256`, its builder starts while the model is being prepared. Only for targets with the backend
+            `tensorrt`.
         timeout_seconds: Time after which the builder stops. The Job's own deadline is 60 s later. If omitted, 30m, or
             the default of an EnginePolicy.
         hardware_compatibility: Other GPUs on which the engine may run.

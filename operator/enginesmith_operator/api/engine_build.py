@@ -115,6 +115,8 @@ class EngineBuildSpec(ApiModel):
         backoff_limit: Number of retries after a failure that the node may have caused. A build that the builder refuses
             is not retried.
         ttl_seconds_after_finished: Seconds for which the Job and its log are kept after the build ends.
+        awaits_preparation: Whether the builder may start before the store has the preparation. It waits for it for up
+            to 120 s, with its GPU.
     """
 
     target: Name
@@ -125,6 +127,7 @@ class EngineBuildSpec(ApiModel):
     placement: BuildPlacement = BuildPlacement()
     backoff_limit: Annotated[int, Field(ge=0, le=20)] = 2
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] = 3600
+    awaits_preparation: bool | None = None
 
 
 class BuildPhase(StrEnum):

@@ -6,6 +6,7 @@ from typing import Any, Final
 from enginesmith_contract import environment
 from enginesmith_contract.build_request import PluginLibrary
 from enginesmith_contract.provenance import BuildOrigin
+from enginesmith_contract.waiting_builds import PREPARATION_WAIT_SECONDS
 from enginesmith_operator.api.engine_build import EngineBuild
 from enginesmith_operator.api.pod_template import ResourceRequirements
 from enginesmith_operator.kinds import JOB
@@ -80,6 +81,7 @@ def build_job(build: EngineBuild, rules: PodRules = DEFAULT_RULES) -> dict[str, 
     )
     claims = claims_of(library.uri for library in request.options.plugins)
     gpus = 1 if placement.gpu_resource else 0
+    patience = PREPARATION_WAIT_SECONDS if spec.awaits_preparation else 0.0
     metric = request.verification.metric_container
     step = container(
         name=BUILD_CONTAINER,
@@ -93,6 +95,7 @@ def build_job(build: EngineBuild, rules: PodRules = DEFAULT_RULES) -> dict[str, 
             *engine_keys_variable(rules),
             *([candidate_variable()] if metric else key_environment(rules)),
             request_variable(environment.BUILD_ORIGIN, _origin(build, rules.origin)),
+            *([{"name": environment.PREPARATION_WAIT, "value": f"{patience:g}"}] if patience else []),
             *allowed_plugins_variable(_allowed(request.options.plugins, rules.allowed_plugins)),
         ],
         added=placement.env,
@@ -136,7 +139,7 @@ def build_job(build: EngineBuild, rules: PodRules = DEFAULT_RULES) -> dict[str, 
     made = job_spec(
         {"metadata": {"labels": labels, **({"annotations": annotations} if annotations else {})}, "spec": pod},
         rules=[final_rule(BUILD_CONTAINER), *([] if metric is None else metric_rules())],
-        timeout_seconds=request.options.timeout_seconds,
+        timeout_seconds=request.options.timeout_seconds + patience,
         backoff_limit=spec.backoff_limit,
         ttl_seconds=spec.ttl_seconds_after_finished,
     )

@@ -26,6 +26,7 @@ def engine_build(
     *,
     store: StoreSpec,
     limits: JobLimits,
+    is_early: bool = False,
 ) -> dict[str, Any]:
     """Return the object. Its spec never changes: create it, and apply no more than its owner references again.
 
@@ -35,6 +36,7 @@ def engine_build(
         planned: an engine whose key is known.
         store: how the pod reaches the request's store.
         limits: of the operator's configuration.
+        is_early: whether the model is still being prepared, and the builder is to wait for that.
     """
     if planned.build is None or planned.toolchain.image is None:
         raise ValueError(f"the engine of {engine.metadata.name}/{target} has no key or no image yet")
@@ -47,6 +49,7 @@ def engine_build(
         placement=_placement(engine, planned, limits),
         backoff_limit=limits.backoff_limit,
         ttl_seconds_after_finished=limits.ttl_seconds,
+        awaits_preparation=is_early or None,
     )
     key = planned.build.engine_key
     return {

@@ -1,6 +1,7 @@
 """`spec.build.quickStart`: the plan of a quick engine, which may serve until the full one is stored.
 
-`rollout_quick.find_stand_ins` decides when it serves.
+`rollout_quick.find_stand_ins` decides when it serves, and `controller.inference_engine.early_builds` when its build
+begins while the model is still being prepared.
 """
 
 from enginesmith_contract.backend_traits import traits
@@ -11,7 +12,18 @@ from enginesmith_operator.planning.desired import build_request, engine_candidat
 from enginesmith_operator.planning.plan_records import EnginePlan
 from enginesmith_operator.planning.snapshot import Observed
 
-__all__ = ["warn_of_quick_start", "with_quick_engine"]
+__all__ = ["may_begin_early", "warn_of_quick_start", "with_quick_engine"]
+
+
+def may_begin_early(spec: InferenceEngineSpec) -> bool:
+    """Return whether the model's digest is all that a quick engine's key and pod still depend on.
+
+    Calibration data has a digest of its own, and with a fallback the preparation chooses the precision. A build that
+    may refit starts no builder before it has the model.
+    """
+    precision = spec.precision
+    is_fixed = precision.calibration is None and precision.following is None
+    return spec.build.quick_start and is_fixed and not spec.build.refittable
 
 
 def warn_of_quick_start(spec: InferenceEngineSpec, observed: Observed) -> tuple[str, ...]:

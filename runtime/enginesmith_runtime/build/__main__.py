@@ -44,7 +44,14 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
             places = PluginPlaces.from_environment(variables)
             folder = variables.get(environment.METRIC_CANDIDATE)
             metric = MetricFolders(Path(folder)) if folder else None
-            manifest = build(request, Path(tempfile.gettempdir()), reporter, plugins_from=places, metric=metric)
+            manifest = build(
+                request,
+                Path(tempfile.gettempdir()),
+                reporter,
+                plugins_from=places,
+                metric=metric,
+                wait_seconds=float(variables.get(environment.PREPARATION_WAIT) or 0.0),
+            )
         return manifest, encode_outcome(success_message(manifest))
 
     def report_failure(error: EnginesmithError) -> bytes:

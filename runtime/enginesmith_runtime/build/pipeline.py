@@ -3,8 +3,8 @@
     pointer there? ── yes ──> judge again, return                    (nothing heavier than JSON is imported)
           │ no
     hold the right to build it, look again
-    fetch plugins ──> child starts its library; model, references, engine to refit are laid out meanwhile
-          │
+    fetch plugins ──> child starts its library; model, references, engine to refit are laid out meanwhile,
+          │           as soon as the store has the preparation, where the build may wait for it
     child: refit or build, verify ──> blobs ──> pointer
 
 The store's pointer is written when everything that it names is durable, so a process killed anywhere leaves no half
@@ -18,11 +18,11 @@ from pathlib import Path
 
 from enginesmith_contract.backend_traits import traits
 from enginesmith_contract.build_request import BuildRequest
-from enginesmith_contract.errors import BuildError, StoreError
+from enginesmith_contract.errors import BuildError
 from enginesmith_contract.keys import engine_key
 from enginesmith_contract.manifest import Manifest, Timings
 from enginesmith_contract.preparation import Preparation, describe_refusals
-from enginesmith_contract.store_layout import engine_pointer, preparation_pointer
+from enginesmith_contract.store_layout import engine_pointer
 from enginesmith_contract.verification import check_outputs
 from enginesmith_runtime.build.child import run_child
 from enginesmith_runtime.build.failed_gate import raise_if_failed
@@ -34,6 +34,7 @@ from enginesmith_runtime.build.metric_gate import (
     require_run,
 )
 from enginesmith_runtime.build.plugin_libraries import PluginPlaces, fetch_plugins
+from enginesmith_runtime.build.preparations import await_preparation, find_preparation, read_preparation
 from enginesmith_runtime.build.provenance import describe_build
 from enginesmith_runtime.build.refit_bases import find_refit_base, remember_refit_base
 from enginesmith_runtime.build.timing_caches import FolderTimingCache, StoredTimingCache, timing_cache_place
@@ -46,9 +47,8 @@ from enginesmith_runtime.store.engines import create_engine, find_engine
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.manifest_signatures import require_signing_key
 from enginesmith_runtime.store.open import open_store
-from enginesmith_runtime.store.records import read_record
 
-__all__ = ["build", "measure_timings", "publish", "read_preparation"]
+__all__ = ["build", "measure_timings", "publish"]
 
 
 def build(
@@ -58,22 +58,25 @@ def build(
     *,
     plugins_from: PluginPlaces | None = None,
     metric: MetricFolders | None = None,
+    wait_seconds: float = 0.0,
 ) -> Manifest:
     """Return the engine's manifest, after building the engine unless the store has it.
 
     Args:
         request: what to build.
         work: a folder for scratch files, which are gone when this returns or raises.
-        reporter: receives the stages `plugins`, `refit`, `build`, `verify` and `store`; may cancel.
+        reporter: receives the stages `plugins`, `prepare`, `refit`, `build`, `verify` and `store`; may cancel.
         plugins_from: where plugin libraries may come from; None: from anywhere.
         metric: where a user's metric finds its samples; if the request has a metric, the engine gets no pointer here,
             and `verdict` writes it. None: nothing here runs a metric.
+        wait_seconds: how long to wait for a preparation that the store lacks. The builder's library starts meanwhile.
 
     Raises:
         SourceError: a plugin library is missing, is another one or cannot be had.
         SpecError: a plugin library is not allowed; `verification.outputs` names an output that there is not; the
             request has a metric that cannot run.
-        BuildError: the key is not that of its inputs; the builder refused, failed, ran out of time or memory.
+        BuildError: the key is not that of its inputs; the builder refused, failed, ran out of time or memory; the wait
+            for the preparation was too short.
         VerificationError: the answers differ from the references; nothing was stored.
         StoreError: the store cannot be written, or lacks the preparation.
         CancelledBuildError: the reporter said so.
@@ -92,15 +95,13 @@ def build(
         stored = _find_engine(store, request)
         if stored is not None and metric is None:
             return stored
-        preparation = read_preparation(store, request)
-        check_outputs(request.verification, (spec.name for spec in preparation.facts.outputs))
-        _refuse_nodes(request, preparation)
+        prepared = _when_prepared(store, request, reporter, wait_seconds)
         with tempfile.TemporaryDirectory(dir=work, prefix="build-") as folder:
             scratch = Path(folder)
             if stored is not None and metric is not None:
-                return _run_again(store, request, preparation, scratch, stored, metric, reporter)
+                return _run_again(store, request, prepared(), scratch, stored, metric, reporter)
             plugins = _fetch_plugins(request, scratch, reporter, plugins_from or PluginPlaces())
-            return _build(store, request, preparation, scratch, plugins, reporter, started_at, metric)
+            return _build(store, request, prepared, scratch, plugins, reporter, started_at, metric)
 
 
 def measure_timings(
@@ -148,22 +149,27 @@ def _find_engine(store: Store, request: BuildRequest) -> Manifest | None:
     return manifest.model_copy(update={"verification": verification})
 
 
-def read_preparation(store: Store, request: BuildRequest) -> Preparation:
-    """Return the preparation that an engine is made of.
+def _when_prepared(
+    store: Store, request: BuildRequest, reporter: Reporter, wait_seconds: float
+) -> Callable[[], Preparation]:
+    """Return what gives the preparation: one that is there is checked at once, before a builder starts."""
+    known = find_preparation(store, request) if wait_seconds else read_preparation(store, request)
+    if known is not None:
+        _check_preparation(request, known)
 
-    Raises:
-        StoreError: `PreparationMissing`.
-    """
-    pointer = preparation_pointer(request.key_inputs.preparation_key)
-    preparation = read_record(store, pointer, Preparation)
-    if preparation is None:
-        raise StoreError(
-            "the store lacks the preparation",
-            where=pointer,
-            remedy="prepare the model first (`enginesmith build` does)",
-            reason="PreparationMissing",
-        )
-    return preparation
+    def prepared() -> Preparation:
+        if known is not None:
+            return known
+        late = await_preparation(store, request, reporter, seconds=wait_seconds)
+        _check_preparation(request, late)
+        return late
+
+    return prepared
+
+
+def _check_preparation(request: BuildRequest, preparation: Preparation) -> None:
+    check_outputs(request.verification, (spec.name for spec in preparation.facts.outputs))
+    _refuse_nodes(request, preparation)
 
 
 def _refuse_nodes(request: BuildRequest, preparation: Preparation) -> None:
@@ -189,7 +195,7 @@ def _fetch_plugins(request: BuildRequest, folder: Path, reporter: Reporter, plac
 def _build(
     store: Store,
     request: BuildRequest,
-    preparation: Preparation,
+    prepared: Callable[[], Preparation],
     folder: Path,
     plugins: tuple[Path, ...],
     reporter: Reporter,
@@ -197,7 +203,7 @@ def _build(
     metric: MetricFolders | None,
 ) -> Manifest:
     def lay_out() -> ChildJob:
-        job = _lay_out(store, request, preparation, folder, plugins)
+        job = _lay_out(store, request, prepared(), folder, plugins)
         return job if metric is None else job.model_copy(update={"metric": str(metric.data)})
 
     job, result = _run(store, request, lay_out, folder, reporter)
@@ -208,7 +214,7 @@ def _build(
     manifest = _put(store, job, result, started_at)
     reporter.end(digest=manifest.engine_digest)
     if metric is None:
-        return publish(store, request, preparation, manifest)
+        return publish(store, request, job.preparation, manifest)
     leave_candidate(metric, manifest)
     return manifest
 

@@ -14,7 +14,8 @@ from enginesmith_contract.errors import EnginesmithError
 from enginesmith_contract.manifest import Manifest
 from enginesmith_runtime.build.metric_gate import MetricFolders, judge_candidate, require_same
 from enginesmith_runtime.build.outcome import encode_outcome, failure_message, success_message
-from enginesmith_runtime.build.pipeline import publish, read_preparation
+from enginesmith_runtime.build.pipeline import publish
+from enginesmith_runtime.build.preparations import read_preparation
 from enginesmith_runtime.connection_limits import limit_connections
 from enginesmith_runtime.pod.requests import read_request
 from enginesmith_runtime.pod.work import run_work

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from enginesmith_contract.waiting_builds import PREPARATION_LATE
 from enginesmith_operator.api.conditions import READY, SCHEDULED
 from enginesmith_operator.api.engine_build import BuildFailure, BuildPhase, BuildResult, EngineBuildStatus
 from enginesmith_operator.controller.engine_build.results import LONGEST_REASON, last_failure
@@ -75,7 +76,7 @@ def phase_events(before: EngineBuildStatus, after: EngineBuildStatus, message: s
             return (succeeded, EventNote(is_warning=True, reason="BuildWarning", message=warning))
         case BuildPhase.FAILED:
             reason = after.failure.reason if after.failure else "BuildFailed"
-            return (EventNote(is_warning=True, reason=reason, message=message),)
+            return (EventNote(is_warning=reason != PREPARATION_LATE, reason=reason, message=message),)
         case BuildPhase.PENDING:
             return ()
 

@@ -5,6 +5,7 @@
 | is not there | it is made |
 | is another engine's | it is owned by both |
 | failed for a reason that may pass | it is made again, after as long as builds have been failing, within bounds |
+| waited too long for the model's preparation (`early_builds`) | it is made again at once |
 | has not begun, and the GPU is for another build or a pod first (`build.quickStart`) | it is deleted, and made later |
 | failed or has not begun, and its spec would be another one now (more memory, another image) | it is made again |
 | succeeded, and a pod does not find its engine in the store | it is made again |
@@ -137,6 +138,8 @@ def _seconds_until_again(view: TargetView, build: KnownBuild, desired: Json) -> 
     if build.phase is BuildPhase.SUCCEEDED:
         # The store lacks what this one built.
         return 0.0
+    if build.came_too_early:
+        return 0.0
     is_another = build.phase is not BuildPhase.BUILDING and _is_for(view, build) and _is_another(build, desired)
     if is_another and _is_ours_alone(build):
         return 0.0
@@ -169,10 +172,20 @@ def _is_another(build: KnownBuild, desired: Json) -> bool:
         specs = [EngineBuildSpec.model_validate(one, by_name=False) for one in (build.spec, desired["spec"])]
     except ValidationError:
         return True
-    first, second = (
-        one.model_copy(update={"placement": _without_nodes(one.placement)}).model_dump(mode="json") for one in specs
-    )
+    is_early = any(one.awaits_preparation for one in specs)
+    first, second = (_lasting(one, is_early=is_early).model_dump(mode="json") for one in specs)
     return first != second
+
+
+def _lasting(spec: EngineBuildSpec, *, is_early: bool) -> EngineBuildSpec:
+    """Return a spec without what changes with the pool, and with the preparation's end where it began before that."""
+    placement = _without_nodes(spec.placement)
+    if not is_early:
+        return spec.model_copy(update={"placement": placement})
+    # A workspace that the user sets is in the engine's key, and the default is that of the builder.
+    options = spec.request.options.model_copy(update={"workspace_bytes": None})
+    request = spec.request.model_copy(update={"options": options})
+    return spec.model_copy(update={"placement": placement, "request": request, "awaits_preparation": None})
 
 
 def _without_nodes(placement: BuildPlacement) -> BuildPlacement:

@@ -1,7 +1,8 @@
 """What becomes of an InferenceEngine: pure, from one snapshot to writes, a status and events.
 
     resolve_engine   precision (fallback) ── model known? (preparation) ── plan ──> Resolution
-    decide_engine    per target: builds, rollout, objects (target) ── status (status) ──> EngineDecision
+    decide_engine    per target: builds, rollout, objects (target) ── builds before the preparation has ended
+                     (early_builds) ── status (status) ──> EngineDecision
 
 Between the two, the caller looks up whether other InferenceEngines build the engines that the plan wants.
 """
@@ -16,6 +17,7 @@ from enginesmith_operator.api.inference_engine import InferenceEngine
 from enginesmith_operator.cluster.transport import Json
 from enginesmith_operator.controller.inference_engine.builds import is_outdated, lost_engines
 from enginesmith_operator.controller.inference_engine.conflicts import with_foreign_changes
+from enginesmith_operator.controller.inference_engine.early_builds import decide_early_builds, foresee_plan
 from enginesmith_operator.controller.inference_engine.fallback import (
     find_refusal,
     in_wanted_precision,
@@ -67,6 +69,7 @@ class Resolution:
         engine: in the precision that is wanted.
         refused: precisions that are not.
         store: a refusal where nothing can be prepared or built.
+        foreseen: the plan as it will be when the preparation has succeeded, with keys; None: nothing is built before.
     """
 
     engine: InferenceEngine
@@ -74,6 +77,7 @@ class Resolution:
     store: ChosenStore | Refusal
     preparation: PreparationStep
     plan: Plan
+    foreseen: Plan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,18 +124,23 @@ def _resolve_precision(snapshot: EngineSnapshot, refused: tuple[PrecisionRefusal
             condition=condition,
             observed=snapshot.observed,
         )
-    planned = plan(snapshot.engine, with_refusals(step.observed, refused), snapshot.now)
+    observed = with_refusals(step.observed, refused)
+    planned = plan(snapshot.engine, observed, snapshot.now)
+    foreseen = foresee_plan(snapshot, step, observed)
     if step.job_wanted and not planned.has_target:
         waits = Observation.of(PREPARED, False, "NoPlan", "the preparation begins once a target has a plan")
         step = replace(step, condition=waits)
-    return Resolution(engine=snapshot.engine, refused=refused, store=store, preparation=step, plan=planned)
+    return Resolution(
+        engine=snapshot.engine, refused=refused, store=store, preparation=step, plan=planned, foreseen=foreseen
+    )
 
 
 def wanted_keys(resolution: Resolution) -> tuple[str, ...]:
     """Return the keys that the plan wants and the store is not known to have."""
+    foreseen = resolution.foreseen.targets if resolution.foreseen is not None else ()
     return tuple(
         one.engine_key
-        for target in resolution.plan.targets
+        for target in (*resolution.plan.targets, *foreseen)
         for planned in target.engines
         for one in planned.variants
         if one.engine_key is not None and not one.stored
@@ -148,10 +157,11 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
     # What leaves comes first: it must know what it waits for before the status names that.
     wanted = (*leaving.objects, *_services(snapshot, targets), *(one for each in targets for one in each.objects))
     desired = [stamp(one) for one in wanted]
-    creates = _new_builds(targets)
+    early = decide_early_builds(snapshot, resolution.plan, resolution.foreseen, resolution.preparation, store, targets)
+    creates = _new_builds((*(one for target in targets for one in target.creates), *early.creates))
     again = list(dict.fromkeys(one for target in targets for one in target.deletes))
     shares = [one for target in targets for one in target.shares]
-    deletes = [*again, *_unwanted(snapshot, desired, targets, resolution, leaving.names)]
+    deletes = [*again, *early.deletes, *_unwanted(snapshot, desired, targets, resolution, leaving.names)]
     job = _preparation_job(snapshot, resolution, store) if isinstance(store, ChosenStore) else None
     another = _preparation_to_replace(snapshot, step, job)
     ended = _preparations_to_end(snapshot, step, another)
@@ -208,10 +218,10 @@ def _targets(snapshot: EngineSnapshot, resolution: Resolution, digests: dict[str
     return targets
 
 
-def _new_builds(targets: Iterable[TargetDecision]) -> list[Json]:
+def _new_builds(wanted: Iterable[Json]) -> list[Json]:
     """Return the builds to be made, one for each engine: the first of several targets that want it has it built."""
     builds: dict[str, Json] = {}
-    for one in (build for target in targets for build in target.creates):
+    for one in wanted:
         builds.setdefault(one["spec"]["request"]["engineKey"], one)
     return list(builds.values())
 

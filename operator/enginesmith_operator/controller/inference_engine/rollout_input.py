@@ -202,7 +202,7 @@ def _state(
         return EngineState.PENDING, None
     if planned.engine_key in digests:
         return EngineState.STORED, None
-    if build is None or build.phase is BuildPhase.SUCCEEDED:
+    if build is None or build.phase is BuildPhase.SUCCEEDED or build.came_too_early:
         return EngineState.BUILDING, None
     if build.phase is BuildPhase.FAILED:
         return EngineState.FAILED, None

@@ -6,7 +6,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
+from enginesmith_contract.waiting_builds import PREPARATION_LATE
 from enginesmith_operator.api.engine_build import BuildFailure, BuildPhase
 from enginesmith_operator.api.engine_status import EngineStatus
 from enginesmith_operator.api.inference_engine import InferenceEngine
@@ -23,6 +25,8 @@ from enginesmith_operator.planning.refusals import Refusal
 from enginesmith_operator.planning.snapshot import Observed
 
 __all__ = ["ChosenStore", "EngineSnapshot", "KnownBuild", "KnownDeployment"]
+
+_PREPARATION_MISSING: Final = "PreparationMissing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,20 @@ class KnownBuild:
     waits_since: str = ""
     finished_at: str = ""
     latency_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def awaits_preparation(self) -> bool:
+        """Return whether it was created while the model was still being prepared."""
+        return bool(self.spec.get("awaitsPreparation"))
+
+    @property
+    def came_too_early(self) -> bool:
+        """Return whether it ended because the preparation took longer than its builder waits.
+
+        The builder of an earlier release does not wait at all.
+        """
+        reasons = {PREPARATION_LATE, *({_PREPARATION_MISSING} if self.awaits_preparation else ())}
+        return self.failure is not None and self.failure.reason in reasons
 
 
 @dataclass(frozen=True, kw_only=True)
