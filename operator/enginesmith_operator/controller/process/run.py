@@ -160,10 +160,13 @@ class _Operator:
             asyncio.create_task(self._drive(sweeper, reconciler, registration), name="drive"),
         ]
         stopped = asyncio.create_task(self._stopping.wait(), name="stop")
-        done, _ = await asyncio.wait((*tasks, stopped), return_when=asyncio.FIRST_COMPLETED)
-        for task in (*tasks, stopped):
-            task.cancel()
-        await asyncio.gather(*tasks, stopped, return_exceptions=True)
+        try:
+            done, _ = await asyncio.wait((*tasks, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Also where this is cancelled: a task that continues would open connections after the transport has closed.
+            for task in (*tasks, stopped):
+                task.cancel()
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
         for task in done - {stopped}:
             # None of them ends by itself; what ended one ends the process, and kubelet starts another.
             task.result()
