@@ -101,7 +101,7 @@ def stop(layout: Layout, name: str, *, grace_seconds: float = 10, crash: bool = 
 
 
 def wait_until(
-    layout: Layout, name: str, is_ready: Callable[[], bool], *, what: str, timeout_seconds: float = 60
+    layout: Layout, name: str, is_ready: Callable[[], bool], *, what: str, timeout_seconds: float = 300
 ) -> None:
     """Wait until a program does its work.
 

@@ -40,7 +40,7 @@ def set_simulated_nodes(layout: Layout, count: int, *, tainted: bool) -> None:
     _start_simulator(layout)
     document = {"apiVersion": "v1", "kind": "List", "items": list(wanted.values())}
     kubectl(layout, "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(document))
-    kubectl(layout, "wait", "nodes", f"--selector={_SELECTOR}", "--for=condition=Ready", "--timeout=120s")
+    kubectl(layout, "wait", "nodes", f"--selector={_SELECTOR}", "--for=condition=Ready", "--timeout=300s")
 
 
 def _start_simulator(layout: Layout) -> None:

@@ -122,7 +122,7 @@ def test_a_second_build_of_one_key_returns_the_first_and_imports_no_library(
         " file=sys.stderr)"
     )
     run = subprocess.run(
-        [sys.executable, "-c", program, str(request)], check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, str(request)], check=True, capture_output=True, text=True, timeout=600
     )
     assert run.stderr.strip() == "[]"
 

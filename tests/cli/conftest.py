@@ -71,7 +71,7 @@ class CommandLine:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         process = self.start(*words)
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     @contextmanager

@@ -1,6 +1,7 @@
 """From a document to an answer and back to nothing, as a user does it."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,13 +74,18 @@ def test_an_engine_that_was_tampered_with_is_not_served(command_line: CommandLin
 
 
 def test_ctrl_c_in_the_middle_of_the_work_leaves_nothing_behind(command_line: CommandLine) -> None:
-    process = command_line.start("build", "engine.yaml")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if '"exercise"' in line or '"build"' in line:
+    # Again where the build was quicker than the signal: on a busy machine this process may be the slower one.
+    for _ in range(10):
+        process = command_line.start("build", "engine.yaml")
+        assert process.stderr is not None
+        for line in process.stderr:
+            if '"exercise"' in line or '"build"' in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=600)
+        if process.returncode:
             break
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+        shutil.rmtree(command_line.home)
     assert process.returncode == 130, err
     work = command_line.home / "work"
     assert list(work.iterdir() if work.exists() else []) == []
@@ -96,7 +102,7 @@ def test_a_port_that_is_taken_is_said_before_anything_is_built(command_line: Com
 
 def test_two_builds_of_one_key_at_once_give_one_engine(command_line: CommandLine) -> None:
     first, second = (command_line.start("build", "engine.yaml", "--output", "json") for _ in range(2))
-    (first_out, first_err), (second_out, second_err) = first.communicate(timeout=180), second.communicate(timeout=180)
+    (first_out, first_err), (second_out, second_err) = (one.communicate(timeout=600) for one in (first, second))
     assert (first.returncode, second.returncode) == (0, 0), first_err + second_err
     assert json.loads(first_out)[0]["engineDigest"] == json.loads(second_out)[0]["engineDigest"]
     begun = [line for line in (first_err + second_err).splitlines() if '"build"' in line and '"begin"' in line]

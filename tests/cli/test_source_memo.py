@@ -52,7 +52,7 @@ def test_a_model_whose_weights_changed_is_read_again(tmp_path: Path, change: Cal
 def test_a_model_that_was_written_within_a_tick_of_the_clock_is_not_remembered(tmp_path: Path) -> None:
     memo, model = SourceMemo(tmp_path / "memo"), tmp_path / "model.onnx"
     _write(model, b"model")
-    memo.remember(model, [model], "digest", begun_ns=time.time_ns())
+    memo.remember(model, [model], "digest", begun_ns=model.stat().st_ctime_ns + 1_000_000)
     assert memo.recall(model, None) is None
 
 

@@ -16,7 +16,11 @@ from s3fs import S3FileSystem
 __all__ = ["Cluster"]
 
 _UPLOAD = Path(__file__).resolve().parents[2] / "examples" / "cluster" / "upload.py"
-_DEFINING_SECONDS: Final = 120.0
+_PATIENCE_SECONDS: Final = 300.0
+
+
+_NOT_TAKEN: Final = "TLS handshake timeout"
+"""Of a request that the API server never saw: this machine stood still for ten seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +69,21 @@ class Cluster:
         `kubectl wait` fails where a definition has no conditions yet.
         """
         for name in names:
-            until = time.monotonic() + _DEFINING_SECONDS
+            until = time.monotonic() + _PATIENCE_SECONDS
             while not any(
                 one["type"] == "Established" and one["status"] == "True"
                 for one in self.get(f"crd/{name}").get("status", {}).get("conditions") or ()
             ):
-                assert time.monotonic() < until, f"{name} is not served after {_DEFINING_SECONDS:g} s"
+                assert time.monotonic() < until, f"{name} is not served after {_PATIENCE_SECONDS:g} s"
                 time.sleep(0.2)
+
+    def until_allowed(self, user: str, verb: str, resource: str, namespace: str) -> None:
+        """Wait until a user may do something: the API server hears of a new binding a moment later."""
+        asked = ("kubectl", "auth", "can-i", verb, resource, "-n", namespace, f"--as={user}")
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while self.run(*asked).returncode:
+            assert time.monotonic() < until, f"{user} may not {verb} {resource} after {_PATIENCE_SECONDS:g} s"
+            time.sleep(0.2)
 
     def run(
         self, *command: str | Path, stdin: str | None = None, variables: Mapping[str, str] | None = None
@@ -83,6 +95,9 @@ class Cluster:
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl and return what it prints; fail the test where it fails."""
         done = self.run("kubectl", *arguments, stdin=stdin)
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while _NOT_TAKEN in done.stderr and done.returncode and time.monotonic() < until:
+            done = self.run("kubectl", *arguments, stdin=stdin)
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from tests.cluster.access import Cluster
@@ -16,6 +16,7 @@ from tests.cluster.access import Cluster
 __all__ = ["LINES", "Document", "Tenant", "model_at", "new_namespace", "new_tenant", "s3_secret", "upload_classifier"]
 
 Document = dict[str, Any]
+Found = TypeVar("Found")
 
 LINES = [
     {"name": "line-start", "inputs": {"x": {"min": [1, 3, 48, 192], "opt": [4, 3, 48, 192], "max": [16, 3, 48, 192]}}}
@@ -79,7 +80,9 @@ def new_tenant(cluster: Cluster, namespace: str, model: Document | None = None) 
     try:
         yield Tenant(cluster=cluster, namespace=namespace, model=model)
     finally:
-        cluster.kubectl("-n", namespace, "delete", "inferenceengines", "--all", "--cascade=foreground", "--timeout=90s")
+        cluster.kubectl(
+            "-n", namespace, "delete", "inferenceengines", "--all", "--cascade=foreground", "--timeout=300s"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,19 +130,23 @@ class Tenant:
         targets = (self.get("inferenceengine", name).get("status") or {}).get("targets") or ()
         return next((dict(one) for one in targets if one["name"] == target), {})
 
-    def until(self, condition: Callable[[], object], what: str, *, seconds: float = _PATIENCE_SECONDS) -> None:
-        """Wait until something holds; where it never does, fail with all that the namespace has to say."""
+    def until(self, condition: Callable[[], Found | None], what: str, *, seconds: float = _PATIENCE_SECONDS) -> Found:
+        """Wait until something holds, and return it; where it never does, fail with all that the namespace says."""
         give_up = time.monotonic() + seconds
-        while not condition():
+        while not (found := condition()):
             if time.monotonic() > give_up:
                 pytest.fail(f"never: {what}\n{self.described()}")
             time.sleep(_POLL_SECONDS)
+        return found
 
     def until_ready(self, name: str, *, seconds: float = _PATIENCE_SECONDS) -> None:
-        """Wait until an InferenceEngine is Ready and up to date."""
+        """Wait until an InferenceEngine is Ready and up to date with the spec that it has now."""
 
         def holds() -> bool:
-            return all(self.condition(name, kind).get("status") == "True" for kind in ("UpToDate", "Ready"))
+            engine = self.get("inferenceengine", name)
+            status = engine.get("status") or {}
+            met = {one["type"] for one in status.get("conditions") or () if one["status"] == "True"}
+            return {"UpToDate", "Ready"} <= met and status.get("observedGeneration") == engine["metadata"]["generation"]
 
         self.until(holds, f"{name} is Ready and up to date", seconds=seconds)
 

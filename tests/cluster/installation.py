@@ -30,6 +30,7 @@ __all__ = [
     "load_images",
     "no_installed_operator",
     "open_cluster",
+    "own_kinds",
     "run_helm",
     "scale_operator",
     "upgrade_to",
@@ -41,6 +42,7 @@ CHART = ROOT / "charts/enginesmith"
 
 _OPERATOR = "deployment/enginesmith-operator"
 _OPERATOR_PODS = "app.kubernetes.io/component=operator"
+_PATIENCE_SECONDS = 300.0
 
 
 def open_cluster() -> Cluster:
@@ -130,15 +132,25 @@ def no_installed_operator(cluster: Cluster) -> Iterator[None]:
                 scale_operator(cluster, 2)
 
 
+@contextmanager
+def own_kinds(cluster: Cluster) -> Iterator[None]:
+    """Have the kinds of this checkout; whoever wants to change them waits meanwhile."""
+    with _operator_lock(cluster).open("w") as lock:
+        with _turn(cluster):
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        cluster.define_kinds()
+        yield
+
+
 def scale_operator(cluster: Cluster, replicas: int) -> None:
     """Stop or start the installed operator, and wait until it has stopped or is ready."""
     if replicas:
         forget_operators(cluster)
     cluster.kubectl("-n", SYSTEM, "scale", _OPERATOR, f"--replicas={replicas}")
     if replicas:
-        cluster.kubectl("-n", SYSTEM, "rollout", "status", _OPERATOR, "--timeout=90s")
+        cluster.kubectl("-n", SYSTEM, "rollout", "status", _OPERATOR, "--timeout=300s")
     else:
-        cluster.kubectl("-n", SYSTEM, "wait", "pod", f"--selector={_OPERATOR_PODS}", "--for=delete", "--timeout=60s")
+        cluster.kubectl("-n", SYSTEM, "wait", "pod", f"--selector={_OPERATOR_PODS}", "--for=delete", "--timeout=300s")
         forget_operators(cluster)
 
 
@@ -208,7 +220,7 @@ def upgrade_to(cluster: Cluster, chart: Path, values: Mapping[str, object], *, c
     done = run_helm(
         cluster,
         *("upgrade", "--install", "enginesmith", chart, "--namespace", SYSTEM, "--create-namespace"),
-        *("--skip-crds", "--values", "-", "--wait", "--timeout", "120s"),
+        *("--skip-crds", "--values", "-", "--wait", "--timeout", "300s"),
         stdin=json.dumps(values),
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -222,11 +234,13 @@ def _install(cluster: Cluster, values: Mapping[str, object]) -> None:
 
 def _wait_for_free_gpus(cluster: Cluster) -> None:
     """Wait for pods of an earlier test that are on their way out; name those that stay."""
-    for _ in range(120):
-        holders = _gpu_holders(cluster)
-        if not holders:
-            return
+    give_up = time.monotonic() + _PATIENCE_SECONDS
+    while holders := _gpu_holders(cluster):
+        if time.monotonic() > give_up:
+            break
         time.sleep(0.5)
+    else:
+        return
     pytest.fail(f"this test needs all GPUs of the cluster, and these pods have some: {', '.join(holders)}")
 
 

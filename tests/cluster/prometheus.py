@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ import httpx
 import yaml
 from tests.cluster.access import Cluster
 from tests.cluster.installation import ROOT, SYSTEM
+from tests.ports import free_port
 
 __all__ = ["Monitoring", "Prometheus", "render_monitoring", "running_prometheus"]
 
@@ -84,7 +84,7 @@ class Prometheus:
         return {one["metric"]["job"]: int(one["value"][1]) for one in series}
 
     def _get(self, call: str, **arguments: str) -> Document:
-        document = httpx.get(f"{self.url}/api/v1/{call}", params=arguments, timeout=20).json()
+        document = httpx.get(f"{self.url}/api/v1/{call}", params=arguments, timeout=60).json()
         assert document["status"] == "success", document
         found: Document = document["data"]
         return found
@@ -132,8 +132,7 @@ def running_prometheus(cluster: Cluster, monitoring: Monitoring, folder: Path) -
         [tool("promtool"), "check", "config", folder / "prometheus.yaml"], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [tool("prometheus"), f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/data"]
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
@@ -197,12 +196,12 @@ def _named(endpoint: Document) -> Iterator[Document]:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5).is_success
+        return httpx.get(url, timeout=60).is_success
     except httpx.TransportError:
         return False
 
 
-def _wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def _wait(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until

@@ -74,8 +74,7 @@ def wait_for_a_gpu(tenant: Tenant, log: Path) -> Rollout:
     with steady_traffic(service_address(tenant, ENGINE_NAME), ENGINE_NAME, log) as traffic:
         answer_on(tenant, traffic, 1)
         apply(tenant, **NEXT)
-        tenant.until(lambda: target(tenant)["phase"] == "WaitingForGPU", "it says that it waits")
-        waiting = target(tenant)
+        waiting = tenant.until(lambda: _waiting(tenant), "it says that it waits")
         answer_on(tenant, traffic, _MANY)
         assert traffic.engines() == [old]
         new = _switched(tenant, traffic, lambda: _offer_gpus(tenant.cluster))
@@ -124,6 +123,11 @@ def answer_on(tenant: Tenant, traffic: Traffic, requests: int) -> None:
 def target(tenant: Tenant) -> dict[str, Any]:
     """Return what the status says of the target."""
     return tenant.target(ENGINE_NAME, TARGET)
+
+
+def _waiting(tenant: Tenant) -> Document | None:
+    seen = target(tenant)
+    return seen if seen["phase"] == "WaitingForGPU" else None
 
 
 def _switched(tenant: Tenant, traffic: Traffic, cause: Callable[[], None]) -> str:

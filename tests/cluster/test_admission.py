@@ -1,6 +1,7 @@
 """What the chart's admission policies refuse: a tenant's attempts fail with a sentence, operator up or down."""
 
 import json
+import time
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -38,12 +39,20 @@ def catalog_image(cluster: Cluster, sole_operator: None) -> str:
 
 
 @pytest.fixture
-def editor(cluster: Cluster, namespace: str) -> str:
+def editor(cluster: Cluster, namespace: str, sole_operator: None) -> str:
     """A namespace in which the tenant has the role `edit`."""
+    assert sole_operator is None
     cluster.kubectl("-n", namespace, "create", "rolebinding", "tenant", "--clusterrole=edit", f"--user={TENANT}")
     cluster.kubectl("-n", namespace, "create", "serviceaccount", ANOTHER)
     users = (f"--user={one}" for one in CONTROLLERS)
     cluster.kubectl("-n", namespace, "create", "rolebinding", "controllers", "--clusterrole=admin", *users)
+    for user in (TENANT, *CONTROLLERS):
+        cluster.until_allowed(user, "create", "pods", namespace)
+    # The rules and the catalog that they read may have been installed just now.
+    give_up = time.monotonic() + 300
+    while "is not in the toolchain catalog" not in (answer := said(cluster, namespace, pod(pod_spec(FOREIGN)))):
+        assert time.monotonic() < give_up, answer
+        time.sleep(0.2)
     return namespace
 
 
@@ -52,6 +61,7 @@ def builder(cluster: Cluster, editor: str) -> str:
     """A namespace in which the tenant may create EngineBuilds too, as a CI pipeline does."""
     cluster.kubectl("-n", editor, "create", "role", "ci", "--verb=create", "--resource=enginebuilds.enginesmith.io")
     cluster.kubectl("-n", editor, "create", "rolebinding", "ci", "--role=ci", f"--user={TENANT}")
+    cluster.until_allowed(TENANT, "create", "enginebuilds.enginesmith.io", editor)
     return editor
 
 

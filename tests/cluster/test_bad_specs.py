@@ -123,7 +123,7 @@ def test_a_model_that_is_not_there_is_missed_by_its_uri_and_served_once_it_is(
     calls.until_quiet()
     cluster.upload(small_model, model["uri"])
 
-    tenant.until_ready(NAME, seconds=180)
+    tenant.until_ready(NAME)
 
 
 def test_a_model_with_another_digest_is_refused_with_both_and_served_once_the_spec_has_the_right_one(
@@ -238,14 +238,14 @@ def copy_image(cluster: Cluster, image: str, repository: str) -> None:
     """Copy an image within the cluster's registry to another repository, under the same digest."""
     source, _, digest = image.removeprefix(f"{cluster.registry}/").partition("@")
     base = f"http://{cluster.registry}/v2"
-    answer = httpx.get(f"{base}/{source}/manifests/{digest}", headers={"Accept": MANIFEST_TYPES}, timeout=10)
+    answer = httpx.get(f"{base}/{source}/manifests/{digest}", headers={"Accept": MANIFEST_TYPES}, timeout=60)
     answer.raise_for_status()
     manifest = answer.json()
     for blob in (manifest["config"], *manifest["layers"]):
         mounted = {"mount": blob["digest"], "from": source}
-        httpx.post(f"{base}/{repository}/blobs/uploads/", params=mounted, timeout=10).raise_for_status()
+        httpx.post(f"{base}/{repository}/blobs/uploads/", params=mounted, timeout=60).raise_for_status()
     headers = {"Content-Type": answer.headers["Content-Type"]}
-    put = httpx.put(f"{base}/{repository}/manifests/{digest}", content=answer.content, headers=headers, timeout=10)
+    put = httpx.put(f"{base}/{repository}/manifests/{digest}", content=answer.content, headers=headers, timeout=60)
     put.raise_for_status()
 
 

@@ -75,7 +75,7 @@ def test_a_model_that_changed_at_its_uri_is_built_in_the_background_and_takes_ov
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
     assert after["status"]["model"]["digest"] != before["status"]["model"]["digest"]
     assert load.engines() == [one["status"]["targets"][0]["serving"][0] for one in (before, after)]
-    assert load.errors() == []
+    assert load.lost() == []
 
 
 @pytest.mark.usefixtures("operator", "hardware")
@@ -118,7 +118,7 @@ def test_an_operator_that_is_replaced_restarts_no_server_and_writes_nothing(tena
     tenant.apply(NAME, [CPU])
     tenant.until_ready(NAME)
     before, versions = at_rest(tenant), _versions(tenant)
-    for action in (("restart",), ("status", "--timeout=120s")):
+    for action in (("restart",), ("status", "--timeout=300s")):
         cluster.kubectl("-n", SYSTEM, "rollout", *action, "deployment/enginesmith-operator")
     see_a_pass(tenant, "cpu")
     assert at_rest(tenant) == before
@@ -177,7 +177,7 @@ def test_a_newer_toolchain_shows_and_moves_nothing_until_the_spec_wants_it(
     assert tenant.condition(NAME, "UpdateAvailable") == {}
     # ONNX Runtime is the same version, so that its engine serves on in the other image.
     assert tenant.target(NAME, "cpu")["serving"] == key == load.engines()
-    assert load.errors() == []
+    assert load.lost() == []
 
 
 def _serving_images(tenant: Tenant) -> set[str]:

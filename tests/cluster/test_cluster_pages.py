@@ -59,7 +59,7 @@ def pages(cluster: Cluster, tmp_path: Path) -> Pages:
 def _without(cluster: Cluster, *objects: str) -> Iterator[None]:
     def delete() -> None:
         for one in objects:
-            cluster.kubectl("delete", one, "--ignore-not-found", "--timeout=120s")
+            cluster.kubectl("delete", one, "--ignore-not-found", "--timeout=300s")
 
     delete()
     yield

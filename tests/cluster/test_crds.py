@@ -11,6 +11,7 @@ import yaml
 from api_schema.crd import crd
 from api_schema.kinds import DEFINITIONS
 from tests.cluster.access import Cluster
+from tests.cluster.installation import own_kinds
 
 from enginesmith_contract.backends import Backend, Toolchain
 from enginesmith_contract.failure import Failure
@@ -48,10 +49,11 @@ SHAPE = {"min": [1, 3], "opt": [8, 3], "max": [32, 3]}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def definitions(cluster: Cluster) -> None:
+def definitions(cluster: Cluster) -> Iterator[None]:
     """The kinds, as they are committed."""
-    cluster.define_kinds()
-    cluster.until_defined(*(kind.name for kind in DEFINITIONS))
+    with own_kinds(cluster):
+        cluster.until_defined(*(kind.name for kind in DEFINITIONS))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ def test_a_drain_of_the_only_node_ends_after_a_standby_has_taken_over(
     tenant.until_ready(NAME)
 
     try:
-        cluster.kubectl("drain", "gpu-l4", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
+        cluster.kubectl("drain", "gpu-l4", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s")
         assert tenant.target(NAME, "spare")["readyReplicas"] == 1
         assert tenant.condition(NAME, "Serving")["status"] == "True"
         tenant.until(lambda: "cordoned" in tenant.target(NAME, "l4")["message"], "the node is said to be cordoned")
@@ -44,7 +44,7 @@ def test_a_drain_that_nothing_can_take_over_ends_too(cluster: Cluster, tenant: T
     tenant.until_ready(NAME)
 
     try:
-        cluster.kubectl("drain", "gpu-l4", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
+        cluster.kubectl("drain", "gpu-l4", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s")
         tenant.until(lambda: "cordoned" in tenant.condition(NAME, "Ready")["message"], "cordoned is said")
     finally:
         cluster.kubectl("uncordon", "gpu-l4")

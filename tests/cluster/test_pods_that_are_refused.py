@@ -22,9 +22,7 @@ def tenant(small_tenant: Tenant) -> Tenant:
 
 def told(tenant: Tenant, kind: str) -> str:
     """Return the message of a condition that is False because pods are refused, once it is."""
-    tenant.until(
-        lambda: tenant.condition(NAME, kind).get("reason") == "PodsRefused", f"{kind}: PodsRefused", seconds=90
-    )
+    tenant.until(lambda: tenant.condition(NAME, kind).get("reason") == "PodsRefused", f"{kind}: PodsRefused")
     assert tenant.condition(NAME, kind)["status"] == "False"
     return str(tenant.condition(NAME, kind)["message"])
 
@@ -176,11 +174,11 @@ def test_a_sidecar_keeps_neither_a_preparation_nor_a_build_and_its_gpu(
     tenant.apply(NAME, [L4])
 
     tenant.until(lambda: tenant.condition(NAME, "Built").get("status") == "True", "the engine is built")
-    tenant.until(lambda: tenant.get("jobs")["items"] == [], "the Jobs are gone", seconds=90)
+    tenant.until(lambda: tenant.get("jobs")["items"] == [], "the Jobs are gone")
     tenant.until_ready(NAME)
 
     # The sidecar hears no signal, so that kubelet kills it after half a minute.
-    tenant.until(lambda: len(tenant.get("pods")["items"]) == 1, "the pods of the Jobs are gone", seconds=90)
+    tenant.until(lambda: len(tenant.get("pods")["items"]) == 1, "the pods of the Jobs are gone")
     (pod,) = tenant.get("pods")["items"]
     assert {one["name"] for one in pod["spec"]["containers"]} == {"server", "proxy"}
 

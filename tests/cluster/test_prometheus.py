@@ -2,7 +2,6 @@
 
 import re
 import secrets
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from tests.cluster.inference import service_address
 from tests.cluster.installation import SYSTEM, installed_operator, scale_operator
 from tests.cluster.prometheus import Monitoring, Prometheus, render_monitoring, running_prometheus, tool
 from tests.cluster.traffic import Access, steady_traffic
+from tests.ports import free_port
 from tests.server.certificates import Authority
 from tests.server.otlp import collector_process
 
@@ -55,9 +55,7 @@ def test_dashboards_and_alerts_show_what_clients_see(
     tenant = small_tenant
     access = _have_engines(tenant)
     with running_prometheus(cluster, monitoring, tmp_path) as prometheus:
-        tenant.until(
-            lambda: prometheus.healthy_targets(SYSTEM, tenant.namespace) == JOBS, "all targets are scraped", seconds=60
-        )
+        tenant.until(lambda: prometheus.healthy_targets(SYSTEM, tenant.namespace) == JOBS, "all targets are scraped")
         plain, safe = service_address(tenant, "plain"), service_address(tenant, "safe")
         before = _served(prometheus, tenant)
         with (
@@ -73,9 +71,9 @@ def test_dashboards_and_alerts_show_what_clients_see(
             _assert_fires(tenant, prometheus, "EnginesmithCallsUnauthenticated", tenant.namespace)
             tenant.until(lambda: len(traffic.answers()) >= REQUESTS, "the client has sent enough")
         sent = sum(one.is_good for one in traffic.answers())
-        assert not traffic.errors()
+        assert not traffic.lost()
         # The last ones are seen when they are scraped.
-        tenant.until(lambda: _served(prometheus, tenant) - before >= sent, "all requests are counted", seconds=30)
+        tenant.until(lambda: _served(prometheus, tenant) - before >= sent, "all requests are counted")
         assert abs(_served(prometheus, tenant) - before - sent) <= 0.02 * sent
 
         scale_operator(cluster, 0)
@@ -123,14 +121,14 @@ def _send_wrong_requests(address: str) -> None:
     request = pb.ModelInferRequest(model_name="plain").SerializeToString()
     with grpc.insecure_channel(address) as channel:
         for _ in range(5):
-            assert channel.unary_unary(INFER).future(request, timeout=20).code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert channel.unary_unary(INFER).future(request, timeout=120).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def _send_without_token(address: str, access: Access) -> None:
     """Send as many calls as are more than one a second over the alert's five minutes."""
     with access.channel(address, []) as channel:
         for _ in range(600):
-            assert channel.unary_unary(INFER).future(b"", timeout=20).code() is grpc.StatusCode.UNAUTHENTICATED
+            assert channel.unary_unary(INFER).future(b"", timeout=120).code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def _empty(prometheus: Prometheus, monitoring: Monitoring, tenant: Tenant, empty: list[str]) -> list[str]:
@@ -149,7 +147,7 @@ def _assert_alerts_can_fire(prometheus: Prometheus, monitoring: Monitoring) -> N
 
 
 def _assert_fires(tenant: Tenant, prometheus: Prometheus, alert: str, namespace: str = "") -> None:
-    tenant.until(lambda: alert in prometheus.firing(), f"{alert} fires", seconds=90)
+    tenant.until(lambda: alert in prometheus.firing(), f"{alert} fires")
     found = prometheus.firing()[alert]
     assert found["annotations"]["runbook_url"].endswith(f"#{alert.lower()}")
     if namespace:
@@ -170,7 +168,7 @@ def test_the_collector_receives_the_spans_of_an_engine_with_its_name(
 ) -> None:
     tenant, trace, span = small_tenant, secrets.token_hex(16), secrets.token_hex(8)
     with (
-        collector_process(tmp_path, _free_ports(), CONTROL.host) as collector,
+        collector_process(tmp_path, (free_port(CONTROL.host), free_port(CONTROL.host)), CONTROL.host) as collector,
         _traced_operator(cluster, images, collector.endpoint),
     ):
         tenant.apply("traced", [CPU])
@@ -195,8 +193,3 @@ def test_the_collector_receives_the_spans_of_an_engine_with_its_name(
         assert one.resource["service.namespace"] == tenant.namespace
         assert one.resource["service.instance.id"] == pod["metadata"]["name"]
         assert one.attributes["enginesmith.target"] == "cpu"
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server((CONTROL.host, 0)) as one, socket.create_server((CONTROL.host, 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]

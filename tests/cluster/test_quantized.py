@@ -146,7 +146,7 @@ def test_broken_calibrations_are_stopped_with_their_tensor_while_the_engine_befo
         tenant.until_ready(NAME)
 
     assert tenant.target(NAME, "cpu")["serving"] == serving
-    assert (traffic.errors(), len(traffic.engines())) == ([], 1)
+    assert (traffic.lost(), len(traffic.engines())) == ([], 1)
 
 
 def test_another_precision_serves_where_the_gate_stops_the_engine_in_int8(workshop: Workshop) -> None:

@@ -16,7 +16,7 @@ _MARK = "<!-- tests/cluster/test_readme.py runs these lines. -->"
 @pytest.fixture
 def without_vision(cluster: Cluster) -> Iterator[None]:
     """A cluster without the namespace that the README makes."""
-    delete = ("delete", "namespace", _NAMESPACE, "--ignore-not-found", "--timeout=90s")
+    delete = ("delete", "namespace", _NAMESPACE, "--ignore-not-found", "--timeout=300s")
     cluster.kubectl(*delete)
     yield
     cluster.kubectl(*delete)

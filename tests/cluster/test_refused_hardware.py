@@ -26,7 +26,7 @@ def test_an_engine_whose_gpu_does_not_answer_is_built_and_then_refused_once_in_o
     cluster: Cluster, tenant: Tenant
 ) -> None:
     tenant.apply("cls", [RTX])
-    tenant.until(lambda: tenant.target("cls", "rtx").get("phase") == "Failed", "the target fails", seconds=300)
+    tenant.until(lambda: tenant.target("cls", "rtx").get("phase") == "Failed", "the target fails")
 
     (build,) = tenant.get("enginebuilds")["items"]
     assert (build["status"]["phase"], build["status"]["node"]) == ("Succeeded", NODE)
@@ -60,7 +60,7 @@ def test_a_driver_that_is_too_old_is_named_beside_the_one_that_is_wanted_and_dis
     labels = cluster.get("node", NODE)["metadata"]["labels"]
     _label(cluster, OLD_DRIVER)
     tenant.apply("cls", [SERVING, RTX])
-    tenant.until(lambda: tenant.target("cls", "l4").get("phase") == "Serving", "the other target serves", seconds=240)
+    tenant.until(lambda: tenant.target("cls", "l4").get("phase") == "Serving", "the other target serves")
     (server,) = _pods(tenant)
 
     refused = tenant.target("cls", "rtx")

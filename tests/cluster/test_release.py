@@ -29,7 +29,7 @@ def test_helm_test_builds_and_asks_an_engine_and_leaves_nothing_in_the_cluster(c
     assert done.returncode == 0, done.stdout + done.stderr
     assert "answers as it should" in done.stdout
     made = "inferenceengines,enginebuilds,jobs,deployments,services,pods,configmaps"
-    cluster.kubectl("-n", SYSTEM, "wait", "pods", f"--selector={OF_TEST}", "--for=delete", "--timeout=90s")
+    cluster.kubectl("-n", SYSTEM, "wait", "pods", f"--selector={OF_TEST}", "--for=delete", "--timeout=300s")
     left = cluster.kubectl("-n", SYSTEM, "get", made, "-o=name").split()
     assert [name for name in left if "enginesmith-test" in name] == []
 

@@ -16,7 +16,7 @@ NAME = "cls"
 CPU: Document = {"name": "cpu", "backend": "onnxruntime", "replicas": 2}
 # No node has so many processors, so that the build waits for as long as a test wants.
 NEVER_BUILT = {"resources": {"requests": {"cpu": "1k"}}}
-SECONDS = 90.0
+SECONDS = 300.0
 SERVERS = "app.kubernetes.io/component=server"
 EDITS: tuple[Document, ...] = (
     {"spec": {"replicas": 5}},
@@ -213,7 +213,7 @@ def derived_names(tenant: Tenant) -> dict[str, str]:
         "Job": only(tenant, "jobs", "app.kubernetes.io/component=preparation")["metadata"]["name"],
         "spec": json.dumps(build["spec"]),
     }
-    tenant.kubectl("delete", "inferenceengine", NAME, "--cascade=foreground", "--timeout=90s")
+    tenant.kubectl("delete", "inferenceengine", NAME, "--cascade=foreground", "--timeout=300s")
     return found
 
 
@@ -255,7 +255,7 @@ def test_names_of_ours_that_a_stranger_has_are_conflicts_and_used_once_they_are_
         assert untouched(tenant.get(kind, name, "--show-managed-fields")) == before[kind]
         tenant.kubectl("delete", kind, name)
 
-    tenant.until_ready(NAME, seconds=180)
+    tenant.until_ready(NAME)
     assert conflict(tenant) == ""
     told = [one["message"] for one in tenant.events() if one["reason"] == "NameTaken"]
     assert any(derived_names["Job"] in message for message in told), told
@@ -307,7 +307,7 @@ def test_an_engine_that_is_deleted_and_made_anew_at_once_serves_with_objects_of_
 def test_a_namespace_that_is_deleted_goes_with_everything_in_it(
     cluster: Cluster, serving: Tenant, calls: OperatorCalls
 ) -> None:
-    cluster.kubectl("delete", "namespace", serving.namespace, "--timeout=120s")
+    cluster.kubectl("delete", "namespace", serving.namespace, "--timeout=300s")
     calls.until_quiet()
 
     assert cluster.run("kubectl", "get", "namespace", serving.namespace).returncode != 0

@@ -47,12 +47,12 @@ def test_an_operator_that_helm_did_not_see_refuses_to_work_until_the_first_has_s
     first = Tenant(cluster=cluster, namespace=SYSTEM, model={})
     second.until(lambda: REFUSAL in second.kubectl("logs", f"deployment/{NAME}", "--tail=50"), "the log names it")
     cluster.kubectl("-n", SYSTEM, "rollout", "restart", f"deployment/{NAME}")
-    cluster.kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{NAME}", "--timeout=120s")
+    cluster.kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{NAME}", "--timeout=300s")
     small_tenant.apply("still", [CPU])
     small_tenant.until_ready("still")
     assert _restarts(first) == [0, 0]
 
-    second.until(lambda: any(REFUSAL in one for one in _endings(second)), "the pod's status names it", seconds=180)
+    second.until(lambda: any(REFUSAL in one for one in _endings(second)), "the pod's status names it")
     assert _ready(second) == 0
     assert set(_entries(cluster)) == {f"{SYSTEM}/{NAME}"}
 

@@ -24,9 +24,7 @@ def allowing_operator(cluster: Cluster, images: dict[str, str]) -> Iterator[None
 
 def told(tenant: Tenant, kind: str) -> str:
     """Return the message of a condition that is False because pods are refused, once it is."""
-    tenant.until(
-        lambda: tenant.condition(NAME, kind).get("reason") == "PodsRefused", f"{kind}: PodsRefused", seconds=90
-    )
+    tenant.until(lambda: tenant.condition(NAME, kind).get("reason") == "PodsRefused", f"{kind}: PodsRefused")
     return str(tenant.condition(NAME, kind)["message"])
 
 

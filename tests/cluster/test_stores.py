@@ -17,7 +17,9 @@ from tests.cluster.access import Cluster
 from tests.cluster.engines import Document, Tenant
 from tests.cluster.inference import ask_with_tritonclient, model_answer, service_address
 from tests.cluster.installation import installed_operator
-from tests.store.conftest import HTPASSWD, PASSWORD, free_port, program, running
+from tests.ports import free_port
+from tests.real_servers import program, running
+from tests.store.conftest import HTPASSWD, PASSWORD
 
 from enginesmith_cli.store_claims import claims_of, read_objects
 from enginesmith_runtime.store.open import open_store
@@ -126,7 +128,7 @@ def have_claim(cluster: Cluster, namespace: str, folder: Path, mode: str) -> Non
 def registry(tmp_path: Path, cluster: Cluster) -> Iterator[str]:
     """Host and port of a registry that pods reach and that wants a login."""
     assert cluster.registry.startswith(HOST)
-    port = free_port()
+    port = free_port("0.0.0.0")  # noqa: S104 - pods reach it
     (tmp_path / "htpasswd").write_text(HTPASSWD, encoding="ascii")
     configuration = {
         "version": 0.1,
@@ -210,7 +212,7 @@ def test_an_engine_goes_all_the_way_through_a_store_and_is_not_built_again(
     assert [word for word in (PASSWORD, tenant.cluster.s3["AWS_SECRET_ACCESS_KEY"]) if word in everything] == []
     assert store.swept_next_year(tenant)[f"keys/{key}.json"] is Verdict.CLAIMED
 
-    tenant.kubectl("delete", "inferenceengine", NAME, "--cascade=foreground", "--timeout=90s")
+    tenant.kubectl("delete", "inferenceengine", NAME, "--cascade=foreground", "--timeout=300s")
     assert tenant.get("enginebuilds,jobs,deployments,services")["items"] == []
     tenant.apply(NAME, [CPU], store=store.spec)
     tenant.until_ready(NAME)
@@ -221,7 +223,7 @@ def test_an_engine_goes_all_the_way_through_a_store_and_is_not_built_again(
     assert tenant.condition(NAME, "Built")["message"] == "1 engine is stored"
     assert store.ask(tenant, "list")["engines"] == [first]
 
-    tenant.kubectl("delete", "inferenceengine", NAME, "--cascade=foreground", "--timeout=90s")
+    tenant.kubectl("delete", "inferenceengine", NAME, "--cascade=foreground", "--timeout=300s")
     young = store.ask(tenant, "gc", "--no-objects", "--delete")
     assert set(young["pointers"].values()) == {"young"}
     assert set(store.swept_next_year(tenant).values()) == {Verdict.DELETE}
@@ -269,4 +271,4 @@ def test_a_store_that_does_not_know_the_account_is_said_so_and_asked_again(restr
     restricted.until(lambda: registry in prepared() and "401" in prepared(), "the registry's refusal is told")
     assert "somebody" not in json.dumps(restricted.get("inferenceengine,jobs,pods"))
     repository_store(restricted, registry, PASSWORD)
-    restricted.until_ready(NAME, seconds=240)
+    restricted.until_ready(NAME)

@@ -6,7 +6,6 @@ download of 1 GB and all layers but that of the sources are kept outside the che
 
 import base64
 import json
-import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from tests.cluster.access import Cluster
 from tests.cluster.engines import Document, Tenant
 from tests.cluster.installation import ROOT, change_catalog, load_images
 from tests.cluster.operator_calls import OperatorCalls
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("operator")]
 
@@ -42,7 +42,7 @@ def entry(cluster: Cluster, small_tenant: Tenant) -> Iterator[SetCatalog]:
     """Writes an entry of the test's own into the catalog; it is gone after the test and its engines."""
     key = f"test-{uuid.uuid4().hex[:8]}"
     yield lambda document: change_catalog(cluster, key, {"backend": "tensorrt"} | document)
-    small_tenant.kubectl("delete", "inferenceengines", "--all", "--cascade=foreground", "--timeout=90s")
+    small_tenant.kubectl("delete", "inferenceengines", "--all", "--cascade=foreground", "--timeout=300s")
     change_catalog(cluster, key, None)
 
 
@@ -53,7 +53,7 @@ def ended(tenant: Tenant, reason: str) -> Document:
         builds = tenant.get("enginebuilds")["items"]
         return [(one.get("status") or {}).get("failure", {}).get("reason") for one in builds] == [reason]
 
-    tenant.until(failed, f"the build fails for {reason}", seconds=400)
+    tenant.until(failed, f"the build fails for {reason}", seconds=900)
     tenant.until(lambda: tenant.condition(NAME, "Built").get("reason") == reason, f"Built says {reason}")
     (build,) = tenant.get("enginebuilds")["items"]
     assert build["status"]["phase"] == "Failed"
@@ -130,8 +130,7 @@ def test_an_image_that_is_not_what_the_catalog_says_is_named_with_both(
 @pytest.fixture
 def private_registry(tmp_path: Path) -> Iterator[str]:
     """A registry that wants an account: host and port. Nodes share this machine's network."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     (tmp_path / "accounts").write_text(f"{ACCOUNT}\n")
     settings = {
         "version": 0.1,

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 def without_leftovers(cluster: Cluster) -> Iterator[None]:
     """A cluster without what the tutorial makes."""
     cluster.kubectl("delete", "enginepolicy", "tutorial", "--ignore-not-found")
-    cluster.kubectl("delete", "namespace", "tutorial", "--ignore-not-found", "--timeout=90s")
+    cluster.kubectl("delete", "namespace", "tutorial", "--ignore-not-found", "--timeout=300s")
     yield
     cluster.kubectl("delete", "enginepolicy", "tutorial", "--ignore-not-found")
 

@@ -50,7 +50,7 @@ def test_every_right_is_used_and_every_request_is_allowed(cluster: Cluster, smal
     tenant, audit, requests = small_tenant, AuditTail(cluster.audit_log, OPERATOR_USER), list[Request]()
     cluster.kubectl("-n", SYSTEM, "delete", "lease", "enginesmith-operator")
     cluster.kubectl("-n", SYSTEM, "rollout", "restart", "deployment/enginesmith-operator")
-    cluster.kubectl("-n", SYSTEM, "rollout", "status", "deployment/enginesmith-operator", "--timeout=120s")
+    cluster.kubectl("-n", SYSTEM, "rollout", "status", "deployment/enginesmith-operator", "--timeout=300s")
 
     tenant.apply(NAME, [PLAIN], build=NEVER_SCHEDULED)
     tenant.until(lambda: "Unschedulable" in {tenant.condition(NAME, one).get("reason") for one in STEPS}, "a Job waits")
@@ -65,6 +65,6 @@ def test_every_right_is_used_and_every_request_is_allowed(cluster: Cluster, smal
         mine = [one for one in requests if one.user == OPERATOR_USER]
         return {(one.verb, "/".join(filter(None, (one.resource, one.subresource)))) for one in mine}
 
-    tenant.until(lambda: set(granted()) - used() <= set(RARE), "every right is used", seconds=60)
+    tenant.until(lambda: set(granted()) - used() <= set(RARE), "every right is used")
     assert used() - set(granted()) == set()
     assert [one.text for one in requests if one.user == OPERATOR_USER and one.code == 403] == []

@@ -15,7 +15,7 @@ from enginesmith_operator.controller.shared.settings import load_settings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("no_operator")]
 
-_SECONDS = 60
+_SECONDS = 300
 
 
 def _service(namespace: str, name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ WithTransport = Callable[[Callable[[Transport], Awaitable[Any]]], Any]
 
 QUICK = RegistrationTimes(renewal=0.1, deadline=45.0, duration=60.0, patience=0.3, retry=0.1)
 PATIENT = replace(QUICK, patience=60.0)
-SECONDS = 60
+SECONDS = 300
 
 
 @dataclass

@@ -1,9 +1,7 @@
 """Models in a real S3 server, and the addresses of the stores that cannot be run here."""
 
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +9,8 @@ from types import SimpleNamespace
 
 import onnx
 import pytest
+from tests.ports import free_port
+from tests.real_servers import program, running
 
 from enginesmith_contract.errors import SourceError
 from enginesmith_contract.preparation import ModelSource
@@ -29,24 +29,10 @@ KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "hunter2"}
 @pytest.fixture(scope="session")
 def s3_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A real S3 server: its endpoint, and the folder whose folders are its buckets."""
-    program = subprocess.run([ROOT / "hack/tool", "versitygw"], check=True, capture_output=True, text=True)
-    folder = tmp_path_factory.mktemp("s3")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    folder, port = tmp_path_factory.mktemp("s3"), free_port()
     access = ["--access", KEYS["AWS_ACCESS_KEY_ID"], "--secret", KEYS["AWS_SECRET_ACCESS_KEY"]]
-    command = [program.stdout.strip(), "--quiet", "--port", f"127.0.0.1:{port}", *access, "posix", str(folder)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+    with running([program("versitygw"), "--quiet", "--port", f"127.0.0.1:{port}", *access, "posix", folder], port):
         yield f"http://127.0.0.1:{port}", folder
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """Models as artifacts of a real OCI registry."""
 
 import json
-import socket
-import subprocess
-import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +10,8 @@ from pathlib import Path
 import httpx
 import onnx
 import pytest
+from tests.ports import free_port
+from tests.real_servers import program, running
 
 from enginesmith_contract.errors import SourceError
 from enginesmith_contract.preparation import ModelSource
@@ -38,10 +37,7 @@ PASSWORD = "hunter2"  # noqa: S105 - of a registry that lives as long as this te
 
 @contextmanager
 def running_registry(folder: Path, **settings: object) -> Iterator[str]:
-    program = subprocess.run([ROOT / "hack/tool", "registry"], check=True, capture_output=True, text=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     configuration = {
         "version": 0.1,
         "log": {"level": "error"},
@@ -51,18 +47,8 @@ def running_registry(folder: Path, **settings: object) -> Iterator[str]:
     }
     # JSON is YAML.
     (folder / "config.yml").write_text(json.dumps(configuration))
-    command: list[str | Path] = [program.stdout.strip(), "serve", folder / "config.yml"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+    with running([program("registry"), "serve", folder / "config.yml"], port):
         yield f"127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @pytest.fixture(scope="session")

@@ -225,7 +225,7 @@ def sweep_cast(
     path: Path,
     folder: Path,
     values: Mapping[str, InputValues] | None = None,
-    seconds: float = 60,
+    seconds: float = 600,
     precision: Precision = Precision.FP16,
 ) -> Any:
     """Cast a model and sweep it, as the preparation does; returns the file, what was kept, and the last sweep."""

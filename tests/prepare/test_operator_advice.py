@@ -78,7 +78,7 @@ def test_the_parser_names_every_node_that_it_refuses(make_model: Make, tmp_path:
         inputs={"x": (TensorProto.FLOAT, [4, 4])},
         outputs={"y": (TensorProto.INT32, [4, 4])},
     )
-    advice, warning = parser_advice(path, folder=tmp_path, limits=Limits(seconds=120), tick=lambda: None)
+    advice, warning = parser_advice(path, folder=tmp_path, limits=Limits(seconds=600), tick=lambda: None)
     assert warning == ""
     assert {(entry.node, entry.op) for entry in advice} == {
         ("measure", "DynamicQuantizeLinear"),

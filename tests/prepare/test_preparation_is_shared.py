@@ -69,7 +69,7 @@ def test_of_two_processes_one_works_and_the_other_takes_the_result(
         )
         for number in range(2)
     ]
-    ended = [process.communicate(timeout=120) for process in processes]
+    ended = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ended
     results = [Preparation.from_json(output) for output, _ in ended]
     assert results[0] == results[1]

@@ -31,7 +31,7 @@ from enginesmith_runtime.store.open import open_store
 
 MakeModel = Callable[..., Path]
 RunRestricted = Callable[..., "subprocess.Popen[str]"]
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 600
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from enginesmith_runtime.store.open import open_store
 BuildEngine = Callable[..., Manifest]
 MakePull = Callable[..., PullRequest]
 RunRestricted = Callable[..., "subprocess.Popen[str]"]
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 600
 
 pytestmark = pytest.mark.slow
 

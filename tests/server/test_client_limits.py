@@ -104,12 +104,14 @@ def test_of_small_requests_in_one_read_those_beyond_the_limit_are_refused(
     limits = InferenceLimits(max_message_bytes=1 << 20)
     inference = LimitedInference(local_repository, limits, None, lambda _: None, clients)
     pace = local_repository.find_ready("adder", "").pace(((2, 4), (2, 4)))
-    for _ in range(10_000):
-        pace.note(1)  # quick, whatever this machine measures: such requests wait for those that came with them
     transport = make_transport("http2", inference_methods(local_repository, inference, None), {}, {})
     try:
         with Wire.connect(transport.start("127.0.0.1:0")) as connection:
             for first in (1, 101):
+                for _ in range(10_000):
+                    pace.note(
+                        1
+                    )  # quick, whatever this machine measures: such requests wait for those that came with them
                 connection.send(b"".join(_adder_calls(first, 5, adder_request)))
                 streams = range(first, first + 10, 2)
                 # In the order of the answers: what is refused does not wait.

@@ -17,6 +17,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
+from tests.ports import free_port
 from tests.server.waiting import wait_for
 
 from enginesmith_contract.protos import inference_pb2 as pb
@@ -210,7 +211,7 @@ def test_a_port_is_not_shared_with_another_server(
 def test_a_port_whose_connections_are_still_ending_can_be_had_again(
     start_server: StartServer, adder_key: str, connect: Connect, adder_request: MakeRequest
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as before:
+    with socket.create_server(("127.0.0.1", free_port())) as before:
         host, port = before.getsockname()
         with socket.create_connection((host, port)) as client:
             accepted, _ = before.accept()

@@ -150,7 +150,7 @@ def test_a_client_that_stops_in_the_middle_is_told_and_left(connect: Connect, mo
     assert (status, b"of the request came in 0.2 s" in body) == (408, True)
     assert client.read() == (0, b"")
     assert connect().send(b"GET / HTTP/1.1\r\n").read() == (0, b"")  # it had not begun: nothing is said
-    monkeypatch.setattr(connection, "_IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "_IDLE_SECONDS", 2.0)
     idle = connect().send(GET)
     assert [idle.read()[0], idle.read()[0]] == [200, 0]
 

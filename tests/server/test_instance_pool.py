@@ -83,7 +83,7 @@ def test_jobs_run_in_their_order_each_on_the_thread_that_it_may(first: str) -> N
         job.may_end.set()
     for thread in threads:
         thread.join(120)
-    pool.close(10)
+    pool.close(120)
     on = {"unary": "caller-{}", "stream": "pool-0"}
     assert seen == [(f"{number}", on[kind].format(number)) for number, kind in enumerate(kinds)]
 
@@ -113,20 +113,20 @@ def test_who_waits_too_long_is_told_while_the_instance_is_still_busy() -> None:
     seen: list[tuple[str, str]] = []
     running, late, patient = (_Job(_Caller(may_run_here=False), name, seen) for name in ("running", "late", "patient"))
     pool.submit(running)
-    assert running.begun.wait(10)
+    assert running.begun.wait(120)
     late.context.deadline = time.monotonic() + 0.02
     pool.submit(patient)
     pool.submit(late)
-    assert late.answered.wait(10)
+    assert late.answered.wait(120)
     assert late.refused is not None
     assert (late.refused.code, pool.waiting) == (Code.DEADLINE_EXCEEDED, 1)
     # Its place in the queue is free again.
     late_again = _Job(_Caller(may_run_here=False), "again", seen)
     late_again.context.deadline = time.monotonic() + 0.02
     pool.submit(late_again)
-    assert late_again.answered.wait(10)
+    assert late_again.answered.wait(120)
     for job in (running, patient):
         job.may_end.set()
-        assert job.begun.wait(10)
-    pool.close(10)
+        assert job.begun.wait(120)
+    pool.close(120)
     assert [name for name, _ in seen] == ["running", "patient"]

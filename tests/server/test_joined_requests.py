@@ -42,7 +42,7 @@ class _Blocker(Job):
     @override
     def run(self, instance: object) -> None:
         self.begun.set()
-        assert self.may_end.wait(30)
+        assert self.may_end.wait(120)
 
     @override
     def refuse(self, error: ProtocolError) -> None:
@@ -90,13 +90,13 @@ class _Bench:
     def block(self) -> _Blocker:
         blocker = _Blocker()
         self.model.pool.submit(blocker)
-        assert blocker.begun.wait(30)
+        assert blocker.begun.wait(120)
         return blocker
 
     def release(self, blocker: _Blocker, count: int) -> dict[str, Answer | ProtocolError]:
         blocker.may_end.set()
         for _ in range(count):
-            assert self._answered.acquire(timeout=30)
+            assert self._answered.acquire(timeout=120)
         return self.outcomes
 
     @property

@@ -38,7 +38,7 @@ def server(start_module_server: StartServer, adder_key: str, echo_key: str) -> S
 @pytest.fixture
 def ask(server: Server) -> Iterator[Ask]:
     """Send a request; returns the status and the answer's JSON."""
-    connection = http.client.HTTPConnection(server.http, timeout=60)
+    connection = http.client.HTTPConnection(server.http, timeout=300)
 
     def send(path: str, body: Any = None, method: str = "", **headers: str) -> tuple[int, Any]:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
@@ -289,7 +289,7 @@ def test_a_full_queue_and_a_deadline_have_their_own_statuses(start_server: Start
     server = start_server({"slow": slow_key}, http_address="127.0.0.1:0", max_queued=0)
 
     def begin(steps: int, **fields: Any) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(server.http, timeout=60)
+        connection = http.client.HTTPConnection(server.http, timeout=300)
         body = {"inputs": [_tensor("steps", [steps], "INT64", (1,))], **fields}
         connection.request("POST", "/v2/models/slow/infer", json.dumps(body))
         return connection
@@ -314,8 +314,8 @@ def test_a_full_queue_and_a_deadline_have_their_own_statuses(start_server: Start
 
 
 def test_a_server_that_drains_answers_what_runs_and_closes(start_server: StartServer, slow_key: str) -> None:
-    server = start_server({"slow": slow_key}, http_address="127.0.0.1:0", drain_delay_seconds=5.0)
-    idle, running = (http.client.HTTPConnection(server.http, timeout=60) for _ in range(2))
+    server = start_server({"slow": slow_key}, http_address="127.0.0.1:0", drain_delay_seconds=600.0)
+    idle, running = (http.client.HTTPConnection(server.http, timeout=300) for _ in range(2))
     idle.request("GET", "/v2/health/ready")
     assert idle.getresponse().read() == b'{"ready": true}'
     body = {"inputs": [_tensor("steps", [300], "INT64", (1,))]}
@@ -330,4 +330,4 @@ def test_a_server_that_drains_answers_what_runs_and_closes(start_server: StartSe
     assert (status, answer.headers["connection"]) == (503, "close")
     answer = running.getresponse()
     assert (answer.status, json.loads(answer.read())["model_name"]) == (200, "slow")
-    assert server.process.wait(30) == 0
+    assert server.stop() == 0  # the second signal ends the delay

@@ -152,7 +152,7 @@ def test_a_certificate_that_is_rotated_and_a_rollout_with_tls_lose_nothing(
     def answers(authority: Authority) -> bool:
         """Whether a new connection finds a certificate of this authority."""
         with grpc.secure_channel(switch.target, grpc.ssl_channel_credentials(authority.pem), alone) as channel:
-            future = SecureClient(channel).begin("ModelInfer", adder_request(), timeout=20)
+            future = SecureClient(channel).begin("ModelInfer", adder_request(), timeout=120)
             return future.code() is grpc.StatusCode.OK
 
     old = start_server({"adder": adder_key}, **options)

@@ -97,7 +97,7 @@ def connect(server: SecureServer) -> Iterator[Connect]:
 
 
 def _bearer(token: str) -> dict[str, Any]:
-    return {"metadata": (("authorization", f"Bearer {token}"),), "timeout": 60}
+    return {"metadata": (("authorization", f"Bearer {token}"),), "timeout": 120}
 
 
 def test_a_call_needs_a_certificate_and_a_token_and_health_needs_no_token(
@@ -107,7 +107,7 @@ def test_a_call_needs_a_certificate_and_a_token_and_health_needs_no_token(
     for token in ("token-of-one", "first-of-two", "second-of-two"):
         assert client.infer(adder_request(id=token), **_bearer(token)).id == token
     for options in (_bearer("token-of-three"), {"metadata": (("authorization", "token-of-one"),)}, {}):
-        refused = client.begin("ModelInfer", adder_request(), **{"timeout": 60, **options})
+        refused = client.begin("ModelInfer", adder_request(), **{"timeout": 120, **options})
         assert refused.code() is grpc.StatusCode.UNAUTHENTICATED, options
         assert "authorization: Bearer TOKEN" in refused.details()
     assert client.begin("ModelMetadata", pb.ModelMetadataRequest(name="adder")).code() is (
@@ -115,12 +115,12 @@ def test_a_call_needs_a_certificate_and_a_token_and_health_needs_no_token(
     )
     assert client.call("ServerReady", pb.ServerReadyRequest()).ready
     assert client.call("ModelReady", pb.ModelReadyRequest(name="adder")).ready
-    assert client.channel.unary_unary(HEALTH)(b"", timeout=60) == b"\x08\x01"
-    stranger = connect(None).begin("ServerReady", pb.ServerReadyRequest(), timeout=20)
+    assert client.channel.unary_unary(HEALTH)(b"", timeout=120) == b"\x08\x01"
+    stranger = connect(None).begin("ServerReady", pb.ServerReadyRequest(), timeout=120)
     assert stranger.code() is grpc.StatusCode.UNAVAILABLE
     # kubelet's port has neither.
     with grpc.insecure_channel(str(server.running.ready["health"])) as channel:
-        assert channel.unary_unary(HEALTH)(b"", timeout=60) == b"\x08\x01"
+        assert channel.unary_unary(HEALTH)(b"", timeout=120) == b"\x08\x01"
 
 
 def test_each_message_of_a_stream_counts_for_the_client_of_the_stream(
@@ -132,7 +132,7 @@ def test_each_message_of_a_stream_counts_for_the_client_of_the_stream(
     answers = [pb.ModelStreamInferResponse.FromString(each) for each in stream(iter(data), **_bearer("first-of-two"))]
     assert [answer.infer_response.id for answer in answers] == ["0", "1", "2"]
     assert _requests_of(server, "two", "OK") == before + 3
-    assert stream(iter(data), timeout=60).code() is grpc.StatusCode.UNAUTHENTICATED
+    assert stream(iter(data), timeout=120).code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 @on_http2
@@ -216,12 +216,12 @@ def test_clients_that_are_idle_do_not_hold_up_the_end(
     files = mount_tls(tmp_path / "tls", authority.issue())
     running = start_server({"adder": adder_key}, tls=files, http_address="127.0.0.1:0", grace_seconds=3600.0)
     context = ssl.create_default_context(cadata=authority.pem.decode())
-    web = http.client.HTTPSConnection(running.http.replace("127.0.0.1", "localhost"), timeout=60, context=context)
+    web = http.client.HTTPSConnection(running.http.replace("127.0.0.1", "localhost"), timeout=120, context=context)
     web.request("GET", "/v2/health/ready")
     assert web.getresponse().status == 200
     credentials = grpc.ssl_channel_credentials(authority.pem)
     with grpc.secure_channel(running.address.replace("127.0.0.1", "localhost"), credentials) as channel:
-        Client(channel).infer(adder_request(), timeout=60)
+        Client(channel).infer(adder_request(), timeout=120)
         assert running.stop() == 0
     web.close()
 

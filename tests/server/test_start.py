@@ -47,7 +47,7 @@ def _run(arguments: list[str], variables: dict[str, str]) -> "subprocess.Complet
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={**os.environ, "ENGINESMITH_LOG_FORMAT": "json", **variables},
     )
 
@@ -170,10 +170,10 @@ def test_a_signal_that_was_held_back_while_the_server_was_started_is_heard() -> 
     )
     waits = (
         "from enginesmith_runtime.server.stopping import Stopping; stopping = Stopping();"
-        "stopping.begun.wait(20); print(stopping.begun.is_set())"
+        "stopping.begun.wait(120); print(stopping.begun.is_set())"
     )
     run = subprocess.run(
-        [sys.executable, "-c", held_back, waits], check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", held_back, waits], check=True, capture_output=True, text=True, timeout=300
     )
     assert run.stdout == "True\n"
 

@@ -47,7 +47,7 @@ def _call(address: str, trusted: Authority, own: Identity | None = None) -> grpc
     # A subchannel pool of its own: each call makes its own handshake.
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.secure_channel(address.replace("127.0.0.1", "localhost"), credentials, options) as channel:
-        future = channel.unary_unary("/a.B/Echo").future(b"x" * 100_000, timeout=20)
+        future = channel.unary_unary("/a.B/Echo").future(b"x" * 100_000, timeout=120)
         code: grpc.StatusCode = future.code()
         assert code is not grpc.StatusCode.OK or len(future.result()) == 100_000
         return code

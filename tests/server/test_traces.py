@@ -4,13 +4,13 @@ import http.client
 import json
 import logging
 import secrets
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from tests.ports import free_port
 from tests.server.otlp import Collector, Span, collector_process, received
 from typing_extensions import override
 
@@ -209,7 +209,7 @@ def test_the_opentelemetry_collector_receives_the_spans(
     tmp_path: Path,
     protocol: str,
 ) -> None:
-    with collector_process(tmp_path, _free_ports()) as collector:
+    with collector_process(tmp_path, (free_port(), free_port())) as collector:
         _send_to(monkeypatch, collector.endpoint if protocol == "grpc" else collector.http_endpoint, protocol)
         server = start_server({"adder": adder_key}, http_address="127.0.0.1:0")
         traces = {}
@@ -223,8 +223,3 @@ def test_the_opentelemetry_collector_receives_the_spans(
         for trace, span in traces.items():
             _assert_spans(collector.of_trace(trace, 3), span)
         server.stop()
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]

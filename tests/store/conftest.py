@@ -1,9 +1,6 @@
 """Stores of every kind, on servers of their own on 127.0.0.1."""
 
 import json
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -11,46 +8,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.ports import free_port
+from tests.real_servers import program, running
 
 from enginesmith_runtime.store.interface import Store
 from enginesmith_runtime.store.open import open_store
 from enginesmith_runtime.store.settings import StoreSettings
 
-ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"AWS_ACCESS_KEY_ID": "builder", "AWS_SECRET_ACCESS_KEY": "hunter2"}
 PASSWORD = "hunter2"  # noqa: S105 - of a registry that lives as long as these tests
 # bcrypt of the password above, as `htpasswd -B` writes it.
 HTPASSWD = "reader:$2b$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm\n"
 
 OpenStore = Callable[..., Store]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running(command: list[str | Path], port: int) -> Iterator[None]:
-    """A server as a process, once it listens."""
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(400):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None
-            time.sleep(0.05)
-        yield
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def program(name: str) -> str:
-    run = subprocess.run([ROOT / "hack/tool", name], check=True, capture_output=True, text=True)
-    return run.stdout.strip()
 
 
 @contextmanager

@@ -90,6 +90,12 @@ def test_a_writer_that_is_killed_at_any_moment_leaves_only_whole_engines(tmp_pat
     root, work = tmp_path / "store", tmp_path / "work"
     work.mkdir()
     moments = random.Random(20)  # noqa: S311 - moments to kill at, no secret
+    writer = start(WRITER, root, work)
+    while not list(root.rglob("keys/*.json")):
+        assert writer.poll() is None
+        time.sleep(0.01)
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate()
     for _ in range(25):
         writer = start(WRITER, root, work)
         try:
