@@ -5,10 +5,12 @@ from typing import Any, Final
 from enginesmith_contract.backends import Precision
 from enginesmith_contract.errors import BuildError
 from enginesmith_runtime.engines.interface import BuildJob
+from enginesmith_runtime.local_files.cpus import count_usable_cpus
 
 __all__ = ["configure", "default_workspace_bytes", "set_flag"]
 
 _GIB: Final = 1 << 30
+_MOST_THREADS: Final = 8
 
 _HARDWARE_LEVELS: Final = {"ampere-plus": "AMPERE_PLUS", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"}
 
@@ -28,6 +30,8 @@ def configure(module: Any, builder: Any, job: BuildJob) -> Any:
         BuildError: `OptionUnsupported`: this version of the library does not have an option that was asked for.
     """
     options = job.request.options
+    # The library's own default is one thread.
+    builder.max_threads = min(_MOST_THREADS, count_usable_cpus())
     config = builder.create_builder_config()
     workspace = options.workspace_bytes or default_workspace_bytes(job.preparation.facts.size_bytes)
     config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, workspace)
