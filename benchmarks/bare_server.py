@@ -1,8 +1,8 @@
-"""The least server that there can be: grpcio and ONNX Runtime with nothing between, for one model.
+"""The smallest possible server: only grpcio and ONNX Runtime, for one model.
 
 Usage: python -m benchmarks.bare_server MODEL.onnx THREADS; prints its address.
 
-It checks nothing, counts nothing and knows one input: what a product's server costs above it is the price of the rest.
+It has no checks, no counters and one input, so the extra cost of a product's server is the cost of its features.
 It runs on the same server of grpcio as the product, the one with a thread pool, and a thread runs what it received.
 """
 

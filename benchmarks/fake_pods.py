@@ -1,4 +1,4 @@
-"""Stands for the work of pods on simulated nodes: what a preparation and a build would say at their ends.
+"""Replaces the work of pods on simulated nodes with the termination messages of preparations and builds.
 
 KWOK ends a Job's pod with the text of an annotation as its termination message. An admission policy of the API server
 writes that annotation as the pod is made, so that the Jobs are the operator's own, untouched. Every engine's model gets

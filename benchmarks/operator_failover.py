@@ -1,8 +1,9 @@
-"""How soon the operator's other replica works when the leading one is killed with SIGKILL, and when it stands still.
+"""How soon the other replica of the operator works after the leader is killed with SIGKILL, or suspended.
 
 Usage: python -m benchmarks.operator_failover [--rounds 3]
 
-From the signal until the first write for an InferenceEngine that is made just then, by the API server's audit log.
+The time is from the signal to the first write for an InferenceEngine created at that moment, by the API server's audit
+log.
 """
 
 import argparse

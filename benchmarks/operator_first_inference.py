@@ -82,7 +82,7 @@ class _Watches:
 
 
 def _state(document: Document, container: str, state: str) -> object:
-    """Return a state of a container as its pod tells it; None: it is not in it."""
+    """Return a state of a container from its pod's status; None: the container is not in this state."""
     status = document.get("status") or {}
     found = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     return next((one["state"].get(state) for one in found if one["name"] == container), None)
@@ -97,7 +97,7 @@ def _pod_moments(seen: _Watches, component: str, container: str) -> Iterator[tup
     labels = {_COMPONENT: component}
     running = seen.first("Pod", lambda one: _state(one, container, "running"), **labels)
     ended = seen.first("Pod", lambda one: _state(one, container, "terminated"), **labels)
-    # A short step may be over before kubelet tells that it runs.
+    # A short step may end before kubelet reports that it runs.
     yield f"{container}: the pod starts", running or ended
     if component != "server":
         yield f"{container}: runs", ended
@@ -179,7 +179,7 @@ def _until_answered(tenant: Tenant, seen: _Watches, model: str, request: pb.Mode
 
 
 def _round(cluster: Cluster, name: str, spec: Mapping[str, Any], request: pb.ModelInferRequest) -> Moments:
-    """Go once from nothing to an answer; return the moments in between."""
+    """Run once from an empty store to a response; return the times of the stages."""
     with _namespace(cluster) as namespace:
         tenant = Tenant(cluster=cluster, namespace=namespace, model=spec["model"])
         seen = _Watches(cluster, namespace)

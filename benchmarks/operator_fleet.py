@@ -51,7 +51,7 @@ _STUCK_SECONDS = 240.0
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """Nodes that are objects only, and namespaces whose engines run on them."""
+    """Simulated nodes, and namespaces with engines that run on them."""
 
     cluster: Cluster
     engines: int
@@ -152,7 +152,7 @@ def _give_gpus(cluster: Cluster) -> None:
 
 
 def roll_out(made: Fleet) -> dict[str, object]:
-    """Create all engines, wait until all are Ready and nothing is written any more; return the figures."""
+    """Create all engines, wait until all are Ready and writes have stopped; return the figures."""
     leader, *followers = replicas(made.cluster)
     ready_before = _ready(leader.metrics())
     audit = AuditTail(made.cluster.audit_log, OPERATOR_USER)

@@ -1,9 +1,9 @@
-"""A restart of the operator with everything in place: how soon it is quiet, what it writes, what it costs then.
+"""A restart of the operator with existing engines: time until it is idle, its writes, and its load afterwards.
 
 Usage: python -m benchmarks.operator_restart [--idle-seconds 60]
 
 Measures with whatever the cluster holds; `python -m benchmarks.operator_fleet` makes a thousand engines first.
-Quiet is from the end of the last pass over an object, or of the last write, where no other follows within 10 s.
+The operator is idle from the end of the last pass or the last write on, if no other follows within 10 s.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a rollout costs those who ask: requests, errors and the longest time without an answer.
+"""The effect of a rollout on clients: requests, errors and the longest time without a response.
 
 Usage: python -m benchmarks.operator_rollout
 

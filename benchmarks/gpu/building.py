@@ -29,7 +29,7 @@ _SETTLE_SECONDS: Final = 15
 
 
 def build_all(work: Workplace, *, quick: bool, limit_seconds: float) -> dict[str, Any]:
-    """Build; a document that fails is in the figures with its message, and the others go on."""
+    """Build; a document that fails is in the figures with its message, and the others continue."""
     figures: dict[str, Any] = {}
 
     def build(name: str, key: str, epoch: int = 0) -> dict[str, Any]:

@@ -18,7 +18,7 @@ _TOGETHER: Final = 4
 
 
 def try_bad_input(work: Workplace) -> dict[str, Any]:
-    """Return, by name, what was wanted and what came."""
+    """Return the expected and the actual reason, by name."""
     figures: dict[str, Any] = {}
     shared = [one for one in ATTEMPTS if not one.alone]
     for start in range(0, len(shared), _TOGETHER):

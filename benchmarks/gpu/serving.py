@@ -90,7 +90,7 @@ def running_server(
 
 @contextlib.contextmanager
 def echo_server(answer_bytes: int, front_ends: int) -> Iterator[str]:
-    """Give the address of a server on the product's transport that answers so many bytes at once."""
+    """Yield the address of a server on the product's transport that at once returns this many bytes."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.gpu.echo_server", str(answer_bytes), str(front_ends)],
         stdout=subprocess.PIPE,

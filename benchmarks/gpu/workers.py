@@ -95,7 +95,7 @@ def started(*commands: Sequence[str]) -> Iterator[list[Worker]]:
 
 @contextlib.contextmanager
 def started_where_possible(*commands: Sequence[str]) -> Iterator[list[Worker | None]]:
-    """Give workers that are ready, None for one that ended before."""
+    """Yield workers that are ready; None stands for a worker that has already ended."""
     workers = [Worker([sys.executable, "-m", *command]) for command in commands]
     ready: list[Worker | None] = list(workers)
     try:

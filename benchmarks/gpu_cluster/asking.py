@@ -1,4 +1,4 @@
-"""Clients of the engines: one that waits for the first answer, a steady one, and what it saw as figures."""
+"""Clients of the engines: one that waits for the first response, and one with a constant load, with its figures."""
 
 import time
 from collections import Counter

@@ -118,7 +118,7 @@ class Work:
             path.unlink()
 
     def measure(self, row: Row, address: str, pid: int, seconds: float, *, echo: bool) -> Sample:
-        """Drive the server once; an echo has to answer with what it got."""
+        """Send requests to the server once; an echo must return its input."""
         with self._region(row, address) as requests:
             command = [str(build_native() / "load"), "--address", address, *requests]
             command += [

@@ -75,7 +75,7 @@ class Server:
     Attributes:
         command: how to start it; raises NotAvailableError.
         shared_memory: whether it takes tensors in system shared memory.
-        echo: whether it answers with what it got, so that its answers are right for the identity only.
+        echo: whether it returns its input, so that its responses are right only for the identity.
         quick: whether the quick run has it.
     """
 

@@ -11,5 +11,5 @@ Everything but the GPU is real: API server, controllers, scheduler, for each nod
             └> teardown ─────── leaves nothing behind
 
 A node is a pair of namespaces, because kubelet's device plugin folder (/var/lib/kubelet/device-plugins) is no setting;
-they also make the end simple: when the first process of a node dies, the kernel ends its pods and undoes its mounts.
+they also simplify teardown: when the first process of a node dies, the kernel ends its pods and undoes its mounts.
 """

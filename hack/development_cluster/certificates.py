@@ -1,4 +1,4 @@
-"""Keys, certificates and kubeconfig files: one authority, one certificate for each who speaks to the API server."""
+"""Keys, certificates and kubeconfig files: one authority, and one certificate for each client of the API server."""
 
 import json
 from base64 import b64encode

@@ -1,4 +1,4 @@
-"""Runs a program to its end, and shows what it said when it fails."""
+"""Runs a program to its end, and shows its output if it fails."""
 
 import os
 import shlex

@@ -26,7 +26,7 @@ class Daemon:
     Attributes:
         name: names its log and its pid file.
         environment: variables in addition to this process's own.
-        priority: niceness; what keeps the cluster's pulse must not starve behind a build.
+        priority: niceness; the cluster's heartbeats must not starve behind a build.
         node_pid: the first process of the node in whose namespaces it runs; None: this machine's.
     """
 
@@ -80,7 +80,7 @@ def running(layout: Layout, name: str) -> Running | None:
         pid, ticks = (int(word) for word in (layout.pids / name).read_text().split())
     except (FileNotFoundError, ValueError):
         return None
-    # A process id is used again: the start time tells ours from a stranger's.
+    # Process ids are reused: the start time distinguishes the cluster's process from a foreign one.
     if _started_ticks(pid) != ticks:
         return None
     return Running(name=name, pid=pid, started_ticks=ticks)

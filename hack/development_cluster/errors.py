@@ -1,4 +1,4 @@
-"""The one error that `hack/cluster` shows to a person."""
+"""The error that `hack/cluster` shows to users."""
 
 from pathlib import Path
 

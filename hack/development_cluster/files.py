@@ -1,4 +1,4 @@
-"""Writes settings without touching what is as it should be: kube-proxy ends when its file is written again.
+"""Writes settings only if they differ, because kube-proxy exits when its file is written again.
 
 What is to be written takes the old file's place as a whole, since others read it at any time.
 """
@@ -20,5 +20,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a value as JSON, which is YAML too, unless it is there already."""
+    """Write a value as JSON, which is also YAML, unless the file already has it."""
     write_text(path, json.dumps(value, indent=2))

@@ -1,6 +1,6 @@
 """The GPUs of nodes: labels and a device plugin.
 
-Hardware that is not there has labels as GPU Feature Discovery writes them, and a device plugin of our own. Real GPUs
+Simulated hardware has labels as GPU Feature Discovery writes them, and its own device plugin. Real GPUs
 have NVIDIA's programs.
 """
 
@@ -53,7 +53,7 @@ def all_gpus(layout: Layout, node: NodeSpec) -> dict[str, int]:
 
 
 def offer_gpus(layout: Layout, node: NodeSpec, counts: dict[str, int]) -> None:
-    """Change how many devices of each resource the node has; kubelet hears of it within a second.
+    """Change how many devices of each resource the node has; kubelet gets the change within a second.
 
     Raises:
         ClusterError: the node has no such resource, or real GPUs.
@@ -99,7 +99,7 @@ def _offer(layout: Layout, node: NodeSpec) -> Path:
 
 
 def build_plugin() -> Path:
-    """Return the program that offers GPUs that are not there; the first time builds it."""
+    """Return the program that offers simulated GPUs; the first call builds it."""
     sources = sorted(path for path in _PLUGIN.iterdir() if path.is_file())
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     program = tools_cache() / f"fake_device_plugin-{digest}" / "fake_device_plugin"

@@ -14,7 +14,7 @@ _BRIDGES: Final = Path("/sys/class/net")
 _PROGRAMS: Final = ("iptables", "ip6tables")
 _COMMENT: Final = "enginesmith development cluster"
 
-# What the cluster wants (None: whatever kubelet and kube-proxy set), and what is put back when it ends.
+# Settings of the cluster (None: set by kubelet and kube-proxy), which are restored when it ends.
 _SETTINGS: Final[dict[str, str | None]] = {
     "net/ipv4/ip_forward": "1",
     # A pod's answer to a pod of its own bridge must meet the address translation that the request met.
@@ -92,7 +92,7 @@ def restore_host(layout: Layout) -> None:
 
 
 def our_rules() -> list[str]:
-    """Return the packet filter's rules and chains that are there because of the cluster."""
+    """Return the packet filter's rules and chains that the cluster has added."""
     return [line for name in _PROGRAMS for line in run([f"{name}-save"]).splitlines() if _is_ours(line)]
 
 

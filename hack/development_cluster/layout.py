@@ -13,7 +13,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, kw_only=True)
 class ControlAddresses:
-    """Addresses of what runs once, on a bridge that nodes, pods and this machine reach alike."""
+    """Addresses of shared services, on a bridge that nodes, pods and this machine can reach."""
 
     bridge: str = "es-control"
     host: str = "10.243.0.1"

@@ -101,7 +101,7 @@ def send_away(layout: Layout, node: NodeSpec) -> None:
 
 
 def stop_kubelet(layout: Layout, node: NodeSpec) -> None:
-    """Stop kubelet alone: its pods run on, and the cluster hears nothing more of them."""
+    """Stop only kubelet: its pods continue, and the cluster gets no more reports about them."""
     daemons.stop(layout, f"{node.name}-kubelet")
 
 

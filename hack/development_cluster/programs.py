@@ -61,7 +61,7 @@ def kubectl(layout: Layout, *arguments: str | Path, stdin: str | None = None) ->
 
 
 def build_tools(*, real_gpus: bool) -> None:
-    """Build what is not built yet; nothing else of the cluster waits half-way for a compiler then."""
+    """Build all missing programs first, so that no later step waits for a compiler."""
     for name in (*_TOOLS, *(_REAL_GPU_TOOLS if real_gpus else ())):
         tool(name)
 
@@ -87,7 +87,7 @@ def link_program(layout: Layout, name: str) -> None:
 
 
 def require_root() -> None:
-    """Refuse to go on as anybody but root: nodes are namespaces, cgroups and bridges.
+    """Refuse to continue without root: nodes are namespaces, cgroups and bridges.
 
     Raises:
         ClusterError: this is not root.

@@ -71,7 +71,7 @@ def _processes_of(folder: str) -> list[int]:
 
 
 def _end_processes(layout: Layout, node: NodeSpec) -> None:
-    """End what is left in the node's cgroup; the kernel has ended it already where the node was whole."""
+    """End the remaining processes in the node's cgroup; if the node was complete, the kernel has already ended them."""
     deadline = time.monotonic() + _GRACE_SECONDS
     while (pids := processes_in(layout.cgroup(node.name))) and time.monotonic() < deadline:
         for pid in pids:

@@ -1,4 +1,4 @@
-"""What to paste to call a model from a program, made from its manifest so that it works as it stands."""
+"""A program to paste that calls a model; it is made from the manifest, so it works without changes."""
 
 from enginesmith_contract.manifest import Manifest
 from enginesmith_contract.tensors import DType, TensorSpec

@@ -1,4 +1,4 @@
-"""What a machine's state means: which GPU works with which toolchain, what is wrong, and what to do about it.
+"""Diagnoses a machine's state: which GPU works with which toolchain, what is wrong, and what to do about it.
 
     MachineState + Matrix ──diagnose──> Diagnosis: fits, problems (the first one first), notes
 
@@ -135,7 +135,7 @@ def _refused(matrix: Matrix, one: ToolchainState, gpu: Hardware) -> bool:
 
 
 def _is_hopeless(matrix: Matrix, one: ToolchainState, gpu: Hardware) -> bool:
-    """Whether the toolchain is for other GPUs altogether, so that nothing about it is worth a word."""
+    """Whether the toolchain is for completely different GPUs, so that it needs no message."""
     return not traits(one.toolchain.backend).builds_on_gpu and _refused(matrix, one, gpu)
 
 
@@ -160,7 +160,7 @@ def _package_problems(state: MachineState) -> Iterator[Problem]:
 def _unseen_gpu(state: MachineState) -> Iterator[Problem]:
     if state.pci_gpus and not state.devices and not state.missing:
         yield Problem(
-            what="the kernel sees an NVIDIA GPU, and the driver does not answer",
+            what="the kernel sees an NVIDIA GPU, but the driver does not answer",
             where="this machine",
             why=state.driver_problem or "NVML lists no GPU",
             remedy=advise_driver(state),
@@ -180,9 +180,9 @@ def _notes(state: MachineState, matrix: Matrix) -> Iterator[str]:
         yield f"CUDA_VISIBLE_DEVICES={state.visible_devices} limits the GPUs that CUDA sees"
     for product in dict.fromkeys(gpu.product for gpu in state.devices if gpu.product):
         if find_product(matrix, product) is None:
-            yield f"{product} is not in the matrix; its compute capability is judged"
+            yield f"{product} is not in the matrix; its compute capability is used"
     bindings = [name for name in state.packages if name.startswith("tensorrt-cu") and name.endswith("-bindings")]
     if len(bindings) > 1:
         yield f"{' and '.join(bindings)} are both installed and overwrite each other's files; uninstall one of them"
     if CUDA_BINDINGS in state.packages and PYCUDA not in state.packages:
-        yield f"{PYCUDA} is not installed; {CUDA_BINDINGS} does its part"
+        yield f"{PYCUDA} is not installed; {CUDA_BINDINGS} is used instead"

@@ -1,4 +1,4 @@
-"""Several documents in one command: whose line it is, and failures that end no other document's work."""
+"""Several documents in one command: names the document in each line, and continues after a failure."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ __all__ = ["DocumentReporter", "Failures", "name_of", "one_document"]
 
 
 def name_of(engine: InferenceEngine) -> str:
-    """Return what messages call a document: its name, with its namespace where it has one."""
+    """Return the name of a document in messages, with its namespace if it has one."""
     metadata = engine.metadata
     return f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name
 
@@ -30,7 +30,7 @@ def one_document(engines: Sequence[InferenceEngine], file: Path, name: str | Non
     found = [engine for engine in engines if engine.metadata.name == wanted]
     if len(found) != 1:
         raise SpecError(
-            "which document is to be measured" if wanted is None else f"no single document is named {wanted}",
+            "it is not clear which document to measure" if wanted is None else f"no single document is named {wanted}",
             where=str(file),
             why=f"it has {', '.join(names)}",
             remedy=f"add --name {names[0]}",
@@ -40,10 +40,10 @@ def one_document(engines: Sequence[InferenceEngine], file: Path, name: str | Non
 
 
 class Failures:
-    """What went wrong with single documents, printed when it happens.
+    """Failures of single documents, printed when they happen.
 
     Args:
-        raise_at_once: let the first failure end everything, for who wants its traceback.
+        raise_at_once: let the first failure end the command, to show its traceback.
     """
 
     def __init__(self, *, raise_at_once: bool = False) -> None:
@@ -57,7 +57,7 @@ class Failures:
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """Print a failure in the block under the name of its document, and go on behind the block."""
+        """Print a failure in the block under the name of its document, and continue after the block."""
         try:
             yield
         except CancelledBuildError:

@@ -1,4 +1,4 @@
-"""`precision.fallback` in local mode: engines that were refused are remembered, so that none of them is built twice."""
+"""`precision.fallback` in local mode: refused engines are recorded, so that none of them is built twice."""
 
 import os
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ __all__ = ["GateMemo", "find_slower"]
 
 
 class GateMemo:
-    """The entries in one folder; a lost or damaged one costs a build, nothing else.
+    """The entries in one folder; a lost or damaged entry only costs a build.
 
-    An entry holds for one engine key and one verification.
+    An entry is for one engine key and one verification.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,7 +36,7 @@ class GateMemo:
         return None
 
     def remember(self, engine: EnginePlan, refused: RefusedPrecision) -> None:
-        """Keep why an engine was refused."""
+        """Record why an engine was refused."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._path(engine)

@@ -1,4 +1,4 @@
-"""The cure for a GPU without a toolchain that works: which TensorRT fits, and the command that installs it."""
+"""Advice for a GPU without a working toolchain: which TensorRT fits, and the command that installs it."""
 
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -26,7 +26,7 @@ class Advice(NamedTuple):
 
 
 def advise_driver(state: MachineState) -> str:
-    """Return what to do where the kernel sees a GPU and NVML does not answer."""
+    """Return what to do if the kernel sees a GPU but NVML does not answer."""
     if "nvidia-ml-py" in state.driver_problem:
         return f"run: {state.install} 'enginesmith[runtime]'"
     return (

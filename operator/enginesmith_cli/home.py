@@ -1,4 +1,4 @@
-"""Where local mode keeps its things: one folder, named by the environment, shared by every command.
+"""The folder of local mode, named by the environment and shared by every command.
 
 <home>/store/       the default engine store
 <home>/downloads/   models that were fetched
@@ -37,7 +37,7 @@ def default_store_uri(home: Path) -> str:
 
 @contextmanager
 def scratch_folder(home: Path) -> Iterator[Path]:
-    """Give a folder for downloads in progress and the builder's output; it is removed however the command ends.
+    """Create a folder for downloads in progress and the builder's output; it is removed whenever the command ends.
 
     Raises:
         StoreError: the home cannot be written.

@@ -1,4 +1,4 @@
-"""Which GPUs of this machine `up` leaves idle, and why, in one line."""
+"""Reports which GPUs of this machine `up` leaves idle, and why, in one line."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ __all__ = ["idle_gpus"]
 
 
 def idle_gpus(built: Sequence[BuiltEngine], state: MachineState, matrix: Matrix) -> str:
-    """Return the line; empty where there is no GPU or none stays idle.
+    """Return the line; empty if there is no GPU or none stays idle.
 
     Args:
         built: what the server is about to serve.
@@ -29,7 +29,7 @@ def idle_gpus(built: Sequence[BuiltEngine], state: MachineState, matrix: Matrix)
             return ""
         idle = f"{others} more {'GPU' if others == 1 else 'GPUs'} of this machine"
         stay = "stays" if others == 1 else "stay"
-        remedy = "start another enginesmith up with CUDA_VISIBLE_DEVICES and --address of its own"
+        remedy = "start another enginesmith up with its own CUDA_VISIBLE_DEVICES and --address"
         return f"{idle} {stay} idle: a server uses the first GPU that CUDA sees; {remedy}"
     gpu = state.devices[0]
     problem = gpu_problem(state, matrix, gpu)

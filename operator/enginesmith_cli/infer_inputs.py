@@ -1,4 +1,4 @@
-"""From words on the command line to the arrays that an inference takes.
+"""Converts command-line values to the arrays of an inference request.
 
 name=photo.npy         an array
 batch.npz              one array for each input, by name
@@ -89,7 +89,7 @@ def arrays_from_words(
             given[inputs[0].name] = word
         else:
             raise InputError(
-                "which input is this for",
+                "it is not clear which input this is for",
                 where=f"--input {word}",
                 why=f"the model has {_listed(inputs)}",
                 remedy=f"write --input {inputs[0].name}={word}",
@@ -271,7 +271,7 @@ def _cast(array: Array, tensor: TensorDescription) -> Array:
     if lost.any():
         index = np.unravel_index(int(lost.argmax()), lost.shape)
         raise InputError(
-            f"a value is none of {tensor.dtype}",
+            f"a value does not fit {tensor.dtype}",
             where=f"input {tensor.name}{[int(axis) for axis in index]}",
             why=f"{array[index]} of the {array.dtype} array would become {converted[index]}",
             remedy=f"send values that {tensor.dtype} can hold",
@@ -281,7 +281,7 @@ def _cast(array: Array, tensor: TensorDescription) -> Array:
 
 
 def _differs(array: Array, converted: Array) -> Array:
-    """Return where a value became another one: it wrapped around, became an infinity, or is a rounded integer.
+    """Return the position of a value that changed: it wrapped around, became an infinity, or is a rounded integer.
 
     That a float of fewer bits rounds floats is expected.
     """

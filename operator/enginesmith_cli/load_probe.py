@@ -46,7 +46,7 @@ def probe_backend(backend: Backend) -> LoadAnswer:
         return LoadAnswer(problem=f"it did not load within {_LONGEST_SECONDS} s")
     if not lines:
         said = one_line(end.said)[-_LONGEST_PROBLEM:]
-        return LoadAnswer(problem=f"its process ended with {end.cause}: {said or 'it said nothing'}")
+        return LoadAnswer(problem=f"its process ended with {end.cause}: {said or 'no output'}")
     return LoadAnswer.from_json(lines[-1])
 
 

@@ -82,13 +82,13 @@ class BuiltEngine:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return what there is to say of the plan, and of the model that the engine was built from."""
+        """Return the warnings about the plan, and about the model that the engine was built from."""
         backend = self.manifest.toolchain.backend
         return (*self.document.plan.warnings, *self.document.preparation.warnings_for([backend]))
 
     @property
     def new_warnings(self) -> tuple[str, ...]:
-        """Return `warnings` but for that of a fallback, which was printed when it was made."""
+        """Return `warnings` without that of a fallback, which was printed when it happened."""
         told = [one.message for one in self.document.plan.conditions if one.type == PRECISION_FALLBACK]
         return tuple(line for line in self.warnings if not (told and line.endswith(told[0])))
 
@@ -177,7 +177,7 @@ class LocalMachine:
     def _prepare_after(
         self, engine: InferenceEngine, observed: Observed, refused: RefusedPrecision
     ) -> PreparedDocument:
-        """Prepare the document in the precision that takes the place of a refused one, and say so."""
+        """Prepare the document in the precision that replaces a refused one, and report it."""
         every = (*observed.refused_precisions, refused)
         for one in fallback_condition(engine.spec.precision.default, (refused,)):
             print(f"enginesmith: {name_of(engine)}: {one.message}", file=sys.stderr)
@@ -187,7 +187,7 @@ class LocalMachine:
         return self._prepare_in_turn(engine, self._plan_document(engine, known), known)
 
     def _plan_document(self, engine: InferenceEngine, observed: Observed) -> Plan:
-        # Without this, a model would be prepared for minutes before its build is refused.
+        # Otherwise, a model would be prepared for minutes before its build is refused.
         folders_for(verification_policy(engine.spec).metric_container, None)
         planned = plan(engine, observed, datetime.now(UTC))
         _require_target(planned)
@@ -335,7 +335,7 @@ class LocalMachine:
             raise PlanRefusedError(
                 "the engine's key is still pending",
                 where=f"{document.plan.name}/{target.name}",
-                why="a digest that goes into it is not known",
+                why="a digest that is part of it is not known",
                 reason="KeyPending",
             )
         with scratch_folder(self.home) as work:

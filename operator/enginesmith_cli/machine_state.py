@@ -78,7 +78,7 @@ class MachineState(Record):
 
 
 def read_machine(*, load: bool = True) -> MachineState:
-    """Look at this machine.
+    """Inspect this machine.
 
     Args:
         load: load every library in a child, about a second each; False: believe the packages' metadata.
@@ -131,7 +131,7 @@ def _package_names() -> Iterator[str]:
 
 
 def _missing_requirements() -> Iterator[str]:
-    """Yield what the extra asks for and is not here; nothing where the product runs from a checkout's folders."""
+    """Yield requirements of the extra that are not installed; none if the product runs from a checkout's folders."""
     try:
         listed = requires(_PRODUCT) or []
     except PackageNotFoundError:

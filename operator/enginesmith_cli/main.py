@@ -52,17 +52,20 @@ class _Program(NamedTuple):
 
 _COMMANDS: Final = (
     _Command("up", "plan, prepare, build and serve every document of a file on this machine"),
-    _Command("plan", "show what would be built and served where, and why not"),
+    _Command("plan", "show what would be built and served where, and the reasons if nothing would"),
     _Command("build", "prepare a model and build its engine into the store"),
     _Command("serve", "serve engines of the store over gRPC"),
     _Command("infer", "send a file or random data to a server and print the outputs"),
-    _Command("bench", "find the serving settings that suit a model on this machine, by measuring them"),
+    _Command("bench", "measure serving settings of a model on this machine, and recommend the best"),
     _Command("accuracy", "compare the precisions of a model: answers, size and latency on this machine"),
-    _Command("inspect", "show what is in an engine and where it will run"),
-    _Command("store", "list an engine store, or delete what nothing needs any more"),
-    _Command("doctor", "show what of this machine works together, and the command that installs what is missing"),
-    _Command("cache", "list, carry or fill the timing caches that make builds short"),
-    _Command("matrix", "answer what fits a TensorRT version, a driver or a GPU"),
+    _Command("inspect", "show the content of an engine and the hardware that it runs on"),
+    _Command("store", "list an engine store, or delete unused engines"),
+    _Command(
+        "doctor",
+        "check GPU, driver and toolchains of this machine, and print the command that installs what is missing",
+    ),
+    _Command("cache", "list, copy or fill the timing caches that shorten builds"),
+    _Command("matrix", "show what fits a TensorRT version, a driver or a GPU"),
 )
 _CLUSTER: Final = "enginesmith_cli.plugin.commands"
 _ENGINESMITH: Final = _Program(
@@ -70,15 +73,15 @@ _ENGINESMITH: Final = _Program(
 )
 _PLUGIN: Final = _Program(
     "kubectl enginesmith",
-    "What the engines of a cluster do, why, and what helps.",
+    "Shows the state of the engines in a cluster, the reasons, and what to do.",
     (
         _Command("status", "draw engines with their targets, builds, Jobs and pods", _CLUSTER),
-        _Command("explain", "say why something is not Ready, what the reason means and what helps", _CLUSTER),
+        _Command("explain", "say why something is not Ready, what the reason means and what to do", _CLUSTER),
         _Command("plan", "show what a file would build and serve in this cluster, before it is applied", _CLUSTER),
-        _Command("logs", "print the log of what prepares, builds or serves an engine", _CLUSTER),
-        _Command("inspect", "show what was built of an engine and how it was verified", _CLUSTER),
-        _Command("matrix", "answer what fits a TensorRT version, a driver or a GPU"),
-        _Command("gc", "list what nothing needs any more, and delete it with --yes", _CLUSTER),
+        _Command("logs", "print the log of the pods that prepare, build or serve an engine", _CLUSTER),
+        _Command("inspect", "show the builds of an engine and how they were verified", _CLUSTER),
+        _Command("matrix", "show what fits a TensorRT version, a driver or a GPU"),
+        _Command("gc", "list objects that are no longer needed, and delete them with --yes", _CLUSTER),
     ),
 )
 
@@ -124,7 +127,7 @@ def _run(command: _Command, parsed: argparse.Namespace) -> int:
     with stop_signals_raise() as stop:
         try:
             code = int(import_module(command.module).run(parsed))
-            # Here, where a reader that has gone is expected, and not at the interpreter's end.
+            # Flush here, where a closed reader is expected, and not when the interpreter exits.
             sys.stdout.flush()
         except EnginesmithError as error:
             if parsed.debug:
@@ -135,7 +138,7 @@ def _run(command: _Command, parsed: argparse.Namespace) -> int:
             print("\nenginesmith: stopped", file=sys.stderr)
             return stop.exit_code
         except BrokenPipeError:
-            # The reader (`| head`) has what it wanted; closing stdout here keeps Python from complaining at its end.
+            # The reader (`| head`) is done; closing stdout here prevents an error message from Python at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ExitCode.OK
         except Exception as error:

@@ -1,4 +1,4 @@
-"""The rows that `enginesmith matrix` prints: one TensorRT build each, with what the rules say of it."""
+"""The rows that `enginesmith matrix` prints: one TensorRT build each, with the results of the rules."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -16,7 +16,7 @@ from enginesmith_contract.verdicts import RuleAnswer, Verdict
 
 __all__ = ["MatrixRow", "list_rows", "used_sources"]
 
-# Rules about the toolchain alone are always asked; the others where the person gave what they look at.
+# Rules about only the toolchain always apply; the others apply if the user gave the facts that they check.
 _ALWAYS: Final = frozenset({"TensorRTKnown", "BuilderSupported", "CudaBuildExists", "PlatformSupported"})
 _WORST_FIRST: Final = (Verdict.NO, Verdict.UNKNOWN, Verdict.YES)
 _RTX_CUDA: Final = "13"
@@ -114,9 +114,9 @@ def _releases(matrix: Matrix, tensorrt: str | None) -> list[tuple[Release, str]]
     if release is not None:
         return [(release, tensorrt)]
     raise SpecError(
-        "the matrix knows no such release",
+        "the matrix has no such release",
         where=f"--tensorrt {tensorrt}",
-        why=f"it knows {matrix.releases[0].line} to {matrix.releases[-1].line}",
+        why=f"it has {matrix.releases[0].line} to {matrix.releases[-1].line}",
         remedy=f"name one of {', '.join(release.line for release in newest_first)}",
         reason="UnknownTensorRT",
     )

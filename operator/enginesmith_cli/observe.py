@@ -1,4 +1,4 @@
-"""Gathers what a plan looks at: this machine or a file of nodes, what is installed, what the store has.
+"""Gathers the input of a plan: this machine or a file of nodes, the installed toolchains, the content of the store.
 
     observe_this_machine ──┐
     observe_nodes ─────────┴─> Observed ── observe_model ──> Observed that knows the model and its preparation
@@ -113,7 +113,7 @@ def observe_model(
     scratch: Path,
     warn: Callable[[EnginesmithError], None],
 ) -> Observed:
-    """Add what a local model file tells; a model elsewhere is left pending, and so is one that cannot be read.
+    """Add the facts of a local model file. A remote model, or one that cannot be read, stays pending.
 
     Args:
         observed: what was seen so far.
@@ -238,7 +238,7 @@ def _node(device: Hardware, count: int, host: Hardware, suffix: str) -> NodeFact
 
 
 def _kind(item: object) -> str:
-    """Return an object's kind; a document without one is taken for a node, and says itself where it is none."""
+    """Return an object's kind; a document without a kind is treated as a node, and refused later if it is none."""
     return str(item.get("kind", _NODE)) if isinstance(item, dict) else _NODE
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share, and their values."""
 
 import argparse
 from collections.abc import Iterable
@@ -29,22 +29,26 @@ _LARGEST_PORT: Final = 65_535
 
 
 def add_home_options(parser: argparse.ArgumentParser) -> None:
-    """Add where local mode keeps its things."""
-    parser.add_argument("--store", metavar="URI", help="engine store (default: $ENGINESMITH_STORE, else in the home)")
+    """Add the options for the folders of local mode."""
     parser.add_argument(
-        "--home", metavar="DIR", help="folder of local mode (default: $ENGINESMITH_HOME, else ~/.cache/enginesmith)"
+        "--store", metavar="URI", help="engine store (default: $ENGINESMITH_STORE, else a folder in --home)"
+    )
+    parser.add_argument(
+        "--home",
+        metavar="DIR",
+        help="folder for the files of local mode (default: $ENGINESMITH_HOME, else ~/.cache/enginesmith)",
     )
 
 
 def add_values_option(parser: argparse.ArgumentParser, use: str) -> None:
-    """Add the files with the chart's values; `use`: what they are for."""
+    """Add the option for files with the chart's values; `use`: their purpose."""
     parser.add_argument(
         "--values", type=Path, action="append", default=[], metavar="FILE", help=f"{use}; may be repeated, as for Helm"
     )
 
 
 def add_trust_option(parser: argparse.ArgumentParser) -> None:
-    """Add whose signature models need."""
+    """Add the option for trusted keys of models."""
     parser.add_argument(
         "--trusted-keys",
         action="append",
@@ -78,26 +82,32 @@ def read_trusted_keys(paths: Iterable[Path] | None) -> dict[str, str]:
 
 
 def add_document_options(parser: argparse.ArgumentParser) -> None:
-    """Add which document a command is about, where it takes one."""
+    """Add the options that select the document, for a command that takes one."""
     parser.add_argument("file", metavar="FILE", type=Path, help="a document of kind InferenceEngine")
-    parser.add_argument("--name", metavar="NAME", help="metadata.name of the document, where the file has several")
+    parser.add_argument("--name", metavar="NAME", help="metadata.name of the document, if the file has several")
 
 
 def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """Add where a server listens."""
+    """Add the options of a server."""
     parser.add_argument(
-        "--address", default="127.0.0.1:8001", metavar="HOST:PORT", help="of the protocol; port 0 takes a free one"
+        "--address",
+        default="127.0.0.1:8001",
+        metavar="HOST:PORT",
+        help="address of the gRPC protocol; port 0: a free port",
     )
     parser.add_argument(
-        "--metrics-address", default="127.0.0.1:8002", metavar="HOST:PORT", help="of Prometheus metrics; `none`: none"
+        "--metrics-address",
+        default="127.0.0.1:8002",
+        metavar="HOST:PORT",
+        help="address of the Prometheus metrics; `none`: off",
     )
     parser.add_argument(
         "--http-address",
         metavar="HOST:PORT",
-        help="of the protocol over HTTP; `none`: none (default: 127.0.0.1:8000 where the file enables serving.http)",
+        help="address of the HTTP protocol; `none`: off (default: 127.0.0.1:8000 if the file enables serving.http)",
     )
     parser.add_argument(
-        "--instances", type=_instances, metavar="N", help="inferences at once per model (default: the file's)"
+        "--instances", type=_instances, metavar="N", help="concurrent inferences per model (default: the file's)"
     )
     parser.add_argument(
         "--max-queued",
@@ -119,22 +129,22 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         type=_front_ends,
         default=0,
         metavar="N",
-        help="processes that take large messages off the wire, 0 to 32 (default: the file's)",
+        help="processes that receive large messages, 0 to 32 (default: the file's)",
     )
     parser.add_argument(
         "--transport",
         type=TransportName,
         choices=tuple(TransportName),
         metavar="NAME",
-        help="http2: Enginesmith's own, or grpcio: the library of the gRPC project (default: the file's, else http2)",
+        help="http2 (Enginesmith's own) or grpcio (library of the gRPC project) (default: the file's, else http2)",
     )
-    parser.add_argument("--tls-cert", metavar="FILE", help="certificate of the server with its chain (PEM): serve TLS")
-    parser.add_argument("--tls-key", metavar="FILE", help="its key (PEM)")
+    parser.add_argument("--tls-cert", metavar="FILE", help="serve TLS; certificate of the server with its chain (PEM)")
+    parser.add_argument("--tls-key", metavar="FILE", help="private key of --tls-cert (PEM)")
     parser.add_argument(
-        "--tls-client-ca", metavar="FILE", help="authority that must have signed the clients' certificates (PEM)"
+        "--tls-client-ca", metavar="FILE", help="CA that must have signed the clients' certificates (PEM)"
     )
     parser.add_argument(
-        "--tokens", metavar="DIR", help="calls need a bearer token: one file for each client, with its token"
+        "--tokens", metavar="DIR", help="require bearer tokens; the folder has one file for each client, with its token"
     )
 
 
@@ -204,12 +214,12 @@ def require_usable_access(arguments: argparse.Namespace) -> None:
 
 
 def metrics_address(arguments: argparse.Namespace) -> str | None:
-    """Return where metrics are wanted; None: nowhere."""
+    """Return the address of the metrics; None: metrics are off."""
     return None if arguments.metrics_address == "none" else str(arguments.metrics_address)
 
 
 def http_address(arguments: argparse.Namespace, *, enabled: bool = False) -> str | None:
-    """Return where the protocol over HTTP is wanted; None: nowhere.
+    """Return the address of the protocol over HTTP; None: HTTP is off.
 
     Args:
         arguments: with the options of `add_server_options`.
@@ -251,13 +261,13 @@ def require_free_address(arguments: argparse.Namespace) -> None:
                     "cannot listen",
                     where=address,
                     why=error.strerror or str(error),
-                    remedy="stop what listens there, or choose another address (port 0 for a free one)",
+                    remedy="stop the process that listens there, or choose another address (port 0 for a free one)",
                     reason="AddressUnavailable",
                 ) from error
 
 
 def not_writable(where: str, error: OSError, remedy: str) -> StoreError:
-    """Return what a command ends with that cannot write where an option says."""
+    """Return the error of a command that cannot write to the place that an option names."""
     return StoreError(
         "cannot save there", where=where, why=error.strerror or str(error), remedy=remedy, reason="OutputNotWritable"
     )

@@ -34,7 +34,7 @@ class PolicyFile:
         return not (self._policies or self._labels)
 
     def of_namespace(self, namespace: str) -> tuple[EnginePolicy, ...]:
-        """Return the policies that hold for a namespace; one that is not in the file is taken to have every label."""
+        """Return the policies that apply to a namespace; one that is not in the file is assumed to have every label."""
         return select_policies(self._policies, namespace, self._labels.get(namespace))
 
 
@@ -44,7 +44,7 @@ def refuse_forbidden(engine: InferenceEngine, policies: tuple[EnginePolicy, ...]
     Raises:
         PlanRefusedError: a policy forbids a field of the spec.
     """
-    # Admission looks at one policy at a time, and knows no defaults of others.
+    # Admission checks one policy at a time, without the defaults of others.
     alone = (find_violations(with_defaults(engine, [one])[0].spec, [one]) for one in policies)
     together = find_violations(with_defaults(engine, policies)[0].spec, policies)
     violations = tuple(dict.fromkeys((*chain.from_iterable(alone), *together)))
@@ -66,7 +66,7 @@ def warn_of_gpus(asked: Mapping[str, int], policies: PolicyFile) -> Iterator[str
             most, policy = strictest
             yield (
                 f"namespace {namespace}: the documents ask for {gpus} GPUs together, EnginePolicy {policy} allows "
-                f"{most}: what finds none left waits"
+                f"{most}: replicas without a free one wait"
             )
 
 
@@ -110,7 +110,7 @@ def policies_of(items: Sequence[Mapping[str, Any]], where: str) -> PolicyFile:
         elif kind == ENGINE_POLICY.kind:
             policies.append(_policy(item, where))
         else:
-            why = f"it has an object of kind {kind}" if kind else "it has something that is no object"
+            why = f"it has an object of kind {kind}" if kind else "an item is not an object"
             raise SpecError("not a list of EnginePolicies", where=where, why=why, remedy=_REMEDY)
     return PolicyFile(tuple(policies), labels)
 

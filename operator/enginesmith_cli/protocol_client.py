@@ -33,7 +33,7 @@ _LENGTH_BYTES: Final = 4
 
 
 class ServerCallError(EnginesmithError):
-    """A server is not there, or refused a call; its own words are in the message."""
+    """No server answers, or it refused a call; the message has its error."""
 
     exit_code = ExitCode.CALL_FAILED
     default_reason = "ServerCallFailed"
@@ -51,7 +51,7 @@ class TensorDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """What a server says of a model; `parameters` carries engine key, target and the like."""
+    """A server's metadata of a model; `parameters` has the engine key, the target and others."""
 
     name: str
     platform: str
@@ -163,7 +163,7 @@ class ProtocolClient:
                 return ServerCallError("the server refused", where=self._address, why=details, reason="ModelNotFound")
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 return ServerCallError(
-                    f"no answer within {self._timeout_seconds:g} s",
+                    f"no response within {self._timeout_seconds:g} s",
                     where=self._address,
                     remedy="give more with --timeout",
                     reason="ServerTimedOut",

@@ -21,12 +21,12 @@ __all__ = ["become_server", "largest_message", "secrets_note", "serve_request"]
 
 
 def largest_message(engines: Iterable[InferenceEngine]) -> int:
-    """Return the bytes that a message may have where one server serves these documents."""
+    """Return the maximum message size of a server for these documents, in bytes."""
     return max((int(engine.spec.serving.max_message_bytes) for engine in engines), default=0)
 
 
 def secrets_note(engines: Iterable[InferenceEngine], arguments: argparse.Namespace) -> str:
-    """Return what documents ask for with Secrets, which this machine does not have; empty: nothing."""
+    """Return the fields of documents that need Secrets, which this machine does not have; empty: none."""
     serving = [engine.spec.serving for engine in engines]
     missing = [
         f"serving.{field} names a Secret, which only a cluster has: {without}; give {options}"

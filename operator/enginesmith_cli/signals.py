@@ -74,7 +74,7 @@ def stop_signals_raise() -> Iterator[Stop]:
         for number, handler in previous.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(previous_wakeup)
-        # The watching thread reads the end of the pipe, and goes.
+        # The watching thread reads the end of the pipe, and ends.
         os.close(hears)
 
 

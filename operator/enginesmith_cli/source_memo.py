@@ -34,7 +34,7 @@ class _Entry(Record):
 
 
 class SourceMemo:
-    """The entries in one folder; a lost or damaged one costs a second look at the model, nothing else."""
+    """The entries in one folder; a lost or damaged entry only causes another read of the model."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

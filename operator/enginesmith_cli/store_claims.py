@@ -114,7 +114,7 @@ def _retention(engine: Document) -> RetentionSpec:
     try:
         return RetentionSpec.model_validate((engine.get("spec") or {}).get("retention") or {}, by_name=False)
     except ValidationError:
-        # Written by another release: keep more rather than less.
+        # Written by another release: if in doubt, keep the engine.
         return RetentionSpec(keep_engines=100)
 
 

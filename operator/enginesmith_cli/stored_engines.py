@@ -41,7 +41,7 @@ def find_engine(store_uri: str, prefix: str) -> Manifest:
             "several engines have this key" if found else "no engine has this key",
             where=f"{prefix} in {store_uri}",
             why=f"the store has {len(keys)} engines" + (f", {some} among them" if some else ""),
-            remedy="give more digits" if found else "list what there is with: enginesmith inspect",
+            remedy="give more digits" if found else "list the engines with: enginesmith inspect",
             reason="KeyAmbiguous" if found else "KeyUnknown",
         )
     return _read(store, found[0])

@@ -1,4 +1,4 @@
-"""The timing caches of a store as a person deals with them: a list, and a file to carry them to another store.
+"""The timing caches of a store for the command line: a list, and a file that copies them to another store.
 
 The file is an uncompressed tar, one member for each cache under the name that it has in a store. Nothing here reads
 what is in a cache: only TensorRT can, and it says in a build's notes what it does not take.
@@ -127,7 +127,7 @@ def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) 
     right_name = f"{root}/" == _FOLDER and len(parts) == 3 and all(map(_PART.fullmatch, parts))  # noqa: PLR2004 - version, GPU, digest
     stream = archive.extractfile(member) if right_name and member.isfile() and member.size <= _LARGEST else None
     if stream is None:
-        raise _not_one(path, f"{member.name[:200]} is no timing cache")
+        raise _not_one(path, f"{member.name[:200]} is not a timing cache")
     data = stream.read()
     entries = member.pax_headers.get(_ENTRIES, "")
     cache = Cache(
@@ -151,6 +151,6 @@ def _not_one(path: Path, why: str) -> StoreError:
         "not a file of timing caches",
         where=str(path),
         why=why,
-        remedy="give a file of `enginesmith cache export`, or say --gpu and --tensorrt for one of trtexec",
+        remedy="give a file from `enginesmith cache export`, or --gpu and --tensorrt for a file from trtexec",
         reason="NotATimingCache",
     )

@@ -210,7 +210,7 @@ WRONG = [
     ("verification: {outputs: {y: {decode: ids}}}", ["outputs.y.decode", "no effect without calibration data"]),
     ("model: {uri: s4://b/m.onnx}", ["engine.yaml:5", "spec.model.uri", "did you mean `s3://b/m.onnx`?"]),
     ("model: {uri: https://me:pw@host/m.onnx}", ["credentials", "did you mean `https://host/m.onnx`?"]),
-    ("model: {uri: s3://}", ["spec.model.uri", "nothing after the scheme"]),
+    ("model: {uri: s3://}", ["spec.model.uri", "empty after the scheme"]),
     ("model: {}", ["spec.model.uri", "required"]),
     ("model: {uri: m.onnx, sha256: 'SHA256:00'}", ["spec.model.sha256", "64 hexadecimal digits"]),
     ("model: {uri: m.onnx, options: {secret_key: x}}", ["spec.model.options.secret_key", "spec.model.secretRef"]),

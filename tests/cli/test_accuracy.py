@@ -157,8 +157,8 @@ def test_samples_that_do_not_fit_the_model_are_named(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--precision", "fp12"), "'fp12' is none of fp32, fp16, bf16, int8, fp8"),
-        (("--precision", "tf32"), "'tf32' is none of"),
+        (("--precision", "fp12"), "'fp12' is not one of fp32, fp16, bf16, int8, fp8"),
+        (("--precision", "tf32"), "'tf32' is not one of"),
         (("--most", "0"), "not a whole number from 1 to 100000"),
         (("--layers", "none"), "not a whole number"),
     ],

@@ -146,7 +146,7 @@ def test_bad_input_is_named_before_anything_is_built(
         (("--duration", "0"), "not a time from 0.1 to 3600 seconds"),
         (("--duration", "soon"), "not a time"),
         (("--concurrency", "0"), "from 1 to 4096"),
-        (("--vary", "colour"), "none of instances, threads, batching, frontEnds"),
+        (("--vary", "colour"), "not one of instances, threads, batching, frontEnds"),
         (("--plot", "bench.png"), "does not end with .svg"),
         (("--objective", "cost"), "throughput"),
     ],

@@ -88,7 +88,7 @@ def test_an_archive_with_other_members_is_refused_and_adds_nothing(quick: Comman
         info = tarfile.TarInfo(member)
         info.size = 1
         archive.addfile(info, io.BytesIO(b"x"))
-    _refused(quick, file, "is no timing cache")
+    _refused(quick, file, "is not a timing cache")
 
 
 def test_an_altered_or_shortened_archive_and_another_file_are_refused(quick: CommandLine) -> None:
@@ -101,7 +101,7 @@ def test_an_altered_or_shortened_archive_and_another_file_are_refused(quick: Com
     file.write_bytes(whole[:600])
     _refused(quick, file, "")
     file.write_bytes(b"of trtexec")
-    _refused(quick, file, "say --gpu and --tensorrt")
+    _refused(quick, file, "--gpu and --tensorrt for a file from trtexec")
 
 
 def _refused(quick: CommandLine, file: Path, want: str) -> None:

@@ -134,7 +134,7 @@ def test_a_policy_holds_while_the_operator_is_down_and_what_serves_stays_when_on
         violated = tenant.condition("cpu", "PolicyViolated")
         assert (violated["status"], violated["reason"]) == ("True", "PolicyDigest")
         assert f"EnginePolicy {names[1]}: spec.model.sha256: a digest is required" in violated["message"]
-        assert "what serves continues to serve" in violated["message"]
+        assert "serving pods continue" in violated["message"]
         assert tenant.condition("cpu", "Ready")["status"] == "True"
         serving = tenant.get("pods", "--selector=enginesmith.io/target")["items"]
         assert [one["metadata"]["uid"] for one in serving] == pods

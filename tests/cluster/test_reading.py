@@ -80,4 +80,4 @@ def test_an_engine_with_a_target_that_is_impossible_reads_as_one_that_serves(
     tenant.apply(NAME, [CPU])
     tenant.until(lambda: _columns(tenant)[1:5] == ["True", "True", "1/1", "CPU"], "the only target serves")
     assert tenant.condition(NAME, "AllTargets")["status"] == "True"
-    assert "taken from the store, nothing had to be built" in tenant.condition(NAME, "Built")["message"]
+    assert "found in the store, so nothing was built" in tenant.condition(NAME, "Built")["message"]

@@ -169,7 +169,7 @@ def test_a_wrong_pull_secret_is_told_with_the_registry_and_where_to_correct_it(
 
     small_tenant.until(told, "Built says that the image cannot be pulled")
     message = small_tenant.condition(NAME, "Built")["message"]
-    for expected in (image, "the registry refuses the account", "spec.podTemplate.imagePullSecrets"):
+    for expected in (image, "the registry refuses the credentials", "spec.podTemplate.imagePullSecrets"):
         assert expected in message
     assert "\n" not in message
     OperatorCalls(cluster=cluster, namespace=small_tenant.namespace).until_quiet()

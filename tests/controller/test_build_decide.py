@@ -84,7 +84,7 @@ def test_a_registry_that_refuses_the_account_is_told_with_the_place_of_the_secre
     words = 'ErrImagePull: failed to resolve reference "r/i": unexpected status from HEAD request: 401 Unauthorized'
     ready = ready_condition(decide(make_job(), make_pod(ContainerFacts(name="build", stuck=words))))
     assert ready.reason == "ImageCannotBePulled"
-    for expected in ("r/i", "the registry refuses the account", "spec.podTemplate.imagePullSecrets"):
+    for expected in ("r/i", "the registry refuses the credentials", "spec.podTemplate.imagePullSecrets"):
         assert expected in ready.message
     assert "push it" not in ready.message
 
@@ -100,7 +100,7 @@ def test_a_claim_that_is_not_there_is_named_with_what_to_do() -> None:
     words = '0/3 nodes are available: persistentvolumeclaim "models" not found. not found'
     ready = ready_condition(decide(make_job(), make_pod(node="", unschedulable=words, unschedulable_since=STARTED)))
     assert ready.reason == "ClaimMissing"
-    assert "PersistentVolumeClaim models is not there; create it" in ready.message
+    assert "PersistentVolumeClaim models does not exist; create it" in ready.message
 
 
 def test_a_moment_between_two_pulls_is_no_news() -> None:

@@ -98,7 +98,7 @@ def test_a_build_begins_when_another_one_ends(builds: Builds) -> None:
     builds.limit(1)
     builds.job("c")
     assert list(map(builds.may_begin, ("a", "b"))) == [False, False]
-    assert builds.held_back("a") == "EnginePolicy limit-1 allows 1 build at a time in namespace vision (begun: 1)"
+    assert builds.held_back("a") == "EnginePolicy limit-1 allows 1 build at a time in namespace vision (running: 1)"
 
     builds.build("c", second=9, phase="Succeeded")
 

@@ -71,7 +71,7 @@ def test_a_drain_of_the_only_node_completes_and_says_that_nothing_takes_over() -
     target = world.target("l4")
     assert (target.phase, target.reason) == (TargetPhase.SERVING, "NodeCordoned")
     assert target.message == (
-        "1 of 2 replicas are ready; node gpu-1 is cordoned and no other node takes a new replica, so the replicas "
+        "1 of 2 replicas are ready; node gpu-1 is cordoned and no other node has room for one, so the replicas "
         "there may be evicted; uncordon it, or add a node"
     )
 

@@ -188,7 +188,7 @@ def test_an_engine_that_the_store_had_is_told_from_one_that_was_built() -> None:
     second.settle()
 
     assert second.of_kind("EngineBuild") == []
-    assert second.condition("Built").message == "1 engine is stored; taken from the store, nothing had to be built"
+    assert second.condition("Built").message == "1 engine is stored; found in the store, so nothing was built"
 
 
 def test_a_status_holds_no_null_and_is_read_as_it_was() -> None:

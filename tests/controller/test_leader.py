@@ -150,10 +150,10 @@ def test_a_leader_that_gets_no_answer_says_why_it_ends(caplog: pytest.LogCapture
             times=LeaseTimes(duration=0.3, deadline=0.2, retry=0.05),
         )
         elector.start()
-        assert _until(lambda: "no answer within" in caplog.text)
+        assert _until(lambda: "no response within" in caplog.text)
         elector.stop()
     line = next(one for one in caplog.messages if "cannot be renewed" in one)
-    assert line.startswith("the lease cannot be renewed: no answer within 0.")
+    assert line.startswith("the lease cannot be renewed: no response within 0.")
     assert not lost.is_set()
 
 

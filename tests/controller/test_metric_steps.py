@@ -107,7 +107,7 @@ def test_a_refusal_is_a_failed_gate_with_the_metric_s_words() -> None:
     [
         (step("metric", 3, "Traceback\nKeyError: 'boxes'\n"), "ended with exit code 3, so the engine is refused: KeyE"),
         (step("metric", 1), "exit code 1, so the engine is refused: it said nothing"),
-        (step("metric", 137, reason="OOMKilled"), "killed for memory"),
+        (step("metric", 137, reason="OOMKilled"), "ran out of memory"),
         (step("metric", 128, 'exec: "/metric": no such file', "StartError"), "cannot be started"),
     ],
 )

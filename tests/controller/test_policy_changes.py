@@ -59,7 +59,7 @@ def test_what_serves_stays_when_a_policy_forbids_it_and_the_status_says_so(
     assert not decision.deletes
     assert after["spec"] == before["spec"]
     assert "EnginePolicy house: " in condition.message
-    assert "what serves continues to serve" in condition.message
+    assert "serving pods continue" in condition.message
     assert [one.reason for one in decision.events] == [condition.reason]
     assert serving.condition("Ready").status.value == "True"
     serving.wait(600)

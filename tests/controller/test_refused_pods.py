@@ -35,7 +35,11 @@ _QUOTA = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: requ
             "no pod can be created: error looking up service account vision/inference: ",
             "spec.podTemplate.serviceAccountName",
         ),
-        (f'pods "ocr-l4-1-" is forbidden: {_QUOTA}', f"no pod can be created: {_QUOTA}; ", "have the quota raised"),
+        (
+            f'pods "ocr-l4-1-" is forbidden: {_QUOTA}',
+            f"no pod can be created: {_QUOTA}; ",
+            "ask the administrator to raise the quota",
+        ),
         (
             'pods "ocr-l4-1-" is forbidden: failed quota: q: must specify limits.cpu for: pull,server',
             "no pod can be created: failed quota: q: must specify limits.cpu for: pull,server; ",

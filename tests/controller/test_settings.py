@@ -95,7 +95,7 @@ def test_a_key_that_is_none_is_named(tmp_path: Path, signatures: str, want: str)
 
 def test_a_store_that_takes_signed_engines_only_needs_a_key_to_sign_with(tmp_path: Path) -> None:
     text = _WHOLE.replace("modelKeys", "engineKeys").replace("  engineSecret: enginesmith-signing\n", "")
-    with pytest.raises(SpecError, match="builders could store nothing"):
+    with pytest.raises(SpecError, match="builders cannot store engines"):
         load_settings(_file(tmp_path, text))
 
 
@@ -112,7 +112,7 @@ def test_no_file_and_an_empty_file_mean_the_defaults(tmp_path: Path) -> None:
     ("text", "want_in_message"),
     [
         ("workers: 0\nhealthport: 1\n", ("workers", "healthport")),
-        ("store: {default: {path: /engines}}\n", ("local mode only",)),
+        ("store: {default: {path: /engines}}\n", ("only in local mode",)),
         ("[1, 2]\n", ("document",)),
         ("addresses: {allowed: [10.1.0.1/16, 10.1.0.1]}\n", ("addresses.allowed.0", "addresses.allowed.1", "range")),
         ("store: {\n", ("cannot be read",)),

@@ -79,5 +79,5 @@ def test_slices_of_another_node_say_nothing_of_this_one(tmp_path: Path) -> None:
 def test_a_node_whose_plugin_counts_no_gpu_may_be_one_of_dra(tmp_path: Path) -> None:
     (reason,) = serve_eligibility(_facts(tmp_path, GFD, {"nvidia.com/gpu": "0"}, slices=False)).reasons
 
-    assert reason.found == "labels are there, but nvidia.com/gpu is 0 of 0"
+    assert reason.found == "the node has GPU labels, but nvidia.com/gpu is 0 of 0"
     assert "GPUs that DRA alone hands out (kubectl get resourceslices)" in reason.wanted

@@ -62,7 +62,7 @@ def test_the_refusal_says_where_the_size_comes_from_and_what_would_match(
 
     sentence = result.targets[0].refusals[0].sentence()
     assert "memory is about 22609 MiB (data sheet of NVIDIA-A10G: 24 GB, less 8 %)" in sentence
-    assert "minMemory asks for 24576 MiB; 22Gi would match" in sentence
+    assert "minMemory is 24576 MiB; 22Gi would match" in sentence
 
 
 def test_a_label_goes_before_the_data_sheet(make_engine: MakeEngine, make_observed: MakeObserved) -> None:
@@ -92,9 +92,9 @@ def test_a_product_of_unknown_size_stays_unknown_with_what_helps(
     result = _plan(make_engine, make_observed, _node("NVIDIA-A10-24Q"), minMemory="8Gi")
 
     sentence = result.targets[0].refusals[0].sentence()
-    assert "memory is unknown: no label tells it" in sentence
+    assert "memory is unknown: no label gives it" in sentence
     assert "the version matrix has no size for NVIDIA-A10-24Q" in sentence
-    assert "install GPU Feature Discovery, or leave minMemory out" in sentence
+    assert "install GPU Feature Discovery, or remove minMemory" in sentence
 
 
 @pytest.mark.parametrize("product", ["NVIDIA-GB10", "Orin", "NVIDIA-Thor"])
@@ -117,4 +117,4 @@ def test_a_shared_memory_of_unknown_size_says_what_is_meant(
     assert "data sheet: 128 GB; the machine's own, which CPU and GPU of NVIDIA-GB10 share" in gb10
     assert "117Gi would match" in gb10
     assert "memory is unknown: it is the machine's own, which CPU and GPU of Orin share" in orin
-    assert "leave minMemory out, and choose nodes with podTemplate.nodeSelector" in orin
+    assert "remove minMemory, and select nodes with podTemplate.nodeSelector" in orin

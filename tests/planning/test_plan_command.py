@@ -284,7 +284,7 @@ def test_what_kubectl_prints_of_a_cluster_without_policies_forbids_nothing(tmp_p
         ("kind: Pod\n", "it has an object of kind Pod"),
         ("kind: EnginePolicy\nmetadata: {name: a}\nspec: {gpuProduct: [a]}\n", "spec.gpuProduct"),
         ("kind: List\nitems: []\n", "the file has no EnginePolicy and no Namespace"),
-        ("- 1\n", "it has something that is no object"),
+        ("- 1\n", "an item is not an object"),
         ("a: [", "cannot be read"),
     ],
 )

@@ -71,5 +71,5 @@ def test_one_machine_builds_the_full_engine_and_says_so(make_engine: MakeEngine,
     made = plan(make_engine(targets=[CPU, L4], build=QUICK), observed, NOW)
     assert all(one.quick is None for each in made.targets for one in each.engines)
     assert [one for one in made.warnings if "quickStart" in one] == [
-        "spec.build.quickStart: it has an effect in a cluster only; the full engine is built here."
+        "spec.build.quickStart: it has an effect only in a cluster; the full engine is built here."
     ]

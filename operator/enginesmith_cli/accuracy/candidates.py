@@ -1,4 +1,4 @@
-"""The precisions that are compared: each whole, and the document's own."""
+"""The precisions that are compared: each without kept nodes, and the document's own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ __all__ = ["Candidate", "candidates"]
 _OWN: Final = "{}-file"
 """Label of the document's own precision, where it is none of the others."""
 _USUAL: Final = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8)
-"""What is compared if the user names nothing; FP8 pays on few GPUs and for few operators."""
+"""Precisions that are compared by default; FP8 is faster only on few GPUs and for few operators."""
 _CALIBRATED: Final = frozenset({Precision.INT8, Precision.FP8})
 
 

@@ -22,7 +22,7 @@ _WIDTH, _HEIGHT = 760, 380
 _ROW, _TOP, _LABEL, _BAR, _VALUE = 26, 66, 80, 150, 70
 _LEAST_DAMAGE: Final = 1e-12
 _BEST_DB: Final = 120.0
-"""Where the axis of the layers ends; values that are equal are drawn there."""
+"""End of the axis of the layers; equal values are drawn there."""
 
 _Measure = tuple[str, Callable[[Row], float | None], str]
 _BARS: Final[tuple[_Measure, ...]] = (
@@ -83,7 +83,7 @@ def _bars(rows: Sequence[Row]) -> str:
 def _front(title: str, label: str, rows: Sequence[Row], cost: Callable[[Row], float]) -> str:
     """Draw agreement over a cost, with a line through what no other precision beats."""
     points = [(cost(row), 100 * row.agreement) for row in rows]
-    picture = Picture(_WIDTH, _HEIGHT, f"{title}: the line joins what no other precision beats")
+    picture = Picture(_WIDTH, _HEIGHT, f"{title}: the line joins the best precisions")
     frame = _frame(
         picture,
         Axis.over(label, [x for x, _ in points], least=0.0),
@@ -112,9 +112,7 @@ def _sensitivity(label: str, ranking: Sequence[Sensitivity], kept: Sequence[str]
 def _search(label: str, curve: Sequence[KeptPoint], weight_bytes: int) -> str:
     """Draw the trials of the search: what keeping costs in bytes, and what it gives in agreement."""
     points = [(100 * one.kept_bytes / max(weight_bytes, 1), 100 * one.agreement) for one in curve]
-    picture = Picture(
-        _WIDTH, _HEIGHT, f"Search of {label}: the line joins what no other trial beats; numbers are nodes"
-    )
+    picture = Picture(_WIDTH, _HEIGHT, f"Search of {label}: the line joins the best trials; numbers are nodes")
     frame = _frame(
         picture,
         Axis.over("weights that are kept, %", [x for x, _ in points], least=0.0),

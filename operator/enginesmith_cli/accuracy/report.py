@@ -1,4 +1,4 @@
-"""What was compared, for a person and for a program."""
+"""The report of a comparison, as text and as JSON."""
 
 import json
 import math
@@ -20,7 +20,7 @@ HEAD: Final = (
 )  # fmt: skip
 _WORST_LAYERS: Final = 8
 _NOTE: Final = 120
-"""Characters of a note that a terminal is shown."""
+"""Maximum length of a note on a terminal, in characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Report:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return what a reader has to know about these figures."""
+        """Return notes that a reader needs to understand these figures."""
         return tuple(_notes(self))
 
 
@@ -186,7 +186,7 @@ def _unproved(report: Report) -> Iterator[str]:
 
 
 def _measured_alarms(row: Row) -> Iterator[str]:
-    """Yield what looks wrong where no engine was judged."""
+    """Yield warnings for candidates without a judged engine."""
     for one in row.outputs:
         said = ", ".join(alarms_of(one))
         if said and not row.gate:

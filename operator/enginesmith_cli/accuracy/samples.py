@@ -37,7 +37,7 @@ class SampleFiles:
 
     @property
     def are_generated(self) -> bool:
-        """Whether no user's data is among them."""
+        """Whether they contain no data from the user."""
         return self.source == _GENERATED
 
 
@@ -74,7 +74,7 @@ def choose_samples(
 
     Raises:
         enginesmith_contract.errors.SpecError: a sample cannot be read, or does not fit the model.
-        enginesmith_contract.errors.SourceError: the data cannot be had.
+        enginesmith_contract.errors.SourceError: the data cannot be fetched.
         enginesmith_contract.errors.StoreError: the store lacks a reference.
     """
     calibration = precision_policy(wanted.engine.spec).calibration

@@ -48,10 +48,10 @@ class StageOfCandidate:
         self._reporter.advance(self.done, f"{stage} {detail}".rstrip())
 
     def advance(self, fraction: float, detail: str = "") -> None:
-        """Let the other reporter see whether the work is to end."""
+        """Let the other reporter check whether the work must stop."""
 
     def end(self, **facts: Fact) -> None:
-        """Say nothing: the stage around it has an end of its own."""
+        """Report nothing, because the enclosing stage reports its own end."""
 
 
 @dataclass(kw_only=True)
@@ -65,7 +65,7 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class _Engine:
-    """An engine, or why there is none; `backend` is None where no target can be served."""
+    """An engine, or the reason why there is none; `backend` is None if no target can be served."""
 
     backend: Backend | None
     manifest: Manifest | None = None
@@ -214,7 +214,7 @@ class Trials:
 
 @contextmanager
 def _failing(compared: Compared, candidate: Candidate) -> Iterator[None]:
-    """Let a failure in the block be the candidate's row."""
+    """Turn a failure in the block into the candidate's row."""
     try:
         yield
     except CancelledBuildError:

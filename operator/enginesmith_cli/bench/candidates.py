@@ -1,4 +1,4 @@
-"""Which settings are tried: one dimension after another, each from the best of the one before.
+"""The settings to try: one dimension after another, each starting from the best settings so far.
 
 A dimension gets the best settings so far, since the right number of threads depends on the number of instances.
 """
@@ -98,7 +98,7 @@ def _threads(place: Place, current: Settings) -> tuple[Settings, ...]:
     instances = int(str(_completed(current.serving)["instances"]))
     share = max(1, place.cpus // instances)
     counts = sorted({1, max(1, share // 2), share})
-    # What is not the default: the threads of a single instance burn their processor while they wait.
+    # The opposite of the default, with which the threads of a single instance spin while they wait.
     spinning = Settings(backend_options={_SPINNING: "false" if instances == 1 else "true"})
     return (*(Settings(backend_options={_THREADS: str(count)}) for count in counts), spinning)
 

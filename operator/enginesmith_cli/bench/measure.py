@@ -22,7 +22,7 @@ from enginesmith_runtime.child_processes import kill_group, python_command, star
 __all__ = ["Load", "RunningServer", "drive", "measured_from", "running_server"]
 
 _START_SECONDS: Final = 600.0
-"""For a server to load and warm up its engine: a large engine on a slow disk takes minutes."""
+"""Time limit for a server to load and warm up its engine: a large engine on a slow disk takes minutes."""
 _STOP_SECONDS: Final = 10.0
 _SAID_BYTES: Final = 4096
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
@@ -85,7 +85,7 @@ class RunningServer:
 
 @contextmanager
 def running_server(request: ServeRequest, folder: Path) -> Iterator[RunningServer]:
-    """Have a server that is ready; it is gone afterwards.
+    """Run a server that is ready; it is stopped afterwards.
 
     Args:
         request: what it serves; port 0.
@@ -117,7 +117,7 @@ def running_server(request: ServeRequest, folder: Path) -> Iterator[RunningServe
 
 
 def drive(server: RunningServer, load: Load, request: Path) -> Measured:
-    """Send requests for the time of a measurement.
+    """Send requests for the length of a measurement.
 
     Args:
         server: that is asked.
@@ -140,7 +140,7 @@ def drive(server: RunningServer, load: Load, request: Path) -> Measured:
 
 
 def measured_from(reports: Sequence[Report], seconds: float, cpu_seconds: float) -> Measured:
-    """Return what all clients saw together.
+    """Return the results of all clients together.
 
     Args:
         reports: of the clients.
@@ -182,7 +182,7 @@ def _client(order: Order) -> Iterator[Child]:
 
 def _write(child: Child, data: bytes) -> None:
     if child.stdin is not None:
-        # One that has ended is found when it is listened to.
+        # A client that has ended is detected when its output is read.
         with suppress(BrokenPipeError):
             child.stdin.write(data)
             child.stdin.flush()
@@ -191,9 +191,7 @@ def _write(child: Child, data: bytes) -> None:
 def _expect(client: Child, seconds: float) -> bytes:
     line = _line(client, seconds + _START_SECONDS)
     if not line:
-        raise ServeError(
-            "a client process ended before its time", why=f"exit code {client.poll()}", reason="ServeFailed"
-        )
+        raise ServeError("a client process ended too early", why=f"exit code {client.poll()}", reason="ServeFailed")
     return line
 
 
@@ -211,7 +209,7 @@ def _last_words(log: Path) -> str:
 
 
 def _process(entry: Path) -> tuple[int, _Process] | None:
-    """Return what an entry of /proc says; None where it is no process, or one that has just ended."""
+    """Return the content of an entry of /proc; None: it is not a process, or the process has just ended."""
     if not entry.name.isdigit():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What was measured, for a person and for a program."""
+"""The report of the measurements, as text and as JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from enginesmith_cli.tables import table_lines
 __all__ = ["notes", "page", "report_document"]
 
 _BUSY: Final = 0.85
-"""From this load on, a client process is what limits the rate: the rest goes to the system and to waiting."""
+"""From this load on, a client process limits the rate: the rest of its time goes to the system and to waiting."""
 _HEAD: Final = ("SETTINGS", "REQUESTS/S", "P50 MS", "P99 MS", "CPU US/REQUEST", "CLIENT", "NOTE")
 
 
@@ -33,11 +33,11 @@ def page(found: Found, target: str, objective: Objective) -> Iterator[str]:
 
 
 def notes(trials: Sequence[Trial]) -> Iterator[str]:
-    """Yield what a reader has to know about these figures."""
+    """Yield notes that a reader needs to understand these figures."""
     if any(trial.measured is not None and trial.measured.client_load >= _BUSY for trial in trials):
         yield (
             "a client process was busy all the time in the rows marked `busy`: the client limits these rates, and the "
-            "server can do more. Use more client processes (--clients), on a machine with processors to spare"
+            "server can do more. Use more client processes (--clients), on a machine with free processors"
         )
     refused = next((trial for trial in trials if trial.measured is not None and trial.measured.refused), None)
     if refused is not None and refused.measured is not None:

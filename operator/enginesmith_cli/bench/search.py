@@ -1,4 +1,4 @@
-"""Which candidates are measured and which one is recommended; nothing here starts a process.
+"""Decides which candidates are measured and which one is recommended; it starts no process.
 
 The document's own settings are measured first. Each dimension is then tried from the best settings so far. The winner
 has to win again at the end: in a short measurement, the luckiest of many looks better than it is.
@@ -104,7 +104,7 @@ def search(dimensions: Sequence[str], propose: Propose, measure: Measure, object
 
 
 def _gain(before: Trial, after: Trial, objective: Objective) -> float:
-    """Return how many times as good `after` is; 0 where it does not count, infinity where only it does."""
+    """Return how many times as good `after` is; 0 if it is not valid, infinity if only it is valid."""
     if not after.counts or after.measured is None:
         return 0.0
     if not before.counts or before.measured is None:

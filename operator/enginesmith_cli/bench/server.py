@@ -14,8 +14,8 @@ __all__ = ["main"]
 
 
 def main(request: str) -> NoReturn:
-    """Become the server of a request, which is in a file."""
-    # Holds for the program that takes this one's place.
+    """Become the server for a request that is in a file."""
+    # Also applies to the program that replaces this one.
     die_with_parent()
     words = [sys.executable, "-P", "-m", "enginesmith_runtime.server", "--request", request]
     os.execve(sys.executable, words, {**os.environ, LOG_FORMAT: "json"})  # noqa: S606 - this very interpreter, no shell

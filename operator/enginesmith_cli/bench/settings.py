@@ -1,4 +1,4 @@
-"""A candidate: what replaces fields of the document, and how a person reads it."""
+"""A candidate: values that replace fields of the document, and their text form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Settings:
     backend_options: Mapping[str, str] = field(default_factory=dict)
 
     def with_changes(self, other: "Settings") -> "Settings":
-        """Return these settings where `other` says nothing else."""
+        """Return these settings, overridden by those of `other`."""
         return Settings(
             serving={**self.serving, **other.serving}, backend_options={**self.backend_options, **other.backend_options}
         )

@@ -34,9 +34,9 @@ _EXAMPLES = """examples:
   enginesmith accuracy engine.yaml --samples pages/ --report accuracy.html
   enginesmith accuracy engine.yaml --precision fp16,int8 --layers 4 --output json
 
-The model is prepared in each precision as by `enginesmith build`, compared with itself in FP32 on samples, and built
+The model is prepared in each precision as `enginesmith build` does, compared with the FP32 model on samples, and built
 for the first target that this machine can serve. The samples are those that spec.precision.calibration holds out, or
-those of --samples: a folder, archive or file of .npz, .npy, raw tensors or images, as calibration data is.
+those of --samples: a folder, archive or file of .npz, .npy, raw tensors or images, as for calibration data.
 """
 _MOST_SAMPLES = 100_000
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_precisions,
         default=(),
         metavar="NAME,...",
-        help="what to compare with fp32 (default: fp16, bf16, int8 with calibration data, and the file's)",
+        help="precisions to compare with fp32 (default: fp16, bf16, int8 with calibration data, and the file's)",
     )
     parser.add_argument(
         "--samples", metavar="PATH", type=Path, help="a folder, archive or file of samples to compare on"
@@ -176,7 +176,7 @@ def _precisions(text: str) -> tuple[Precision, ...]:
     names = text.split(",")
     for name in names:
         if name not in known:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(known)}")
     return tuple(dict.fromkeys(Precision(name) for name in names))
 
 

@@ -25,7 +25,7 @@ _EXAMPLES = """examples:
   enginesmith bench engine.yaml --concurrency 32 --duration 10 --plot bench.svg
   enginesmith bench engine.yaml --objective latency --concurrency 1 --vary threads
 
-The engine is built as by `enginesmith up`, or taken from the store. Each candidate is served by a server process and
+The engine is built as `enginesmith up` does, or taken from the store. A server process serves each candidate, which is
 measured with requests of random data. The file is not changed: the recommendation is YAML to paste into it.
 """
 _LEAST_SECONDS = 0.1
@@ -50,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_dimensions,
         default=DIMENSIONS,
         metavar="NAME,...",
-        help=f"what to vary, of {','.join(DIMENSIONS)} (default: all)",
+        help=f"settings to vary, any of {','.join(DIMENSIONS)} (default: all)",
     )
     parser.add_argument(
-        "--duration", type=_seconds, default=3.0, metavar="SECONDS", help="of each measurement (default: 3)"
+        "--duration", type=_seconds, default=3.0, metavar="SECONDS", help="length of each measurement (default: 3)"
     )
     parser.add_argument(
         "--concurrency", type=_count, default=8, metavar="N", help="requests in flight, 1 to 4096 (default: 8)"
@@ -66,13 +66,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=8,
         metavar="N",
-        help="that the requests are spread over, at least one for each client (default: 8, at most --concurrency)",
+        help="connections for the requests, at least one for each client (default: 8, at most --concurrency)",
     )
     parser.add_argument(
-        "--input", action="append", default=[], metavar="[NAME=]VALUE", help="what is sent, as for `enginesmith infer`"
+        "--input", action="append", default=[], metavar="[NAME=]VALUE", help="data to send, as for `enginesmith infer`"
     )
-    parser.add_argument("--shape", action="append", default=[], metavar="NAME=SHAPE", help="1x3x224x224, for `random`")
-    parser.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="for each call (default: 30)")
+    parser.add_argument(
+        "--shape", action="append", default=[], metavar="NAME=SHAPE", help="shape of `random` data: 1x3x224x224"
+    )
+    parser.add_argument(
+        "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="time limit of a call (default: 30)"
+    )
     parser.add_argument("--plot", type=_picture, metavar="FILE.svg", help="write a picture of the measurements")
     parser.add_argument("--output", "-o", choices=("table", "json"), default="table", help="default: table")
     add_home_options(parser)
@@ -200,7 +204,7 @@ def _dimensions(text: str) -> tuple[str, ...]:
     names = text.split(",")
     for name in names:
         if name not in DIMENSIONS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(DIMENSIONS)}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(DIMENSIONS)}")
     return tuple(name for name in DIMENSIONS if name in names)
 
 

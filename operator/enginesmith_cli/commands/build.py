@@ -24,8 +24,8 @@ _EXAMPLES = """examples:
   enginesmith build engine.yaml
   enginesmith build engine.yaml --target rtx --output json
 
-Every target that this machine can build for is built, TensorRT for RTX also for a GPU that is elsewhere. One that fails
-ends no other's build; the exit code is that of the first failure.
+Builds every target that this machine can build for; TensorRT for RTX also builds for a GPU that this machine does not
+have. If a target fails, the others are still built; the exit code is that of the first failure.
 """
 
 

@@ -25,7 +25,7 @@ _EXAMPLES = """examples:
   enginesmith cache import trtexec.cache --gpu NVIDIA-H200 --tensorrt 10.6.0
   enginesmith cache prewarm variants.yaml            on a machine with the GPU: measures, and stores no engine
 
-A cache is of one GPU model and one TensorRT version. Two that a store has for one pair become one at the next build.
+A cache is for one GPU model and one TensorRT version. The next build merges several caches for the same pair.
 """
 
 
@@ -34,17 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="what the store has for which GPU and TensorRT")
+    listing = actions.add_parser("list", help="list the caches of the store, with GPU and TensorRT version")
     exporting = actions.add_parser("export", help="write the store's caches to a file")
     importing = actions.add_parser("import", help="add the caches of a file to the store")
-    warming = actions.add_parser("prewarm", help="build documents for what TensorRT measures alone")
+    warming = actions.add_parser("prewarm", help="build documents only to measure timings")
     listing.add_argument("--output", "-o", choices=("text", "json"), default="text", help="default: text")
     exporting.add_argument("file", metavar="FILE", type=Path, help="tar to write")
-    importing.add_argument("file", metavar="FILE", type=Path, help="of export, or of `trtexec --timingCacheFile`")
-    warming.add_argument("file", metavar="FILE", type=Path, help="documents of kind InferenceEngine, one a variant")
+    importing.add_argument(
+        "file", metavar="FILE", type=Path, help="file from `cache export`, or from `trtexec --timingCacheFile`"
+    )
+    warming.add_argument(
+        "file", metavar="FILE", type=Path, help="documents of kind InferenceEngine, one for each variant"
+    )
     for action in (listing, exporting, importing):
-        action.add_argument("--gpu", default="", metavar="PRODUCT", help="of this GPU product only")
-        action.add_argument("--tensorrt", default="", metavar="VERSION", help="of this full version only")
+        action.add_argument("--gpu", default="", metavar="PRODUCT", help="only caches for this GPU product")
+        action.add_argument("--tensorrt", default="", metavar="VERSION", help="only caches for this full version")
     for action in (listing, exporting, importing, warming):
         add_home_options(action)
 
@@ -110,7 +114,7 @@ def _export(store: "Store", arguments: argparse.Namespace) -> int:
         raise SpecError(
             "the store has no such timing cache",
             where=store.uri,
-            remedy="enginesmith cache list shows what there is",
+            remedy="enginesmith cache list shows the caches of the store",
             reason="NoTimingCache",
         )
     write_archive(arguments.file, found)
@@ -142,9 +146,9 @@ def _to_import(arguments: argparse.Namespace) -> "tuple[Cache, ...]":
         return read_archive(arguments.file)
     if not arguments.gpu or not arguments.tensorrt:
         raise SpecError(
-            "a timing cache is of one GPU product and one TensorRT version",
+            "a timing cache is for one GPU product and one TensorRT version",
             where="--gpu and --tensorrt",
-            remedy="give both for a file of trtexec, and neither for one of `enginesmith cache export`",
+            remedy="give both for a file from trtexec, and neither for a file from `enginesmith cache export`",
             reason="Usage",
         )
     data = arguments.file.read_bytes()
@@ -176,7 +180,7 @@ def _prewarm(arguments: argparse.Namespace) -> int:
 
 
 def _with_measuring_targets(engine: "InferenceEngine") -> "InferenceEngine":
-    """Return the document without the targets that no timing cache helps; it is prepared as it was."""
+    """Return the document without the targets that have no timing cache; its preparation is unchanged."""
     from enginesmith_contract.backend_traits import traits
 
     targets = tuple(one for one in engine.spec.targets if traits(one.backend).timing_cache)

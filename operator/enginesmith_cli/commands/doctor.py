@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-_EPILOG = """It looks at this Python environment and loads each library in a process of its own.
+_EPILOG = """Checks this Python environment, and loads each library in a separate process.
 
-Exit code 0: engines can be built and served on a GPU of this machine, or on the CPU where there is no GPU; 30: not.
+The exit code is 0 if engines can be built and served on a GPU of this machine, or on the CPU if there is no GPU;
+otherwise it is 30.
 """
 
 

@@ -1,4 +1,4 @@
-"""`enginesmith infer`: one question to a running server, from a file or out of thin air, and a readable answer."""
+"""`enginesmith infer`: one request to a running server, from a file or with random data, and a readable response."""
 
 import argparse
 import statistics
@@ -33,20 +33,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[NAME=]VALUE",
-        help="FILE.npy, FILE.npz, a picture, `random` or `random:1x3x224x224`; without it every input is random",
+        help="FILE.npy, FILE.npz, a picture, `random` or `random:1x3x224x224` (default: every input is random)",
     )
     parser.add_argument("--shape", action="append", default=[], metavar="NAME=SHAPE", help="1x3x224x224, for `random`")
-    parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="send it N times and show latencies")
+    parser.add_argument(
+        "--repeat", type=_positive, default=1, metavar="N", help="send the request N times and show latencies"
+    )
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="save each output there as NAME.npy")
-    parser.add_argument("--ca", type=_file, metavar="FILE", help="authority of the server's certificate (PEM): use TLS")
+    parser.add_argument(
+        "--ca", type=_file, metavar="FILE", help="use TLS; CA certificate for the server's certificate (PEM)"
+    )
     parser.add_argument("--cert", type=_file, metavar="FILE", help="certificate of this client (PEM)")
     parser.add_argument("--key", type=_file, metavar="FILE", help="its key (PEM)")
     parser.add_argument("--token-file", type=_file, metavar="FILE", help="bearer token of this client")
-    parser.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="for each call (default 30)")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="time limit of a call (default 30)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask, and print the answer."""
+    """Send the request, and print the response."""
     from enginesmith_cli.infer_inputs import arrays_from_words, shapes_from_words
     from enginesmith_cli.protocol_client import ProtocolClient
 

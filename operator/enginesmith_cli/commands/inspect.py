@@ -1,4 +1,4 @@
-"""`enginesmith inspect`: what is in an engine and where it will run; what an ONNX model takes and gives."""
+"""`enginesmith inspect`: the content of an engine and the hardware that it runs on; the inputs of an ONNX model."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ __all__ = ["add_arguments", "run"]
 
 _TRIAL_BYTES = 4 << 30
 _TRIAL_SECONDS = 60.0
-"""Of the runs that a profile is tried with."""
+"""Limits of the runs that try a profile."""
 _LINE = 90
 """Characters of an inspector's entry that a terminal is shown."""
 
@@ -38,7 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
-    parser.add_argument("what", nargs="?", metavar="KEY|MODEL.onnx", help="omitted: list the store's engines")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        metavar="KEY|MODEL.onnx",
+        help="engine key, or .onnx file; if omitted, list the store's engines",
+    )
     parser.add_argument("--output", "-o", choices=("text", "json"), default="text", help="default: text")
     add_home_options(parser)
 
@@ -195,11 +200,11 @@ def _profile_lines(trial: "Trial") -> Iterator[str]:
             yield f"warning        it does not run: {trial.words}"
         return
     if trial.profile is not None:
-        yield "\nA profile that the model ran with, to paste below spec: and to adjust:\n"
+        yield "\nA profile that the model ran with; paste it below spec: and adjust it:\n"
         yield profile_text(facts, trial.profile)
         return
-    yield f"\nIt needs a profile, and no guessed one works. The last was refused: {trial.words}"
-    yield "Give spec.profiles the sizes that it was exported for."
+    yield f"\nThe model needs a profile, and every guessed one was refused. The last error: {trial.words}"
+    yield "Set spec.profiles to the sizes that the model was exported for."
     for spec in facts.inputs:
         if spec.name in facts.shape_inputs:
             yield f"Its input {spec.name} holds sizes; below inputs, with your own values: {values_entry(spec)}"

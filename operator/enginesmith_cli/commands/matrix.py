@@ -21,7 +21,7 @@ _EXAMPLES = """examples:
   enginesmith matrix --tensorrt 10.13 --compute-capability 7.0
   enginesmith matrix --cuda 12 --arch arm64 --output json
 
-What is not given is not judged. Exit code 11: nothing fits.
+Options that are not given are not checked. The exit code is 11 if nothing fits.
 """
 _DRIVER_HELP = (
     'the node\'s NVIDIA driver: nvidia-smi prints it as "Driver Version", newer ones as "KMD Version" '
@@ -35,13 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
-    parser.add_argument("--tensorrt", metavar="VERSION", help="a version or the beginning of one: 11, 10.13, 10.13.3.9")
-    parser.add_argument("--cuda", metavar="VERSION", help="CUDA that TensorRT is built for: 12 or 12.9")
+    parser.add_argument(
+        "--tensorrt", metavar="VERSION", help="TensorRT version, or the beginning of one: 11, 10.13, 10.13.3.9"
+    )
+    parser.add_argument("--cuda", metavar="VERSION", help="CUDA version that TensorRT is built for: 12 or 12.9")
     parser.add_argument("--driver", metavar="VERSION", help=_DRIVER_HELP)
     parser.add_argument("--gpu", metavar="PRODUCT", help="value of the node's nvidia.com/gpu.product label")
-    parser.add_argument("--compute-capability", metavar="X.Y", help="instead of --gpu, or for one that is not known")
+    parser.add_argument(
+        "--compute-capability", metavar="X.Y", help="compute capability, instead of --gpu or for an unknown GPU"
+    )
     parser.add_argument("--precision", choices=[str(precision) for precision in Precision], help="of the model")
-    parser.add_argument("--arch", choices=["amd64", "arm64"], default="amd64", help="of the node (default %(default)s)")
+    parser.add_argument(
+        "--arch", choices=["amd64", "arm64"], default="amd64", help="CPU architecture of the node (default %(default)s)"
+    )
     parser.add_argument("--output", choices=["table", "json", "yaml"], default="table", help="default %(default)s")
 
 
@@ -79,13 +85,13 @@ def _hardware(matrix: "Matrix", arguments: argparse.Namespace) -> "Hardware":
             raise SpecError(what, where=option, remedy="give numbers and dots", reason="VersionInvalid")
     capability = arguments.compute_capability
     if capability is not None and not _CAPABILITY.fullmatch(capability):
-        what, remedy = f"{capability!r} is no compute capability", "give it as in 8.9"
+        what, remedy = f"{capability!r} is not a compute capability", "give it as in 8.9"
         raise SpecError(what, where="--compute-capability", remedy=remedy, reason="ComputeCapabilityInvalid")
     row = find_product(matrix, arguments.gpu)
     if arguments.gpu is not None and row is None and capability is None:
         meant = did_you_mean_product(matrix, arguments.gpu)
         raise SpecError(
-            "the matrix knows no GPU of this name",
+            "the matrix has no GPU with this name",
             where=f"--gpu {arguments.gpu}",
             why="names are those of the nvidia.com/gpu.product label",
             remedy=f"use {meant}, or add --compute-capability" if meant else "add --compute-capability",

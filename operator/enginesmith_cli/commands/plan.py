@@ -1,4 +1,4 @@
-"""`enginesmith plan`: what would be built and served where, and why not; it changes nothing."""
+"""`enginesmith plan`: what would be built and served where, and the reasons if nothing would; it changes nothing."""
 
 import argparse
 import json
@@ -34,8 +34,8 @@ _EXAMPLES = """examples:
   enginesmith plan engine.yaml --nodes nodes.yaml --values values.yaml
   kubectl get enginepolicies,namespaces -o yaml > policies.yaml && enginesmith plan engine.yaml --policies policies.yaml
 
-The exit code is 0 where every document has a plan for at least one target and no policy forbids a field, 11
-otherwise. A target that is only built here, for a GPU that is elsewhere, has a plan.
+The exit code is 0 if every document has a plan for at least one target and no policy forbids a field, otherwise 11.
+A target that is built here for a GPU that this machine does not have also has a plan.
 """
 
 
@@ -52,21 +52,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_values_option(
         parser,
-        "with --nodes: the chart's values, whose toolchains, labels and pools the cluster has (default: the "
-        "toolchains installed here)",
+        "with --nodes: the chart's values, with the toolchains, labels and pools of the cluster "
+        "(default: the toolchains installed here)",
     )
     parser.add_argument(
         "--policies",
         type=Path,
         metavar="FILE",
-        help="EnginePolicies that hold (kubectl get enginepolicies,namespaces -o yaml); Namespaces give their labels",
+        help="EnginePolicies and Namespaces of the cluster (kubectl get enginepolicies,namespaces -o yaml)",
     )
     parser.add_argument(
-        "--namespace", "-n", default="default", metavar="NAME", help="of documents that name none (default: default)"
+        "--namespace",
+        "-n",
+        default="default",
+        metavar="NAME",
+        help="namespace of documents that name none (default: default)",
     )
     add_trust_option(parser)
     parser.add_argument("--output", "-o", choices=("table", "json", "yaml"), default="table", help="default: table")
-    parser.add_argument("--store", metavar="URI", help="engine store whose keys are looked at")
+    parser.add_argument("--store", metavar="URI", help="engine store in which keys are looked up")
     parser.add_argument("--home", metavar="DIR", help="folder of local mode")
 
 
@@ -77,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.values and not arguments.nodes:
         raise SpecError(
             "--values needs --nodes",
-            why="this machine has the toolchains that are installed here",
+            why="without --nodes, the plan is for this machine and its toolchains",
             remedy="add --nodes nodes.yaml (kubectl get nodes -o yaml)",
             reason="Usage",
         )

@@ -29,7 +29,7 @@ _EXAMPLES = """examples:
   enginesmith serve engine.yaml
   enginesmith serve cls=4f1c0de29ab37c5b2f10
 
-A file's engines must have been built (`enginesmith build`). A key may be cut short where it is still unique.
+The engines of a file must have been built (`enginesmith build`). A key may be shortened if it is still unique.
 """
 
 

@@ -1,4 +1,4 @@
-"""`enginesmith store`: what is in an engine store, and the deletion of what nothing needs any more."""
+"""`enginesmith store`: lists an engine store, and deletes unused engines."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ _MIN_GRACE_SECONDS: Final = 2 * 3600.0
 
 _EXAMPLES = """examples:
   enginesmith store list --store s3://engines/vision
-  enginesmith store gc                                   what would be deleted from the local store
+  enginesmith store gc                                   shows what would be deleted from the local store
   kubectl get inferenceengines,enginebuilds -A -o json | \\
     enginesmith store gc --store s3://engines/vision --objects - --delete
 """
@@ -35,11 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="engines with their sizes, and what else is there")
+    listing = actions.add_parser("list", help="list the engines with their sizes, and the other entries")
     sweeping = actions.add_parser(
         "gc",
-        help="delete engines that nothing serves, keeps or builds, and files that nothing names",
-        description="Says what it would delete, and deletes it with --delete.",
+        help="delete engines that no object serves, keeps or builds, and files that no entry names",
+        description="Lists what it would delete, and deletes it with --delete.",
     )
     for action in (listing, sweeping):
         action.add_argument("--output", "-o", choices=("text", "json"), default="text", help="default: text")
@@ -49,19 +49,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--objects",
         action="append",
         metavar="FILE",
-        help="InferenceEngines and EngineBuilds as `kubectl get -o json` prints them, `-`: from stdin; repeatable",
+        help="InferenceEngines and EngineBuilds as printed by `kubectl get -o json`; `-` reads stdin; may be repeated",
     )
-    needed.add_argument("--no-objects", action="store_true", help="no cluster uses this store: age alone decides")
+    needed.add_argument("--no-objects", action="store_true", help="no cluster uses this store, so only the age decides")
     sweeping.add_argument(
         "--keep-for",
         default="720h",
         metavar="TIME",
-        help="how long what no object names stays (default: 720h)",
+        help="minimum age of entries that no object names (default: 720h)",
     )
     sweeping.add_argument(
-        "--grace", default="24h", metavar="TIME", help="nothing younger is touched, at least 2h (default: 24h)"
+        "--grace",
+        default="24h",
+        metavar="TIME",
+        help="minimum age of everything that is deleted, at least 2h (default: 24h)",
     )
-    sweeping.add_argument("--delete", action="store_true", help="delete, instead of saying what would be")
+    sweeping.add_argument("--delete", action="store_true", help="delete, instead of only listing")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -113,7 +116,7 @@ def _engine_row(manifest: "Manifest") -> str:
 def _sweep(store: "Store", arguments: argparse.Namespace, *, is_local: bool) -> int:
     from enginesmith_runtime.store.sweep import sweep
 
-    # The claims first: a process that needs a file afterwards makes it young.
+    # Read the claims first: a process that needs a file later refreshes its timestamp.
     claims = _claims(arguments, is_local=is_local)
     report = sweep(store, claims, _retention(arguments), delete=arguments.delete)
     if arguments.output == "json":
@@ -131,9 +134,9 @@ def _claims(arguments: argparse.Namespace, *, is_local: bool) -> "Claims":
         return Claims()
     if arguments.objects is None:
         raise SpecError(
-            "nothing says which engines of this store serve",
+            "it is not known which engines of this store serve",
             where="--objects",
-            remedy="pipe `kubectl get inferenceengines,enginebuilds -A -o json` into --objects -, or say --no-objects",
+            remedy="pipe `kubectl get inferenceengines,enginebuilds -A -o json` into --objects -, or give --no-objects",
             reason="ObjectsMissing",
         )
     found = [one for path in arguments.objects for one in read_objects(_text(path), path)]
@@ -141,8 +144,8 @@ def _claims(arguments: argparse.Namespace, *, is_local: bool) -> "Claims":
         raise SpecError(
             "the cluster has no InferenceEngine and no EngineBuild",
             where="--objects",
-            why="that may be the wrong cluster",
-            remedy="look at kubectl's context; say --no-objects if no cluster uses this store",
+            why="this may be the wrong cluster",
+            remedy="check kubectl's context; give --no-objects if no cluster uses this store",
             reason="ObjectsMissing",
         )
     return claims_of(found)
@@ -211,7 +214,7 @@ def _report_lines(report: "SweepReport", *, deleted: bool) -> Iterator[str]:
         f"{_size(report.freed_bytes)}; {_size(report.kept_bytes)} stay"
     )
     if not deleted:
-        yield "Nothing was deleted: --delete does it."
+        yield "Nothing was deleted. Add --delete to delete it."
 
 
 def _size(count: int) -> str:

@@ -25,8 +25,8 @@ _EXAMPLES = """examples:
   enginesmith up engine.yaml
   enginesmith up engine.yaml --address 0.0.0.0:8001 --metrics-address none
 
-Each document is served by its first target that this machine can serve, under metadata.name, version "1". A document
-that fails is named, and the others are served.
+Each document is served with its first target that this machine can serve, under metadata.name, version "1". If a
+document fails, its error is printed, and the others are served.
 """
 
 
@@ -88,7 +88,7 @@ def _build_all(
 
 
 def _choice(built: "BuiltEngine") -> list[str]:
-    """Say in a line each what serves the document, and why the others do not."""
+    """Print which target serves the document, and why the other targets do not, one line each."""
     planned, chosen = built.document.plan, built.target.name
     state = "from the store" if built.was_stored else "built"
     toolchain = built.manifest.toolchain

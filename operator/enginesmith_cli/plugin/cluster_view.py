@@ -92,12 +92,12 @@ def _configuration(kubectl: Kubectl) -> tuple[OperatorSettings, dict[str, str]]:
         return OperatorSettings(), {}
     own: dict[str, Any] = next((one for one in found.items if _CONFIGURATION in (one.get("data") or {})), {})
     if not own:
-        _say("the operator's configuration is not there: is its chart installed?", found)
+        _say("there is no configuration of the operator: is its chart installed?", found)
         return OperatorSettings(), {}
     try:
         settings = OperatorSettings.model_validate(yaml.safe_load(own["data"][_CONFIGURATION]), by_name=False)
     except (ValidationError, yaml.YAMLError):
-        _say("the operator's configuration is of another version than this program", found)
+        _say("the operator's configuration is for another version of this program", found)
         settings = OperatorSettings()
     wanted = (settings.catalog.namespace or namespace_of(own), settings.catalog.name)
     catalog = next((one for one in found.items if (namespace_of(one), name_of(one)) == wanted), None)

@@ -1,4 +1,4 @@
-"""A tree and marked words for a terminal. Colours are left out where NO_COLOR is set or the output is no terminal."""
+"""Draws trees on a terminal. There are no colours if NO_COLOR is set or the output is not a terminal."""
 
 import os
 import shutil

@@ -19,12 +19,12 @@ Json = dict[str, Any]
 
 _MOST_LOG_LINES: Final = 12
 _TROUBLED: Final = {one.value for one in TargetPhase} - {"Serving", "Standby", "Idle"}
-# Words that repeat what a target, a build or a pod says in detail.
+# Reasons that only repeat what a target, a build or a pod says in detail.
 _SUMMARIES: Final = {"Ready", "AllTargets", "UpToDate", "Serving", "Built", "Prepared", "KeysResolved"}
 
 
 class Cause(Record):
-    """One thing that is wrong, or that is waited for.
+    """One cause of a problem or of a wait.
 
     Attributes:
         where: condition, target, build or pod.
@@ -83,10 +83,10 @@ def explain_object(item: Json, objects: Objects) -> Explanation:
     if not item.get("status"):
         summary = (
             "it has no status: the operator does not run (kubectl get pods -A -l app.kubernetes.io/component=operator),"
-            " does not work on this namespace, or has not come to it yet"
+            " does not work on this namespace, or has not reconciled it yet"
         )
     elif ready.get("status") == "True":
-        summary = "it is Ready" if is_ready else "it is Ready, and something needs attention"
+        summary = "it is Ready" if is_ready else "it is Ready, but something needs attention"
     else:
         summary = f"it is not Ready: {one_line(str(ready.get('message', 'no reason is given')))}"
     return Explanation(
@@ -112,7 +112,7 @@ def _family(item: Json, objects: Objects, *, is_engine: bool) -> Iterator[Json]:
 
 
 def _of_summaries(item: Json) -> Iterator[Cause]:
-    """Yield the first condition that says what is waited for, where nothing says it in detail."""
+    """Yield the first condition with the cause of a wait, if no other object gives it in detail."""
     found = [one for one in unmet_conditions(item) if one["type"] in _SUMMARIES]
     yield from (_cause(f"condition {one['type']}", one) for one in found[:1])
 

@@ -1,4 +1,4 @@
-"""kubectl as a program: its kubeconfig, contexts, logins and namespaces are the plugin's, whatever they are.
+"""Runs kubectl, so that its kubeconfig, contexts, logins and namespaces also apply to the plugin.
 
 What kubectl writes on standard error is turned into the product's errors. Where one of several kinds is refused, the
 others are returned with the refusal.
@@ -110,7 +110,7 @@ class Kubectl:
         return subprocess.call(self.command(*words))  # noqa: S603 - a fixed program, no shell
 
     def delete(self, path: str, uid: str) -> None:
-        """Delete one certain object; what it owns goes with it.
+        """Delete one object by its uid; the objects that it owns are deleted with it.
 
         Args:
             path: URL path of the object.
@@ -133,7 +133,7 @@ def add_connection_options(parser: argparse.ArgumentParser, *, everywhere: bool 
         parser: of the command.
         everywhere: whether the command may look into all namespaces.
     """
-    parser.add_argument("--namespace", "-n", metavar="NAME", help="namespace (default: of the context)")
+    parser.add_argument("--namespace", "-n", metavar="NAME", help="namespace (default: that of the context)")
     if everywhere:
         parser.add_argument("--all-namespaces", "-A", action="store_true", help="look into all namespaces")
     for option, value, text in _OPTIONS:
@@ -151,7 +151,7 @@ def call_error(stderr: str) -> ClusterCallError:
 
 
 class _Rule(NamedTuple):
-    """What some words on standard error mean."""
+    """The meaning of an error pattern on standard error."""
 
     pattern: str
     what: str

@@ -81,7 +81,7 @@ class Objects:
             if names
             else "there is none"
         )
-        remedy = "choose another namespace with -n, or look into all with: kubectl enginesmith status -A"
+        remedy = "choose another namespace with -n, or list all with: kubectl enginesmith status -A"
         raise SpecError(f"no {kind} has this name", where=name, why=why, remedy=remedy, reason="NotFound")
 
     def owned(self, owner: Json, kind: str) -> tuple[Json, ...]:
@@ -125,7 +125,7 @@ def condition(item: Json, kind: str) -> Json:
 
 
 def unmet_conditions(item: Json) -> Iterator[Json]:
-    """Yield the conditions that are not as they should be, the most serious first."""
+    """Yield the conditions that show a problem, the most serious first."""
     alerts = [one for kind in _ALERTS if (one := condition(item, kind)).get("status") == "True"]
     missing = [one for kind in _GOOD_WHEN_TRUE if (one := condition(item, kind)).get("status") in {"False", "Unknown"}]
     yield from (*alerts, *missing)
@@ -159,7 +159,7 @@ def message_of(said: Json) -> str:
 
 
 def parse_time(text: object) -> datetime | None:
-    """Return a time of an object; None for one that is no time."""
+    """Return a time of an object; None: the value is not a time."""
     try:
         found = datetime.fromisoformat(str(text))
     except ValueError:
@@ -168,7 +168,7 @@ def parse_time(text: object) -> datetime | None:
 
 
 def age(since: object, now: datetime) -> str:
-    """Return how long something is as it is, as kubectl writes it: "5m", "3h", "2d"; empty where it is not known."""
+    """Return the age of a state, as kubectl writes it: "5m", "3h", "2d"; empty: it is not known."""
     then = parse_time(since)
     if then is None:
         return ""

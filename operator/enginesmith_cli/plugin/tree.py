@@ -29,7 +29,7 @@ __all__ = ["Branch", "Health", "grow_trees"]
 
 Json = dict[str, Any]
 
-_NO_STATUS: Final = "the operator has not looked at it: it does not run, or does not work on this namespace"
+_NO_STATUS: Final = "the operator has not reconciled it: it does not run, or does not work on this namespace"
 
 
 class Health(StrEnum):

@@ -1,4 +1,4 @@
-"""What of the cluster's objects nothing needs any more, by the product's own rules. Pure.
+"""Finds objects in the cluster that are no longer needed, by the product's own rules. Pure.
 
 | object | goes where |
 |---|---|
@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 
 class Unneeded(Record):
-    """One object that may go.
+    """One object that may be deleted.
 
     Attributes:
         why: one clause.
@@ -80,7 +80,7 @@ def _why_build(build: Json, engines: dict[str, Json], now: datetime, older_than:
 
 
 def _names_build(engine: Json, name: str) -> bool:
-    """Whether a status needs a build; one without targets says nothing, so that everything stays."""
+    """Whether a status needs a build; if it has no targets, every build stays."""
     status = engine.get("status") or {}
     targets = status.get("targets") or ()
     named = {one.get("build") for target in targets for one in target.get("engines") or ()}

@@ -65,7 +65,7 @@ def load_documents(text: str, *, where: str) -> tuple[InferenceEngine, ...]:
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise SpecProblemsError(where, [_too_large(where)])
     if not text.isascii() and _SURROGATE.search(text):
-        problem = Problem(where=where, reason="the text has half a character (a lone surrogate)")
+        problem = Problem(where=where, reason="the text has an incomplete character (a lone surrogate)")
         raise SpecProblemsError(where, [problem])
     documents, problems = read_documents(text, where=where)
     engines: list[InferenceEngine] = []

@@ -42,7 +42,7 @@ def _check_uri(value: str) -> str:
             Finding("credentials are not allowed in a URI, because everyone who can read the object sees them", bare)
         )
     if not rest.strip("/"):
-        raise finding_error(Finding("the URI has nothing after the scheme", f"{scheme}://bucket/model.onnx"))
+        raise finding_error(Finding("the URI is empty after the scheme", f"{scheme}://bucket/model.onnx"))
     return value
 
 

@@ -213,7 +213,7 @@ class Api:
     ) -> Json:
         write = Write(number=self._writes + 1, verb=verb, kind=resource.kind, namespace=namespace, name=name)
         if not self._gate():
-            raise LeaseLostError("this replica does not lead any more", where=write.text())
+            raise LeaseLostError("this replica is no longer the leader", where=write.text())
         self._writes += 1
         self._observer.before_write(write)
         succeeded = False

@@ -37,7 +37,7 @@ async def connect() -> Configuration:
             await config.load_kube_config(config_file=path, client_configuration=found, persist_config=False)
         except (config.ConfigException, OSError) as error:
             raise ClusterError(
-                "there is no way to the API server",
+                "there is no configuration for the API server",
                 why=one_line(str(error)),
                 remedy="run in a pod with a ServiceAccount, or set KUBECONFIG",
                 reason="NoConnection",

@@ -109,13 +109,13 @@ def error_from_response(status: int, body: bytes, headers: Mapping[str, str], *,
     if status == _CONFLICT or _UID in fields:
         # An apply with the uid of an object that was replaced since gets the answer that a uid cannot be changed.
         kind = ObjectExistsError if reason == "AlreadyExists" else ConflictError
-        return kind("the API server has another version", where=where, why=why)
+        return kind("the object has changed in the API server", where=where, why=why)
     if status in _REFUSED:
         # A missing permission is the administrator's to give; a quota, a policy and all else is in the sentence.
         lacks_right = status == _FORBIDDEN and _NO_RIGHT in why
         remedy = "give the operator's ServiceAccount this permission" if lacks_right else ""
         return RefusedObjectError("the API server refuses it", where=where, why=why, remedy=remedy, reason=reason)
-    error = ClusterUnavailableError(f"the API server answers {status}", where=where, why=why, retry=True)
+    error = ClusterUnavailableError(f"the API server returns {status}", where=where, why=why, retry=True)
     error.retry_after_seconds = _seconds(headers.get("Retry-After", ""))
     return error
 
@@ -123,7 +123,7 @@ def error_from_response(status: int, body: bytes, headers: Mapping[str, str], *,
 def unreachable_error(error: Exception, *, where: str) -> ClusterUnavailableError:
     """Return the error of a request that got no answer."""
     why = f"{type(error).__name__}: {error}".strip(": ")
-    return ClusterUnavailableError("the API server does not answer", where=where, why=why, retry=True)
+    return ClusterUnavailableError("the API server does not respond", where=where, why=why, retry=True)
 
 
 def _words(body: bytes) -> tuple[str, str, tuple[str, ...]]:

@@ -1,1 +1,1 @@
-"""The controller: watches fill a store, a queue of keys drives one idempotent reconcile for each."""
+"""The controller: watches fill a cache, and a queue of keys starts an idempotent reconcile for each key."""

@@ -22,8 +22,8 @@ _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/nam
 def main(arguments: list[str] | None = None) -> int:
     """Run the operator; return its exit code."""
     parser = argparse.ArgumentParser(prog="enginesmith-operator", description="The Enginesmith operator.")
-    parser.add_argument("--config", type=Path, help="the configuration file (docs/operator.md); default: none")
-    parser.add_argument("--namespace", help="of the operator itself; default: the pod's, else enginesmith-system")
+    parser.add_argument("--config", type=Path, help="configuration file (docs/operator.md); default: none")
+    parser.add_argument("--namespace", help="namespace of the operator; default: the pod's, else enginesmith-system")
     parser.add_argument("--verbose", action="store_true", help="log every pass")
     options = parser.parse_args(arguments)
     configure_logging(verbose=options.verbose)

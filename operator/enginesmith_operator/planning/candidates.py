@@ -91,7 +91,7 @@ def keep_one_resource(matches: Matches) -> Matches:
             name or "",
         ),
     )
-    wanted = "serve such nodes by an InferenceEngine that chooses them with podTemplate.nodeSelector"
+    wanted = "use another InferenceEngine for such nodes, which selects them with podTemplate.nodeSelector"
     left_out = tuple(
         NodeRefusal(
             node=one.node,
@@ -166,7 +166,9 @@ def _unreachable(facts: NodeFacts, target: TargetSpec, spec: InferenceEngineSpec
     template = spec.pod_template
     for label, value in sorted(template.node_selector.items()):
         if facts.labels.get(label) != value:
-            found = f"its label {label} is {facts.labels.get(label, 'absent')}, podTemplate.nodeSelector wants {value}"
+            found = (
+                f"its label {label} is {facts.labels.get(label, 'absent')}, podTemplate.nodeSelector requires {value}"
+            )
             yield Refusal(rule="NodeSelector", found=found)
     default = (ARCH_TOLERATION, GPU_TOLERATION) if needs_gpu(target) else (ARCH_TOLERATION,)
     for taint in untolerated(facts.taints, (*template.tolerations, *default)):
@@ -190,7 +192,9 @@ def _other_hardware(facts: NodeFacts, gpu: GpuSpec, matrix: Matrix) -> Iterator[
 def _other_partition(offers: tuple[Offer, ...]) -> Refusal:
     slices = [offer.mig_profile for offer in offers if offer.mig_profile]
     if not slices:
-        return Refusal(rule="MigProfile", found="it has whole GPUs", wanted="a slice is asked for (gpu.migProfile)")
+        return Refusal(
+            rule="MigProfile", found="it has whole GPUs", wanted="the target asks for a slice (gpu.migProfile)"
+        )
     found = f"it has MIG slices {', '.join(slices)}"
     return Refusal(rule="MigProfile", found=found, wanted=f"gpu.migProfile: {slices[0]} would match")
 
@@ -200,7 +204,7 @@ def _lacks(facts: NodeFacts, offer: Offer, gpu: GpuSpec, matrix: Matrix) -> Iter
     if gpu.min_memory_bytes is not None and (known.mib or 0) * _MIB < gpu.min_memory_bytes:
         near = (known.mib or 0) * _MIB // _GIB
         remedy = f"{near}Gi would match" if near else known.remedy
-        wanted = f"minMemory asks for {gpu.min_memory_bytes // _MIB} MiB" + (f"; {remedy}" if remedy else "")
+        wanted = f"minMemory is {gpu.min_memory_bytes // _MIB} MiB" + (f"; {remedy}" if remedy else "")
         yield Refusal(rule="Memory", found=f"memory is {known.said}", wanted=wanted)
     if offer.allocatable < gpu.count:
         devices = f" ({offer.units_per_device} of it are one GPU)" if offer.units_per_device > 1 else ""

@@ -36,7 +36,7 @@ _LONGEST: Final = 65_536
 
 def _check_image(value: str) -> str:
     if not _BY_DIGEST.fullmatch(value):
-        reason = "expected an image by digest (name@sha256:...): a tag may mean another image tomorrow"
+        reason = "expected an image by digest (name@sha256:...), because the image of a tag can change"
         raise finding_error(Finding(reason))
     return value
 

@@ -109,7 +109,7 @@ def check_nodes(target: TargetSpec, observed: Observed) -> tuple[Refusal, ...]:
     facts = known_facts(observed)
     if facts is None or traits(target.backend).matrix is None:
         return ()
-    wanted = "change the model as said, or set backend: onnxruntime"
+    wanted = "change the model as described, or set backend: onnxruntime"
     return tuple(Refusal(rule="UnsupportedOperators", found=said, wanted=wanted) for said in facts.refused_nodes)
 
 

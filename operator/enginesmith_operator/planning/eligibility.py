@@ -54,7 +54,7 @@ def build_eligibility(facts: NodeFacts) -> BuildEligibility:
     if alone or not serve.offers:
         return BuildEligibility(offers=alone, reasons=serve.reasons)
     evidence = "; ".join(dict.fromkeys(clause for offer in serve.offers for clause in offer.sharing))
-    wanted = "a build needs a GPU of its own: keep one node of this product unshared"
+    wanted = "a build needs a whole GPU: keep one node of this product unshared"
     return BuildEligibility(
         reasons=(Refusal(rule="SharedGpu", found=f"its GPUs are shared ({evidence})", wanted=wanted),)
     )
@@ -103,7 +103,7 @@ def _invalid_mig(facts: NodeFacts) -> Iterator[Refusal]:
 def _unsettled_product(facts: NodeFacts) -> Iterator[Refusal]:
     if facts.claims:
         found = f"labels name two products ({' against '.join(facts.claims)}) and GPU Feature Discovery has not run"
-        wanted = "wait for GPU Feature Discovery, and take the label out of the node pool: an early label is a guess"
+        wanted = "wait for GPU Feature Discovery, and remove the label from the node pool: an early label is a guess"
         yield Refusal(rule="ProductUnsettled", found=found, wanted=wanted)
 
 
@@ -139,7 +139,7 @@ def _nothing_allocatable(facts: NodeFacts) -> Iterator[Refusal]:
         )
     else:
         name = _GPU if _GPU in facts.capacity else next(iter(facts.capacity))
-        found = f"labels are there, but {name} is 0 of {facts.capacity[name]}"
+        found = f"the node has GPU labels, but {name} is 0 of {facts.capacity[name]}"
         wanted = "check the device plugin's pod and the GPU's health"
         if not facts.capacity[name]:
             wanted += "; Enginesmith does not yet use GPUs that DRA alone hands out (kubectl get resourceslices)"

@@ -19,7 +19,7 @@ __all__ = ["KnownMemory", "known_memory"]
 _MARGIN_PERCENT: Final = 8
 _GIB_IN_MIB: Final = 1024
 _SLICE_GB: Final = re.compile(r"\d+g\.(\d+)gb")
-_NO_LABEL: Final = "no label tells it (GPU Feature Discovery writes nvidia.com/gpu.memory)"
+_NO_LABEL: Final = "no label gives it (GPU Feature Discovery writes nvidia.com/gpu.memory)"
 
 
 class KnownMemory(Record):
@@ -50,14 +50,16 @@ def known_memory(facts: NodeFacts, offer: Offer, matrix: Matrix) -> KnownMemory:
     if nominal is not None:
         return _less_margin(nominal, f"data sheet of {facts.product}: {nominal} GB")
     said = f"unknown: {_NO_LABEL}, and the version matrix has no size for {facts.product}"
-    return KnownMemory(mib=None, said=said, remedy="install GPU Feature Discovery, or leave minMemory out")
+    return KnownMemory(mib=None, said=said, remedy="install GPU Feature Discovery, or remove minMemory")
 
 
 def _slice_memory(profile: str) -> KnownMemory:
     size = _SLICE_GB.search(profile)
     if size is not None:
         return _less_margin(int(size[1]), f"MIG profile {profile}")
-    return KnownMemory(mib=None, said=f"unknown: {_NO_LABEL}", remedy="leave minMemory out: migProfile names one size")
+    return KnownMemory(
+        mib=None, said=f"unknown: {_NO_LABEL}", remedy="remove minMemory: migProfile already gives the size"
+    )
 
 
 def _unified_memory(facts: NodeFacts, nominal_gb: int | None) -> KnownMemory:
@@ -67,8 +69,8 @@ def _unified_memory(facts: NodeFacts, nominal_gb: int | None) -> KnownMemory:
         return KnownMemory(mib=facts.host_memory_mib, said=f"{facts.host_memory_mib} MiB, {shared}")
     if nominal_gb is not None:
         return _less_margin(nominal_gb, f"data sheet: {nominal_gb} GB; {shared}")
-    said = f"unknown: it is {shared}, and the node does not say how much it has"
-    remedy = "leave minMemory out, and choose nodes with podTemplate.nodeSelector"
+    said = f"unknown: it is {shared}, and the node does not report its size"
+    remedy = "remove minMemory, and select nodes with podTemplate.nodeSelector"
     return KnownMemory(mib=None, said=said, remedy=remedy)
 
 

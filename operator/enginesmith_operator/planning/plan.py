@@ -367,7 +367,7 @@ def _preparation_keys(observed: Observed) -> tuple[str | None, ...]:
 
 def _conditions(key: str | None, targets: list[TargetPlan], refusals: tuple[Refusal, ...]) -> tuple[Condition, ...]:
     found = [_planned_condition(targets, refusals)]
-    message = "the model's digest is known" if key else "the model was not fetched yet: keys are pending"
+    message = "the model's digest is known" if key else "the model is not fetched yet: keys are pending"
     reason = "DigestKnown" if key else "DigestPending"
     found.append(Condition(type=KEYS_RESOLVED, status=key is not None, reason=reason, message=message))
     newer = [(target.name, one.newer) for target in targets for one in target.engines if one.newer is not None]
@@ -377,7 +377,7 @@ def _conditions(key: str | None, targets: list[TargetPlan], refusals: tuple[Refu
         found.append(Condition(type=UPDATE_AVAILABLE, status=True, reason="NewerToolchain", message=message))
     waiting = [target.name for target in targets if any(one.waits_for_class for one in target.engines)]
     if waiting:
-        message = f"no node of {', '.join(waiting)} is there; a pending pod wakes the node class"
+        message = f"there is no node of {', '.join(waiting)}; a pending pod scales up the node class"
         found.append(Condition(type=NODES_MISSING, status=True, reason="ScaledToZero", message=message))
     return tuple(found)
 

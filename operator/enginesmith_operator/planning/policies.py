@@ -38,13 +38,14 @@ __all__ = [
     "strictest_gpu_limit",
 ]
 
-_CHANGE: Final = "ask for what it allows, or have the policy changed"
+_ASK: Final = "or ask the administrator to change the policy"
+_CHANGE: Final = f"use what it allows, {_ASK}"
 _REMEDIES: Final = {
-    "PolicyToolchain": "set spec.toolchain to a range with an allowed one, or have the policy changed",
-    "PolicyDefault": "set the field, or have one of the policies changed",
-    "PolicyImage": "set spec.toolchain to a range with an allowed image, or have the policy changed",
-    "PolicyDigest": "set it (sha256sum prints it), or have the policy changed",
-    "PolicySignature": "sign the model and set spec.model.signature, or have the policy changed",
+    "PolicyToolchain": f"set spec.toolchain to a range with an allowed one, {_ASK}",
+    "PolicyDefault": "set the field, or ask the administrator to change one of the policies",
+    "PolicyImage": f"set spec.toolchain to a range with an allowed image, {_ASK}",
+    "PolicyDigest": f"set it (sha256sum prints it), {_ASK}",
+    "PolicySignature": f"sign the model and set spec.model.signature, {_ASK}",
 }
 _HOST: Final = re.compile(r"[^/?#]*")
 

@@ -30,7 +30,7 @@ def warn_of_quick_start(spec: InferenceEngineSpec, observed: Observed) -> tuple[
     """Return a warning where quick start does nothing: one machine builds and serves in one process."""
     if not spec.build.quick_start or not observed.local:
         return ()
-    return ("spec.build.quickStart: it has an effect in a cluster only; the full engine is built here.",)
+    return ("spec.build.quickStart: it has an effect only in a cluster; the full engine is built here.",)
 
 
 def with_quick_engine(

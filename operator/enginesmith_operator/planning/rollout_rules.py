@@ -139,7 +139,7 @@ def make_room_for_build(facts: RolloutFacts) -> Step | None:
     """A serving pod stops so that the next engine's build gets its GPU."""
     if not facts.makes_room:
         return None
-    message = "one serving replica stopped, since the build needs its GPU (rollout.whenFull: replace)"
+    message = "one serving replica stopped because the build needs its GPU (rollout.whenFull: replace)"
     return _run(facts, StatusText(TargetPhase.BUILDING, MADE_ROOM, message), replicas=facts.total - 1)
 
 

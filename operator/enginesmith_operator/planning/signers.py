@@ -27,5 +27,5 @@ def check_signers(spec: InferenceEngineSpec, observed: Observed) -> Iterator[Ref
         yield Refusal(
             rule="NoTrustedKey",
             found=f"spec.model.signature is set, and no key may sign the model (trusted keys: {named})",
-            wanted="have the administrator add the public key of the model's owner, or have the policy changed",
+            wanted="ask the administrator to add the public key of the model's owner, or to change the policy",
         )

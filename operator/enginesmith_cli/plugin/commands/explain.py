@@ -15,7 +15,7 @@ __all__ = ["add_arguments", "run"]
 _EXAMPLES: Final = """examples:
   kubectl enginesmith explain resnet50            an InferenceEngine
   kubectl enginesmith explain build/resnet50-l4-4f1c0de29ab3
-  kubectl enginesmith explain NoFreeGPU           a reason word
+  kubectl enginesmith explain NoFreeGPU           a reason
 
 The exit code is 0 where the object is Ready and nothing needs attention, else 11.
 """
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EXAMPLES
-    parser.add_argument("name", metavar="NAME", help="InferenceEngine, build/EngineBuild, or a reason word")
+    parser.add_argument("name", metavar="NAME", help="InferenceEngine, build/EngineBuild, or a reason")
     parser.add_argument("--output", "-o", choices=("text", "json"), default="text", help="default: text")
     add_connection_options(parser)
 

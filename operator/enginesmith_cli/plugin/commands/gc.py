@@ -11,10 +11,10 @@ __all__ = ["add_arguments", "run"]
 _MOST_HOURS: Final = 24.0 * 365 * 100
 
 _EXAMPLES: Final = """examples:
-  kubectl enginesmith gc -A                    lists what would go
+  kubectl enginesmith gc -A                    lists what would be deleted
   kubectl enginesmith gc -n vision --yes       deletes it
 
-It lists failed EngineBuilds that no engine names, and Jobs whose owner is gone. What is in the store is for
+It lists failed EngineBuilds that no engine names, and Jobs whose owner is gone. To delete entries of the store, use
 `enginesmith store gc`, which needs the store's account.
 """
 

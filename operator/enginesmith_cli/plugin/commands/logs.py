@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 _EXAMPLES: Final = """examples:
-  kubectl enginesmith logs resnet50                     of its servers, else of its newest build or preparation
+  kubectl enginesmith logs resnet50                     the servers, else the newest build or preparation
   kubectl enginesmith logs resnet50 --target l4 --build -f
 """
 _MOST_FOLLOWED: Final = "--max-log-requests=32"
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--preparation", Component.PREPARATION),
     ):
         which.add_argument(option, dest="component", action="store_const", const=value, help=f"pods that are {value}s")
-    parser.add_argument("--follow", "-f", action="store_true", help="continue with what is written later")
+    parser.add_argument("--follow", "-f", action="store_true", help="follow the log")
     parser.add_argument("--tail", type=int, default=-1, metavar="LINES", help="only the last lines (default: all)")
     add_connection_options(parser)
 
@@ -86,8 +86,8 @@ def _print_kept(objects: "Objects", engine: dict[str, Any], arguments: argparse.
         and ((one.get("status") or {}).get("failure") or {}).get("logTail")
     ]
     if not builds or arguments.component not in {None, "build"}:
-        what = f"no pod of the kind {arguments.component} is there" if arguments.component else "it has no pod"
-        remedy = f"see what it waits for with: kubectl enginesmith explain {arguments.name}"
+        what = f"there is no pod of the kind {arguments.component}" if arguments.component else "it has no pod"
+        remedy = f"find out what it waits for with: kubectl enginesmith explain {arguments.name}"
         raise SpecError(what, where=arguments.name, remedy=remedy, reason="NotFound")
     for build in builds:
         print(f"[end of the log of {name_of(build)}, whose pod is gone]")

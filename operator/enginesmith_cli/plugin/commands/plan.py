@@ -7,10 +7,10 @@ __all__ = ["add_arguments", "run"]
 
 _EXAMPLES: Final = """examples:
   kubectl enginesmith plan -f engine.yaml
-  helm get values enginesmith -n enginesmith-system -o yaml > values.yaml     # without the right to read the catalog
+  helm get values enginesmith -n enginesmith-system -o yaml > values.yaml     # if you may not read the catalog
   kubectl enginesmith plan -f engine.yaml --values values.yaml
 
-It reads nodes, policies, the toolchain catalog and the operator's configuration. The exit code is 0 where every
+It reads nodes, policies, the toolchain catalog and the operator's configuration. The exit code is 0 if every
 document has a plan for at least one target and no policy forbids a field, 11 otherwise.
 """
 
@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="documents of kind InferenceEngine; `-` reads standard input",
     )
-    add_values_option(parser, "the chart's values, whose toolchains hold")
+    add_values_option(parser, "the chart's values, with the toolchains of the cluster")
     parser.add_argument("--output", "-o", choices=("table", "json", "yaml"), default="table", help="default: table")
-    parser.add_argument("--home", metavar="DIR", help="folder of local mode, for models of this machine")
+    parser.add_argument("--home", metavar="DIR", help="folder of local mode, for models on this machine")
     add_connection_options(parser)
 
 

@@ -19,7 +19,7 @@ _EXAMPLES: Final = """examples:
   kubectl enginesmith status resnet50 -n vision --watch
   kubectl enginesmith status -A -o json
 
-✓ is as it should be, … waits or works, ✗ failed. The exit code is 0 however the engines are.
+✓ means healthy, … waiting or in progress, ✗ failed. The exit code is 0 in every state of the engines.
 """
 _PAUSE_SECONDS: Final = 2.0
 _CLEAR: Final = "\x1b[H\x1b[2J"
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     parser.add_argument("name", nargs="?", default="", metavar="NAME", help="InferenceEngine; omitted: all")
     parser.add_argument("--output", "-o", choices=("tree", "json"), default="tree", help="default: tree")
-    parser.add_argument("--watch", "-w", action="store_true", help="draw again on every change, until Ctrl-C")
+    parser.add_argument("--watch", "-w", action="store_true", help="redraw on every change, until Ctrl-C")
     add_connection_options(parser, everywhere=True)
 
 
@@ -71,5 +71,5 @@ def _text(trees: "tuple[Branch, ...]", output: str, *, is_everywhere: bool) -> s
     if output == "json":
         return json.dumps([tree.model_dump(mode="json", by_alias=True) for tree in trees], indent=2, ensure_ascii=False)
     if not trees:
-        return "no InferenceEngine" + ("" if is_everywhere else " here; look into all namespaces with -A")
+        return "no InferenceEngine" + ("" if is_everywhere else " here; use -A for all namespaces")
     return "\n".join(draw_trees(trees, colour=wants_colour(), columns=terminal_columns()))

@@ -1,4 +1,4 @@
-"""What becomes of an EngineBuild: pure, from what its Job and pods say to a status and the next step.
+"""Decides the status and the next step of an EngineBuild from the state of its Job and pods. Pure.
 
 no Job ──> create it                     Pending: waits for a GPU, an image, a queue, other builds of the namespace
 running ──> progress                     Building
@@ -43,10 +43,10 @@ from enginesmith_operator.objects.metric_steps import METRIC_CONTAINER
 __all__ = ["BuildDecision", "decide_build", "refused_build"]
 
 _EARLY_SECONDS: Final = 60.0
-"""How long a build counts as early: its first stages last seconds, and later ones minutes."""
+"""How long a build counts as early. Its first stages take seconds, the later ones minutes."""
 _FOREIGN_JOB_SECONDS: Final = 60.0
 _QUEUE_SECONDS: Final = 5.0
-"""How often a build looks whether its turn has come: no event of another build wakes it."""
+"""How often a waiting build checks whether it may start: no event of another build wakes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +67,9 @@ class BuildDecision:
 
 
 def decide_build(snapshot: BuildSnapshot) -> BuildDecision:
-    """Return what becomes of an EngineBuild."""
+    """Return the status and the next step of an EngineBuild."""
     if snapshot.has_ended:
-        # The object is the memory: its Job goes after a while, and is not made again.
+        # The EngineBuild keeps the result. Its Job is deleted after a while and is not created again.
         return _let_go(snapshot)
     job = snapshot.job
     if job is None and snapshot.held_back:
@@ -108,7 +108,7 @@ def _let_go(snapshot: BuildSnapshot) -> BuildDecision:
 
 
 def _decide_kept_alive(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
-    """Decide for a pod whose builder ended and did not say that it succeeded: the Job itself would never notice."""
+    """Decide for a pod whose builder ended without reporting success: the Job itself would never notice."""
     container = snapshot.container
     ending = container.ending if container is not None else None
     if ending is None or ending.exit_code == ExitCode.OK:
@@ -119,20 +119,20 @@ def _decide_kept_alive(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
 def _name_taken(build: EngineBuild, job: JobFacts) -> Observation:
     name = build.metadata.name
     if job.controller_name == f"{build.kind} {name}":
-        return not_ready("Starting", "the Job of an earlier build of this name goes first")
+        return not_ready("Starting", "the Job of an earlier build with this name is deleted first")
     return not_ready("NameTaken", f"the Job {name} belongs to another owner: delete it, or rename the EngineBuild")
 
 
 def refused_build(snapshot: BuildSnapshot, sentence: str) -> BuildDecision:
-    """Return what becomes of an EngineBuild whose Job the API server refuses: a quota, a policy, a missing right."""
+    """Return the decision for an EngineBuild whose Job the API server refuses (quota, policy, missing permission)."""
     return _decision(snapshot, Findings(phase=BuildPhase.PENDING, ready=not_ready("Refused", sentence)))
 
 
 def _decide_complete(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
     result = read_result(snapshot.pods)
     if result is None:
-        # Another Job finds the engine in the store and says so again.
-        lost = not_ready("ResultLost", "the result is read once more")
+        # Another Job finds the engine in the store and reports it again.
+        lost = not_ready("ResultLost", "the result is read again")
         return _decision(snapshot, Findings(phase=snapshot.build.status.phase, ready=lost), delete_job=job.uid)
     ready = Observation.of(READY, True, "Stored", success_text(result))
     done = Findings(phase=BuildPhase.SUCCEEDED, ready=ready, scheduled=scheduled_observation(snapshot), result=result)
@@ -142,7 +142,7 @@ def _decide_complete(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
 def _decide_failed(snapshot: BuildSnapshot, job: JobFacts) -> BuildDecision:
     scheduled = scheduled_observation(snapshot)
     if job.failure == DEADLINE and snapshot.build.status.started_at is None and snapshot.first_start is None:
-        # A Job's deadline also counts while its pod waits; a build that never began waits again.
+        # A Job's deadline also runs while its pod waits. A build that never began waits again.
         still = Findings(phase=BuildPhase.PENDING, ready=waiting_observation(snapshot), scheduled=scheduled)
         return _decision(snapshot, still, delete_job=job.uid)
     failure = metric_failure(snapshot.container, snapshot.log) or read_failure(snapshot.pods, job, snapshot.log)

@@ -1,4 +1,4 @@
-"""From the cache of seen objects, events and logs to the snapshot of one EngineBuild. Reads only."""
+"""Makes the snapshot of one EngineBuild from the cache, events and logs. Reads only."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from enginesmith_operator.objects.metric_steps import METRIC_CONTAINER
 __all__ = ["BuildGatherer", "LogRequest", "wanted_log"]
 
 _PROGRESS_LINES: Final = 10
-"""Lines of the log that are read for the stage: the library writes lines of its own after it."""
+"""Number of log lines that are read for the stage, because the library also writes lines after it."""
 _NO_LONGER_READ: Final = 512
 
 
@@ -66,7 +66,7 @@ class BuildGatherer:
         self._read_at.pop(uid, None)
 
     async def gather(self, build: EngineBuild) -> tuple[BuildSnapshot, float | None]:
-        """Return all that a pass over `build` looks at, and in how many seconds events may say more; None: never."""
+        """Return what a pass over `build` needs, and in how many seconds events may say more; None: never."""
         snapshot = await self._with_log(self._seen(build))
         owner = build.metadata.uid or ""
         question = await self._explanations.learn(build.metadata.namespace or "", owner, snapshot.unexplained)

@@ -28,7 +28,7 @@ __all__ = ["BuildReconciler"]
 
 
 class BuildReconciler:
-    """Makes an EngineBuild's Job, and its status of what the Job says."""
+    """Creates an EngineBuild's Job, and writes the status from the state of the Job."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class BuildReconciler:
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
     async def _create_job(self, build: EngineBuild) -> JobFacts | None:
-        """Create the Job; return the one that has its name already and is not ours."""
+        """Create the Job; return an existing Job of another owner that has its name."""
         namespace, name = build.metadata.namespace or "", build.metadata.name
         desired = build_job(build, self._rules)
         try:

@@ -1,4 +1,4 @@
-"""What a builder's pod said at its end: a result, or why it failed; and how far it is, from its log. Pure."""
+"""Reads a builder's termination message (a result, or why it failed) and its progress from the log. Pure."""
 
 import json
 from typing import Final
@@ -26,11 +26,14 @@ __all__ = [
 KEPT_ALIVE: Final = "KeptAlive"
 """Reason of a Job whose pod is kept alive by a sidecar after its builder failed: Kubernetes has no name for it."""
 DEADLINE: Final = "DeadlineExceeded"
-"""Reason of a Job that ran longer than it may."""
+"""Reason of a Job that exceeded its deadline."""
 LONGEST_REASON: Final = 128
 _LONGEST_PROGRESS: Final = 256
 _LONGEST_WARNING: Final = 1024
-_OUT_OF_MEMORY: Final = ("OutOfMemory", "the builder was killed for memory; raise spec.build.resources.limits.memory")
+_OUT_OF_MEMORY: Final = (
+    "OutOfMemory",
+    "the builder was killed because it ran out of memory; raise spec.build.resources.limits.memory",
+)
 
 
 def read_progress(log: tuple[str, ...]) -> str:
@@ -48,7 +51,7 @@ def read_progress(log: tuple[str, ...]) -> str:
 
 
 def read_result(pods: tuple[PodFacts, ...]) -> BuildResult | None:
-    """Return what the newest attempt that succeeded said; None: none did, or it was not heard."""
+    """Return the report of the newest attempt that succeeded; None: none succeeded, or its report was lost."""
     for pod in reversed(pods):
         container = current_step(pod)
         message = _last_word(container.ending if container else None)
@@ -100,7 +103,7 @@ def _last_word(ending: Ending | None) -> TerminationMessage | None:
     try:
         return TerminationMessage.from_json(ending.message)
     except ValidationError:
-        # Written by another release, or by whatever killed the process.
+        # Written by another release, or by the program that killed the process.
         return None
 
 
@@ -143,7 +146,7 @@ def read_failure(pods: tuple[PodFacts, ...], job: JobFacts, log: tuple[str, ...]
             log_tail=log_tail,
         )
     if job.failure == DEADLINE:
-        message = "the build ran longer than its Job may; raise spec.build.timeout"
+        message = "the build exceeded the deadline of its Job; raise spec.build.timeout"
         return BuildFailure(reason="TimedOut", message=message, log_tail=log_tail)
     if ending is not None and ending.not_started:
         message = bounded_line(_start_text(ending))
@@ -151,7 +154,7 @@ def read_failure(pods: tuple[PodFacts, ...], job: JobFacts, log: tuple[str, ...]
     if ending is not None:
         last = log[-1] if log else "it left no word"
         message = bounded_line(f"{_exit_text(ending.exit_code)}: {last}")
-        # What the Job would have tried again, the EngineBuild's owner does.
+        # The EngineBuild's owner retries what the Job would have retried.
         again = job.failure == KEPT_ALIVE
         return BuildFailure(
             reason="BuildFailed", message=message, exit_code=ending.exit_code, retry=again, log_tail=log_tail

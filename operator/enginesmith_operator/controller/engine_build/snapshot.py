@@ -63,7 +63,7 @@ class BuildSnapshot:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the status tells how the build ended; one that says so without telling how was garbled."""
+        """Whether the status says how the build ended. A status that says only that it ended was damaged."""
         status = self.build.status
         match status.phase:
             case BuildPhase.SUCCEEDED:
@@ -87,7 +87,7 @@ class BuildSnapshot:
 
     @property
     def unexplained(self) -> tuple[str, ...]:
-        """Return the uids of what waits and does not say why: a Job without a pod, a pod that does not begin."""
+        """Return the uids of objects that wait without a reason: a Job without a pod, a pod that does not start."""
         if self.has_ended or self.job is None or not self.is_job_ours:
             return ()
         return unexplained_job(self.job, self.pods), unexplained_pod(self.pods)

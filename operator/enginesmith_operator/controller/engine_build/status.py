@@ -1,4 +1,4 @@
-"""From what a pass over an EngineBuild found to its status and events. Pure."""
+"""Turns the findings of a pass over an EngineBuild into its status and events. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -82,7 +82,7 @@ def phase_events(before: EngineBuildStatus, after: EngineBuildStatus, message: s
 
 
 def waiting_observation(snapshot: BuildSnapshot) -> Observation:
-    """Say what a build waits for that has no running container."""
+    """Return what a build without a running container waits for."""
     job, pods = snapshot.job, snapshot.pods
     if job is not None and job.suspended:
         queue = snapshot.build.spec.placement.queue_name or "the program that suspended it"

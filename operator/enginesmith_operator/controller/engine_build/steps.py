@@ -24,7 +24,7 @@ def last_step(build: EngineBuild) -> str:
 
 
 def current_step(pod: PodFacts) -> ContainerFacts | None:
-    """Return the first step that has not succeeded, else the last one; None: the pod says nothing of its containers."""
+    """Return the first step that has not succeeded, else the last one; None: the pod has no container statuses."""
     steps = [one for name in _STEPS if (one := pod.container(name)) is not None]
     left = [one for one in steps if one.ending is None or one.ending.exit_code]
     return next(iter([*left, *reversed(steps)]), None)
@@ -43,7 +43,7 @@ def metric_failure(step: ContainerFacts | None, log: tuple[str, ...]) -> BuildFa
 def _sentence(ending: Ending, last_line: str) -> str:
     """Return how a metric ended, with the last line of its log."""
     if ending.out_of_memory:
-        return f"the user's metric was killed for memory, so the engine is refused; {_MEMORY_REMEDY}"
+        return f"the user's metric was killed because it ran out of memory, so the engine is refused; {_MEMORY_REMEDY}"
     if ending.not_started:
         return f"the user's metric cannot be started, so the engine is refused: {ending.not_started}; {_REMEDY}"
     lines = [one_line(line) for line in ending.message.splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Which builds of a namespace may begin, where an EnginePolicy limits builds or GPUs."""
+"""Decides which builds of a namespace may start if an EnginePolicy limits builds or GPUs."""
 
 from enginesmith_operator.controller.shared.cache import Address, ObjectCache, StoredObject
 from enginesmith_operator.controller.shared.gpu_use import GpuUse, has_ended, has_job, takes_gpu
@@ -11,7 +11,7 @@ __all__ = ["BuildTurns"]
 
 
 class BuildTurns:
-    """The turns of builds: the oldest first, so that no two passes let the same place be taken twice."""
+    """The order of builds: the oldest first, so that two passes never start builds for the same free place."""
 
     def __init__(self, cache: ObjectCache, policies: PolicyReader, gpus: GpuUse) -> None:
         self._cache = cache
@@ -27,7 +27,7 @@ class BuildTurns:
         return Obstacle(reason=POLICY_GPUS, message=lacking) if lacking else None
 
     def _lacks_gpu(self, address: Address) -> str:
-        """Return who has the GPUs; a build that gets one keeps it until it ends."""
+        """Return what uses the GPUs; a build that gets one keeps it until it ends."""
         build = self._cache.find(address)
         limit = None if build is None else self._gpus.limit(address.namespace, without=address)
         if build is None or limit is None or not takes_gpu(build):
@@ -61,7 +61,7 @@ class BuildTurns:
         if begun + earlier < most:
             return ""
         builds = "1 build" if most == 1 else f"{most} builds"
-        return f"EnginePolicy {policy} allows {builds} at a time in namespace {namespace} (begun: {begun})"
+        return f"EnginePolicy {policy} allows {builds} at a time in namespace {namespace} (running: {begun})"
 
 
 def _turn(build: StoredObject) -> tuple[str, str]:

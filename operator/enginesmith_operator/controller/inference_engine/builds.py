@@ -133,7 +133,7 @@ def is_outdated(build: KnownBuild, lost: Mapping[str, str]) -> bool:
 
 
 def _seconds_until_again(view: TargetView, build: KnownBuild, desired: Json) -> float | None:
-    """Return the seconds until a build is made again; None: never, or it has not ended."""
+    """Return the seconds until a build is created again; None: never, or it has not ended."""
     snapshot = view.snapshot
     if build.phase is BuildPhase.SUCCEEDED:
         # The store lacks what this one built.
@@ -145,12 +145,12 @@ def _seconds_until_again(view: TargetView, build: KnownBuild, desired: Json) -> 
         return 0.0
     if build.phase is not BuildPhase.FAILED or build.failure is None:
         return None
-    # Engines that share a build may want it differently: each gets its turn, and none at once.
+    # Engines that share a build may want different specs. They take turns, and no change is immediate.
     return _pause(snapshot, build) if build.failure.retry or is_another else None
 
 
 def _pause(snapshot: EngineSnapshot, build: KnownBuild) -> float:
-    """Return what is left of the pause after a failure: as long again as builds have been failing, within bounds."""
+    """Return the rest of the pause after a failure. It is as long as builds have been failing so far, within bounds."""
     finished = datetime.fromisoformat(build.finished_at) if build.finished_at else snapshot.now
     before = find_condition(snapshot.status.conditions, BUILT)
     since = finished
@@ -161,13 +161,13 @@ def _pause(snapshot: EngineSnapshot, build: KnownBuild) -> float:
 
 
 def _is_for(view: TargetView, build: KnownBuild) -> bool:
-    """Whether this target says what the build is to be: another one that wants the same engine takes it as it is."""
+    """Whether this target determines the build's spec; other targets that want the engine use it unchanged."""
     others = {one.name for one in view.snapshot.engine.spec.targets} - {view.target.name}
     return build.target not in others
 
 
 def _is_another(build: KnownBuild, desired: Json) -> bool:
-    """Whether the spec would be another one now; nodes that come and go with the pool are no reason."""
+    """Whether the spec would be different now; nodes that join or leave the pool do not count."""
     try:
         specs = [EngineBuildSpec.model_validate(one, by_name=False) for one in (build.spec, desired["spec"])]
     except ValidationError:
@@ -193,7 +193,7 @@ def _without_nodes(placement: BuildPlacement) -> BuildPlacement:
 
 
 def _shared(snapshot: EngineSnapshot, build: KnownBuild) -> Json:
-    """Return a build of another engine as owned by ours too: it stays as long as either wants it.
+    """Return a build of another engine with this engine as a further owner: it stays as long as either wants it.
 
     The list of owners is written as a whole. Where another engine has added itself meanwhile the version is an older
     one, and the API server refuses the write: the next pass sees both.

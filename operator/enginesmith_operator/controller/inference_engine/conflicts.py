@@ -17,16 +17,16 @@ from enginesmith_operator.controller.shared.foreign_writers import ForeignChange
 __all__ = ["TOLD_SECONDS", "with_foreign_changes"]
 
 TOLD_SECONDS: Final = 600.0
-"""How long the status tells of a change that was put back at once."""
+"""How long the status reports a change that was reverted at once."""
 _REASON: Final = "ChangedByOthers"
 
 
 def with_foreign_changes(
     status: EngineStatus, changes: Sequence[ForeignChange], snapshot: EngineSnapshot
 ) -> tuple[EngineStatus, tuple[EventNote, ...], float | None]:
-    """Return the status with what others changed now or lately, events of it, and in how many seconds it is old news.
+    """Return the status with recent changes by others, their events, and in how many seconds they expire.
 
-    A change that comes again and again is one event for as long as the status tells of it.
+    A change that recurs is one event for as long as the status reports it.
     """
     before = find_condition(snapshot.status.conditions, CONFLICT)
     known = before if before is not None and before.reason == _REASON and _is_true(before) else None
@@ -35,7 +35,7 @@ def with_foreign_changes(
         return status, (), None
     message = "; ".join(one.sentence() for one in changes) or (known.message if known is not None else "")
     observed = Observation.of(CONFLICT, True, _REASON, message)
-    # A conflict that ended and begins again counts from its new beginning.
+    # A conflict that ended and starts again counts from its new start.
     earlier = [known] if known is not None and left > 0 else []
     generation = snapshot.engine.metadata.generation
     (condition,) = observed_conditions([observed], earlier, generation=generation, now=snapshot.now)

@@ -1,4 +1,4 @@
-"""What becomes of an InferenceEngine: pure, from one snapshot to writes, a status and events.
+"""Decides the writes, the status and the events for an InferenceEngine from one snapshot. Pure.
 
     resolve_engine   precision (fallback) ── model known? (preparation) ── plan ──> Resolution
     decide_engine    per target: builds, rollout, objects (target) ── builds before the preparation has ended
@@ -102,7 +102,7 @@ class EngineDecision:
 
 
 def resolve_engine(snapshot: EngineSnapshot) -> Resolution:
-    """Return the plan with all that is known of the model, in the first precision that is not refused."""
+    """Return the plan with everything that is known about the model, in the first precision that is not refused."""
     refused = known_refusals(snapshot)
     while True:
         resolution = _resolve_precision(in_wanted_precision(snapshot, refused), refused)
@@ -128,7 +128,7 @@ def _resolve_precision(snapshot: EngineSnapshot, refused: tuple[PrecisionRefusal
     planned = plan(snapshot.engine, observed, snapshot.now)
     foreseen = foresee_plan(snapshot, step, observed)
     if step.job_wanted and not planned.has_target:
-        waits = Observation.of(PREPARED, False, "NoPlan", "the preparation begins once a target has a plan")
+        waits = Observation.of(PREPARED, False, "NoPlan", "the preparation starts when a target has a plan")
         step = replace(step, condition=waits)
     return Resolution(
         engine=snapshot.engine, refused=refused, store=store, preparation=step, plan=planned, foreseen=foreseen
@@ -154,7 +154,7 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
     digests = _digests(snapshot, step)
     leaving = decide_leaving(snapshot, _targets(snapshot, resolution, digests))
     targets = leaving.targets
-    # What leaves comes first: it must know what it waits for before the status names that.
+    # Targets that leave come first: what they wait for must be known before the status names it.
     wanted = (*leaving.objects, *_services(snapshot, targets), *(one for each in targets for one in each.objects))
     desired = [stamp(one) for one in wanted]
     early = decide_early_builds(snapshot, resolution.plan, resolution.foreseen, resolution.preparation, store, targets)
@@ -197,7 +197,7 @@ def decide_engine(snapshot: EngineSnapshot, resolution: Resolution) -> EngineDec
 
 
 def _targets(snapshot: EngineSnapshot, resolution: Resolution, digests: dict[str, str]) -> list[TargetDecision]:
-    """Decide for each target; while one stops a replica to make room, those after it do not: one of them serves."""
+    """Decide for each target; while one stops a replica to free a GPU, the targets after it do not."""
     previous = {one.name: one for one in snapshot.status.targets}
     targets: list[TargetDecision] = []
     granted = grant_gpus(snapshot, resolution.plan)
@@ -227,7 +227,7 @@ def _new_builds(wanted: Iterable[Json]) -> list[Json]:
 
 
 def _usable_store(snapshot: EngineSnapshot) -> ChosenStore | Refusal:
-    """Return the store, unless it is a volume that not all of the engine's pods could have at a time."""
+    """Return the store, unless it is a volume that the engine's pods cannot all mount at the same time."""
     store = snapshot.store
     if isinstance(store, Refusal) or store.access_modes is None or _SHARED_MODE in store.access_modes:
         return store
@@ -242,7 +242,7 @@ def _usable_store(snapshot: EngineSnapshot) -> ChosenStore | Refusal:
     modes = ", ".join(store.access_modes) or "no access mode"
     named = ", ".join(nodes[:_SHOWN]) + (", ..." if len(nodes) > _SHOWN else "")
     found = f"the claim is {modes}, and pods may run on {len(nodes)} nodes ({named})"
-    wanted = f"take a claim with {_SHARED_MODE}, or keep to one node with podTemplate.nodeSelector"
+    wanted = f"use a claim with {_SHARED_MODE}, or select one node with podTemplate.nodeSelector"
     return Refusal(rule="StoreNotShared", found=found, wanted=wanted)
 
 
@@ -260,7 +260,7 @@ def _digests(snapshot: EngineSnapshot, step: PreparationStep) -> dict[str, str]:
 
 
 def _obstacle(step: PreparationStep) -> Obstacle | None:
-    """Return why the model is not prepared, unless it is just under way."""
+    """Return why the model is not prepared, unless the preparation is running."""
     is_good = step.condition.status is ConditionStatus.TRUE or step.condition.reason in {"Preparing", "Starting"}
     return None if is_good else Obstacle(reason=step.condition.reason, message=step.condition.message)
 
@@ -281,7 +281,7 @@ def _unwanted(
     """Yield the children that are no longer needed: of removed targets, and builds of keys that no target wants."""
     namespace = snapshot.document["metadata"]["namespace"]
     if isinstance(resolution.store, Refusal):
-        # Nothing could be planned in full; what is there stays.
+        # There is no complete plan, so existing objects stay.
         return
     names = {(one["kind"], one["metadata"]["name"]) for one in desired}
     asked = [*(target.status.name for target in targets), *leaving]
@@ -306,8 +306,9 @@ def _unwanted(
 def _may_go(kind: str, document: Json, asked: Collection[str], leaving: frozenset[str]) -> bool:
     """Whether an object that is not wanted now may be deleted.
 
-    A Deployment and a Service go only with their target, and the engine's own Services with the engine: what clients
-    know stays through a moment in which a target has no plan. Everything of a target that leaves goes when it does.
+    A Deployment and a Service are deleted only with their target, and the engine's own Services only with the engine.
+    So the addresses that clients use stay while a target temporarily has no plan. All objects of a target that leaves
+    are deleted with it.
     """
     target = (document["metadata"].get("labels") or {}).get(TARGET)
     if kind not in {DEPLOYMENT.kind, SERVICE.kind}:
@@ -316,7 +317,7 @@ def _may_go(kind: str, document: Json, asked: Collection[str], leaving: frozense
 
 
 def _preparation_to_replace(snapshot: EngineSnapshot, step: PreparationStep, job: Json | None) -> str:
-    """Return the uid of the preparation's Job where a changed spec makes another one of it; empty: it stays."""
+    """Return the uid of the preparation's Job if a changed spec requires a different one; empty: it stays."""
     if job is None or not step.job_name or step.condition.status is ConditionStatus.TRUE:
         return ""
     found = job_to_replace(snapshot, step.job_name, job["metadata"]["annotations"][TEMPLATE])

@@ -1,8 +1,8 @@
-"""A drain that the budget would hold up for ever: serving pods on cordoned nodes that no other node can replace. Pure.
+"""Drains that the budget would block forever: serving pods on cordoned nodes that no other node can replace. Pure.
 
 `kubectl drain` cordons the node and evicts one pod after the other, as the budget allows: the next one when the
-replacement of the first is Ready. Where the replacement fits no node, the budget makes way for the pods on cordoned
-nodes, and for no others; before that a standby has time to take over.
+replacement of the first is Ready. If the replacement fits no node, the budget allows the eviction of the pods on
+cordoned nodes, and of no others; before that, a standby has time to take over.
 """
 
 from dataclasses import dataclass
@@ -57,14 +57,14 @@ def find_drain(view: TargetView) -> Drain | None:
         nodes=nodes,
         unavailable=max(live.replicas - (len(ready) - len(leaving)), 1),
         message=(
-            f"{len(ready)} of {live.replicas} replicas are ready; {what} and no other node takes a new replica, so the "
+            f"{len(ready)} of {live.replicas} replicas are ready; {what} and no other node has room for one, so the "
             "replicas there may be evicted; uncordon it, or add a node"
         ),
     )
 
 
 def _stuck_since(view: TargetView) -> datetime | None:
-    """Return since when a replica has been missing that cannot start; None: all are there, or one may still start."""
+    """Return since when a replica that cannot start has been missing; None: none is missing, or one may still start."""
     live, now = view.live, view.snapshot.now
     if live is None:
         return None
@@ -87,7 +87,7 @@ def _cannot_start_since(pod: PodFacts, now: datetime) -> datetime | None:
 
 
 def _standby_starts(view: TargetView) -> bool:
-    """Whether a standby after this target is on its way and serves nothing yet."""
+    """Whether a standby after this target is starting and does not serve yet."""
     snapshot = view.snapshot
     names = [one.name for one in snapshot.engine.spec.targets]
     for target in snapshot.engine.spec.targets[names.index(view.target.name) + 1 :]:

@@ -1,4 +1,4 @@
-"""The precision that an InferenceEngine is in now, from what its preparations, builds and pods said. Pure.
+"""Finds the current precision of an InferenceEngine from its preparations, builds and pods. Pure.
 
 The status remembers what was refused, since there is one preparation at a time. It is forgotten, and the precision is
 tried again, when the spec or the model is another one, or when the failed EngineBuild was deleted.
@@ -40,11 +40,11 @@ _HASH_DIGITS: Final = 20
 
 
 def known_refusals(snapshot: EngineSnapshot) -> tuple[PrecisionRefusal, ...]:
-    """Return what the status remembers and still holds."""
+    """Return the refusals in the status that are still valid."""
     digest = _source_digest(snapshot)
     made_of = _made_of(snapshot.engine)
     return tuple(
-        # A preparation that failed may not have said of which model.
+        # A failed preparation may not have reported its model.
         one if one.source_digest is not None else one.model_copy(update={"source_digest": digest})
         for one in snapshot.status.refused_precisions
         if one.made_of == made_of
@@ -60,7 +60,7 @@ def in_wanted_precision(snapshot: EngineSnapshot, refused: tuple[PrecisionRefusa
 
 
 def with_refusals(observed: Observed, refused: tuple[PrecisionRefusal, ...]) -> Observed:
-    """Return what was seen, with the refused precisions."""
+    """Return the snapshot with the refused precisions."""
     told = tuple(RefusedPrecision(precision=one.precision, reason=one.reason, message=one.message) for one in refused)
     return observed.model_copy(update={"refused_precisions": told})
 

@@ -1,4 +1,4 @@
-"""From the cache of seen objects to the snapshot of one InferenceEngine. Reads only; nothing is decided here."""
+"""Makes the snapshot of one InferenceEngine from the cache. It only reads, and decides nothing."""
 
 import logging
 from collections import defaultdict
@@ -145,7 +145,7 @@ class Gatherer:
         )
 
     def _fleet(self) -> Observed:
-        """Return what all engines have in common; the same value for as long as nodes and catalog are the same."""
+        """Return the inputs that all engines share; the same value as long as nodes and catalog do not change."""
         catalog, nodes = self.catalog(), self._nodes.facts()
         if self._base is None or self._base[0] is not catalog or self._base_nodes is not nodes:
             self._base_nodes = nodes
@@ -167,13 +167,17 @@ class Gatherer:
         for number, plugin in enumerate(engine.spec.build.plugins):
             if allowed is not None and plugin.sha256 not in allowed:
                 found = f"spec.build.plugins[{number}] ({plugin.sha256[:12]}) is not on the administrator's list"
-                return Refusal(rule="PluginNotAllowed", found=found, wanted="have its digest added to allowedPlugins")
+                return Refusal(
+                    rule="PluginNotAllowed",
+                    found=found,
+                    wanted="ask the administrator to add its digest to allowedPlugins",
+                )
         return None
 
     def _store(self, engine: InferenceEngine, namespace: str) -> ChosenStore | Refusal:
         spec = engine.spec.store or self._settings.store.default
         if spec is None:
-            wanted = "set spec.store, or have an administrator set store.default"
+            wanted = "set spec.store, or ask the administrator to set store.default"
             return Refusal(rule="NoStore", found="neither the engine nor the operator names a store", wanted=wanted)
         if spec.path is not None:
             wanted = "name a PersistentVolumeClaim, a bucket or a registry"
@@ -184,7 +188,7 @@ class Gatherer:
             return ChosenStore(spec=spec, uri=uri)
         claim = self._cache.find(Address(VOLUME_CLAIM.kind, namespace, spec.pvc.claim_name))
         if claim is None:
-            found = f"the PersistentVolumeClaim {spec.pvc.claim_name} is not in namespace {namespace}"
+            found = f"the PersistentVolumeClaim {spec.pvc.claim_name} does not exist in namespace {namespace}"
             return Refusal(rule="StoreMissing", found=found, wanted="create it, or name another in spec.store.pvc")
         modes = tuple((claim.document().get("spec") or {}).get("accessModes") or ())
         return ChosenStore(spec=spec, uri=uri, access_modes=modes)
@@ -222,7 +226,7 @@ class Gatherer:
         }
 
     def with_others(self, snapshot: EngineSnapshot, keys: Iterable[str]) -> EngineSnapshot:
-        """Add what others of the namespace have: their builds of these keys, and GPUs that a policy limits.
+        """Add the state of other engines in the namespace: their builds of these keys, and GPUs that a policy limits.
 
         One build is enough for both. The caller decides at once, so that no other pass gives the same GPUs away.
         """
@@ -236,14 +240,14 @@ class Gatherer:
         return replace(snapshot, builds={**_by_key(found, metadata["uid"]), **snapshot.builds}) if found else snapshot
 
     def promise(self, snapshot: EngineSnapshot, gpus: int) -> None:
-        """Note how many GPUs an engine has from now on, where a policy limits them."""
+        """Record how many GPUs an engine has from now on, if a policy limits them."""
         if snapshot.gpus is not None:
             metadata = snapshot.document["metadata"]
             self._gpus.promise(Address(INFERENCE_ENGINE.kind, metadata["namespace"], metadata["name"]), gpus)
 
 
 def _by_key(objects: Iterable[StoredObject], uid: str) -> dict[str, KnownBuild]:
-    """Return the builds among objects by their key; of several for one key our own."""
+    """Return the builds among objects by their key; if a key has several, this engine's own."""
     builds: dict[str, KnownBuild] = {}
     for one in objects:
         build = _build(one, uid) if one.address.kind == ENGINE_BUILD.kind else None

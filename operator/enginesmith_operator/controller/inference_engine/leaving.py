@@ -1,6 +1,6 @@
-"""Deployments of targets that the spec does not name any more: each goes when those that came in its place serve. Pure.
+"""Deployments of targets that left the spec: each is deleted when the targets that replace it serve. Pure.
 
-A target that gets another name is one that goes and one that comes, and so are the parts of one that is split. What
+A renamed target counts as one that leaves and one that joins, and so do the parts of a target that is split. What
 goes notes which targets came with the same change, and how many replicas it had then; it stays until all of them serve
 in full. Where no target of the spec serves (a standby sleeps while the target before it is taken out), what is on its
 way waits to take over as a new one would. Where no GPU is free for them, `rollout.whenFull: replace` ends one of its
@@ -32,7 +32,7 @@ _NOT_SOON: Final = frozenset({TargetPhase.REFUSED, TargetPhase.FAILED})
 
 @dataclass(frozen=True, kw_only=True)
 class Leaving:
-    """Targets that are not in the spec any more and serve on for now.
+    """Targets that are no longer in the spec and still serve.
 
     Attributes:
         names: of the targets.
@@ -59,7 +59,7 @@ class _Note(Record):
 
 
 def decide_leaving(snapshot: EngineSnapshot, targets: Iterable[TargetDecision]) -> Leaving:
-    """Return which targets that the spec does not name any more stay, and as what."""
+    """Return the targets that are no longer in the spec and stay, with their objects."""
     decided = list(targets)
     statuses = {one.status.name: one.status for one in decided}
     specs = {one.name: one for one in snapshot.engine.spec.targets}

@@ -1,6 +1,6 @@
 """The condition PolicyViolated, and its event. Pure.
 
-A policy that changes stops nothing that serves: the condition says what it forbids, and since when.
+A changed policy stops no serving pod: the condition says what it forbids, and since when.
 """
 
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ def observe_policies(snapshot: EngineSnapshot) -> tuple[Observation, ...]:
     if not violations:
         return ()
     serves = any(one.replicas > 0 for one in snapshot.deployments.values())
-    remedy = "change the spec, or have the policy changed"
-    rest = f"what serves continues to serve; {remedy}" if serves else remedy
+    remedy = "change the spec, or ask the administrator to change the policy"
+    rest = f"serving pods continue; {remedy}" if serves else remedy
     message = "; ".join([*(one.sentence() for one in violations), rest])
     return (Observation.of(POLICY_VIOLATED, True, violations[0].rule, message),)
 

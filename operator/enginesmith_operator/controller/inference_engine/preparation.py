@@ -1,4 +1,4 @@
-"""The first step of a pass: what is known of the model, and whether its preparation has to be started. Pure.
+"""The first step of a pass: what is known about the model, and whether to start its preparation. Pure.
 
 status remembers this very request ──> known, nothing to do
 its pod reported, or its Job ended ──> the report, or why it failed; tried again after a growing pause: models appear
@@ -67,7 +67,7 @@ class PreparationStep:
 
 
 def resolve_preparation(snapshot: EngineSnapshot, store: ChosenStore) -> PreparationStep:
-    """Return what is known of the model, and what is to be done to know it."""
+    """Return what is known about the model, and the next step of its preparation."""
     occasion, next_look = _occasion(snapshot)
     wanted = preparation_request(snapshot.engine.spec, (), snapshot.observed)
     request = PreparationJobRequest(preparation=wanted, store=store.uri)
@@ -90,7 +90,7 @@ def _resolve(
         return _ended(snapshot, digest, occasion, job, next_look)
     left = seconds_kept_alive(pods, PREPARATION_CONTAINER, snapshot.now)
     if job is not None and left is not None and left <= 0:
-        # The Job never ends by itself: another container keeps its pod.
+        # The Job never ends by itself, because another container keeps its pod running.
         return _ended(snapshot, digest, occasion, _as_failed(job, pods), next_look)
     before = _still_valid(snapshot, memory)
     if before is not None:
@@ -101,7 +101,7 @@ def _resolve(
 
 
 def _as_failed(job: JobFacts, pods: tuple[PodFacts, ...]) -> JobFacts:
-    """Return a Job whose pod has nothing to do any more as one that failed when that began."""
+    """Return a Job whose pod has no more work as one that failed at that time."""
     since = min(at for pod in pods if (at := pod.kept_alive_since(PREPARATION_CONTAINER)))
     return replace(job, failure=_KEPT_ALIVE, failure_message="it ended without a report", finished_at=since)
 
@@ -114,8 +114,8 @@ def _ended(
     if report is not None and _is_success(report):
         return _known(snapshot, _from_report(report, digest, _finished_at(pods, job)), occasion, next_look)
     if report is None and job.succeeded:
-        # Another Job finds the preparation in the store and says so again.
-        lost = Observation.of(PREPARED, False, "ResultLost", "the result is read once more")
+        # Another Job finds the preparation in the store and reports it again.
+        lost = Observation.of(PREPARED, False, "ResultLost", "the result is read again")
         return _unknown(snapshot, digest, occasion, lost, job_deleted=job.uid)
     return _failed(snapshot, digest, occasion, job, report)
 
@@ -125,7 +125,7 @@ def _running(
 ) -> PreparationStep:
     memory = snapshot.status.preparation
     if memory is not None and memory.request == digest and memory.failure is not None:
-        # Another attempt is no change until it ends.
+        # Another attempt changes the status only when it ends.
         condition = _failure_condition(memory.failure)
         left = _retry_seconds(snapshot, memory.finished_at) if job is None else None
         return _unknown(
@@ -174,7 +174,7 @@ def _failed(
 
 
 def _remembered_failure(snapshot: EngineSnapshot, digest: str, job: JobFacts) -> Failure | None:
-    """Return what this very Job was said to have failed of, while its pod was there to ask."""
+    """Return the failure that was recorded for this Job while its pod existed."""
     memory = snapshot.status.preparation
     if memory is None or (memory.request, memory.finished_at) != (digest, job.finished_at or None):
         return None
@@ -182,7 +182,7 @@ def _remembered_failure(snapshot: EngineSnapshot, digest: str, job: JobFacts) ->
 
 
 def _retry_seconds(snapshot: EngineSnapshot, finished_at: str | None) -> float:
-    """Return the seconds until another attempt: as long again as the preparation has been failing, within bounds."""
+    """Return the seconds until another attempt: as long as the preparation has been failing so far, within bounds."""
     finished = datetime.fromisoformat(finished_at) if finished_at else snapshot.now
     before = find_condition(snapshot.status.conditions, PREPARED)
     since = finished
@@ -256,7 +256,7 @@ def _unknown(  # noqa: PLR0913 - the parts of one value
 
 
 def _occasion(snapshot: EngineSnapshot) -> tuple[str, float | None]:
-    """Return which look at the model's URI this is, and the seconds until the next."""
+    """Return the number of this check of the model's URI, and the seconds until the next."""
     refresh = snapshot.engine.spec.model.refresh_seconds
     made = snapshot.engine.metadata.creation_timestamp
     if refresh is None or made is None:
@@ -267,12 +267,12 @@ def _occasion(snapshot: EngineSnapshot) -> tuple[str, float | None]:
 
 
 def _is_whole(memory: PreparationStatus) -> bool:
-    """Whether what is remembered is all of a success; the operator finds out again what a user removed."""
+    """Whether the status has all fields of a success; the operator finds out again what a user removed."""
     return memory.phase is PreparationPhase.SUCCEEDED and None not in {memory.key, memory.source_digest}
 
 
 def _unheard_occasion(snapshot: EngineSnapshot, request: PreparationJobRequest, occasion: str) -> str:
-    """Return the last look whose result is not known yet, or `occasion`: looks that take long do not pile up."""
+    """Return the last check whose result is not known yet, or `occasion`, so that slow checks do not accumulate."""
     name = snapshot.engine.metadata.name
     looks = [
         job
@@ -354,18 +354,24 @@ def _last_failure(pods: tuple[PodFacts, ...]) -> Failure | None:
 
 def _out_of_memory(exit_code: int) -> Failure:
     remedy = "set or raise spec.build.resources.limits.memory"
-    return Failure(exit_code=exit_code, what=_WHAT, why="it was killed for memory", remedy=remedy, reason="OutOfMemory")
+    return Failure(
+        exit_code=exit_code,
+        what=_WHAT,
+        why="it was killed because it ran out of memory",
+        remedy=remedy,
+        reason="OutOfMemory",
+    )
 
 
 def _silent_failure(job: JobFacts, pods: tuple[PodFacts, ...]) -> Failure:
-    """Return the failure of a Job whose pod left no word."""
+    """Return the failure of a Job whose pod left no termination message."""
     container = pods[-1].container(PREPARATION_CONTAINER) if pods else None
     ending = container.latest_ending if container else None
     code = ending.exit_code if ending is not None else int(ExitCode.INTERNAL)
     if ending is not None and ending.out_of_memory:
         return _out_of_memory(code)
     if job.failure == "DeadlineExceeded":
-        remedy = "have an administrator raise preparation.timeout"
+        remedy = "ask the administrator to raise preparation.timeout"
         return Failure(exit_code=code, what=_WHAT, why="it took too long", remedy=remedy, reason="TimedOut")
     if ending is not None and ending.not_started:
         why = f"its container cannot be started: {ending.not_started}"

@@ -1,4 +1,4 @@
-"""Preparation Jobs that are to go: of another request than is wanted now, of another pod, or kept alive by a sidecar.
+"""Preparation Jobs to delete: for another request, with another pod, or kept alive by a sidecar.
 
 | a Job that has not ended and | then |
 |---|---|

@@ -1,4 +1,4 @@
-"""The conditions that say whether an InferenceEngine answers, and whether with what its spec asks for. Pure.
+"""The conditions that say whether an InferenceEngine answers requests, and with the engines of its spec. Pure.
 
 | condition | a target that is asked to serve and |
 |---|---|
@@ -21,7 +21,7 @@ __all__ = ["answers", "observe_serving"]
 
 # Targets in these phases are not asked to serve.
 _RESTING: Final = frozenset({TargetPhase.STANDBY, TargetPhase.IDLE})
-# Targets in these phases cannot serve until a user changes something; others need not wait for them.
+# Targets in these phases cannot serve until a user changes something, so other targets do not wait for them.
 _HOPELESS: Final = frozenset({TargetPhase.REFUSED, TargetPhase.FAILED})
 
 
@@ -61,7 +61,7 @@ def _missed(specs: tuple[TargetSpec, ...], decided: tuple[TargetDecision, ...]) 
 
 def _ready(asked: list[TargetStatus], missed: list[TargetStatus], leaving: list[str]) -> Observation:
     if not asked:
-        return Observation.of(READY, True, "NothingToServe", "no target is asked to serve")
+        return Observation.of(READY, True, "NothingToServe", "no target should serve")
     good = [*(one.name for one in asked if answers(one)), *leaving]
     lacking = [one for one in asked if not answers(one)]
     if not good or missed:
@@ -75,14 +75,14 @@ def _all_targets(asked: list[TargetStatus]) -> Observation:
     lacking = [one for one in asked if not answers(one)]
     if lacking:
         return Observation.of(ALL_TARGETS, False, lacking[0].reason or lacking[0].phase.value, _first_of(lacking))
-    return Observation.of(ALL_TARGETS, True, "Serving", "every target that is asked to serve does")
+    return Observation.of(ALL_TARGETS, True, "Serving", "every target that should serve does")
 
 
 def _up_to_date(asked: list[TargetStatus]) -> Observation:
     lacking = [one for one in asked if not _serves_what_is_wanted(one)]
     if lacking:
         return Observation.of(UP_TO_DATE, False, lacking[0].reason or lacking[0].phase.value, _first_of(lacking))
-    told = "every target that is asked to serve has the engines that the spec asks for"
+    told = "every target that should serve has the engines of the current spec"
     return Observation.of(UP_TO_DATE, True, "Serving" if asked else "NothingToServe", told)
 
 
@@ -101,7 +101,7 @@ def _serves_what_is_wanted(target: TargetStatus) -> bool:
 def _serving(asked: list[TargetStatus], statuses: list[TargetStatus], leaving: list[str]) -> Observation:
     serving = [one for one in asked if answers(one)]
     found = [one.name for one in serving or statuses if answers(one)]
-    gone = [f"{name} (not in the spec any more; it goes when what came in its place serves)" for name in leaving]
+    gone = [f"{name} (removed from the spec; it is deleted when the targets that replace it serve)" for name in leaving]
     if found or gone:
         return Observation.of(SERVING, True, "Serving", f"on {', '.join((*found, *gone))}")
-    return Observation.of(SERVING, False, "NoReplicaReady", "no target has a replica that is ready")
+    return Observation.of(SERVING, False, "NoReplicaReady", "no target has a ready replica")

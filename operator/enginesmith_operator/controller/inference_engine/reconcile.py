@@ -55,7 +55,7 @@ class _Taken:
 
 
 class EngineReconciler:
-    """Makes what an InferenceEngine asks for, and its status of what came of it."""
+    """Creates the objects that an InferenceEngine asks for, and writes its status."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class EngineReconciler:
         uid, waiting = document["metadata"]["uid"], unexplained(snapshot)
         question = await self._explanations.learn(key.namespace, uid, waiting)
         if question is not None:
-            # An answer is in the facts of the Job or pod that it is about.
+            # The result is in the facts of its Job or pod.
             snapshot = self._gatherer.gather(document, engine)
         resolution = resolve_engine(snapshot)
         snapshot = self._gatherer.with_others(snapshot, wanted_keys(resolution))
@@ -114,7 +114,7 @@ class EngineReconciler:
         await write_events(self._api, document, decision.events, snapshot.now)
         foreign = tuple(one.name for one in taken if not one.is_leftover)
         if foreign:
-            # Those that are not needed yet too: what is in the way is named once, and not one after the other.
+            # Also objects that are not needed yet, so that all conflicts are named at once.
             named = [one.document() for one in self._cache.labelled(key.namespace, ENGINE, key.name)]
             foreign = tuple(dict.fromkeys((*foreign, *orphan_names(named, key.name))))
         status = with_conflict(decision.status, foreign, snapshot)
@@ -123,11 +123,11 @@ class EngineReconciler:
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
     def ready_counts(self) -> Counter[str]:
-        """Return how many engines have which status of their Ready condition; for the metrics' thread too."""
+        """Return the number of engines by the status of their Ready condition; the metrics' thread also calls this."""
         return Counter(list(self._ready.values()))
 
     async def _act(self, document: Json, decision: EngineDecision) -> tuple[_Taken, ...]:
-        """Carry out the writes; return the operator's names that objects of others have."""
+        """Do the writes; return the names of the operator's objects that objects of other owners have."""
         for deletion in decision.deletes:
             address = deletion.address
             await self._api.delete(resource_of(address.kind), address.namespace, address.name, uid=deletion.uid)
@@ -162,13 +162,13 @@ class EngineReconciler:
             is_ours = address.kind == ENGINE_BUILD.kind or _is_owned(live, engine) or may_adopt(live, desired)
             if not is_ours:
                 return _taken(live, engine)
-            # An apply never falls upon an object that took the name a moment ago.
+            # With the uid, the apply fails if another object took the name meanwhile.
             desired = {**desired, "metadata": {**metadata, "uid": live["metadata"]["uid"]}}
         self._intake.take(await self._api.apply(desired), False)
         return None
 
     async def _say(self, document: Json, before: EngineStatus, status: EngineStatus, now: datetime) -> None:
-        """Write the status, and an event where it begins to say that the engine cannot be worked on."""
+        """Write the status, and an event if it newly says that the engine cannot be reconciled."""
         await write_events(self._api, document, obstacle_events(before, status), now)
         await self._write_status(document, status)
 
@@ -203,7 +203,7 @@ def _invalid_status(before: EngineStatus, document: Json, error: SpecError, now:
 
 
 def unexplained(snapshot: EngineSnapshot) -> tuple[str, ...]:
-    """Return the uids of what waits without a word in its status: Jobs without a pod, pods that do not begin."""
+    """Return the uids of objects that wait without a reason: Jobs without a pod, pods that do not start."""
     prepared = [
         uid
         for name, job in snapshot.preparation_jobs.items()

@@ -1,4 +1,4 @@
-"""Which builds of engines that are not wanted any more stay as the memory of what each target had. Pure.
+"""Decides which builds of unwanted engines stay, as the record of the engines that each target had. Pure.
 
 `enginesmith store gc` knows from them, and from nothing else, which engines `spec.retention` keeps in the store.
 """

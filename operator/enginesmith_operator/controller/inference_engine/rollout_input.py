@@ -191,7 +191,7 @@ def _may_be_quick(view: TargetView, planned: EnginePlan) -> bool:
 
 
 def build_obstacle(build: KnownBuild) -> str:
-    """Return a CamelCase word for what keeps a build from running; empty: it runs, has ended, or is about to run."""
+    """Return a CamelCase reason why a build does not run; empty: it runs, has ended, or is about to run."""
     return "" if build.phase is not BuildPhase.PENDING or build.reason in _UNDER_WAY else build.reason
 
 
@@ -340,7 +340,7 @@ def _sentence(report: ServingReport | None, ending: Ending, pod: str, container:
 
 
 def _occasion(metadata: Json) -> str:
-    """Return what a person changes to ask for another try: the spec's generation and the retry annotation."""
+    """Return what a user changes to request another try: the spec's generation and the retry annotation."""
     asked = (metadata.get("annotations") or {}).get(RETRY, "")
     return f"{metadata.get('generation', 0)} {asked}".strip()
 

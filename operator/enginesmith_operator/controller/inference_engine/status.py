@@ -50,11 +50,11 @@ _TOLD: Final = {
     TargetPhase.WAITING_FOR_GPU: True,
     TargetPhase.ROLLING_OUT: False,
 }
-"""Phases whose beginning is an event, and whether it is a warning."""
+"""Phases whose start causes an event, and whether it is a warning."""
 _OBSTACLES: Final = frozenset({"NameTaken", "Refused", "SpecInvalid"})
-"""Reasons of UpToDate that no target has: the engine as a whole cannot be worked on."""
+"""Reasons of UpToDate that no target has: the engine as a whole cannot be reconciled."""
 _TOLD_REASONS: Final = frozenset({"MadeRoom", "Replacing"})
-"""Reasons that are an event in whatever phase: the operator ends a replica by itself."""
+"""Reasons that cause an event in every phase: the operator itself stops a replica."""
 
 
 def compose_status(
@@ -160,7 +160,7 @@ def obstacle_events(before: EngineStatus, after: EngineStatus) -> tuple[EventNot
 
 
 def engine_events(before: EngineStatus, after: EngineStatus) -> tuple[EventNote, ...]:
-    """Return what a person would want to hear of: a target that serves, fails, waits or is refused."""
+    """Return the events that matter to users: a target serves, fails, waits or is refused."""
     known = {one.name: one for one in before.targets}
     notes = []
     for target in after.targets:
@@ -236,8 +236,8 @@ def _stored(engines: int, found: int) -> str:
     if not found:
         return text
     if found == engines:
-        return f"{text}; taken from the store, nothing had to be built"
-    return f"{text}; {found} of them taken from the store, the others built"
+        return f"{text}; found in the store, so nothing was built"
+    return f"{text}; {found} of them were found in the store, the others were built"
 
 
 def _failed(step: PreparationStep) -> bool:

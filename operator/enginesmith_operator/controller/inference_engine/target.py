@@ -28,7 +28,7 @@ from enginesmith_operator.planning.rollout_state import RolloutDecision
 __all__ = ["TargetDecision", "decide_target", "deployment_as_it_is"]
 
 _HELD_SECONDS: Final = 10.0
-"""How often a target looks whether GPUs of the namespace are free: no event of another engine wakes it."""
+"""How often a target checks whether GPUs of the namespace are free: no event of another engine wakes it."""
 _MAX_ENGINES: Final = 16
 _MAX_NODES: Final = 32
 
@@ -170,7 +170,7 @@ def _number(view: TargetView, decided: RolloutDecision) -> int | None:
     owner = replicas_owner(live.document)
     if not owner:
         return min(max(live.replicas, least), bounds.max_replicas)
-    # The engine's own autoscaler wants no fewer either, and `kubectl scale` is no autoscaler. Any other owner decides.
+    # The engine's own autoscaler never sets fewer, and `kubectl scale` is not an autoscaler. Any other owner decides.
     by_hand = owner.startswith("kubectl") and bounds.min_replicas > 0
     is_short = live.replicas < least and (needs_autoscaler(view.target) or by_hand)
     return least if is_short else None

@@ -46,21 +46,21 @@ class Fault(NamedTuple):
 
 
 def fault_of(error: Exception) -> Fault:
-    """Return what to say of an exception; the values in its own text may differ each time, and stay in the log."""
+    """Return the message for an exception. The values in its own text may differ each time, so they stay in the log."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _PACKAGE in frame.filename] or list(frames)
     place = f"{PurePath(own[-1].filename).name}:{own[-1].lineno}" if own else "an unknown place"
     kind = type(error).__name__
     digest = sha256(f"{kind}\n{place}".encode()).hexdigest()[:_DIGITS]
     message = (
-        f"the operator failed with {kind} at {place} (id {digest}); what serves keeps serving, and the operator tries "
-        f"again; report the traceback that its log has under this id"
+        f"the operator failed with {kind} at {place} (id {digest}); serving pods continue, and the operator tries "
+        "again; report the traceback with this id from its log"
     )
     return Fault(digest, message)
 
 
 def status_with_fault(before: Status, fault: Fault, *, generation: int | None, now: datetime) -> Status:
-    """Return the status that was there with the fault. `observedGeneration` stays: the spec was not worked on."""
+    """Return the previous status with the fault. `observedGeneration` stays, because the spec was not reconciled."""
     kinds = (READY, UP_TO_DATE) if isinstance(before, EngineStatus) else (READY,)
     told = [Observation.of(kind, False, INTERNAL_ERROR, fault.message) for kind in kinds]
     told.append(Observation.of(INTERNAL_ERROR, True, INTERNAL_ERROR, fault.message))
@@ -78,7 +78,7 @@ class FaultReporter:
         self._intake = intake
 
     async def report(self, key: Address, fault: Fault, now: datetime) -> None:
-        """Write event and condition; what fails in it is logged, since the pass that failed comes back anyway."""
+        """Write event and condition. Errors are only logged, because the failed pass runs again anyway."""
         stored = self._cache.find(key)
         if stored is None:
             return

@@ -1,7 +1,7 @@
 """/healthz, /readyz and /metrics, answered by a thread of their own.
 
 The first listing of a large cluster keeps the event loop busy for seconds, and a probe must not take that for a hang:
-the loop leaves a sign of life every second, and only its absence for a minute is a fault.
+the loop reports every second that it is alive, and only a minute without a report is a failure.
 """
 
 import threading
@@ -38,7 +38,7 @@ class Health:
     alive_at: float = field(default=0.0)
 
     def beat(self) -> None:
-        """Leave a sign of life."""
+        """Record that the event loop is alive."""
         self.alive_at = self.clock()
 
     def answer(self, path: str) -> tuple[int, bytes]:
@@ -73,7 +73,7 @@ class HealthServer:
 
             @override
             def log_message(self, format: str, *args: Any) -> None:
-                """Log nothing: probes come every few seconds."""
+                """Log nothing, because probes arrive every few seconds."""
 
         self._server = ThreadingHTTPServer(address, Handler)
         self._server.daemon_threads = True

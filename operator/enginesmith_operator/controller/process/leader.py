@@ -1,4 +1,4 @@
-"""Which replica leads: a Lease that its holder renews, and a clock that ends its right to write before others begin.
+"""Leader election: a Lease that its holder renews, and a clock that ends its permission to write before others begin.
 
         15 s  the Lease's duration: a follower that saw no change of it for so long takes it
         10 s  the deadline: a leader that could not renew for so long stops writing and ends its process
@@ -102,11 +102,11 @@ class Elector:
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:
-        """Begin to compete."""
+        """Start the election."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Release the Lease, if it is held, and end the thread. Writes are refused from the first moment on."""
+        """Release the Lease, if it is held, and end the thread. Writes are refused at once."""
         self._stop.set()
         self._thread.join(timeout=self._times.deadline)
 
@@ -144,11 +144,11 @@ class Elector:
         sent_at = self._clock()
         self._why = ""
         try:
-            # A request that hangs must not outlive the right to write.
+            # A request that hangs must end before the permission to write does.
             async with asyncio.timeout(self._patience()):
                 held = await self._take_or_renew(transport)
         except (ClusterError, TimeoutError) as error:
-            words = str(error) or f"no answer within {self._clock() - sent_at:.1f} s"
+            words = str(error) or f"no response within {self._clock() - sent_at:.1f} s"
             self._why = words
             _LOGGER.warning("the lease cannot be renewed: %s", words)
             held = False
@@ -233,7 +233,7 @@ class Elector:
                 spec |= {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _micro_time()}
                 await self._write(transport, "PUT", path, self._lease(lease, spec))
         except ClusterError as error:
-            # Others wait for its end then, as they would for a killed process.
+            # Other replicas then wait until it expires, as after a crash.
             _LOGGER.warning("the lease was not released: %s", error)
 
     def _lease(self, lease: Json | None, spec: Json) -> Json:

@@ -1,4 +1,4 @@
-"""Log lines in JSON on stderr, each with the object that is worked on."""
+"""Log lines in JSON on stderr, each with the object that is reconciled."""
 
 import logging
 import sys
@@ -27,7 +27,7 @@ def configure_logging(*, verbose: bool) -> None:
 
 @contextmanager
 def log_about(key: Address) -> Iterator[None]:
-    """Give the lines of this task the kind and the key of an object."""
+    """Add the kind and the key of an object to the lines of this task."""
     token = _ABOUT.set(key)
     try:
         yield

@@ -1,4 +1,4 @@
-"""One pass over one key: which reconcile it is, what it cost, and what becomes of its errors."""
+"""One pass over one key: selects the reconcile, measures it, and handles its errors."""
 
 import logging
 import time
@@ -75,11 +75,11 @@ class Reconciler:
         )
 
     def ready_counts(self) -> Counter[str]:
-        """Return how many InferenceEngines have which status of their Ready condition."""
+        """Return the number of InferenceEngines by the status of their Ready condition."""
         return self._engines.ready_counts()
 
     async def reconcile(self, key: Address, waited: float) -> None:
-        """Make one pass; whatever fails in it, the key comes back."""
+        """Make one pass; after any failure, the key is queued again."""
         self._metrics.queue_seconds.observe(waited)
         begun = time.perf_counter()
         with log_about(key):

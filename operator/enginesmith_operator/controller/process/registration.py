@@ -240,7 +240,7 @@ class Registration:
 
 
 def _entries_of(lease: Json | None) -> dict[str, _Entry]:
-    """Return the entries; none where a person has written something else."""
+    """Return the entries; none if a user has written something else."""
     text = ((lease or {}).get("metadata", {}).get("annotations") or {}).get(_ENTRIES, "{}")
     try:
         return _READER.validate_json(text)

@@ -1,4 +1,4 @@
-"""The operator's process: everything is made here, connected here, and ends here.
+"""The operator's process: creates, connects and stops all parts.
 
     connection ── Sweeper (fills the cache) ── kopf (keeps it fresh) ── Intake ── WorkQueue ── Reconciler ── Api
                                  Elector (own thread), Registration ──────────────────────────────── gate ──┘
@@ -46,7 +46,7 @@ _EXIT_LEASE_LOST: Final = 1
 _BEAT_SECONDS: Final = 1.0
 _FIRST_LISTING_RETRY_SECONDS: Final = 5.0
 _LISTED_SECONDS: Final = 3.0
-"""Without another object of a watch's own listing, it is over."""
+"""If no further object of a watch's own listing arrives within this time, the listing is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class _Operator:
                 task.cancel()
             await asyncio.gather(*tasks, stopped, return_exceptions=True)
         for task in done - {stopped}:
-            # None of them ends by itself; what ended one ends the process, and kubelet starts another.
+            # None of them ends by itself. If one fails, the process ends, and kubelet restarts it.
             task.result()
 
     async def _drive(self, sweeper: Sweeper, reconciler: Reconciler, registration: Registration) -> None:
@@ -182,9 +182,9 @@ class _Operator:
                 self._health.not_ready = f"the cluster cannot be listed: {error}"
                 await asyncio.sleep(_FIRST_LISTING_RETRY_SECONDS)
         self._health.not_ready = ""
-        _LOGGER.info("the cluster is listed: %d objects to look at", len(self._queue.keys))
+        _LOGGER.info("the cluster is listed: %d objects to reconcile", len(self._queue.keys))
         async with asyncio.TaskGroup() as group:
-            # Not earlier: kopf ends where one of our kinds is not installed yet.
+            # Not earlier: kopf ends if one of Enginesmith's kinds is not installed yet.
             self._heard_listing_at = self._loop.time()
             group.create_task(self._watch(), name="watch")
             group.create_task(self._resync(sweeper, self._cache.mark), name="resync")
@@ -240,13 +240,13 @@ class _Operator:
                 clusterwide=not self._namespaces,
                 namespaces=self._namespaces,
                 standalone=True,
-                # Else kopf asks for the user's name, and a pod's user has none.
+                # Otherwise kopf asks for the user's name, and a pod's user has none.
                 identity=self._process.identity,  # type: ignore[arg-type]  # kopf exports no name for it
                 ready_flag=started,
             )
 
     async def _hear_signals_again(self, started: asyncio.Event) -> None:
-        """Take the signals back from kopf, which would end its watches before our workers."""
+        """Take the signals back from kopf, which would end its watches before the workers."""
         await started.wait()
         self._hear_signals()
 

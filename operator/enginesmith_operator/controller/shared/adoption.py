@@ -1,6 +1,7 @@
-"""Objects with our labels and without an owner: left by `kubectl delete --cascade=orphan`, or restored. Pure.
+"""Objects with the operator's labels and no owner: left by `kubectl delete --cascade=orphan`, or restored. Pure.
 
-One that is exactly what would be made now is adopted. Any other is named: a user may have changed it on purpose.
+An object that is exactly what would be created now is adopted. Any other is reported: a user may have changed it on
+purpose.
 """
 
 from collections.abc import Iterable
@@ -33,7 +34,7 @@ _DEFAULTS: Final = frozenset(
 
 
 def is_orphan(live: Json, engine: str) -> bool:
-    """Whether an object was made for an InferenceEngine of this name and belongs to nothing now.
+    """Whether an object was created for an InferenceEngine of this name and has no owner now.
 
     Args:
         live: as the cluster has it.

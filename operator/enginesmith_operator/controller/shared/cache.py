@@ -160,7 +160,7 @@ class ObjectCache:
         return len(self._objects.get(kind, ()))
 
     def drop_ghosts(self, kind: str, seen: Mapping[tuple[str, str], str], *, since: int) -> tuple[StoredObject, ...]:
-        """Remove objects that a whole listing did not have, and return them.
+        """Remove objects that a complete listing did not contain, and return them.
 
         Args:
             kind: that was listed.

@@ -17,7 +17,7 @@ class Deletion:
 
 @dataclass(frozen=True, kw_only=True)
 class EventNote:
-    """An event that a person would want to see, once.
+    """An event that matters to users, emitted once.
 
     Attributes:
         is_warning: whether something is wrong.

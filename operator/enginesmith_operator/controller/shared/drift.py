@@ -23,9 +23,9 @@ _QUANTITIES: Final = frozenset({"requests", "limits"})
 _QUANTITY: Final = frozenset({"averageValue", "sizeLimit"})
 """Fields that are a quantity."""
 WHOLE: Final = frozenset({"selector"})
-"""Fields that the API server replaces as a whole, and in which a key that another user adds takes the pods away."""
+"""Fields that the API server replaces as a whole, and in which a key added by another user excludes the pods."""
 _TEXTS: Final = frozenset({"labels", "annotations", "matchLabels", "nodeSelector"})
-"""Mappings of a user's names, in which an empty text is a value like any other."""
+"""Mappings with user-defined names, in which an empty text is a normal value."""
 
 
 def stamp(desired: Json) -> Json:

@@ -55,7 +55,7 @@ def event_object(owner: Json, note: EventNote, now: datetime) -> Json:
 
 
 async def write_events(api: Api, owner: Json, notes: Iterable[EventNote], now: datetime) -> None:
-    """Create the events that are not there yet; one that the server does not want is not worth a failed pass.
+    """Create the events that do not exist yet. If the server refuses one, the pass still succeeds.
 
     Raises:
         enginesmith_operator.cluster.errors.ClusterError: the server does not answer.

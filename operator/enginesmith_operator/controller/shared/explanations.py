@@ -1,4 +1,4 @@
-"""Why a pod is not there or does not start, where only an event says so; asked for when something waits, and seldom.
+"""Why a pod is missing or does not start, if only an event says so. Events are read rarely, and only for what waits.
 
 A Job whose pods are refused (a quota, a missing ServiceAccount, a policy) has no condition that says it, and a pod
 whose volume cannot be mounted has none either. Events are not watched: a cluster has far too many.
@@ -19,7 +19,7 @@ __all__ = ["Explanations", "newest_explanation"]
 
 _LOGGER: Final = logging.getLogger(__name__)
 _PAUSES: Final = (2.0, 3.0, 10.0, 30.0, 60.0)
-"""Seconds before the first question about an object, and between two; what begins within seconds is never asked."""
+"""Seconds before the first read for an object, and between two; objects that start within seconds cause no read."""
 _GONE: Final = 600.0
 _FAILED_CREATE: Final = "FailedCreate"
 _FAILED_MOUNT: Final = "FailedMount"
@@ -93,7 +93,7 @@ class Explanations:
         except LeaseLostError:
             raise
         except ClusterError as error:
-            # A status without the reason is better than none.
+            # A status without the reason is better than no status.
             _LOGGER.warning("the events of an object that waits cannot be read: %s", error)
             return ""
 

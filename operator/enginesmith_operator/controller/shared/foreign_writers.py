@@ -1,4 +1,4 @@
-"""Who else writes to the operator's objects, what they change, and which field of the spec is for that. Pure.
+"""Finds other writers of the operator's objects, what they change, and which field of the spec to use instead. Pure.
 
 The API server records in every object which manager set which field last (`managedFields`). The operator resets each of
 its fields that does not have the applied value, and reports that. Otherwise, two writers that each reset what the other
@@ -58,7 +58,7 @@ class ForeignChange:
     advice: str
 
     def sentence(self) -> str:
-        """Return who changed what, what becomes of it, and what to do."""
+        """Return who changed what, what the operator did, and what to do."""
         what = f"{self.path} of {self.kind} {self.name}"
         who = self.manager or "another user, or an admission webhook,"
         return f"{who} set {what} to {self.found}; it is {self.wanted} again: {self.advice}"
@@ -140,7 +140,7 @@ def _owner(live: Json, path: Iterable[Step]) -> Json | None:
 
 
 def _latest(live: Json) -> Json | None:
-    """Return the newest entry of another manager: who took a field away leaves no trace of it."""
+    """Return the newest entry of another manager, because a manager that removes a field leaves no trace of it."""
     entries = others_fields(live["metadata"].get("managedFields") or ())
     return max(entries, key=lambda one: str(one.get("time") or ""), default=None)
 

@@ -23,7 +23,7 @@ _BUILDS: Final = "builds"
 
 
 class GpuUse:
-    """Who has the GPUs of a namespace."""
+    """What uses the GPUs of a namespace."""
 
     def __init__(self, cache: ObjectCache, policies: PolicyReader) -> None:
         self._cache = cache
@@ -46,7 +46,7 @@ class GpuUse:
         return GpuLimit(policy, most, used | ({_BUILDS: builds} if builds else {}))
 
     def promise(self, owner: Address, gpus: int) -> None:
-        """Note what a pass has decided that an object takes, until the watches show it."""
+        """Record how many GPUs a pass has assigned to an object, until the watches show it."""
         self._promised[owner] = gpus
 
     def _serving(self, namespace: str, without: Address) -> Iterator[tuple[str, int]]:
@@ -96,7 +96,7 @@ def takes_gpu(build: StoredObject) -> bool:
 
 
 def has_ended(build: StoredObject) -> bool:
-    """Whether a build takes nothing any more."""
+    """Whether a build uses no GPU any more."""
     document = build.document()
     return "deletionTimestamp" in document["metadata"] or (document.get("status") or {}).get("phase") in _ENDED
 

@@ -1,4 +1,4 @@
-"""What the controller counts; one registry, so that nothing of a library's own gets in."""
+"""The controller's metrics, in a separate registry without metrics of libraries."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from typing_extensions import override
@@ -23,7 +23,7 @@ class Metrics:
         )
         self.queue_depth = Gauge("enginesmith_queue_depth", "Keys that wait for a worker.", registry=self.registry)
         self.queue_delayed = Gauge(
-            "enginesmith_queue_delayed", "Keys that wait for their time.", registry=self.registry
+            "enginesmith_queue_delayed", "Keys that are scheduled for later.", registry=self.registry
         )
         self.queue_seconds = Histogram(
             "enginesmith_queue_seconds", "How long a key waited for a worker.", registry=self.registry
@@ -41,14 +41,14 @@ class Metrics:
         )
         self.writes = Counter(
             "enginesmith_api_writes",
-            "Writes to the API server, the Lease left out.",
+            "Writes to the API server, except to the Lease.",
             ("verb", "kind", "result"),
             registry=self.registry,
         )
         self.objects = Gauge("enginesmith_objects", "Objects that are known.", ("kind",), registry=self.registry)
-        self.leads = Gauge("enginesmith_leader", "1 while this replica leads.", registry=self.registry)
+        self.leads = Gauge("enginesmith_leader", "1 while this replica is the leader.", registry=self.registry)
         self.loop_lag_seconds = Gauge(
-            "enginesmith_loop_lag_seconds", "How late the event loop last came to a timer.", registry=self.registry
+            "enginesmith_loop_lag_seconds", "Delay of the event loop's last timer.", registry=self.registry
         )
 
     def text(self) -> bytes:

@@ -1,4 +1,4 @@
-"""What a pod and a Job say of themselves, read from their objects; the parse boundary for both.
+"""Facts about a pod and a Job, read from their objects; the parse boundary for both.
 
 PodFacts ── containers (init first): waiting for what, ended how, with which termination message
 JobFacts ── finished, and why it failed
@@ -27,12 +27,12 @@ _STUCK: Final = frozenset(
     }
 )
 KEPT_ALIVE_SECONDS: Final = 10.0
-"""How long the other containers of a pod may take to end after the one that has its work."""
+"""How long the other containers of a pod may take to end after the main container."""
 _OUT_OF_MEMORY: Final = "OOMKilled"
 _NOT_STARTED: Final = frozenset({"StartError", "ContainerCannotRun"})
 """Reasons of a container that never ran: it has no log, and kubelet writes why into its termination message."""
 _KILLED_AT_START: Final = "OOM-killed"
-"""A word of runc where the memory limit does not even hold the process that starts the container."""
+"""Text of runc's error if the memory limit is too low even for the process that starts the container."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Ending:
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether the kernel killed it for memory."""
+        """Whether the kernel killed it because it ran out of memory."""
         return self.reason == _OUT_OF_MEMORY or _KILLED_AT_START in self.not_started
 
     @property
@@ -135,7 +135,8 @@ class PodFacts:
         """Return since when (RFC 3339) only other containers keep it running; empty: they do not.
 
         Args:
-            name: of the container that has the pod's work. A sidecar that does not end keeps a Job's pod for ever.
+            name: of the container that has the pod's work. A sidecar that does not end keeps a Job's pod running
+                forever.
         """
         container = self.container(name)
         if container is None or container.ending is None or self.is_finished or self.is_terminating:
@@ -187,7 +188,7 @@ class JobFacts:
 
 
 def seconds_kept_alive(pods: Iterable[PodFacts], container: str, now: datetime) -> float | None:
-    """Return the seconds until a pod goes that only a sidecar keeps alive; 0 or less: it is time; None: there is none.
+    """Return the seconds until a pod that only a sidecar keeps running is deleted; 0 or less: now; None: there is none.
 
     Args:
         pods: of a Job.
@@ -201,7 +202,7 @@ def seconds_kept_alive(pods: Iterable[PodFacts], container: str, now: datetime) 
 
 
 def read_pod(document: Json) -> PodFacts:
-    """Return what a pod says of itself."""
+    """Return the facts about a pod."""
     metadata, status = document["metadata"], document.get("status") or {}
     conditions = {one["type"]: one for one in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled", {})
@@ -225,7 +226,7 @@ def read_pod(document: Json) -> PodFacts:
 
 
 def read_job(document: Json) -> JobFacts:
-    """Return what a Job says of itself."""
+    """Return the facts about a Job."""
     metadata, spec, status = document["metadata"], document.get("spec") or {}, document.get("status") or {}
     conditions = {one["type"]: one for one in status.get("conditions") or () if one.get("status") == "True"}
     failed, complete = conditions.get("Failed"), conditions.get("Complete")

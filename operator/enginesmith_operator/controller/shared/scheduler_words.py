@@ -1,4 +1,4 @@
-"""The scheduler's sentence about a pod that fits no node, explained: how many nodes lack what, and what helps.
+"""Explains the scheduler's message for a pod that fits no node: how many nodes lack what, and what helps.
 
 0/3 nodes are available: 1 Insufficient nvidia.com/gpu, 2 node(s) didn't match Pod's node affinity/selector. ...
 the only node that fits has no free nvidia.com/gpu; 2 other nodes are not for it (another GPU, or other labels)
@@ -41,7 +41,7 @@ def explain_scheduling(words: str, resource: str | None = None) -> str:
 
 
 def lacks(words: str, resource: str | None) -> bool:
-    """Whether a node would take the pod, had it a free one of `resource`."""
+    """Whether the pod would fit a node if it had a free `resource`."""
     # The name of another resource may begin with this one's.
     pattern = rf"{_INSUFFICIENT}{re.escape(resource or '')}(?:,|\.?(?: |$))"
     return resource is not None and re.search(pattern, words) is not None

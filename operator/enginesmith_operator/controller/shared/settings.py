@@ -100,7 +100,7 @@ class StoreSettings(ApiModel):
     @model_validator(mode="after")
     def _reject_local_path(self) -> Self:
         if self.default is not None and self.default.path is not None:
-            raise finding_error(Finding("a folder is for local mode only", path=("default", "path")))
+            raise finding_error(Finding("a folder can be used only in local mode", path=("default", "path")))
         return self
 
 
@@ -236,7 +236,7 @@ class SignatureSettings(ApiModel):
     @model_validator(mode="after")
     def _require_secret(self) -> Self:
         if self.engine_keys and self.engine_secret is None:
-            reason = "engineKeys need it: without a key, builders could store nothing"
+            reason = "engineKeys require it: without a key, builders cannot store engines"
             raise finding_error(Finding(reason, path=("engineSecret",)))
         return self
 

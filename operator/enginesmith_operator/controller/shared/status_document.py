@@ -1,4 +1,4 @@
-"""Statuses as documents: read with forgiveness, written only where they say something else."""
+"""Statuses as documents: read tolerantly, and written only if they change."""
 
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ def read_status(kind: type[Status], document: Json, empty: Status) -> Status:
 
 
 def status_document(status: ApiModel) -> Json:
-    """Return a status without what says nothing: null, empty texts, lists and mappings."""
+    """Return a status without empty values: null, empty texts, lists and mappings."""
     found = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {key: value for key, raw in found.items() if (value := _without_nothing(raw)) not in ("", [], {})}
 

@@ -1,4 +1,4 @@
-"""What a pod waits for that does not run yet, in one reason and one line that stay the same while it waits."""
+"""Why a pod does not run yet, as one reason and one line that stay the same while it waits."""
 
 import re
 from collections.abc import Iterable
@@ -24,17 +24,18 @@ _CORDONED: Final = "were unschedulable"
 _PULL_ERROR: Final = "ErrImagePull: "
 _NOT_FOUND: Final = " not found"
 _IMAGE_REMEDY: Final = (
-    "push it, name its registry's Secret in spec.podTemplate.imagePullSecrets, or have the toolchain catalog corrected"
+    "push it, name its registry's Secret in spec.podTemplate.imagePullSecrets, or ask the administrator to correct the "
+    "toolchain catalog"
 )
 _REFUSED_ACCOUNT: Final = re.compile(r"\b401\b|unauthorized|authentication required|no basic auth", re.IGNORECASE)
 """Docker Hub's `insufficient_scope` is not among them: it also stands for a repository that does not exist."""
 _ACCOUNT_REMEDY: Final = (
-    "the registry refuses the account, or wants one: correct the Secret that spec.podTemplate.imagePullSecrets names "
-    "(kubectl create secret docker-registry)"
+    "the registry refuses the credentials, or requires some: correct the Secret that spec.podTemplate.imagePullSecrets "
+    "names (kubectl create secret docker-registry)"
 )
 PODS_REFUSED: Final = "PodsRefused"
 _STUCK_REASONS: Final = frozenset({"ImageCannotBePulled", "ContainerCannotStart"})
-# What varies from one attempt to the next, or says nothing: the name of the pod that was not made.
+# Text that varies between attempts, or is useless: the name of the pod that was not created.
 _ATTEMPT: Final = re.compile(r'^(?:Error creating: )?(?:pods "[^"]*" is forbidden: )?(?:pod rejected: )?')
 _INVALID: Final = re.compile(r'^Pod "[^"]*" is invalid: ')
 _MISSING_IN_POD: Final = (
@@ -51,7 +52,10 @@ _MISSING_IN_POD: Final = (
         re.compile(r"must specify "),
         "set spec.podTemplate.resources and, for preparation and builds, spec.build.resources",
     ),
-    (re.compile(r"exceeded quota"), "free some of it, have the quota raised, or ask for fewer replicas or less"),
+    (
+        re.compile(r"exceeded quota"),
+        "free some of it, ask the administrator to raise the quota, or ask for fewer replicas or less",
+    ),
     (
         re.compile(r"(?:maximum|minimum) \S+ usage per|limit to request ratio"),
         "set spec.podTemplate.resources and, for preparation and builds, spec.build.resources to what it allows",
@@ -64,8 +68,8 @@ _MISSING_IN_POD: Final = (
         ),
     ),
 )
-_BACK_OFF: Final = "after that, Kubernetes tries again by itself within 17 minutes, since its pauses grow"
-_OTHER_REMEDY: Final = "change what it forbids, or have the rule changed"
+_BACK_OFF: Final = "after that, Kubernetes retries automatically within 17 minutes, because its pauses grow"
+_OTHER_REMEDY: Final = "change what it forbids, or ask the administrator to change the rule"
 
 
 def waiting_reason(
@@ -152,7 +156,7 @@ def serving_obstacle(
 def _unschedulable(said: str, resource: str | None) -> tuple[str, str]:
     claim = _MISSING_CLAIM.search(said)
     if claim is not None:
-        return "ClaimMissing", f"the PersistentVolumeClaim {claim[1]} is not there; create it, and the pod continues"
+        return "ClaimMissing", f"the PersistentVolumeClaim {claim[1]} does not exist; create it, and the pod continues"
     why = explain_scheduling(said, resource)
     if _CORDONED in said and not lacks(said, resource):
         return "NodeCordoned", why
@@ -163,7 +167,7 @@ def _unschedulable(said: str, resource: str | None) -> tuple[str, str]:
 
 
 def _stuck(words: str) -> tuple[str, str]:
-    """Say why a container cannot start, and what helps; kubelet's two ways to say that of an image become one."""
+    """Return why a container cannot start, and what helps; kubelet's two messages for an image become one."""
     reason, _, text = words.partition(": ")
     if "Image" in reason:
         cause = text.partition(_PULL_ERROR)[2] or text

@@ -1,1 +1,1 @@
-"""Watches: from a change in the cluster to a key in the queue."""
+"""Watches: turn a change in the cluster into a key in the queue."""

@@ -1,7 +1,7 @@
 """kopf's side of the controller: a watch for each kind, handed on as it comes. Nothing is decided or written here.
 
-Only `on.event` is used: such handlers keep no state in annotations, add no finalizers and patch nothing. What follows
-from an event is `intake`'s business.
+Only `on.event` is used: such handlers keep no state in annotations, add no finalizers and patch nothing. `intake`
+decides what an event causes.
 """
 
 import logging

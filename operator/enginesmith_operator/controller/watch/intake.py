@@ -1,4 +1,4 @@
-"""From an event to keys: the object goes into the cache, the keys of objects that may have to act on it into the queue.
+"""Handles an event: puts the object into the cache, and the keys of objects that may have to react into the queue.
 
 InferenceEngine, EngineBuild ──> itself, and the InferenceEngines that own it
 Job, Deployment, Service, ... ──> its owners
@@ -28,7 +28,7 @@ Wake = Callable[[Address, bool], None]
 
 
 class Intake:
-    """Takes in objects from watches, listings and our own writes alike."""
+    """Receives objects from watches, listings and the operator's own writes."""
 
     def __init__(self, cache: ObjectCache, nodes: NodeMemory, catalog: Address, wake: Wake) -> None:
         self._cache = cache

@@ -1,4 +1,4 @@
-"""What is known of the nodes, with patience: GPU labels disappear and return, and no reconcile may act on the gap.
+"""Facts about the nodes, with a grace period: GPU labels disappear and return, and no reconcile may act on the gap.
 
 GPU Feature Discovery drops all its labels for about a minute at each of its restarts, a restarted kubelet hands out 0
 GPUs until the device plugin has registered again, and a new node has GPUs before it has labels. So a node that loses
@@ -27,7 +27,7 @@ from enginesmith_operator.planning.refusals import natural_order
 
 __all__ = ["NodeMemory"]
 
-# Kept from the facts of before, so that whatever else changed in the gap shows at once.
+# Kept from the previous facts, so that all other changes in the gap are visible at once.
 _HARDWARE: Final = (
     "presence",
     "product",
@@ -92,13 +92,13 @@ class NodeMemory:
         self._dra_devices = dra_devices_by_node(_readable(slices))
 
     def observe(self, document: Json) -> bool:
-        """Take in a node; return whether plans see something else now. See `next_change` for what comes later."""
+        """Record a node; return whether plans see a change now. See `next_change` for later changes."""
         name, uid = document["metadata"]["name"], document["metadata"]["uid"]
         try:
             node = NodeObject.model_validate(document).with_dra_devices(self._dra_devices)
             latest = read_node(node, self._mapping)
         except ValidationError:
-            # A node that cannot be read is a node without a GPU; its kubelet will write it again.
+            # A node that cannot be read counts as a node without a GPU; its kubelet will write it again.
             latest = NodeFacts(name=name, presence=Presence.NONE, is_ready=False)
         known = self._nodes.get(name)
         before = known if known is not None and known.uid == uid else None
@@ -107,7 +107,7 @@ class NodeMemory:
         return self._tell(changed=(known.shown if known else None) != after.shown)
 
     def forget(self, name: str, uid: str) -> bool:
-        """Drop a node; return whether plans see something else now."""
+        """Remove a node; return whether plans see a change now."""
         known = self._nodes.get(name)
         if known is None or known.uid != uid:
             return False
@@ -115,7 +115,7 @@ class NodeMemory:
         return self._tell(changed=known.shown is not None)
 
     def settle(self) -> bool:
-        """Show what was held back long enough; return whether plans see something else now."""
+        """Show facts whose grace period has ended; return whether plans see a change now."""
         now = self._clock()
         changed = False
         for name, known in self._nodes.items():
@@ -162,7 +162,7 @@ class NodeMemory:
 
 def _readable(slices: Iterable[Json]) -> Iterator[ResourceSliceObject]:
     for document in slices:
-        # One that cannot be read costs a sentence its words and nothing else.
+        # A slice that cannot be read only makes a message less detailed.
         with suppress(ValidationError):
             yield ResourceSliceObject.model_validate(document)
 

@@ -1,7 +1,8 @@
-"""A queue of keys: each at most once in it, each at most once in work, late ones kept until they are due.
+"""A queue of keys: each key is queued and processed at most once at a time, and delayed keys wait until they are due.
 
-`KeyedQueue` is the bookkeeping, told the time by its caller; `WorkQueue` lets workers wait for it. A key that is added
-while it is in work runs once more afterwards, so no change is missed and no two passes over one object overlap.
+`KeyedQueue` does the bookkeeping and gets the time from its caller; with `WorkQueue` workers wait for keys. A key that
+is added while it is in work runs once more afterwards, so no change is missed and no two passes over one object
+overlap.
 """
 
 import asyncio
@@ -38,12 +39,12 @@ class KeyedQueue(Generic[Key]):
         self._failures: dict[Key, int] = {}
 
     def __len__(self) -> int:
-        """Return how many keys could be worked on now, were there workers."""
+        """Return how many keys are ready for a worker now."""
         return len(self._waiting)
 
     @property
     def delayed(self) -> int:
-        """How many keys wait for their time."""
+        """Number of keys that are scheduled for later."""
         return len(self._due)
 
     def add(self, key: Key, now: float, *, hurry: bool = True) -> None:

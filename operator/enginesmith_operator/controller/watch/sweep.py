@@ -1,4 +1,4 @@
-"""Listings of everything: once before any work, and every while to find what the watches missed.
+"""Lists all objects: once before any work, and then regularly to find changes that the watches missed.
 
 A watch that was interrupted lists again when it reconnects, but does not report objects that were deleted meanwhile.
 The sweep finds such ghosts. The first sweep completes the cache before the first reconcile, so a restart acts on
@@ -58,11 +58,11 @@ class Sweeper:
             try:
                 await self._sweep(resource)
             except ExpiredListError:
-                # Half a listing proves no absence, and the next sweep is not far.
+                # An incomplete listing does not prove that an object is gone; the next sweep follows soon.
                 _LOGGER.warning("the listing of %s was not finished", resource.plural)
 
     async def drop_unlisted(self, listed: AbstractSet[str], *, since: int) -> None:
-        """Forget what the first sweep saw and the watches' own listings did not, where it is gone indeed.
+        """Remove objects that the first sweep saw, that the watches' own listings lack, and that no longer exist.
 
         Args:
             listed: uids of the objects that the watches listed.
@@ -97,7 +97,7 @@ class Sweeper:
         try:
             found = [one async for page in pages for one in page]
         except (MissingObjectError, RefusedObjectError, ExpiredListError) as error:
-            _LOGGER.debug("no ResourceSlice is seen: %s", error)
+            _LOGGER.debug("ResourceSlices cannot be read: %s", error)
             found = []
         self._nodes.know_slices(found)
 

@@ -310,7 +310,7 @@ fn compare(pieces: &[Bytes], expected: &[u8], tolerance: f32) -> Result<Verdict,
 /// Shared memory in which a server leaves the answer.
 ///
 /// Comparing all of it would take this client as long as the server takes to answer, so only every 16th answer is. Of
-/// the others it compares a byte of each page, which it spoilt before at a place that no server can know.
+/// the others it compares a byte of each page, which it overwrote before at a random place.
 struct Region {
     at: *mut u8,
     size: usize,
@@ -355,7 +355,7 @@ impl Region {
         })
     }
 
-    /// Spoil a byte of each page, so that an answer that is not written cannot pass.
+    /// Overwrite a byte of each page, so that a response that was not written cannot pass.
     fn blot(&mut self) {
         self.calls += 1;
         self.random = self.random.wrapping_mul(2862933555777941757).wrapping_add(3037000493);
