@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.build.classifier_workshop import Workshop
 
-from enginesmith_contract.auto_keep import AutoKeepResult, KeepSearch, Sensitivity
+from enginesmith_contract.auto_keep import AutoKeepResult, KeepSearch, KeptPoint, Sensitivity
 from enginesmith_contract.backends import Backend, Precision, PrecisionPolicy
 from enginesmith_contract.calibration import AutoKeep
 from enginesmith_contract.errors import VerificationError
@@ -35,7 +35,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 def searched(workshop: Workshop, how: str) -> Preparation:
     """Return a preparation whose search for nodes to keep did not reach its aim."""
     ranking = tuple(Sensitivity(node=name, damage=1.0, size_bytes=8) for name in ("a", "b"))
-    search = KeepSearch(kept=("a",), reached=False, complete=True, stopped_by=("budget",), curve=())
+    trial = KeptPoint(kept_nodes=1, kept_bytes=8, agreement=0.5, passed=False)
+    search = KeepSearch(kept=("a",), reached=False, complete=True, stopped_by=("budget",), curve=(trial,))
     found = AutoKeepResult(tensorrt=search, samples=16, weight_bytes=16, ranking=ranking)
     changes = {"auto_keep": found, "precision": PrecisionPolicy(default=Precision.INT8, auto_keep=AutoKeep())}
     preparation = workshop.int8(how, held_out=37).model_copy(update=changes)
