@@ -1,8 +1,8 @@
 """Which network addresses the pods that fetch, build and pull may connect to: the value of ENGINESMITH_ADDRESSES.
 
 A tenant names URIs and endpoints, and a pod connects to them from inside the cluster. So a pod connects to public
-addresses, and to what the administrator allows. A metadata service gives the node's account to every process, so that a
-range never allows one: only an entry that names it alone does.
+addresses, and to what the administrator allows. A metadata service gives the node's account to every process, so a
+range never allows one. Only an entry for exactly that address allows it.
 """
 
 import ipaddress
@@ -39,9 +39,9 @@ class AddressRules(Record):
     """What a pod may connect to in addition to public addresses.
 
     Attributes:
-        allowed: ranges that are allowed although they are not public.
-        denied: ranges that are refused although they are public; they take precedence over `allowed`.
-        endpoints: URLs of the administrator's own services: their addresses are allowed, at their port alone.
+        allowed: Ranges that are allowed although they are not public.
+        denied: Ranges that are refused although they are public. They take precedence over `allowed`.
+        endpoints: URLs of the administrator's own services. Their addresses are allowed on the port of the URL only.
     """
 
     allowed: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class AddressRules(Record):
     endpoints: tuple[str, ...] = ()
 
     def why_refused(self, found: Address) -> str:
-        """Return the rule that refuses an address; empty: it is allowed. `endpoints` are not looked at."""
+        """Return the rule that refuses an address, or "" if it is allowed. `endpoints` are not considered."""
         address = _unwrapped(found)
         if address in _METADATA:
             alone = any(address in one and one.num_addresses == 1 for one in self._networks[0])
@@ -65,11 +65,11 @@ class AddressRules(Record):
 
 
 PUBLIC_ONLY: Final = AddressRules()
-"""No address but public ones."""
+"""Allows public addresses only."""
 
 
 def address_in(host: str) -> Address | None:
-    """Return the address that a URL's host spells in numbers; None: it is a name."""
+    """Return the address of a URL's host if the host is an IP address, or None if it is a name."""
     try:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
@@ -77,7 +77,7 @@ def address_in(host: str) -> Address | None:
 
 
 def host_and_port(endpoint: str) -> tuple[str, int] | None:
-    """Return host and port of a URL; None: it names none."""
+    """Return host and port of a URL, or None if it has no host."""
     try:
         parts = urlsplit(endpoint)
         port = parts.port or _PORTS.get(parts.scheme)

@@ -1,7 +1,7 @@
 """Which plugin libraries a pod may load: the value of ENGINESMITH_PLUGINS_ALLOWED.
 
-A builder knows where a library comes from and which one it is, a server only which one it is. So a server takes an
-engine's libraries for allowed where the value names places: they were held against those when the engine was built.
+A builder knows the URI and the digest of a library, and a server knows only the digest. If the value contains places, a
+server therefore allows all libraries of an engine: the builder compared them with the places.
 """
 
 import re
@@ -17,11 +17,11 @@ _DIGEST: Final = "sha256:"
 
 
 class AllowedPlugins(Record):
-    """What may be loaded; a library needs one of both.
+    """Libraries that may be loaded. A library must match a place or a digest.
 
     Attributes:
-        places: what its URI may begin with.
-        digests: SHA-256 of its bytes.
+        places: Allowed prefixes of the library's URI.
+        digests: Allowed SHA-256 digests of the library file.
     """
 
     places: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class AllowedPlugins(Record):
 
     @classmethod
     def from_text(cls, text: str | None) -> Self | None:
-        """Return what the variable says; None: it is not set, and anything may be loaded."""
+        """Return the parsed value of the variable, or None if it is not set and any library may be loaded."""
         if text is None:
             return None
         entries = [entry for entry in _SEPARATORS.split(text) if entry]

@@ -1,4 +1,4 @@
-"""What the search for nodes that are not quantised found; the preparation keeps it, so no build searches again."""
+"""Result of the search for nodes that are not quantised. The preparation stores it, so no build repeats the search."""
 
 from enginesmith_contract.record import Record
 
@@ -6,7 +6,7 @@ __all__ = ["AutoKeepResult", "KeepSearch", "KeptPoint", "Sensitivity"]
 
 
 class Sensitivity(Record):
-    """Damage that one node does if it alone is quantised.
+    """Damage to the outputs if only this node is quantised.
 
     Attributes:
         node: Name in the prepared model.
@@ -58,7 +58,7 @@ class AutoKeepResult(Record):
 
     Attributes:
         tensorrt: Search for TensorRT and TensorRT for RTX.
-        onnxruntime: Search for ONNX Runtime, whose model is another one; None if it has none.
+        onnxruntime: Search for ONNX Runtime if it has a model of its own; None if it does not.
         samples: Number of samples that agreement was measured on.
         weight_bytes: Size of all weights that can be quantised, in INT8 or FP8.
         ranking: Nodes in the order in which the search keeps them.
@@ -71,11 +71,11 @@ class AutoKeepResult(Record):
     ranking: tuple[Sensitivity, ...]
 
     def shortfall(self, name: str, search: KeepSearch) -> str | None:
-        """Return what a search did not reach, and what ended it; None: it reached what it aims at.
+        """Return why a search missed its target agreement and what ended it, or None if it reached the target.
 
         Args:
-            name: of the backends that the search was for.
-            search: one of this result.
+            name: Name of the backends that the search was for.
+            search: One of the searches of this result.
         """
         if search.reached:
             return None

@@ -1,7 +1,7 @@
-"""What a target's `backendOptions` may say to the library that runs its engine.
+"""Options in a target's `backendOptions` for the library that runs its engine.
 
-One table for each library, which both sides read: a document is refused where an option is unknown or has a value that
-it cannot have, and the runtime sets what the document says.
+Each library has one table, and both sides read it. The operator refuses a document with an unknown option or an invalid
+value, and the runtime sets the options of the document.
 """
 
 import re
@@ -14,7 +14,7 @@ from enginesmith_contract.backends import Backend
 __all__ = ["PROVIDER_PREFIX", "BackendOption", "OptionProblem", "check_option", "known_options", "options_in_key"]
 
 PROVIDER_PREFIX: Final = "provider."
-"""Of options of ONNX Runtime's execution provider itself; they have names and values of its own."""
+"""Prefix of the options of ONNX Runtime's execution provider. The provider defines their names and values."""
 
 _QUANTITY: Final = re.compile(r"(?P<number>[0-9]{1,15})(?P<suffix>|[KMGT]i|[kMGT])")
 _SUFFIXES: Final = {
@@ -33,8 +33,8 @@ class BackendOption(NamedTuple):
     """One option.
 
     Attributes:
-        values: the valid values, as text.
-        read: returns the value of a text; raises ValueError where the option cannot have it.
+        values: Description of the valid values.
+        read: Function that parses the value; it raises ValueError if the text is not a valid value.
     """
 
     values: str
@@ -42,7 +42,7 @@ class BackendOption(NamedTuple):
 
 
 class OptionProblem(NamedTuple):
-    """Why an option cannot be set so; `known` are the names that there are, empty where the value is at fault."""
+    """Reason why an option is invalid. `known` lists the valid names; it is empty if the value is invalid."""
 
     reason: str
     known: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ def known_options(backend: Backend) -> Mapping[str, BackendOption]:
 
 
 def check_option(backend: Backend, name: str, value: str) -> OptionProblem | None:
-    """Return what is wrong with one option; None: nothing."""
+    """Return the problem of one option, or None if it is valid."""
     if traits(backend).execution_providers and name.startswith(PROVIDER_PREFIX):
         bare = name.removeprefix(PROVIDER_PREFIX)
         return None if bare else OptionProblem(f"no option of the provider follows {PROVIDER_PREFIX!r}")
@@ -71,10 +71,10 @@ def check_option(backend: Backend, name: str, value: str) -> OptionProblem | Non
 
 
 def options_in_key(options: Mapping[str, str]) -> dict[str, str]:
-    """Return the options that change what an engine answers: those of the execution provider, which compiles it.
+    """Return the options that change the outputs of an engine: those of the execution provider, which compiles it.
 
     Args:
-        options: `backendOptions`, or the flags of an engine's key, which have them too.
+        options: `backendOptions`, or the flags of an engine's key, which contain the same options.
     """
     return {name: value for name, value in sorted(options.items()) if name.startswith(PROVIDER_PREFIX)}
 

@@ -1,6 +1,6 @@
 """What differs between the backends, as data: one validated row of `backends.yaml` for each.
 
-Code asks a trait (`traits(backend).runs_on_gpu`) and not which backend it has, so that another backend is another row.
+Code reads a trait (`traits(backend).runs_on_gpu`) and does not compare backends, so a new backend is a new row.
 """
 
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ class BackendPackage(Record):
     """A Python package that brings a backend.
 
     Attributes:
-        name: of the package; its version is the library's.
-        cuda: CUDA major that the name stands for; None where the name does not say.
+        name: Name of the package. Its version is the version of the library.
+        cuda: CUDA major version in the name; None if the name has none.
     """
 
     name: str
@@ -47,27 +47,27 @@ class BackendTraits(Record):
     """One backend.
 
     Attributes:
-        backend: its name in documents.
-        title: its name in sentences.
-        module: in `enginesmith_runtime.engines`.
-        matrix: the part of the version matrix that judges it; None: none does.
-        options: table of its `backendOptions`; None: it has none.
-        runs_on_gpu: whether an engine needs a GPU to run.
-        builds_on_gpu: whether a build needs the GPU that the engine is for.
-        builds_for_absent_gpus: whether a build on a CPU can make an engine for a GPU that is elsewhere.
-        execution_providers: whether a target may name an ONNX Runtime execution provider.
-        version_ranges: whether the ranges of `spec.toolchain` limit its versions.
-        value_ranges: whether a build needs ranges for the values of inputs that hold sizes.
-        build_options: whether the options of `spec.build` are part of its engines' keys.
-        optimization_levels: whether a lower optimization level makes a build much shorter.
-        plugins: whether it loads plugin libraries.
-        refit: whether an engine can take new weights without a build.
-        timing_cache: whether builds share measured timings.
-        packages: Python packages that bring it, the best first.
-        install: package to name in advice; None where the execution provider or the machine decides.
-        missing_dtypes: datatypes that inputs and outputs cannot have, with what to do about each.
-        triton_platform: `platform` in ModelMetadata and ModelConfig.
-        triton_backend: `backend` in ModelConfig.
+        backend: Name of the backend in documents.
+        title: Name of the backend in sentences.
+        module: Module in `enginesmith_runtime.engines`.
+        matrix: Part of the version matrix that judges the backend; None if no part does.
+        options: Table of its `backendOptions`; None if it has no options.
+        runs_on_gpu: Whether an engine needs a GPU to run.
+        builds_on_gpu: Whether a build needs the GPU that the engine is for.
+        builds_for_absent_gpus: Whether a build on a CPU can make an engine for a GPU of another machine.
+        execution_providers: Whether a target may name an ONNX Runtime execution provider.
+        version_ranges: Whether the ranges of `spec.toolchain` limit its versions.
+        value_ranges: Whether a build needs ranges for the values of inputs that hold sizes.
+        build_options: Whether the options of `spec.build` are part of its engines' keys.
+        optimization_levels: Whether a lower optimization level makes a build much shorter.
+        plugins: Whether it loads plugin libraries.
+        refit: Whether an engine can take new weights without a build.
+        timing_cache: Whether builds share measured timings.
+        packages: Python packages that contain the backend, the preferred one first.
+        install: Package that messages recommend; None if the execution provider or the machine decides.
+        missing_dtypes: Datatypes that inputs and outputs cannot have, each with its remedy.
+        triton_platform: Value of `platform` in ModelMetadata and ModelConfig.
+        triton_backend: Value of `backend` in ModelConfig.
     """
 
     backend: Backend

@@ -1,4 +1,4 @@
-"""The request that a builder receives: all that it needs, and nothing about Kubernetes."""
+"""The request that a builder receives. It contains everything that the build needs and nothing about Kubernetes."""
 
 from pydantic import Field
 

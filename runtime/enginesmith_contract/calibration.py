@@ -1,4 +1,4 @@
-"""Calibration of INT8 and FP8: where the data is, how ranges follow from it, and the search for nodes to keep."""
+"""Calibration of INT8 and FP8: the data, the rule that computes ranges from it, and the search for nodes to keep."""
 
 from enum import StrEnum
 from typing import Final
@@ -10,7 +10,7 @@ from enginesmith_contract.record import Record
 __all__ = ["LEAST_SAMPLES", "AutoKeep", "Calibration", "CalibrationMethod", "ChannelOrder", "ImageReading"]
 
 LEAST_SAMPLES: Final = 16
-"""Samples without which a range says little."""
+"""Smallest number of samples that gives reliable ranges."""
 
 
 class CalibrationMethod(StrEnum):
@@ -62,9 +62,10 @@ class Calibration(Record):
             order of their paths. If given, other data is refused.
         method: Rule that picks the range of a tensor.
         percentile: Share of the values below the range, in percent; only for method `percentile`.
-        max_samples: Number of samples that are read, in order of their names; the rest is not used for calibration.
+        max_samples: Number of samples that are read, in order of their names. Other samples are not used for
+            calibration.
         images: How image files are read. Required for images of a model without `model.preprocess`.
-        held_out: Share of the samples that are not calibrated with, but judge the accuracy of the result.
+        held_out: Share of the samples that measure the accuracy of the result and are not used for calibration.
     """
 
     source: str
@@ -77,12 +78,12 @@ class Calibration(Record):
 
     @property
     def anywhere(self) -> "Calibration":
-        """Return it without the place of the data, which changes no result."""
+        """Return a copy without the URI of the data, which does not change the result."""
         return self.model_copy(update={"source": "", "digest": None})
 
     @property
     def of_histograms(self) -> "Calibration":
-        """Return it without what histograms do not depend on: the place of the data and the method."""
+        """Return a copy with only the fields that histograms depend on: without the URI of the data and the method."""
         return Calibration(**self.model_dump(exclude={"digest", "method", "percentile"}) | {"source": ""})
 
 
@@ -93,8 +94,8 @@ class AutoKeep(Record):
         budget: Share of the bytes of the weights that may be kept.
         max_nodes: Largest number of nodes that may be kept; None: any number.
         timeout_seconds: Longest time of the search. The best result until then is used.
-        agreement: Smallest agreement that the search aims at: `verification.agreement`. Of sequences, such as the
-            characters of a line, whole ones are counted. If None, the default of the verification.
+        agreement: Smallest agreement that the search aims at: `verification.agreement`. For sequences, such as the
+            characters of a line, whole sequences are counted. If None, the default of the verification.
     """
 
     budget: float = Field(default=0.25, gt=0.0, le=1.0)

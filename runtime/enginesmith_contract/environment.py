@@ -1,6 +1,6 @@
 """Names of environment variables that cross between the operator, the command line and the runtime.
 
-A request is JSON, or the path of a file that holds it: JSON begins with `{`, and no path does.
+The value of a request variable is JSON, or the path of a file with the JSON. JSON begins with `{`; a path does not.
 """
 
 __all__ = [
@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 ADDRESSES = "ENGINESMITH_ADDRESSES"
-"""AddressRules: what the process may connect to. Unset, as on a laptop: anything."""
+"""`AddressRules` for the connections of the process. If it is unset, as on a laptop, any address is allowed."""
 BUILD_ORIGIN = "ENGINESMITH_BUILD_ORIGIN"
-"""A BuildOrigin, for the provenance of the engine. Unset: built by hand."""
+"""`BuildOrigin` for the provenance of the engine. If it is unset, the build was started by hand."""
 BUILD_REQUEST = "ENGINESMITH_BUILD_REQUEST"
 """A BuildRequest."""
 SERVE_REQUEST = "ENGINESMITH_SERVE_REQUEST"
@@ -47,26 +47,26 @@ PREPARATION_WAIT = "ENGINESMITH_PREPARATION_WAIT"
 PULL_REQUEST = "ENGINESMITH_PULL_REQUEST"
 """A PullRequest."""
 METRIC_CANDIDATE = "ENGINESMITH_METRIC_CANDIDATE"
-"""Folder that a build leaves its engine's manifest in until the user's metric has judged the engine."""
+"""Folder in which a build leaves the engine's manifest until the user's metric has judged the engine."""
 PLUGINS_ALLOWED = "ENGINESMITH_PLUGINS_ALLOWED"
-"""What the URIs of plugin libraries may begin with, or `sha256:` and a digest; see `allowed_plugins`.
+"""Allowed prefixes of the URIs of plugin libraries, or `sha256:` and a digest; see `allowed_plugins`.
 
-Entries are separated by spaces or commas. Unset: anything, empty: nothing.
+Entries are separated by spaces or commas. If it is unset, any library is allowed; if it is empty, none is.
 """
 ENGINE_KEYS = "ENGINESMITH_ENGINE_KEYS"
-"""TrustedKeys: of which one must have signed the manifest of an engine that is reused or served. Unset: any will do."""
+"""`TrustedKeys`, one of which must have signed the manifest of a reused or served engine. Unset: no check."""
 SIGNING_KEY = "ENGINESMITH_SIGNING_KEY"
-"""Path of the private key in PEM that a builder signs manifests with. Unset: it does not sign."""
+"""Path of the private key in PEM with which a builder signs manifests. If it is unset, the builder does not sign."""
 NODE_PRODUCT = "ENGINESMITH_NODE_PRODUCT"
-"""The node's label `nvidia.com/gpu.product` as the scheduler read it; compared with what the GPU says of itself."""
+"""The node's label `nvidia.com/gpu.product` as the scheduler read it. The runtime compares it with the GPU."""
 STORE_URI = "ENGINESMITH_STORE"
-"""URI of the engine store; local mode falls back to a folder in STATE_DIR."""
+"""URI of the engine store. In local mode the default is a folder in STATE_DIR."""
 STATE_DIR = "ENGINESMITH_HOME"
 """Folder of local mode: downloads and the default store. Default: $XDG_CACHE_HOME/enginesmith."""
 LOG_FORMAT = "ENGINESMITH_LOG_FORMAT"
-"""`auto` (a progress bar on a terminal, else JSON), `text` or `json` (one line a stage)."""
+"""`auto` (a progress bar on a terminal, else JSON), `text` or `json` (one line for each stage)."""
 OBJECT = "ENGINESMITH_OBJECT"
-"""Namespace and name of the InferenceEngine that a pod serves; log lines repeat it. Unset: there is none."""
+"""Namespace and name of the InferenceEngine that a pod serves; log lines repeat it. It is unset if there is none."""
 TERMINATION_LOG = "ENGINESMITH_TERMINATION_LOG"
 """Path that receives the termination message of a Job's pod, at most 4,096 bytes of valid JSON."""
 SOURCE_TOKEN = "ENGINESMITH_SOURCE_TOKEN"  # noqa: S105 - the variable's name, not a token
@@ -74,19 +74,19 @@ SOURCE_TOKEN = "ENGINESMITH_SOURCE_TOKEN"  # noqa: S105 - the variable's name, n
 SOURCE_CREDENTIALS = "ENGINESMITH_SOURCE_CREDENTIALS"
 """Folder with one file for each variable that the model source's client reads (AWS_ACCESS_KEY_ID, HF_TOKEN, ...)."""
 STORE_CREDENTIALS = "ENGINESMITH_STORE_CREDENTIALS"
-"""Folder with one file for each of the store's variables, under their plain names; only its process reads them."""
+"""Folder with one file for each of the store's variables, under their plain names. Only the store process reads it."""
 STORE_ENDPOINT = "ENGINESMITH_STORE_ENDPOINT"
 """URL of the service behind an s3:// store; unset: Amazon's."""
 STORE_REGION = "ENGINESMITH_STORE_REGION"
 """Region of an s3:// store's bucket."""
 STORE_PLAIN_HTTP = "ENGINESMITH_STORE_PLAIN_HTTP"
-"""`true`: the registry of an oci:// store speaks no TLS."""
+"""`true` if the registry of an oci:// store does not use TLS."""
 STORE_SECRET_PREFIX = "ENGINESMITH_STORE_"  # noqa: S105 - the beginning of variables' names, not a secret
-"""Stands before the keys of the store's Secret (AWS_ACCESS_KEY_ID, ...), whose unprefixed names are the model source's.
+"""Prefix of the keys of the store's Secret (AWS_ACCESS_KEY_ID, ...). The unprefixed names belong to the model source.
 
 A store reads the prefixed variable first and falls back to the plain one.
 """
 STORE_DOCKER_CONFIG = "ENGINESMITH_STORE_DOCKER_CONFIG"
 """Folder of the config.json with the credentials of an oci:// store's registry."""
 CLAIMS_FOLDER = "ENGINESMITH_CLAIMS"
-"""Folder in which volumes are mounted by their claims' names: pvc://claim/path is the file claim/path in it."""
+"""Folder in which each volume is mounted under the name of its claim: pvc://claim/path is the file claim/path in it."""

@@ -1,23 +1,24 @@
-"""Errors as the person who meets them reads them: what, where, why, what to do.
+"""Errors as the user reads them: what failed, where, why, and what to do.
 
     EnginesmithError
-    ├── SpecError          the user's document is wrong; nothing but an edit helps
+    ├── SpecError          the user's document is wrong; only an edit helps
     ├── PlanRefusedError   no target can be built or served here
-    ├── SourceError        the model could not be had (missing, reset, wrong digest, outside its folder)
-    ├── ModelError         the file is had, and is not a model that can be used
+    ├── SourceError        the model cannot be fetched (missing, reset, wrong digest, outside its folder)
+    ├── ModelError         the file was fetched, but it is not a model that can be used
     ├── BuildError         the builder refused or failed
-    │   ├── BuildOutOfMemoryError   it was killed, or could not have the memory it asked for
+    │   ├── BuildOutOfMemoryError   it was killed for memory, or an allocation failed
     │   └── BuildTimedOutError      it ran longer than the request allows
     ├── VerificationError  the engine's answers differ from the reference
-    ├── StoreError         the engine store cannot be written, or what it holds is not what was written
-    ├── EngineRefusedError the engine does not fit what the runtime sees: never loaded
-    │   └── DeviceFailedError       the device broke under a loaded engine: the process must end
-    ├── ServeError         a server cannot listen or be started as asked
+    ├── StoreError         the engine store cannot be written, or its contents are damaged
+    ├── EngineRefusedError the engine does not fit the device or the library: it is not loaded
+    │   └── DeviceFailedError       the device failed under a loaded engine: the process must end
+    ├── ServeError         a server cannot listen or start with these options
     ├── InferenceError     one inference failed; the engine and the device are fine
-    └── CancelledBuildError the user or the pod's end stopped it
+    └── CancelledBuildError the user or the end of the pod stopped the build
 
-The class says how an error is handled, `reason` (CamelCase, stable, a row of `reasons.yaml`) which one it is,
-`exit_code` what a process that ends on it returns. Messages are one line and deterministic: no time, no temporary path.
+The class tells how an error is handled. `reason` (CamelCase, stable, a row of `reasons.yaml`) identifies it, and
+`exit_code` is the exit code of a process that ends because of it. Messages are one line and deterministic: they contain
+no time and no temporary path.
 """
 
 from enginesmith_contract.exit_codes import ExitCode
@@ -42,15 +43,16 @@ __all__ = [
 
 
 class EnginesmithError(Exception):
-    """A failure with the four things that its reader needs.
+    """A failure with the four parts that its reader needs.
 
     Attributes:
-        what: what went wrong, as a clause ("the digest differs").
-        where: the field, file, node or tensor it is about.
-        why: what was found; may hold several lines where several things are wrong (all unsupported operators).
-        remedy: what to do, as an imperative.
-        reason: a stable CamelCase word, fit for a Kubernetes condition.
-        retry: whether the same attempt may succeed later without a change by the user.
+        what: Clause that says what went wrong ("the digest differs").
+        where: Field, file, node or tensor that the failure is about.
+        why: Observation that explains the failure. It has several lines if several things are wrong (all unsupported
+            operators).
+        remedy: Action for the user, as an imperative.
+        reason: Stable CamelCase word that is valid as the reason of a Kubernetes condition.
+        retry: Whether the same attempt may succeed later without a change by the user.
     """
 
     exit_code = ExitCode.INTERNAL
@@ -83,7 +85,7 @@ class EnginesmithError(Exception):
 
 
 class SpecError(EnginesmithError):
-    """The user's document is wrong; nothing but an edit helps."""
+    """The user's document is wrong, and only an edit helps."""
 
     exit_code = ExitCode.SPEC_INVALID
     default_reason = "SpecInvalid"
@@ -97,14 +99,14 @@ class PlanRefusedError(EnginesmithError):
 
 
 class SourceError(EnginesmithError):
-    """The model could not be had."""
+    """The model cannot be fetched."""
 
     exit_code = ExitCode.SOURCE_FAILED
     default_reason = "SourceFailed"
 
 
 class ModelError(EnginesmithError):
-    """The file is had, and is not a model that can be used as asked."""
+    """The file was fetched, but it is not a model that can be used as the spec asks."""
 
     exit_code = ExitCode.MODEL_INVALID
     default_reason = "ModelInvalid"
@@ -118,7 +120,7 @@ class BuildError(EnginesmithError):
 
 
 class BuildOutOfMemoryError(BuildError):
-    """The builder was killed for memory, or could not have what it asked for; more memory may help."""
+    """The builder was killed for memory, or an allocation failed. More memory may help."""
 
     exit_code = ExitCode.BUILD_OUT_OF_MEMORY
     default_reason = "OutOfMemory"
@@ -139,35 +141,35 @@ class VerificationError(EnginesmithError):
 
 
 class StoreError(EnginesmithError):
-    """The engine store cannot be written, or what it holds is not what was written."""
+    """The engine store cannot be written, or its contents are damaged."""
 
     exit_code = ExitCode.STORE_FAILED
     default_reason = "StoreFailed"
 
 
 class EngineRefusedError(EnginesmithError):
-    """The engine does not fit what the runtime sees; it was not loaded."""
+    """The engine does not fit the device or the library that the runtime found. It was not loaded."""
 
     exit_code = ExitCode.ENGINE_REFUSED
     default_reason = "EngineRefused"
 
 
 class ServeError(EnginesmithError):
-    """A server cannot listen or be started as asked."""
+    """A server cannot listen or start with these options."""
 
     exit_code = ExitCode.SERVE_FAILED
     default_reason = "ServeFailed"
 
 
 class DeviceFailedError(EngineRefusedError):
-    """The device, or this process's hold on it, is broken; only a new process can go on."""
+    """The device, or the CUDA context of this process, has failed. Only a new process can continue."""
 
     exit_code = ExitCode.DEVICE_FAILED
     default_reason = "DeviceFailed"
 
 
 class InferenceError(EnginesmithError):
-    """One inference failed for what is in the model or in its inputs; the next one may succeed."""
+    """One inference failed because of the model or its inputs. The next one may succeed."""
 
     exit_code = ExitCode.INFERENCE_FAILED
     default_reason = "InferenceFailed"

@@ -14,9 +14,9 @@ class ExitCode(IntEnum):
 
     OK = 0
     INTERNAL = 1
-    """A fault of Enginesmith: the log has the traceback."""
+    """Internal error of Enginesmith. The log has the traceback."""
     USAGE = 2
-    """The command line is wrong (what argparse uses)."""
+    """The command line is wrong. argparse uses this code."""
     SPEC_INVALID = 10
     PLAN_REFUSED = 11
     SOURCE_FAILED = 12
@@ -27,14 +27,14 @@ class ExitCode(IntEnum):
     VERIFICATION_FAILED = 17
     STORE_FAILED = 18
     ENGINE_REFUSED = 30
-    """The engine does not fit this hardware or this toolchain, or is not what was built: never retry it here."""
+    """The engine does not fit this hardware or toolchain, or its files are damaged. A retry here cannot help."""
     DEVICE_FAILED = 31
-    """The GPU is gone or its context is broken: start again, on another node if it repeats."""
+    """The GPU is lost or its context has failed. Restart, on another node if it repeats."""
     SERVE_FAILED = 32
-    """The server cannot listen on its address, or was asked for the impossible."""
+    """The server cannot listen on its address, or its options cannot be met."""
     CALL_FAILED = 33
-    """A client's call: no server answers, or it refused."""
+    """A client's call failed: no server answers, or the server refused it."""
     INFERENCE_FAILED = 34
-    """One inference failed for what is in the model or in its inputs."""
+    """One inference failed because of the model or its inputs."""
     CANCELLED = 130
     """Stopped by SIGINT (128 + 2, as shells expect)."""

@@ -1,4 +1,4 @@
-"""An error as a value, for a termination message: the four things that its reader needs, and how to handle it."""
+"""An error as a value for a termination message: the four parts that its reader needs, and how to handle it."""
 
 from typing import Self
 

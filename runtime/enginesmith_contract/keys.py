@@ -1,7 +1,7 @@
-"""Keys: what an engine and a preparation are addressed by, before they exist.
+"""Keys that address an engine and a preparation. They are known before the engine or the preparation exists.
 
-A key is the SHA-256 of its inputs' canonical JSON. Everything that changes the result is in it, and nothing else: the
-driver is checked, not hashed, so a driver update rebuilds nothing.
+A key is the SHA-256 of its inputs' canonical JSON. It contains everything that changes the result, and nothing else.
+The driver is checked and not hashed, so a driver update does not cause a rebuild.
 """
 
 from collections.abc import Mapping
@@ -32,16 +32,16 @@ __all__ = [
 ]
 
 RECIPE_VERSION: Final = 4
-"""Raised when a release prepares the same model differently, so that old preparations are not reused."""
+"""A release that prepares the same model differently increases it, so that old preparations are not reused."""
 
 NAME_KEY_LENGTH: Final = 20
-"""Digits of a key that go into a Kubernetes name."""
+"""Number of digits of a key in a Kubernetes name."""
 
 
 class PreparationKeyInputs(Record):
-    """What a preparation depends on.
+    """Everything a preparation depends on.
 
-    `verification_inputs` are here because the stored references are made of them.
+    It includes `verification_inputs` because the stored references are computed from them.
     """
 
     source_digest: str
@@ -54,12 +54,12 @@ class PreparationKeyInputs(Record):
 
 
 class HistogramKeyInputs(Record):
-    """What the histograms of calibration data depend on: not the GPU, the backend, or the method that reads them.
+    """Everything the histograms of calibration data depend on. The GPU, the backend and the method are not part of it.
 
     Attributes:
-        calibration: `Calibration.of_histograms`.
-        profiles: complete ones, which say how arrays are divided into samples.
-        batched: whether the rows of an array may be samples of their own.
+        calibration: Calibration as `Calibration.of_histograms` returns it.
+        profiles: Complete profiles, which determine how arrays are divided into samples.
+        batched: Whether each row of an array may be a sample.
     """
 
     source_digest: str
@@ -117,12 +117,12 @@ class EngineKeyInputs(EngineCandidate):
 
 
 class RefitKeyInputs(Record):
-    """Everything that two engines must share, so that one becomes the other when its weights are replaced.
+    """Everything that two engines must share for a refit: replacing the weights turns one into the other.
 
     Attributes:
         candidate: Everything in the engine's key except the model.
         structure_digest: Digest of the prepared model without the values of its weights.
-        precision: Default precision of the policy. TF32 and FP32 have the same graph and different engines.
+        precision: Default precision of the policy. TF32 and FP32 have the same graph but different engines.
     """
 
     candidate: EngineCandidate
@@ -132,7 +132,7 @@ class RefitKeyInputs(Record):
 
 
 def preparation_key(inputs: PreparationKeyInputs) -> str:
-    """Return the key as 64 hexadecimal digits. Calibration data counts by its digest, wherever it is."""
+    """Return the key as 64 hexadecimal digits. Calibration data counts by its digest and not by its URI."""
     calibration = inputs.precision.calibration
     if calibration is None:
         return _digest("preparation", inputs)

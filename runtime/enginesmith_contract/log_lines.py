@@ -1,4 +1,4 @@
-"""One JSON object a line, as log collectors read it."""
+"""Log lines as log collectors read them: one JSON object on each line."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from enginesmith_contract import environment
 __all__ = ["FIELDS", "JsonFormatter", "log_to_stderr"]
 
 FIELDS: Final = "enginesmith_fields"
-"""Attribute of a record with further fields of its line, by name; given as `extra={FIELDS: ...}`."""
+"""Attribute of a log record with additional fields of its line, by name. Pass it as `extra={FIELDS: ...}`."""
 
 
 def _nothing() -> Mapping[str, str]:
@@ -23,10 +23,10 @@ def _nothing() -> Mapping[str, str]:
 
 
 class JsonFormatter(logging.Formatter):
-    """Time, level, logger, message, further fields and, where there is one, the traceback.
+    """Formats a record as JSON with time, level, logger, message, additional fields and the traceback if there is one.
 
     Args:
-        context: returns the fields of every line that is written at this moment.
+        context: Function that returns the fields to add to the current line.
     """
 
     def __init__(self, context: Callable[[], Mapping[str, str]] = _nothing) -> None:
@@ -49,7 +49,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Log all messages from INFO on: as text where LOG_FORMAT says so or a person looks, else as JSON."""
+    """Log messages of level INFO and above: as text if LOG_FORMAT says so or on a terminal, otherwise as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     log_format = os.environ.get(environment.LOG_FORMAT, "auto")
     if log_format == "text" or (log_format == "auto" and sys.stderr.isatty()):

@@ -1,7 +1,7 @@
-"""The manifest: what an engine is, what it was made of, where it may run. Its pointer in the store is this document.
+"""The manifest describes an engine, its inputs and where it may run. It is the engine's pointer in the store.
 
-TensorRT has no preflight check and loads a plan with a flipped byte without a word, so the runtime believes nothing
-but a manifest that fits what it sees and a digest that fits the file.
+TensorRT has no preflight check, and it loads a plan with a flipped byte without an error. The runtime therefore loads
+an engine only if the manifest fits the device and the library, and the digest fits the file.
 """
 
 from collections.abc import Mapping
@@ -25,12 +25,13 @@ __all__ = ["Manifest", "Timings"]
 
 
 class Timings(Record):
-    """Durations in seconds; latency is of one inference at each profile's opt on the building device.
+    """Durations in seconds. Latency is that of one inference at each profile's opt on the device of the build.
 
     Attributes:
-        builder_seconds: of `build_seconds`, the library's builder alone, which is what a timing cache shortens; None
-            where the backend does not tell.
-        timing_cache: what the build found in the timing cache and added to it; None where there is none.
+        builder_seconds: Part of `build_seconds` that the library's builder takes, which a timing cache shortens; None
+            if the backend does not report it.
+        timing_cache: Entries that the build found in the timing cache and added to it; None if there is no timing
+            cache.
     """
 
     build_seconds: float
@@ -44,23 +45,25 @@ class Manifest(Record):
     """One stored engine.
 
     Attributes:
-        engine_key: of `key_inputs`.
-        engine_digest: `content_digest(files)`; two builds of one key differ here.
-        files: the engine's files, the one to open first.
-        hardware: the device it was built on, as the device itself says; `product` None for a CPU.
-        runs_on: compute capabilities that it was compiled for where that is more than one device (TensorRT for RTX).
-        device_memory_bytes: what one execution context takes, where the backend tells.
-        precision: the policy that the model was prepared with; a default limit follows from it.
-        own_precisions: of FP16, BF16, INT8 and FP8 those that the source itself computes in; as `precision`.
-        rounding: by output, its difference when the last bits of inputs and weights change; None: not measured.
-        references: inputs and outputs to verify against where `verification` is `notRun`.
-        inspector: the backend's own description of layers and precisions, in counts.
-        structure_digest: of the prepared model without its weights' values.
-        refitted_from: engine key of the engine whose weights were replaced; None: it was built.
-        notes: what the build did otherwise than one would expect, one sentence each.
-        provenance: who built it, where and from what; None: an earlier release did.
-        signature: of all the rest; None: it is not signed.
-        created_at: RFC 3339, UTC.
+        engine_key: Key computed from `key_inputs`.
+        engine_digest: `content_digest(files)`. Two builds of one key have different digests.
+        files: Files of the engine. The first one is the one to open.
+        hardware: Device of the build, as the device reports itself; `product` is None for a CPU.
+        runs_on: Compute capabilities that the engine was compiled for, if there are several (TensorRT for RTX).
+        device_memory_bytes: Memory of one execution context, if the backend reports it.
+        precision: Precision policy of the preparation. Default limits follow from it.
+        own_precisions: Precisions among FP16, BF16, INT8 and FP8 that the source model itself computes in. Default
+            limits follow from them.
+        rounding: Difference of each output, by name, when the last bits of inputs and weights change; None if it was
+            not measured.
+        references: Inputs and outputs to verify against if `verification` is `notRun`.
+        inspector: Counts of layers and precisions, as the backend describes the engine.
+        structure_digest: Digest of the prepared model without the values of its weights.
+        refitted_from: Key of the engine whose weights were replaced; None if the engine was built.
+        notes: Deviations of the build from its request that a user should know, one sentence each.
+        provenance: Origin of the engine; None if an earlier release built it.
+        signature: Signature of all other fields; None if the manifest is not signed.
+        created_at: Time of the build (RFC 3339, UTC).
     """
 
     schema_version: int = 1
@@ -94,5 +97,5 @@ class Manifest(Record):
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """Return what default limits follow from."""
+        """Return the arithmetic that determines default limits."""
         return Arithmetic(precision=self.precision, own=self.own_precisions, rounding=self.rounding or {})

@@ -1,9 +1,9 @@
-"""A user's metric: a container that gets an engine's outputs and the references, and returns a verdict.
+"""A user's metric: a container that receives the outputs of an engine and the references, and returns a verdict.
 
 /metric/data/index.json          MetricIndex: the samples, and the files of each
 /metric/data/inputs/0000.npz     arrays under the names of the inputs
-/metric/data/reference/0000.npz  arrays under the names of the outputs: what the FP32 model answers
-/metric/data/engine/0000.npz     the same of the engine
+/metric/data/reference/0000.npz  arrays under the names of the outputs: outputs of the FP32 model
+/metric/data/engine/0000.npz     arrays under the names of the outputs: outputs of the engine
 /metric/result/result.json       {"value": 0.93, "passed": true, "message": "..."}: what the container writes
 """
 
@@ -84,7 +84,7 @@ class MetricSample(Record):
 
 
 class MetricIndex(Record):
-    """What a metric container reads first.
+    """The file that a metric container reads first.
 
     Attributes:
         engine_key: Key of the engine.
@@ -100,7 +100,7 @@ class MetricIndex(Record):
 
 
 class MetricVerdict(Record):
-    """What a metric container said of an engine.
+    """Verdict of a metric container on an engine.
 
     Attributes:
         image: Image that ran.
@@ -108,8 +108,8 @@ class MetricVerdict(Record):
         at_least: Smallest value that passed.
         at_most: Largest value that passed.
         passed: Whether the engine passed.
-        message: What the container had to say, as one line.
-        samples: Number of samples that it got.
+        message: Message of the container, as one line.
+        samples: Number of samples that the container received.
     """
 
     image: str
@@ -133,7 +133,7 @@ class MetricVerdict(Record):
 
 
 class _Result(BaseModel):
-    """The file that a container writes. It may hold more."""
+    """The file that a container writes. It may contain more fields."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -146,9 +146,9 @@ def judge_result(container: MetricContainer, data: bytes, samples: int) -> Metri
     """Return the verdict of a result file.
 
     Args:
-        container: with the bounds.
-        data: of the file.
-        samples: that the container got.
+        container: Container with the bounds.
+        data: Contents of the file.
+        samples: Number of samples that the container received.
 
     Raises:
         VerificationError: the file is not a result.
@@ -193,8 +193,8 @@ def _parse(container: MetricContainer, data: bytes) -> _Result:
 
 def _no_result(container: MetricContainer, why: str) -> VerificationError:
     return VerificationError(
-        "the metric left no result that can be read",
+        "the metric wrote no valid result",
         where="verification.metricContainer",
         why=f"{RESULT_FOLDER}/{RESULT_FILE} of {container.image}: {why}",
-        remedy='let it write {"value": 0.93, "passed": true, "message": "..."}',
+        remedy='make it write {"value": 0.93, "passed": true, "message": "..."}',
     )

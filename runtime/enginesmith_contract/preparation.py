@@ -1,4 +1,4 @@
-"""What a CPU finds out about a model before any GPU is taken."""
+"""Results of a preparation: facts about a model that are found on a CPU before a build uses a GPU."""
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -34,14 +34,17 @@ _MOST_NAMED: Final = 3
 
 
 class ModelSource(Record):
-    """Where an ONNX model comes from.
+    """Source of an ONNX model.
 
     Attributes:
-        uri: file, http(s), s3, gs, oss, oci, hf or ms; a plain path in local mode.
-        sha256: the digest that the user expects; of the model file alone where the weights are in separate files.
-        options: passed to the source's client (endpoint, region); never credentials, which come by environment.
-        signature: file with the signature, from the model's folder, or "cosign"; None: `signatures.DEFAULT_SIGNATURE`.
-        signers: public keys in PEM by name, of which one must have signed the model; None: no signature is looked for.
+        uri: URI of the model (file, http(s), s3, gs, oss, oci, hf or ms); a plain path in local mode.
+        sha256: Digest that the user expects. It is the digest of the model file alone if the weights are in separate
+            files.
+        options: Options of the source's client (endpoint, region). Credentials come from the environment and are never
+            here.
+        signature: File with the signature, relative to the model's folder, or "cosign". None stands for
+            `signatures.DEFAULT_SIGNATURE`.
+        signers: Public keys in PEM, by name. One of them must have signed the model. If None, no signature is checked.
     """
 
     uri: str
@@ -52,14 +55,14 @@ class ModelSource(Record):
 
 
 class PreparationRequest(Record):
-    """All that a preparation depends on.
+    """Everything a preparation depends on.
 
     Attributes:
-        preprocess: normalisation of image inputs that the prepared model has; profiles and input values are those of
-            the pixels then.
-        memory_bytes: budget of one reference run; a profile that needs more is `unverified`.
-        seconds: budget of all reference runs together.
-        tensorrt_versions: operator advice is given for each.
+        preprocess: Normalisation of image inputs that is added to the prepared model. Profiles and input values then
+            describe the pixels.
+        memory_bytes: Memory budget of one reference run in bytes. A profile that needs more is `unverified`.
+        seconds: Time budget of all reference runs together.
+        tensorrt_versions: TensorRT versions to give operator advice for.
     """
 
     source: ModelSource
@@ -83,7 +86,7 @@ class Exercise(Record):
     """One run of the model in ONNX Runtime at one point of a profile ("min", "opt" or "max").
 
     Attributes:
-        answer_bytes: of all outputs as they travel. None: it did not run, or an older release ran it.
+        answer_bytes: Size of all outputs in a response. None if the model did not run, or an older release ran it.
     """
 
     profile: str
@@ -105,9 +108,9 @@ class ReferenceSet(Record):
     """Inputs and FP32 outputs of one run, as an .npz blob with keys `input:<name>` and `output:<name>`.
 
     Attributes:
-        profile: first profile that has the inputs' shapes.
-        point: "min", "opt" or "max"; the name of the sample where it is one.
-        kind: None: generated.
+        profile: First profile that allows the shapes of the inputs.
+        point: "min", "opt" or "max", or the name of the sample.
+        kind: Where the inputs come from; None if they are generated.
     """
 
     profile: str
@@ -117,12 +120,12 @@ class ReferenceSet(Record):
 
     @property
     def is_sample(self) -> bool:
-        """Whether the inputs are a held-out sample of the user's."""
+        """Whether the inputs are one of the user's held-out samples."""
         return self.kind is ReferenceKind.SAMPLE
 
 
 class Batching(Record):
-    """Whether f(a then b) = f(a) then f(b) on the first dimension was shown; batching is off unless it was."""
+    """Proof that f(a then b) = f(a) then f(b) on the first dimension. Batching is off without it."""
 
     proved: bool
     max_batch_size: int = 0
@@ -130,10 +133,10 @@ class Batching(Record):
 
 
 class Advice(Record):
-    """A doubt about one node, never a verdict: only the builder's parser knows.
+    """A possible problem of one node. It is not a verdict, because only the builder's parser knows.
 
     Attributes:
-        source: "table" (operators by TensorRT version) or "tensorrt-rtx" (that parser's own word).
+        source: "table" (operators by TensorRT version) or "tensorrt-rtx" (message of that parser).
     """
 
     tensorrt: str
@@ -144,13 +147,13 @@ class Advice(Record):
 
 
 class Refusal(Record):
-    """A node that TensorRT refuses, or builds as something else; ONNX Runtime takes it.
+    """A node that TensorRT refuses or builds with another meaning. ONNX Runtime supports it.
 
     Attributes:
-        node: its name; the tensor's name for an input or output.
-        op: its operator; "input" or "output" for a tensor.
-        message: what is wrong, as a clause about the node.
-        remedy: the cure, as an imperative.
+        node: Name of the node, or of the tensor if it is an input or output.
+        op: Operator of the node; "input" or "output" for a tensor.
+        message: Clause about the node that says what is wrong.
+        remedy: Action that helps, as an imperative.
     """
 
     node: str
@@ -160,29 +163,32 @@ class Refusal(Record):
 
 
 class Preparation(Record):
-    """The result of a preparation: what every build of this model starts from.
+    """The result of a preparation, from which every build of this model starts.
 
     Attributes:
-        source_digest: of the model and its external weights, as fetched.
-        facts: of the prepared model; its inputs and outputs are what clients see.
-        structure_digest: of the prepared model without its weights' values; an engine of the same one can be refitted
-            in place of a build. None: an older release prepared it.
-        model: the prepared model's files, the ONNX file first.
-        onnxruntime_model: as `model`, for ONNX Runtime, whose INT8 kernels take another graph than TensorRT's; None:
-            it takes `model`.
-        calibration_digest: of the calibration data; None where there is none.
-        profiles: the request's, or the static model's own shapes as one profile.
-        precision: the policy that the model was prepared with; the verification's default limit follows from it.
-        own_precisions: of FP16, BF16, INT8 and FP8 those that the source itself computes in, for the limit.
-        rounding: by output, its difference when the last bits of inputs and weights change; None: not measured.
-        kept: nodes that stayed in a higher precision, with the reason.
-        onnxruntime_kept: as `kept`, in `onnxruntime_model`; None: an older release prepared it, or there is none.
-        auto_keep: what the search for nodes to keep found; None: it was not asked for.
-        first_fall: first tensor of the quantised model whose SQNR falls, on held-out samples; None: none does.
-        onnxruntime_first_fall: as `first_fall`, of `onnxruntime_model`.
-        refusals: what no TensorRT builder takes: a build for one ends on them before it starts.
-        warnings: one line each, for the user; see `warnings_for`.
-        tensorrt_warnings: as `warnings`, where they hold for `model` and not for `onnxruntime_model`.
+        source_digest: Digest of the model and its external weights, as fetched.
+        facts: Facts about the prepared model. Clients see its inputs and outputs.
+        structure_digest: Digest of the prepared model without the values of its weights. An engine with the same
+            structure can be refitted instead of a build. None if an older release prepared the model.
+        model: Files of the prepared model, the ONNX file first.
+        onnxruntime_model: Files of the model for ONNX Runtime, whose INT8 kernels need another graph than TensorRT;
+            None if ONNX Runtime uses `model`.
+        calibration_digest: Digest of the calibration data; None if there is none.
+        profiles: Profiles of the request, or one profile with the shapes of a static model.
+        precision: Precision policy of the preparation. The default limits of the verification follow from it.
+        own_precisions: Precisions among FP16, BF16, INT8 and FP8 that the source model itself computes in, for the
+            limit.
+        rounding: Difference of each output, by name, when the last bits of inputs and weights change; None if it was
+            not measured.
+        kept: Nodes that stayed in a higher precision, each with the reason.
+        onnxruntime_kept: Nodes of `onnxruntime_model` that stayed in a higher precision; None if an older release
+            prepared the model, or there is no such model.
+        auto_keep: Result of the search for nodes to keep; None if the request has no search.
+        first_fall: First tensor of the quantised model whose SQNR falls, on held-out samples; None if no SQNR falls.
+        onnxruntime_first_fall: First tensor of `onnxruntime_model` whose SQNR falls; None if no SQNR falls.
+        refusals: Nodes that no TensorRT builder accepts. A build for TensorRT fails because of them before it starts.
+        warnings: Warnings for the user, one line each; see `warnings_for`.
+        tensorrt_warnings: Warnings that apply to `model` but not to `onnxruntime_model`.
     """
 
     schema_version: int = 1
@@ -224,14 +230,14 @@ class Preparation(Record):
         return self.onnxruntime_first_fall if self._is_special(backend) else self.first_fall
 
     def warnings_for(self, backends: Iterable[Backend]) -> tuple[str, ...]:
-        """Return what there is to say of the models that backends build from."""
+        """Return the warnings about the models that backends build from."""
         backends = tuple(dict.fromkeys(backends))
         of_tensorrt = () if all(map(self._is_special, backends)) else self.tensorrt_warnings
         shortfalls = dict.fromkeys(line for one in backends if (line := self.shortfall_for(one)) is not None)
         return (*self.warnings, *of_tensorrt, *shortfalls)
 
     def shortfall_for(self, backend: Backend) -> str | None:
-        """Return what `precision.autoKeep` did not reach in the model that a backend builds from; None: nothing."""
+        """Return why `precision.autoKeep` missed its target in the backend's model, or None if it did not."""
         if self.auto_keep is None:
             return None
         if self._is_special(backend):
@@ -245,12 +251,12 @@ class Preparation(Record):
 
     @property
     def arithmetic(self) -> Arithmetic:
-        """Return what default limits follow from."""
+        """Return the arithmetic that determines default limits."""
         return Arithmetic(precision=self.precision, own=self.own_precisions, rounding=self.rounding or {})
 
 
 def describe_refusals(refusals: Iterable[Refusal]) -> tuple[str, ...]:
-    """Return one line for each fault and cure: up to three nodes by name, what is wrong with them, the cure."""
+    """Return one line for each fault and remedy: up to three nodes by name, what is wrong with them, and the remedy."""
     groups: dict[tuple[str, str], list[Refusal]] = {}
     for refusal in refusals:
         groups.setdefault((refusal.message, refusal.remedy), []).append(refusal)

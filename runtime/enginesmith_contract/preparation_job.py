@@ -1,7 +1,7 @@
 """The request that a preparation's pod receives, and its termination message.
 
-The operator has no access to the store, so the pod that does tells it all that planning needs: the digests that keys
-are made of, the model's facts, and which of the engines that the plan would build are there already.
+The operator has no access to the store, so the pod reports everything that planning needs: the digests from which keys
+are computed, the model's facts, and which of the planned engines the store already has.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ __all__ = ["PreparationJobRequest", "PreparationReport"]
 
 
 class PreparationJobRequest(Record):
-    """One model to prepare, and the engines that are wanted of it.
+    """One model to prepare, and the engines that the plan needs.
 
     Attributes:
         store: URI of the store that receives the preparation.
-        candidates: engines whose keys are to be looked up once the preparation key is known.
+        candidates: Engines whose keys are looked up when the preparation key is known.
     """
 
     preparation: PreparationRequest
@@ -29,22 +29,23 @@ class PreparationJobRequest(Record):
 
 
 class PreparationReport(Record):
-    """The end of one preparation, as the termination message; at most `termination.MAX_TERMINATION_BYTES` of JSON.
+    """Result of one preparation as the termination message: at most `termination.MAX_TERMINATION_BYTES` of JSON.
 
     What does not fit is dropped in this order: `warnings`, `facts`, `stored_engines` (a builder finds a stored engine
     by itself), the texts of `failure`.
 
     Attributes:
-        preparation_key: None where the preparation failed.
-        source_digest: of the model and its external weights; also where the failure came after the model was had.
-        calibration_digest: None where no calibration was asked for.
-        size_bytes: of the prepared model and its weights.
-        max_batch_size: of joined requests; 0: joining was not proved.
-        facts: of the prepared model; None: not known, or too long for a termination message.
-        stored_engines: engine digest by engine key, of those candidates that the store has.
-        omitted_engines: stored engines that the message has no room for.
-        warnings: one line each, for the user.
-        failure: None where the preparation succeeded.
+        preparation_key: Key of the preparation; None if it failed.
+        source_digest: Digest of the model and its external weights. It is also set if the preparation failed after the
+            fetch.
+        calibration_digest: Digest of the calibration data; None if there is no calibration.
+        size_bytes: Size of the prepared model and its weights in bytes.
+        max_batch_size: Largest batch of joined requests; 0 if it is not proved that requests can be joined.
+        facts: Facts about the prepared model; None if they are not known or too long for a termination message.
+        stored_engines: Engine digests by engine key, for the candidates that the store has.
+        omitted_engines: Number of stored engines that the message has no room for.
+        warnings: Warnings for the user, one line each.
+        failure: Reason of the failure; None if the preparation succeeded.
     """
 
     preparation_key: str | None = None

@@ -23,7 +23,7 @@ __all__ = ["NODES", "PIXEL_MAX", "PixelLayout", "Preprocess", "client_facts"]
 
 PIXEL_MAX: Final = 255
 NODES: Final = "enginesmith/preprocess/"
-"""Names of the normalisation's nodes begin with it."""
+"""Prefix of the names of the normalisation's nodes."""
 _FLOATS: Final = frozenset({DType.FP16, DType.FP32, DType.FP64, DType.BF16})
 _AXES: Final = (0, 2, 3, 1)  # NHWC out of NCHW
 _CHANNELS: Final = 1
@@ -59,7 +59,7 @@ class Preprocess(Record):
 
 
 def client_facts(facts: ModelFacts, entries: Sequence[Preprocess]) -> ModelFacts:
-    """Return the facts of the model with its normalisation: what clients send.
+    """Return the facts of the model with its normalisation, whose inputs are those that clients send.
 
     Raises:
         SpecError: `UnknownInput` or `PreprocessDoesNotFit`.

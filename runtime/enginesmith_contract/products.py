@@ -26,17 +26,17 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9\-_. ]")
 _SHARED: Final = "-SHARED"
 # An attribute follows the size after "." or "+" (`1g.24gb.me`), or after "-" where a slice lacks it (`1g.24gb-me`).
 _MIG: Final = re.compile(r"-MIG-(?P<profile>INVALID|(?:\d+c\.)?\d+g\.[A-Za-z0-9.+-]+)$")
-# Brands that stand where other cards have "NVIDIA", and Tegra's CUDA device names, which never had a prefix.
+# Brands in the place of "NVIDIA", and the CUDA device names of Tegra, which never had a prefix.
 _OWN_PREFIX: Final = re.compile(r"(NVIDIA|Tesla|Quadro|GRID)-|(Orin|Xavier|Thor|Tegra)\b")
 
 
 class ProductName(NamedTuple):
-    """A product label taken apart.
+    """The parts of a product label.
 
     Attributes:
-        product: canonical, without suffixes.
-        mig_profile: "1g.5gb", `MIG_INVALID`, or None where the label names a whole GPU.
-        shared: whether the label has the sharing suffix; its absence proves nothing.
+        product: Canonical product without suffixes.
+        mig_profile: MIG profile such as "1g.5gb", `MIG_INVALID`, or None if the label names a whole GPU.
+        shared: Whether the label has the sharing suffix. A GPU without the suffix may also be shared.
     """
 
     product: str
@@ -45,7 +45,7 @@ class ProductName(NamedTuple):
 
 
 def split_product(label: str) -> ProductName:
-    """Take a `gpu.product` label apart; suffixes are `-MIG-<profile>` and then `-SHARED`."""
+    """Split a `gpu.product` label into its parts. Suffixes are `-MIG-<profile>` and then `-SHARED`."""
     bare = label.removesuffix(_SHARED)
     shared = bare != label
     slice_suffix = _MIG.search(bare)
@@ -55,12 +55,12 @@ def split_product(label: str) -> ProductName:
 
 
 def canonical_product(label: str) -> str:
-    """Return the one spelling of a product, whatever driver, sharing or MIG suffix the label has."""
+    """Return the canonical spelling of a product, independent of the driver and the suffixes of sharing and MIG."""
     return split_product(label).product
 
 
 def canonical_mig_profile(profile: str | None) -> str | None:
-    """Return the one spelling of a MIG profile: labels write `1g.10gb.me` where the driver writes `1g.10gb+me`.
+    """Return the canonical spelling of a MIG profile: labels have `1g.10gb.me` and the driver has `1g.10gb+me`.
 
     `1g.24gb-me` is another slice, one without media engines, and stays as it is.
     """

@@ -1,8 +1,8 @@
-"""Shape profiles held against what a model says of its inputs, before anything runs.
+"""Checks of shape profiles against the model's inputs, before anything runs.
 
-The plan uses these checks where a model's facts are known, the preparation uses them always. A builder that finds the
-same faults does so on a GPU and in its own words ("Dimension mismatch for tensor x and profile 0"); here every fault
-names the tensor, the dimension, the value and the nearest value that would do.
+The plan uses these checks if the model's facts are known, and the preparation always uses them. A builder finds the
+same faults, but on a GPU and with a message that says less ("Dimension mismatch for tensor x and profile 0"). Here
+every fault names the tensor, the dimension, the value and the nearest valid value.
 
 Shapes are in elements. Dimensions count from 0.
 """
@@ -33,11 +33,11 @@ class ProfileProblem(Record):
         reason: ProfileMissing, DuplicateProfile, UnknownInput, MissingInput, RankMismatch, NegativeDimension,
             FixedDimension, NotOrdered or SymbolDisagrees; of values: ValuesNotInteger, ValuesNeedOneShape, ValuesCount,
             ValuesNotOrdered, ValuesOutOfType or MissingValues.
-        profile: the profile's name; empty where there is none at all.
-        tensor: the input; empty where the fault is the profile's own.
-        dimension: which one; None where the fault is not one dimension's.
-        found: what the profile says and what the model says, as text.
-        nearest: the nearest valid value, as it would be written; empty where there is none to offer.
+        profile: Name of the profile; empty if there is no profile.
+        tensor: Name of the input; empty if the fault concerns the whole profile.
+        dimension: Index of the dimension; None if the fault does not concern a single dimension.
+        found: Text that states what the profile and the model have.
+        nearest: Nearest valid value, as text for the document; empty if there is none.
     """
 
     reason: str
@@ -57,9 +57,9 @@ class ProfileProblem(Record):
 
 
 def check_profiles(facts: ModelFacts, profiles: Sequence[Profile]) -> tuple[ProfileProblem, ...]:
-    """Return every fault of `profiles`, in the order of profiles, inputs and dimensions; empty where all is well.
+    """Return every fault of `profiles`, in the order of profiles, inputs and dimensions.
 
-    A static input may be left out of a profile, and a static model needs none: see `complete_profiles`.
+    A profile may omit a static input, and a static model needs no profile: see `complete_profiles`.
     """
     dynamic = [spec for spec in facts.inputs if spec.is_dynamic]
     if not profiles and dynamic:
@@ -75,7 +75,7 @@ def check_profiles(facts: ModelFacts, profiles: Sequence[Profile]) -> tuple[Prof
 def complete_profiles(facts: ModelFacts, profiles: Sequence[Profile]) -> tuple[Profile, ...]:
     """Return the profiles with every static input filled in; a static model without profiles gets one, "default".
 
-    `check_profiles` must have found nothing. Inputs are in the model's order.
+    `check_profiles` must have returned no faults. Inputs are in the model's order.
     """
     fixed = {spec.name: _fixed_range(spec) for spec in facts.inputs if not spec.is_dynamic}
     order = [spec.name for spec in facts.inputs]
@@ -86,7 +86,7 @@ def complete_profiles(facts: ModelFacts, profiles: Sequence[Profile]) -> tuple[P
 
 
 def find_missing_values(facts: ModelFacts, profiles: Sequence[Profile]) -> tuple[ProfileProblem, ...]:
-    """Return a fault for each profile and input whose values are sizes and have no range: TensorRT needs one.
+    """Return a fault for each profile and input that holds sizes and has no range of values, which TensorRT needs.
 
     `nearest` is an entry to paste below the profile's `inputs`, with one value at all three points.
     """
@@ -166,7 +166,7 @@ def _check_range(profile: Profile, spec: TensorSpec, sizes: ShapeRange) -> Itera
 
 
 def _value_faults(spec: TensorSpec, sizes: ShapeRange) -> Iterator[tuple[str, str]]:
-    """Yield reason and words of each fault of the range of an input's values."""
+    """Yield reason and text of each fault of the range of an input's values."""
     values = sizes.values
     if values is None:
         return
@@ -192,7 +192,7 @@ def _value_faults(spec: TensorSpec, sizes: ShapeRange) -> Iterator[tuple[str, st
 
 
 class _Use(NamedTuple):
-    """Where a symbol was seen first in a profile, and its size there."""
+    """First use of a symbol in a profile, and its size there."""
 
     tensor: str
     axis: int
@@ -238,7 +238,7 @@ def _fixed_range(spec: TensorSpec) -> ShapeRange:
 def profiles_refused(
     facts: ModelFacts, problems: tuple[ProfileProblem, ...], preprocess: tuple[Preprocess, ...]
 ) -> SpecError:
-    """Return the error for profiles that do not fit a model, with a profile to paste where there is none."""
+    """Return the error for profiles that do not fit a model. It has a profile to paste if there is none."""
     if problems[0].reason == "ProfileMissing":
         return SpecError(
             "the model needs shape profiles",

@@ -1,4 +1,4 @@
-"""Profiles to start from, as YAML: sizes are guesses from the names and places of a model's open dimensions."""
+"""Suggested profiles as YAML. Sizes are guesses from the names and positions of a model's open dimensions."""
 
 import json
 import re
@@ -79,13 +79,13 @@ def _axis_text(spec: TensorSpec, axis: int) -> str:
 
 
 class _Guess(NamedTuple):
-    """Sizes for dimensions whose name has one of the words."""
+    """Sizes for dimensions that have one of the words in their name."""
 
     words: tuple[str, ...]
     sizes: tuple[int, int, int]
 
 
-# The first that fits wins; small enough that a CPU can run max within the preparation's budget.
+# The first match applies. The sizes are so small that a CPU can run max within the preparation's budget.
 _GUESSES: Final = (
     _Guess(("batch", "bs"), (1, 4, 8)),
     _Guess(("height", "width", "image", "h", "w"), (32, 320, 640)),
@@ -98,7 +98,7 @@ _IMAGE_RANK: Final = 4
 
 
 def _suggest_sizes(spec: TensorSpec, axis: int, chosen: dict[str, tuple[int, int, int]]) -> tuple[int, int, int]:
-    """Guess by name, else by place; `chosen` keeps what a symbol got where it was met first."""
+    """Guess sizes by name, else by position; `chosen` stores the sizes of each symbol after its first use."""
     size = spec.shape[axis]
     if size >= 0:
         return (size, size, size)

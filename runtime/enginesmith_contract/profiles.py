@@ -1,4 +1,4 @@
-"""Shape profiles: which input shapes an engine takes, and which one it is tuned for."""
+"""Shape profiles: the input shapes that an engine accepts, and the shape that it is tuned for."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, Self
@@ -19,34 +19,35 @@ class _Range(Record):
     max: tuple[int, ...]
 
     def at(self, point: str) -> tuple[int, ...]:
-        """Return what the range has at one of `POINTS`."""
+        """Return the sizes or values at one of `POINTS`."""
         return {"min": self.min, "opt": self.opt, "max": self.max}[point]
 
 
 class ValueRange(_Range):
-    """The values of an integer input that holds sizes: every element between `min` and `max`, tuned for `opt`.
+    """Range of the values of an integer input that holds sizes. Every element is in [`min`, `max`].
 
-    Elements are in the input's row-major order; an input of rank 0 has one.
+    Elements are in the input's row-major order; an input of rank 0 has one element.
     """
 
     def first_outside(self, values: Sequence[int]) -> int | None:
-        """Return the index of the first element outside the range; None where all are within. Lengths must agree."""
+        """Return the index of the first element outside the range, or None if all are inside. Lengths must be equal."""
         places = enumerate(zip(self.min, values, self.max, strict=True))
         return next((index for index, (low, value, high) in places if not low <= value <= high), None)
 
 
 class ShapeRange(_Range):
-    """The shapes of one input: every dimension between `min` and `max`, tuned for `opt` (TensorRT's terms).
+    """Range of the shapes of one input. Every dimension is in [`min`, `max`]; the engine is tuned for `opt`.
 
     Attributes:
-        values: of an integer input that TensorRT reads as a shape or a size; None: any.
+        values: Range of the values of an integer input that TensorRT reads as a shape or a size; None if any value is
+            valid.
     """
 
     values: ValueRange | None = None
 
     @classmethod
     def fixed(cls, shape: tuple[int, ...], values: ValueRange | None = None) -> Self:
-        """Return the range of one shape."""
+        """Return the range that contains only `shape`."""
         return cls(min=shape, opt=shape, max=shape, values=values)
 
     def contains(self, shape: tuple[int, ...]) -> bool:
@@ -57,7 +58,7 @@ class ShapeRange(_Range):
 
 
 class Profile(Record):
-    """One range for each input. A profile with no inputs is the static model's own shapes."""
+    """One range for each input. A profile without inputs stands for the shapes of the static model."""
 
     name: str = "default"
     inputs: Mapping[str, ShapeRange] = {}

@@ -20,15 +20,15 @@ BUILD_TYPE: Final = "https://enginesmith.io/engine-build/v1"
 
 
 class BuildOrigin(Record):
-    """Who asked for a build, and where it runs, as the operator tells the builder.
+    """Origin of a build, as the operator passes it to the builder.
 
     Attributes:
-        image: of the builder, by digest.
-        operator_version: release of the operator.
-        cluster: name that the administrator gave it.
-        namespace: of the Job.
-        job: name of the Job.
-        engine: name of the InferenceEngine.
+        image: Image of the builder, pinned by digest.
+        operator_version: Release of the operator.
+        cluster: Name of the cluster, set by the administrator.
+        namespace: Namespace of the Job.
+        job: Name of the Job.
+        engine: Name of the InferenceEngine.
     """
 
     image: str | None = None
@@ -40,13 +40,13 @@ class BuildOrigin(Record):
 
 
 class Dependency(Record):
-    """One thing that went into the engine.
+    """One input of the engine's build.
 
     Attributes:
-        name: "model", "preparation", "toolchain", "image" or "plugin".
-        uri: where it is, if it has an address.
-        digest: by algorithm.
-        annotations: what else identifies it.
+        name: Kind of input: "model", "preparation", "toolchain", "image" or "plugin".
+        uri: URI of the input, if it has one.
+        digest: Digests of the input, by algorithm.
+        annotations: Other data that identifies the input.
     """
 
     name: str
@@ -56,13 +56,13 @@ class Dependency(Record):
 
 
 class BuildDefinition(Record):
-    """What was built.
+    """Inputs and parameters of a build.
 
     Attributes:
-        build_type: what the parameters mean: `BUILD_TYPE`.
-        external_parameters: what a user chose: the InferenceEngine, and the SHA-256 of the request.
-        internal_parameters: what the platform chose: cluster, namespace, Job, GPU of the node.
-        resolved_dependencies: what went into the engine.
+        build_type: URI that defines the meaning of the parameters: `BUILD_TYPE`.
+        external_parameters: Parameters that the user chose: the InferenceEngine, and the SHA-256 of the request.
+        internal_parameters: Parameters that the platform chose: cluster, namespace, Job, GPU of the node.
+        resolved_dependencies: Inputs of the engine's build.
     """
 
     build_type: str = BUILD_TYPE
@@ -72,11 +72,11 @@ class BuildDefinition(Record):
 
 
 class Builder(Record):
-    """Who built.
+    """Program that ran the build.
 
     Attributes:
-        id: image of the builder, or the command on a machine without a cluster.
-        version: release of each part by its name.
+        id: Image of the builder, or the command on a machine without a cluster.
+        version: Release of each component, by name.
     """
 
     id: str
@@ -84,7 +84,7 @@ class Builder(Record):
 
 
 class BuildMetadata(Record):
-    """Which run it was: its Job, and when (RFC 3339, UTC)."""
+    """Job and times (RFC 3339, UTC) of the run."""
 
     invocation_id: str | None = None
     started_on: str

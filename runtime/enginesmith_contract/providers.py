@@ -1,7 +1,7 @@
-"""ONNX Runtime execution providers, as data: what a target may name, and where a pod for it can run.
+"""ONNX Runtime execution providers as data: the names that a target may use, and where a pod for each can run.
 
-The operator reads a provider's node labels and resource, the runtime its package and options; neither has code for a
-particular one.
+The operator reads a provider's node labels and resource, and the runtime reads its package and options. Neither has
+code for a particular provider.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ class Provider(Record):
     """One execution provider.
 
     Attributes:
-        name: as a target's `provider` spells it ("openvino").
-        wheel: the package that brings it.
-        execution_provider: ONNX Runtime's own name ("OpenVINOExecutionProvider").
-        compiles: whether it compiles whole subgraphs at load, so that the stored model must keep standard operators.
-        resource: Kubernetes extended resource of its device; None: it runs on the CPU.
-        architectures: as Kubernetes spells them ("amd64").
-        options: provider options unless a target says otherwise.
+        name: Name in a target's `provider` ("openvino").
+        wheel: Python package that contains the provider.
+        execution_provider: Name in ONNX Runtime ("OpenVINOExecutionProvider").
+        compiles: Whether it compiles whole subgraphs at load, so that the stored model must keep standard operators.
+        resource: Kubernetes extended resource of its device; None if it runs on the CPU.
+        architectures: CPU architectures as Kubernetes spells them ("amd64").
+        options: Default provider options, which a target can override.
     """
 
     name: str
@@ -46,10 +46,10 @@ def list_providers() -> tuple[Provider, ...]:
 
 
 def find_provider(name: str | None) -> Provider:
-    """Return the provider of this name; None is the default one.
+    """Return the provider with this name; None selects the default one.
 
     Raises:
-        SpecError: no provider has this name; the message lists those that exist.
+        SpecError: No provider has this name. The message lists the existing ones.
     """
     known = list_providers()
     if name is None:

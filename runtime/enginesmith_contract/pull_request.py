@@ -1,8 +1,8 @@
-"""What a serving pod's init step receives (which engine belongs on which GPU), and the pod's termination message.
+"""Request of a serving pod's init container (which engine belongs on which GPU), and its termination message.
 
     PullRequest ──> look at the GPU ──> the one engine for it ──> copy of its blobs in `into` ──> ServeRequest
 
-The copy is a store of its own, so the server reads a folder whatever the engine came from.
+The copy is a separate store, so the server reads a folder for every kind of source store.
 """
 
 from enginesmith_contract.backends import Backend
@@ -13,16 +13,16 @@ from enginesmith_contract.serve_request import ModelOptions, ServedModel, ServeR
 __all__ = ["SERVE_REQUEST_FILE", "PullRequest", "PullableEngine", "ServingReport"]
 
 SERVE_REQUEST_FILE = "serve-request.json"
-"""Name of the file in `PullRequest.into` that the server is started with."""
+"""Name of the file in `PullRequest.into` with the server's request."""
 
 
 class PullableEngine(Record):
-    """One engine and the device that it is for.
+    """One engine and its device.
 
     Attributes:
-        engine_digest: that the pulled bytes must have; None: the manifest's own word is taken.
-        product: canonical; None: no GPU is asked for.
-        arch: of the node, as Kubernetes spells it.
+        engine_digest: Digest that the pulled files must have; None if the digest in the manifest is used.
+        product: Canonical GPU product; None if the engine needs no GPU.
+        arch: CPU architecture of the node, as Kubernetes spells it.
     """
 
     engine_key: str
@@ -33,15 +33,15 @@ class PullableEngine(Record):
 
 
 class PullRequest(Record):
-    """One pod of a target.
+    """Request for one pod of a target.
 
     Attributes:
-        store: URI of the store that has the engines.
-        engines: in the order of the plan; exactly one of them fits a node of the target. The only one of the backend
-            `onnxruntime` is taken without a look at the GPU, which that backend does not use.
-        into: folder that becomes the server's store and receives `SERVE_REQUEST_FILE`.
-        model: name and options of the model, whichever engine it is.
-        server: options of the process.
+        store: URI of the store with the engines.
+        engines: Engines in the order of the plan. Exactly one of them fits a node of the target. A single engine of the
+            backend `onnxruntime` is chosen without a GPU query, because that backend does not use a GPU.
+        into: Folder that becomes the server's store and receives `SERVE_REQUEST_FILE`.
+        model: Name and options of the model, which do not depend on the engine.
+        server: Options of the server process.
     """
 
     store: str
@@ -52,19 +52,19 @@ class PullRequest(Record):
     server: ServerOptions = ServerOptions()
 
     def serve_request(self, engine_key: str) -> ServeRequest:
-        """Return the request that the server receives once the engine is in `into`."""
+        """Return the request for the server when the engine is in `into`."""
         served = ServedModel(**self.model.model_dump(), engine_key=engine_key, store=self.into)
         return ServeRequest(**self.server.model_dump(), models=(served,))
 
 
 class ServingReport(Record):
-    """The termination message of the init step's container, and of the container of a server that refuses.
+    """The termination message of the init container, and of a server container that refuses its engine.
 
     Attributes:
-        engine_key: that was taken; None where none fits.
-        product: of the GPU that was found; None: not looked at, or none there.
-        driver: that the device has.
-        failure: None where the step succeeded.
+        engine_key: Key of the chosen engine; None if none fits.
+        product: Product of the GPU; None if it was not queried or there is none.
+        driver: Version of the driver.
+        failure: Reason of the failure; None if the container succeeded.
     """
 
     engine_key: str | None = None

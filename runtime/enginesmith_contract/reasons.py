@@ -1,7 +1,7 @@
-"""What each reason word means and what to do about it: one validated row of `reasons.yaml` for each word.
+"""Meaning and remedy of each reason word: one validated row of `reasons.yaml` for each word.
 
-A reason is an API: programs compare it, and a person looks it up in `docs/reference/reasons.md`, which is written from
-these rows. A new reason in the code is a new row.
+A reason is an API: programs compare it, and users look it up in `docs/reference/reasons.md`, which is generated from
+these rows. A new reason in the code needs a new row.
 """
 
 from enum import StrEnum
@@ -49,11 +49,12 @@ class Reason(Record):
 
     Attributes:
         reason: CamelCase word.
-        group: part of the product that gives it first.
-        where: places where it appears, each once.
-        exit_code: exit code that stands for this reason where a process has no finer one; None: no code stands for it.
-        means: what happened, as one sentence of Markdown.
-        do: what helps, as one sentence of Markdown.
+        group: Part of Enginesmith that first reports it.
+        where: Places where it appears, each once.
+        exit_code: Exit code for which this reason is reported if a process gives no other reason; None if there is no
+            such code.
+        means: What happened, as one sentence of Markdown.
+        do: What helps, as one sentence of Markdown.
     """
 
     reason: str

@@ -15,7 +15,7 @@ __all__ = ["Record"]
 class Record(BaseModel):
     """A frozen value with a canonical JSON form.
 
-    An optional field defaults to None and to nothing else, since the canonical form leaves it out.
+    The default of an optional field must be None, because the canonical form omits unset fields.
     """
 
     model_config = ConfigDict(
@@ -29,7 +29,7 @@ class Record(BaseModel):
 
     def to_json(self) -> bytes:
         """Return the canonical form: sorted camelCase keys, no spaces, UTF-8, no unset optional field."""
-        # Only pydantic's own JSON writes infinities as strings; Python's would write a literal that JSON does not have.
+        # pydantic writes infinities as strings. Python's json module would write a literal that is not valid JSON.
         document = json.loads(self.model_dump_json(by_alias=True, exclude_none=True))
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
@@ -39,6 +39,6 @@ class Record(BaseModel):
         """Return the record that `data` holds.
 
         Raises:
-            pydantic.ValidationError: `data` is no JSON, lacks a field or has one that this version does not know.
+            pydantic.ValidationError: `data` is not JSON, lacks a field or has an unknown field.
         """
         return cls.model_validate_json(data)

@@ -1,8 +1,8 @@
-"""The release of this code. Images have the sources without a package's metadata."""
+"""The release of this code. Images contain the sources without package metadata, so the release is a constant."""
 
 from typing import Final
 
 __all__ = ["RELEASE"]
 
 RELEASE: Final = "0.1.0"
-"""As in pyproject.toml."""
+"""Equal to the version in pyproject.toml."""

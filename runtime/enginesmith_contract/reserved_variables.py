@@ -1,10 +1,11 @@
-"""Names of environment variables that a user may not set on the pods: they change what the processes load or run.
+"""Names of environment variables that a user may not set on pods, because they change what the processes load or run.
 
-A pod that prepares or builds holds the account of the engine store. A variable that makes its processes load a file of
-a user's volume (PYTHONPATH, LD_PRELOAD, a plug-in path, a configuration with a command in it) gives that account away
-and evades the list of allowed plugins. Names are compared without regard to case.
+A pod that prepares or builds has the credentials of the engine store. A variable that makes its processes load a file
+from a user's volume (PYTHONPATH, LD_PRELOAD, a plug-in path, a configuration with a command) exposes these credentials
+and bypasses the list of allowed plugins. Names are compared without regard to case.
 
-Certificates and proxies (SSL_CERT_FILE, REQUESTS_CA_BUNDLE, HTTPS_PROXY, ...) name data, no code, and are allowed.
+Certificates and proxies (SSL_CERT_FILE, REQUESTS_CA_BUNDLE, HTTPS_PROXY, ...) refer to data and not to code, and are
+allowed.
 """
 
 import re
@@ -20,7 +21,7 @@ _PREFIXES: Final = (
     "_PYTHON",
     "LD_",
     "DYLD_",
-    # What the operator tells the processes.
+    # Variables that the operator sets.
     "ENGINESMITH_",
     # Plug-ins and settings of libraries that the runtime loads.
     "ORT_",
@@ -37,7 +38,7 @@ _PREFIXES: Final = (
     "LUA_",
 )
 _NAMES: Final = (
-    # Where programs, scratch files and the settings of libraries are looked for.
+    # Search paths of programs, scratch files and the settings of libraries.
     "PATH",
     "HOME",
     "TMPDIR",
@@ -51,7 +52,7 @@ _NAMES: Final = (
     "CONDA_PREFIX",
     "__PYVENV_LAUNCHER__",
     "LIBRARY_PATH",
-    # The C library's own modules, and files that it reads in a program with privileges never.
+    # Modules of the C library, and files that it does not read in a privileged program.
     "GCONV_PATH",
     "GETCONF_DIR",
     "GLIBC_TUNABLES",
@@ -61,7 +62,7 @@ _NAMES: Final = (
     "NIS_PATH",
     "NLSPATH",
     "RESOLV_HOST_CONF",
-    # Libraries that CUDA, NVTX, OpenMP and NCCL load by name, compiled kernels, and where CUDA itself lies.
+    # Libraries that CUDA, NVTX, OpenMP and NCCL load by name, compiled kernels, and the path of CUDA itself.
     "CUDA_CACHE_PATH",
     "CUDA_HOME",
     "CUDA_INJECTION32_PATH",
@@ -99,7 +100,7 @@ _NAMES: Final = (
     "_JAVA_OPTIONS",
 )
 ALLOWED: Final = frozenset({environment.LOG_FORMAT, environment.SOURCE_TOKEN})
-"""Names among them that a user may set nevertheless."""
+"""Reserved names that a user may set."""
 
 PATTERN: Final = f"^(({'|'.join(_PREFIXES)}).*|{'|'.join(_NAMES)})$"
 """Regular expression of the names, to be matched in upper case. RE2 (CEL) and Python read it alike."""

@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 GRPC_MESSAGE_BYTES: Final = 2 << 30
-"""A message of gRPC has less."""
+"""Size limit of a gRPC message in bytes; a message must be smaller."""
 
 DEFAULT_MAX_QUEUED: Final = 256
 DEFAULT_MAX_STREAMS: Final = 512
 
 MAX_QUEUED: Final = 4096
 MAX_STREAMS: Final = 4096
-"""Each request that waits and each open stream has a thread."""
+"""Upper bound, because each waiting request and each open stream has a thread."""
 
 MAX_BATCH_SIZE: Final = 65536
 MAX_PREFERRED_SIZES: Final = 16
@@ -44,13 +44,13 @@ MAX_PRIORITY_LEVELS: Final = 64
 
 
 class BatchingOptions(Record):
-    """How requests of several clients are joined into one inference, where the preparation proved that this is safe.
+    """How requests of several clients are joined into one inference, if the preparation proved that this is safe.
 
     Attributes:
-        max_queue_delay_seconds: how long a request may wait for others while an instance is free. A request that finds
-            the model idle never waits.
-        preferred_batch_sizes: rows of a batch that runs without further delay; others run when the delay has passed.
-        max_batch_size: largest number of rows to join; None: as many as the profile takes.
+        max_queue_delay_seconds: Seconds that a request may wait for others while an instance is free. A request to an
+            idle model does not wait.
+        preferred_batch_sizes: Row counts of batches that run without further delay. Other batches run after the delay.
+        max_batch_size: Largest number of rows to join; None for the limit of the profile.
     """
 
     enabled: bool = True
@@ -60,12 +60,14 @@ class BatchingOptions(Record):
 
 
 class QueueOptions(Record):
-    """Which of the waiting requests runs first, and how long one may wait.
+    """Order of waiting requests, and how long a request may wait.
 
     Attributes:
-        timeout_seconds: how long a request may wait for an instance; a request's own `timeout` can shorten it only.
-        priority_levels: 1 runs first. None: the request parameter `priority` is ignored.
-        default_priority_level: of a request without a level, or with one that does not exist; None: the last level.
+        timeout_seconds: Seconds that a request may wait for an instance. The `timeout` of a request can only shorten
+            it.
+        priority_levels: Number of priority levels; level 1 runs first. If None, the request parameter `priority` is
+            ignored.
+        default_priority_level: Level of a request without a valid level; None for the last level.
     """
 
     timeout_seconds: float | None = Field(default=None, gt=0.0)
@@ -75,24 +77,24 @@ class QueueOptions(Record):
 
 @unique
 class TransportName(StrEnum):
-    """What takes requests off the wire: `http2` is Enginesmith's own code, `grpcio` the gRPC project's library."""
+    """Implementation that receives requests: `http2` is Enginesmith's own, `grpcio` is the gRPC library."""
 
     HTTP2 = "http2"
     GRPCIO = "grpcio"
 
 
 class ModelOptions(Record):
-    """How a model is served, whichever of its engines it is.
+    """Serving options of a model, which apply to each of its engines.
 
     Attributes:
-        name: metadata.name of the InferenceEngine.
-        target: the target's name; every response carries it.
-        instances: inferences that run at once.
-        backend_options: session options of the backend ("intraOpThreads": "2").
-        max_queued: requests that may wait for an instance of this model; None: as many as the server says.
-        batching: how requests are joined; None: without delay.
-        queue: order and patience of the queue; None: in the order of arrival, without a timeout.
-        response_cache_bytes: of outputs that are kept for requests with the same inputs; None: none are.
+        name: Name of the model: metadata.name of the InferenceEngine.
+        target: Name of the target, which every response contains.
+        instances: Number of inferences that can run at the same time.
+        backend_options: Session options of the backend ("intraOpThreads": "2").
+        max_queued: Requests that may wait for an instance of this model; None for the server's limit.
+        batching: How requests are joined; None to join them without delay.
+        queue: Order and timeout of the queue; None for the order of arrival without a timeout.
+        response_cache_bytes: Size of the cache of outputs for requests with the same inputs; None for no cache.
     """
 
     name: str
@@ -107,7 +109,7 @@ class ModelOptions(Record):
 
 
 class ServedModel(ModelOptions):
-    """One engine under the name that clients use."""
+    """One engine under the model name that clients use."""
 
     engine_key: str
     store: str
@@ -117,9 +119,10 @@ class TlsFiles(Record):
     """PEM files of a server; it reads them again when they change.
 
     Attributes:
-        certificate: of the server, with what is between it and the root.
-        client_ca: the authority that must have signed the clients' certificates; None: clients need none.
-        names: that clients use for the server; the certificate must have one of them. None: any name will do.
+        certificate: Certificate of the server with its intermediate certificates.
+        client_ca: Certificate authority that must have signed the clients' certificates; None if clients need none.
+        names: Host names that clients use for the server. The certificate must have one of them. If None, names are not
+            checked.
     """
 
     certificate: str
@@ -129,11 +132,11 @@ class TlsFiles(Record):
 
 
 class ClientLimits(Record):
-    """What one client may ask of a server: the owner of a token, or a connection where there are no tokens.
+    """Limits of one client of a server. A client is the owner of a token, or a connection if there are no tokens.
 
     Attributes:
-        max_in_flight: requests without an answer; None: no limit.
-        requests_per_second: requests in a second, and as many at once, but at least one; None: no limit.
+        max_in_flight: Requests without a response; None for no limit.
+        requests_per_second: Requests per second, and the size of a burst, which is at least one; None for no limit.
     """
 
     max_in_flight: int | None = Field(default=None, ge=1)
@@ -141,29 +144,31 @@ class ClientLimits(Record):
 
 
 class ServerOptions(Record):
-    """How one server process listens, limits and ends.
+    """How one server process listens, limits requests and ends.
 
     Attributes:
-        address: host:port of the protocol; port 0 takes a free one and prints it.
-        health_address: plaintext grpc.health.v1 on a port of its own, for kubelet probes; None: none.
-        metrics_address: host:port of Prometheus metrics; None: none.
-        http_address: host:port of the protocol over HTTP; None: none.
-        drain_delay_seconds: how long a terminating server says NOT_SERVING and still accepts.
-        grace_seconds: how long running requests may take after that.
-        max_message_bytes: of one request or response; gRPC carries less than 2 GiB.
-        max_queued: requests of each model that may wait for an instance; the next one gets RESOURCE_EXHAUSTED.
-        max_streams: streams of requests that may be open, in each front end where there are some; None: 512. The next
-            one gets RESOURCE_EXHAUSTED.
-        max_connection_age_seconds: so that clients spread over new replicas; None: no limit.
-        shared_memory: whether clients may register memory that they share with the server. If true, every client that
-            reaches the server can read and write what the server can of /dev/shm. Set it to false where the clients and
-            the server are not on one machine.
-        front_ends: processes that take requests off the wire for the one that holds the engines. 0: it does so itself,
-            which takes least of processor and memory; with large messages and a fast GPU it cannot keep up.
-        transport: what takes requests off the wire, here and in the front ends; None: http2.
-        tls: for the addresses of the protocol, over gRPC and HTTP; None: plaintext.
-        tokens: folder with a file for each client that may call, which has its bearer token. None: every client may.
-        client_limits: None: none but those of all clients together.
+        address: host:port of the inference protocol. With port 0 the server chooses a free port and prints it.
+        health_address: host:port of grpc.health.v1 without TLS, for kubelet probes; None to disable it.
+        metrics_address: host:port of Prometheus metrics; None to disable it.
+        http_address: host:port of the inference protocol over HTTP; None to disable it.
+        drain_delay_seconds: Seconds in which a terminating server reports NOT_SERVING and still accepts requests.
+        grace_seconds: Seconds that running requests may take after that.
+        max_message_bytes: Largest size of one request or response. gRPC allows less than 2 GiB.
+        max_queued: Requests of each model that may wait for an instance. The next request gets RESOURCE_EXHAUSTED.
+        max_streams: Open streams of requests, per front end if there are front ends; None for 512. The next stream gets
+            RESOURCE_EXHAUSTED.
+        max_connection_age_seconds: Seconds after which a connection is closed, so that clients spread over new
+            replicas; None for no limit.
+        shared_memory: Whether clients may register memory that they share with the server. If true, every client that
+            reaches the server can read and write everything in /dev/shm that the server can. Set it to false if the
+            clients and the server are not on one machine.
+        front_ends: Processes that receive requests for the process with the engines. With 0 that process receives them
+            itself, which needs least CPU and memory but cannot keep up with large messages and a fast GPU.
+        transport: Implementation that receives requests, in this process and in the front ends; None for http2.
+        tls: TLS files for the addresses of the protocol, over gRPC and HTTP; None for plaintext.
+        tokens: Folder with one file for each client that may call; the file contains its bearer token. If None, every
+            client may call.
+        client_limits: Limits of each client; None if only the limits for all clients apply.
     """
 
     address: str = "127.0.0.1:8001"
@@ -185,6 +190,6 @@ class ServerOptions(Record):
 
 
 class ServeRequest(ServerOptions):
-    """One server process."""
+    """Request for one server process."""
 
     models: tuple[ServedModel, ...]

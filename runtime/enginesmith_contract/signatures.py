@@ -1,4 +1,4 @@
-"""Public keys that models and engines are signed for, and the signature in a manifest."""
+"""Public keys that verify the signatures of models and engines, and the signature in a manifest."""
 
 import base64
 import binascii
@@ -10,13 +10,13 @@ from enginesmith_contract.record import Record
 __all__ = ["COSIGN", "DEFAULT_SIGNATURE", "EngineSignature", "TrustedKeys", "public_key_problem"]
 
 DEFAULT_SIGNATURE: Final = "model.sig"
-"""Name of the file that the OpenSSF's model signing writes."""
+"""Name of the file that OpenSSF Model Signing writes."""
 COSIGN: Final = "cosign"
-"""Signature of the artifact by cosign, in the artifact's own repository."""
+"""Selects the signature that cosign stored in the repository of the artifact."""
 
 _BEGIN: Final = "-----BEGIN PUBLIC KEY-----"
 _END: Final = "-----END PUBLIC KEY-----"
-# The object identifiers of a key of an elliptic curve, and of the curves P-256, P-384 and P-521, in DER.
+# Object identifiers in DER: an elliptic curve key, and the curves P-256, P-384 and P-521.
 _EC_KEY: Final = bytes.fromhex("06072a8648ce3d0201")
 _CURVES: Final = tuple(map(bytes.fromhex, ("06082a8648ce3d030107", "06052b81040022", "06052b81040023")))
 
@@ -31,8 +31,8 @@ class EngineSignature(Record):
     """Signature of the rest of a manifest.
 
     Attributes:
-        key_id: SHA-256 of the public key in DER, 64 hexadecimal digits; tells which key to look for.
-        value: ECDSA signature in DER, in Base64, of the DSSE encoding of the manifest without its signature.
+        key_id: SHA-256 of the public key in DER, 64 hexadecimal digits. It identifies the key.
+        value: ECDSA signature (DER, in Base64) of the DSSE encoding of the manifest without its signature.
     """
 
     key_id: str
@@ -40,7 +40,7 @@ class EngineSignature(Record):
 
 
 def public_key_problem(pem: str) -> str:
-    """Return what is wrong with a public key, as far as its form tells; empty: nothing."""
+    """Return the problem of a public key, or "" if its format is valid."""
     lines = pem.strip().splitlines()
     if len(lines) < len((_BEGIN, "", _END)) or lines[0].strip() != _BEGIN or lines[-1].strip() != _END:
         return f"expected a public key in PEM, which begins with {_BEGIN}"

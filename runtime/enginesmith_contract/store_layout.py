@@ -1,7 +1,7 @@
-"""Where everything lies in an engine store: the same names in a folder, a bucket and a registry.
+"""Names of all objects in an engine store. They are the same in a folder, a bucket and a registry.
 
 Blobs are addressed by content and written first; pointers are addressed by input and written last, and the first one
-stored wins. Nothing is renamed and nothing needs a lock, so a writer that is killed leaves no half engine behind.
+stored wins. Nothing is renamed and nothing needs a lock, so a killed writer leaves no partial engine.
 
     blobs/sha256/<digest>
     preparations/<preparation key>.json    a Preparation
@@ -45,10 +45,10 @@ class StoredFile(Record):
     """One file of a prepared model or an engine.
 
     Attributes:
-        path: relative path; when the files are used, they must have these paths in one folder. The first file is the
-            one to open.
-        digest: SHA-256 of its bytes, 64 hexadecimal digits.
-        size_bytes: for a progress bar and a cheap first check.
+        path: Relative path. When the files are used, they must have these paths in one folder. The first file of a set
+            is the one to open.
+        digest: SHA-256 of the file, 64 hexadecimal digits.
+        size_bytes: Size in bytes, for a progress bar and a quick first check.
     """
 
     path: str
@@ -57,11 +57,11 @@ class StoredFile(Record):
 
 
 class TimingCachePointer(Record):
-    """What builds measured on one GPU product with one TensorRT version.
+    """Timings that builds measured on one GPU product with one TensorRT version.
 
     Attributes:
-        file: the library's own bytes.
-        entries: measurements in it, as the library counts them; None where it did not say.
+        file: Timing cache in the library's format.
+        entries: Number of measurements in the file, as the library counts them; None if the library did not report it.
     """
 
     file: StoredFile
@@ -69,17 +69,17 @@ class TimingCachePointer(Record):
 
 
 class HistogramsPointer(Record):
-    """What the tensors of a model held over the calibration data.
+    """Histograms of the tensors of a model over the calibration data.
 
     Attributes:
-        file: histograms of tensors, in the preparation's own format.
+        file: Histograms in the preparation's own format.
     """
 
     file: StoredFile
 
 
 class RefitBasePointer(Record):
-    """The engine whose weights are replaced in place of a build."""
+    """The engine whose weights are replaced instead of a build."""
 
     engine_key: str
 
@@ -110,27 +110,27 @@ def refit_base_pointer(refit_key: str) -> str:
 
 
 def timing_cache_folder(gpu_product: str, tensorrt_version: str) -> str:
-    """Return what the names of the pointers to timing caches begin with; they are valid for exactly this pair."""
+    """Return the prefix of the names of pointers to timing caches that are valid for exactly this pair."""
     return f"{_TIMING_CACHES}{_SAFE.sub('-', tensorrt_version)}/{_SAFE.sub('-', gpu_product)}/"
 
 
 def timing_cache_pointer(folder: str, digest: str) -> str:
     """Return the name of the pointer to the timing cache with this SHA-256, in a `timing_cache_folder`."""
-    # A registry's tag has 128 characters at most.
+    # The tag of a registry has at most 128 characters.
     return f"{folder}{digest[:16]}.json"
 
 
 def timing_cache_folder_of(name: str) -> str | None:
-    """Return the folder that a pointer's timing cache belongs to; None: it is no pointer to one."""
+    """Return the folder of a pointer to a timing cache, or None if the name is not such a pointer."""
     if not name.startswith(_TIMING_CACHES):
         return None
-    # Earlier releases kept one cache, under the name of the folder.
+    # Earlier releases stored one cache under the name of the folder.
     folder = name.removesuffix(".json") if name.count("/") < _TIMING_CACHE_DEPTH else name.rpartition("/")[0]
     return f"{folder}/"
 
 
 def content_digest(files: Iterable[StoredFile]) -> str:
-    """Return one digest for a set of files: a single file's own, else the SHA-256 of their `path digest` lines."""
+    """Return one digest for a set of files: that of a single file, else the SHA-256 of their `path digest` lines."""
     ordered = sorted(files, key=lambda file: file.path)
     if len(ordered) == 1:
         return ordered[0].digest

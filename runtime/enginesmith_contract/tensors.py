@@ -1,4 +1,4 @@
-"""Tensors as the Open Inference Protocol names them, and what an ONNX model says about its own."""
+"""Tensors in the terms of the Open Inference Protocol, and the facts that an ONNX model states about its tensors."""
 
 from enum import StrEnum
 from typing import Final
@@ -79,11 +79,11 @@ class TensorSpec(Record):
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether a profile must say what the open dimensions may be."""
+        """Whether a profile must give the sizes of the open dimensions."""
         return any(dimension < 0 for dimension in self.shape)
 
     def symbol(self, axis: int) -> str | None:
-        """Return the name that the model gives to a dimension; None: it has none."""
+        """Return the name that the model gives to a dimension, or None if it has no name."""
         return self.symbols[axis] if axis < len(self.symbols) else None
 
 

@@ -14,7 +14,7 @@ from enginesmith_contract.verification import VerificationStatus
 __all__ = ["MAX_TERMINATION_BYTES", "BuildOutcome", "TerminationMessage"]
 
 MAX_TERMINATION_BYTES: Final = 4096
-"""What Kubernetes keeps of a termination message (core/v1 Container, terminationMessagePath)."""
+"""Largest termination message that Kubernetes keeps (core/v1 Container, terminationMessagePath)."""
 
 
 class BuildOutcome(StrEnum):
@@ -25,21 +25,22 @@ class BuildOutcome(StrEnum):
 
 
 class TerminationMessage(Record):
-    """The end of one build.
+    """Result of one build.
 
     Attributes:
-        engine_key: None where the request could not be read.
-        reason: the error's CamelCase reason; empty on success.
-        message: the error's sentence, cut where it would not fit.
-        retry: whether the same attempt may succeed later.
-        difference: the largest measured difference over all outputs (ratio); None where none was measured.
-        agreement: the smallest of any output on held-out samples (share of answers); None where there are none.
-        judged_on: what the engine was verified with; None where it was not.
-        warning: what the verification of a stored engine does not show, and what looks wrong; None: nothing.
-        metric: value of the user's metric; None where there is none.
-        size_bytes: of the engine's files; None where none was stored.
-        latency_seconds: of one inference at each profile's opt.
-        timing_cache: what the build found in the timing cache and added to it; None where there is none.
+        engine_key: Key of the engine; None if the request could not be read.
+        reason: CamelCase reason of the error; empty on success.
+        message: Message of the error, shortened if it does not fit.
+        retry: Whether the same attempt may succeed later.
+        difference: Largest measured difference over all outputs (ratio); None if none was measured.
+        agreement: Smallest agreement of an output on held-out samples (share of answers); None if there are no samples.
+        judged_on: Inputs that the engine was verified with; None if it was not verified.
+        warning: Limits of the verification of a stored engine, and values that look wrong; None if there are none.
+        metric: Value of the user's metric; None if there is no metric.
+        size_bytes: Size of the engine's files in bytes; None if no engine was stored.
+        latency_seconds: Seconds of one inference at each profile's opt.
+        timing_cache: Entries that the build found in the timing cache and added to it; None if there is no timing
+            cache.
     """
 
     outcome: BuildOutcome

@@ -5,7 +5,7 @@ from typing import Final
 __all__ = ["ELLIPSIS", "counted", "encodable", "one_line", "shorten"]
 
 ELLIPSIS: Final = "…"
-"""Stands for what was cut."""
+"""Replaces the text that was cut off."""
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""How much of a build's measuring earlier builds had done."""
+"""How much of its measurements a build took from earlier builds."""
 
 from pydantic import Field
 
@@ -21,7 +21,7 @@ class TimingCacheUse(Record):
     timed: int | None = Field(default=None, ge=0)
 
     def text(self) -> str:
-        """Return it in a few words."""
+        """Return a short text about the use."""
         timed = "" if self.timed is None else f", {self.timed} layer implementations timed"
         if self.found and not self.added:
             return f"all from the timing cache ({self.found} entries{timed})"

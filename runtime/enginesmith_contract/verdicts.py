@@ -1,4 +1,4 @@
-"""A rule's answer is a value that a person can read and a table can print."""
+"""The answer of a rule as a value that users can read and a table can print."""
 
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ __all__ = ["RuleAnswer", "Verdict"]
 
 
 class Verdict(StrEnum):
-    """`UNKNOWN`: no source says either way; it does not refuse, and the plan says so."""
+    """Verdict of a rule. `UNKNOWN` means that no source decides; it does not refuse, and the plan shows it."""
 
     YES = "yes"
     NO = "no"
@@ -16,13 +16,13 @@ class Verdict(StrEnum):
 
 
 class RuleAnswer(Record):
-    """What one rule says of one combination.
+    """Answer of one rule for one combination.
 
     Attributes:
         rule: CamelCase name of the rule ("DriverFloor").
-        found: what the rule looked at, as text.
-        wanted: what would make it a yes; empty on a yes.
-        sources: ids of the matrix rows' sources.
+        found: Text that says what the rule found.
+        wanted: Text that says what would make the answer YES; empty if it is YES.
+        sources: IDs of the sources of the matrix rows.
     """
 
     rule: str

@@ -1,4 +1,4 @@
-"""How an engine's answers are held against the reference's."""
+"""How the outputs of an engine are compared with the reference outputs."""
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -26,17 +26,17 @@ __all__ = [
 
 
 DEFAULT_AGREEMENT: Final = 0.97
-"""Share of decoded answers on held-out samples that must be those of the FP32 model, where the spec names none.
+"""Default share of decoded answers on held-out samples that must be equal to those of the FP32 model.
 
-INT8 of PP-OCRv4 with good ranges agreed in 0.96 to 0.99 of the answers, with its most sensitive nodes kept in 0.98 to
-1.00; with one range 50 times too narrow or 100 times too wide in 0.90 at most.
+PP-OCRv4 in INT8 agreed in 0.96 to 0.99 of the answers with good ranges, and in 0.98 to 1.00 with its most sensitive
+nodes kept. With one range 50 times too narrow or 100 times too wide it agreed in at most 0.90.
 """
 
 DEFAULT_AGREEMENT_OF_VALUES: Final = 0.9
-"""The same of measures: outputs of PP-OCRv4 before the sigmoid agreed in 0.94 to 1.00, with one wrong range in 0.81."""
+"""Default share for measures. PP-OCRv4 before the sigmoid agreed in 0.94 to 1.00, with a wrong range in 0.81."""
 
 GENERATED_INPUTS: Final = "generated inputs"
-"""What an engine was judged on where there were no samples."""
+"""Value of `judged_on` for an engine that was verified without samples."""
 
 
 class Decode(StrEnum):
@@ -49,7 +49,7 @@ class Decode(StrEnum):
     IDS = "ids"
     """The value itself: an id, a label or a text."""
     VALUES = "values"
-    """A measure. Two are the same answer if they differ by no more than the ratio `limit`."""
+    """A measure. Two values are the same answer if they differ by at most the ratio `limit`."""
 
 
 class InputValues(Record):
@@ -143,7 +143,7 @@ class OutputDifference(Record):
         difference: Ratio max|a-b| / max|b|, without a unit; also of ids and integers, which are judged by `mismatches`.
         scale: Largest absolute value in the references, in the output's own unit; None if it was not kept.
         point: Point of the profile with the difference ("min", "opt" or "max"); None if it was not kept.
-        found: Reason why nothing can be compared (NaN, another shape); None if everything can.
+        found: Reason why nothing can be compared (NaN, another shape); None if everything can be compared.
         mismatches: Share of integers, ids and booleans that differ; None if the output is judged by ratio.
         worst: Text that names the worst element with both values; None if nothing differs, or if it was not kept.
         silent: Text that names the parts of the output that are too close to zero to be verified; None if there are
@@ -162,9 +162,9 @@ class OutputDifference(Record):
 
 
 class OutputAgreement(Record):
-    """Decoded answers of one output over all held-out samples, held against the FP32 model's.
+    """Decoded answers of one output over all held-out samples, compared with those of the FP32 model.
 
-    Answers that are the background in both (the value of most positions, such as blank) are not counted. Answers at
+    Answers that are the background (the value of most positions, such as blank) in both are not counted. Answers at
     positions of a map or a sequence may move by one position.
 
     Attributes:
@@ -177,7 +177,7 @@ class OutputAgreement(Record):
         agreement: Share of them that are the same; None if none was counted.
         limit: Smallest agreement that passes.
         worst: Text that names the sample with the most different answers; None if none differs.
-        unproved: Reason why the agreement proves little; None if there is none. Alarms decide as well then.
+        unproved: Reason why the agreement proves little; None if there is none. In that case alarms decide as well.
         cosine: Cosine of all values and the reference's; None if the output has no measures or is zero.
         mean_relative_error: Sum of absolute errors over the sum of absolute reference values, as `cosine`.
         sqnr_db: Signal-to-quantization-noise ratio in decibels, as `cosine`; None if no value differs.
@@ -215,7 +215,7 @@ class FirstFall(Record):
         node: Node that makes the tensor, or that quantises it if its range is at fault.
         op: Operator of the node.
         sqnr_db: SQNR of the tensor in decibels, over a few samples.
-        before_db: SQNR of what the tensor is made of, in decibels.
+        before_db: SQNR of the inputs of the node in decibels.
         range: Largest absolute value that the quantised tensor can hold; None if it is not quantised.
         largest: Largest absolute value that the samples have there; None if it is not quantised.
     """
@@ -243,14 +243,14 @@ class Verification(Record):
     agreements, they decide, and a `limit` that is None was an alarm only.
 
     Attributes:
-        judged_on: What the engine ran on: "generated inputs", inputs of files, or how many held-out samples; None if it
+        judged_on: Inputs of the run: "generated inputs", inputs of files, or the number of held-out samples; None if it
             was not run.
         agreements: Agreement of each output on the held-out samples; None if there are none.
-        alarms: Measures that look wrong without deciding, and that samples are few, one sentence each; None if there
-            are none.
+        alarms: Suspicious measures that do not decide, and a note if there are few samples, one sentence each; None if
+            there are none.
         first_fall: First tensor whose SQNR falls; None if none does, or if it was not looked for.
         shortfall: Text on what `precision.autoKeep` did not reach; None if it reached its aim, or was not asked for.
-        metric_verdict: What the user's metric said; None if there is none.
+        metric_verdict: Verdict of the user's metric; None if there is no metric.
     """
 
     status: VerificationStatus
@@ -270,7 +270,7 @@ class Verification(Record):
 
     @property
     def least_agreement(self) -> float | None:
-        """Return the smallest agreement over all outputs; None where none was measured."""
+        """Return the smallest agreement over all outputs, or None if none was measured."""
         shares = [one.agreement for one in self.agreements or () if one.agreement is not None]
         return min(shares, default=None)
 

@@ -1,7 +1,8 @@
-"""Child processes: how they are started, watched and ended, and their end and their errors as values.
+"""Starts, watches and ends child processes, and represents their results and errors as values.
 
-A child leads a process group of its own: a terminal's Ctrl-C does not reach it, and ending it ends all that it started.
-Its standard output carries lines for its parent; a child that native libraries print in calls `open_event_stream`.
+A child leads its own process group: Ctrl-C in a terminal does not reach it, and its end also ends the processes that it
+started. It writes lines for its parent to standard output. If native libraries print in a child, it calls
+`open_event_stream`.
 """
 
 import ctypes
@@ -58,11 +59,12 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a child may take; None: no limit.
+    """Limits of a child; None for no limit.
 
     Attributes:
-        memory_bytes: private memory of the process (its mapped files cost nothing that others could use).
-        seconds: wall-clock time, its start included.
+        memory_bytes: Private memory of the process in bytes. Mapped files are not counted, because the kernel can
+            reclaim them.
+        seconds: Wall-clock time in seconds, including the start.
     """
 
     memory_bytes: int | None = None
@@ -74,9 +76,9 @@ class ChildEnd:
     """How a child ended.
 
     Attributes:
-        outcome: a SIGKILL that no limit of its parent caused is OUT_OF_MEMORY: the kernel sends it.
-        code: exit code; negative: number of the signal.
-        said: end of what it wrote to its log.
+        outcome: Outcome. A SIGKILL that the parent did not send is OUT_OF_MEMORY, because the kernel sends it.
+        code: Exit code, or the negative number of the signal.
+        said: End of its log.
     """
 
     outcome: Outcome
@@ -97,7 +99,7 @@ class ChildEnd:
 
     @property
     def detail(self) -> str:
-        """Of a crash, the cause, and after an exit code the last line of the log; else empty."""
+        """The cause of a crash, or the last line of the log after an exit code; else empty."""
         if self.outcome is not Outcome.CRASHED:
             return ""
         last = self.said.splitlines()[-1:] if self.code > 0 else []
@@ -108,7 +110,7 @@ class ChildFailure(Failure):
     """A `Failure` that a child sends its parent, which raises it again.
 
     Attributes:
-        kind: name of the error's class.
+        kind: Name of the error's class.
     """
 
     kind: str
@@ -116,7 +118,7 @@ class ChildFailure(Failure):
     @classmethod
     @override
     def from_error(cls, error: EnginesmithError) -> Self:
-        """Take the error apart."""
+        """Return `error` as a value."""
         return cls(kind=type(error).__name__, **Failure.from_error(error).model_dump())
 
     def to_error(self) -> EnginesmithError:
@@ -129,40 +131,40 @@ class ChildFailure(Failure):
 
 
 class Child(Protocol):
-    """What is asked of a child: a `subprocess.Popen`, or a process that another one forked."""
+    """Interface of a child: a `subprocess.Popen`, or a process that another process forked."""
 
     @property
     def pid(self) -> int:
-        """Of the child, which leads a process group."""
+        """Process ID of the child, which leads a process group."""
         ...
 
     @property
     def stdout(self) -> IO[bytes] | None:
-        """What it writes."""
+        """Standard output of the child."""
         ...
 
     @property
     def returncode(self) -> int | None:
-        """As of `subprocess.Popen`."""
+        """Exit code as in `subprocess.Popen`."""
         ...
 
     def poll(self) -> int | None:
-        """Return the code; None while it runs."""
+        """Return the exit code, or None while the child runs."""
         ...
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end and return the code."""
+        """Wait for the end of the child and return the exit code."""
         ...
 
 
 Start = Callable[[IO[bytes]], Child]
-"""Starts a child, given its log."""
+"""Function that starts a child. Its argument is the child's log."""
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
     """Return the command of a child that runs a module, as isolated as this process: no import from the working folder.
 
-    With `-I`, PYTHONPATH is ignored too.
+    With `-I`, PYTHONPATH is also ignored.
     """
     return [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", module, *arguments]
 
@@ -177,10 +179,10 @@ def start_child(
     """Start a child with a pipe as its standard output.
 
     Args:
-        command: program and arguments, never a shell's line.
-        stdin: as for `subprocess.Popen`.
-        stderr: receives its standard error; None: this process's.
-        defaults: variables that it gets where this process's environment has none.
+        command: Program and arguments, never a shell command.
+        stdin: Standard input as for `subprocess.Popen`.
+        stderr: File for its standard error; None for that of this process.
+        defaults: Variables of the child that this process's environment overrides.
     """
     return subprocess.Popen(  # noqa: S603 - our own interpreter and modules, no shell
         command,
@@ -202,17 +204,17 @@ def run_child(
     meanwhile: Callable[[], None] = lambda: None,
     stop_seconds: float = 0.0,
 ) -> ChildEnd:
-    """Run a command, pass on the lines of its standard output, and end it when a limit is passed.
+    """Run a command, process the lines of its standard output, and end it when it exceeds a limit.
 
     Args:
-        command: program and arguments, never a shell's line; or what starts the child, given its log.
-        log: receives its standard error.
-        limits: of the child.
-        tick: called every few hundredths of a second; what it raises ends the child.
-        on_line: receives each line without its end; what it raises ends the child.
-        meanwhile: called once, while the child starts; no limit counts before it returns, and what it raises ends the
-            child.
-        stop_seconds: from SIGTERM to SIGKILL where the child is ended; 0: SIGKILL at once.
+        command: Program and arguments, never a shell command; or a function that starts the child.
+        log: File for its standard error.
+        limits: Limits of the child.
+        tick: Function that is called about every 50 ms. If it raises, the child is ended.
+        on_line: Function that receives each line without its line end. If it raises, the child is ended.
+        meanwhile: Function that is called once while the child starts. Limits apply after it returns. If it raises, the
+            child is ended.
+        stop_seconds: Seconds between SIGTERM and SIGKILL when the child is ended; 0 to send SIGKILL at once.
     """
     with log.open("wb") as stderr:
         child = command(stderr) if callable(command) else start_child(command, stderr=stderr)
@@ -230,7 +232,7 @@ def run_child(
 
 
 def kill_group(child: Child) -> None:
-    """Kill a child and what it started, also where the child itself has ended, and close its standard output."""
+    """Kill a child and the processes that it started, even if the child has ended, and close its standard output."""
     _signal_group(child, signal.SIGKILL)
     child.wait()
     if child.stdout is not None:
@@ -238,29 +240,29 @@ def kill_group(child: Child) -> None:
 
 
 def die_with_parent() -> None:
-    """In a child: ask Linux to kill this process when its parent dies, so that no orphan holds memory or a GPU."""
+    """In a child: let Linux kill this process when its parent ends, so that no orphan holds memory or a GPU."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have died before the call.
+    # The parent may have ended before the call.
     if os.environ.get(_PARENT, str(os.getppid())) != str(os.getppid()):
         os._exit(1)
 
 
 def adopt_parent(parent: int) -> None:
-    """In a fork of a child: take the process that forked it for its parent, which `die_with_parent` looks for."""
+    """In a fork of a child: set the forking process as the parent for `die_with_parent`."""
     os.environ[_PARENT] = str(parent)
 
 
 def open_event_stream() -> IO[bytes]:
-    """In a child: return its standard output for events alone, unbuffered; what else prints goes to standard error."""
+    """In a child: return its standard output, unbuffered, for events only. All other output goes to standard error."""
     events = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     return events
 
 
 def _follow(child: Child, limits: Limits, tick: Callable[[], None], on_line: Callable[[bytes], None]) -> Outcome | None:
-    """Wait for the end of the child; return the limit that was passed, None where none was."""
+    """Wait for the end of the child. Return the limit that it exceeded, or None."""
     assert child.stdout is not None  # noqa: S101 - it is a pipe
     deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
     rest = b""
@@ -274,7 +276,7 @@ def _follow(child: Child, limits: Limits, tick: Callable[[], None], on_line: Cal
                 return Outcome.OUT_OF_MEMORY
             has_ended = child.poll() is not None
             if not selector.select(0 if has_ended else _TICK_SECONDS):
-                # A process that the child started may hold the pipe open.
+                # A process that the child started may keep the pipe open.
                 if has_ended:
                     return None
                 continue
@@ -299,7 +301,7 @@ def _signal_group(child: Child, number: signal.Signals) -> None:
 
 
 def _private_bytes(pid: int) -> int:
-    """Return the memory that only this process has, mapped files left out; 0 where the system tells nothing."""
+    """Return the private memory of a process in bytes without mapped files, or 0 if it is not known."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:

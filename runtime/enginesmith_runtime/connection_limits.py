@@ -1,8 +1,8 @@
-"""Limits what this process connects to: each connection of each library, at the moment at which it is made.
+"""Limits the addresses that this process connects to. Every connection of every library is checked when it is made.
 
-A look at a URI is not enough: a redirect leads elsewhere, and a name may have another address a moment later. Python
-raises the audit event `socket.connect` with the address that is connected to, whichever library asks, so that is where
-the rules hold. A refused connection fails with an OSError, as at a firewall; `refusals_explained` says why.
+A check of the URI is not enough: a redirect changes the address, and a name may resolve to another address later.
+Python raises the audit event `socket.connect` with the address for every library, so the rules are applied there. A
+refused connection fails with an OSError, as with a firewall; `refusals_explained` adds the reason.
 """
 
 import socket
@@ -21,7 +21,7 @@ _EVENTS: Final = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"}
 _FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 _EXPLAINED: Final = frozenset({"ConnectionLost", "AccessDenied"})
 _REMEDY: Final = (
-    "name a public address, or have an administrator allow this one in the operator's configuration: addresses.allowed"
+    "use a public address, or ask an administrator to allow this one in the operator's configuration: addresses.allowed"
 )
 
 
@@ -43,7 +43,7 @@ class _Limits:
     def hold(self, rules: AddressRules | None) -> None:
         self.rules = rules
         if rules is not None and not self._is_hooked:
-            # A hook cannot be removed; without rules it allows everything.
+            # A hook cannot be removed, so without rules it allows everything.
             sys.addaudithook(self._look)
             self._is_hooked = True
 
@@ -61,7 +61,7 @@ class _Limits:
         host, port = str(destination[0]), int(destination[1])
         address = address_in(host)
         if address is None:
-            # The C library has looked the name up, and which address it took is not known.
+            # The C library resolved the name, and the chosen address is not known.
             raise self.refuse(host, "a name where an address is needed")
         rule = self.rules.why_refused(address)
         if rule and not _is_endpoint(self.rules, host, port):
@@ -72,20 +72,20 @@ _LIMITS: Final = _Limits()
 
 
 def limit_connections(variables: MutableMapping[str, str]) -> None:
-    """Hold this process to the rules of ENGINESMITH_ADDRESSES; without the variable it connects to anything.
+    """Apply the rules of ENGINESMITH_ADDRESSES to this process. Without the variable, all connections are allowed.
 
     Raises:
-        pydantic.ValidationError: the variable has no rules.
+        pydantic.ValidationError: The variable does not contain valid rules.
     """
     text = variables.get(ADDRESSES)
     _LIMITS.hold(AddressRules.from_json(text) if text else None)
     if text:
-        # Its downloads are made by a library of its own, which raises no audit events.
+        # Its own download library raises no audit events.
         variables["HF_HUB_DISABLE_XET"] = "1"
 
 
 def refusal_of_host(host: str, port: int) -> AddressRefusedError | None:
-    """Return why a host spelled in numbers is refused: a proxy may connect to it in place of this process."""
+    """Return why an IP address as the host is refused. A proxy could connect to it instead of this process."""
     address = address_in(host)
     if _LIMITS.rules is None or address is None:
         return None
@@ -94,10 +94,10 @@ def refusal_of_host(host: str, port: int) -> AddressRefusedError | None:
 
 
 def check_endpoint(endpoint: str | None) -> None:
-    """Refuse the URL of a service at once: libraries try a refused connection again for half a minute.
+    """Refuse the URL of a service at once, because libraries retry a refused connection for half a minute.
 
     Raises:
-        AddressRefusedError: the rules do not allow an address of it.
+        AddressRefusedError: The rules do not allow an address of the host.
     """
     place = host_and_port(endpoint) if endpoint and _LIMITS.rules is not None else None
     if place is None:
@@ -110,17 +110,17 @@ def check_endpoint(endpoint: str | None) -> None:
 
 @contextmanager
 def refusals_explained(where: str, error_type: type[EnginesmithError]) -> Iterator[None]:
-    """Raise the refusal of a connection in place of what a library, or who translated its words, made of it.
+    """Raise the refusal of a connection instead of the library's error or its translation.
 
     Args:
-        where: what was connected to, as the user named it.
-        error_type: of the error.
+        where: Address of the connection as the user wrote it.
+        error_type: Class of the error to raise.
     """
     before = len(_LIMITS.refusals)
     try:
         yield
     except FileNotFoundError:
-        # Only the caller knows whether that is an error.
+        # Only the caller knows whether this is an error.
         raise
     except Exception as error:
         is_other = isinstance(error, EnginesmithError) and error.reason not in _EXPLAINED

@@ -1,4 +1,4 @@
-"""How work tells a person or a log where it stands; the terminal bar and the JSON lines are in `progress_output`."""
+"""Interface for progress reports. `progress_output` implements the terminal bar and the JSON lines."""
 
 from typing import Protocol
 
@@ -15,11 +15,11 @@ class Reporter(Protocol):
         ...
 
     def advance(self, fraction: float, detail: str = "") -> None:
-        """Say how much of the current stage is done, 0 to 1."""
+        """Report the completed fraction of the current stage, 0 to 1."""
         ...
 
     def end(self, **facts: Fact) -> None:
-        """End the current stage with what is worth keeping in a log (sizes in bytes, counts, names)."""
+        """End the current stage with facts for the log (sizes in bytes, counts, names)."""
         ...
 
 
@@ -27,10 +27,10 @@ class SilentReporter:
     """Reports nothing."""
 
     def begin(self, stage: str, detail: str = "") -> None:
-        """Ignore it."""
+        """Do nothing."""
 
     def advance(self, fraction: float, detail: str = "") -> None:
-        """Ignore it."""
+        """Do nothing."""
 
     def end(self, **facts: Fact) -> None:
-        """Ignore it."""
+        """Do nothing."""

@@ -1,11 +1,11 @@
-"""Progress for a person or a log: one bar for all stages on a terminal, plain lines, or JSON lines.
+"""Writes progress to a terminal or a log: one bar for all stages, plain lines, or JSON lines.
 
-    open_reporter(format, stream)   auto: a bar where the stream is a terminal, else JSON
+    open_reporter(format, stream)   auto: a bar if the stream is a terminal, else JSON
       ├── TerminalReporter   one line, rewritten in place; finished stages stay above it
-      ├── TextReporter       a line a finished stage
-      └── JsonReporter       a line when a stage begins and one when it ends, with what is worth keeping
+      ├── TextReporter       a line for each finished stage
+      └── JsonReporter       a line when a stage begins and one with facts when it ends
 
-The bar runs over all stages of a command: each has a share by what it usually takes, and the bar never goes back.
+The bar covers all stages of a command. Each stage has a share by its usual duration, and the bar never goes back.
 """
 
 import json
@@ -30,7 +30,7 @@ __all__ = [
     "open_reporter",
 ]
 
-# Shares of the bar, in the order in which stages come; a stage that is skipped is jumped over.
+# Shares of the bar in the order of the stages. The bar skips the share of an omitted stage.
 _SHARES: Final[Mapping[str, int]] = {
     "fetch": 10,
     "check": 2,
@@ -63,7 +63,7 @@ class OutputReporter:
         self._began(detail)
 
     def advance(self, fraction: float, detail: str = "") -> None:
-        """Say how much of the stage is done, 0 to 1."""
+        """Report the completed fraction of the stage, 0 to 1."""
 
     def end(self, **facts: Fact) -> None:
         """End the stage."""
@@ -82,10 +82,10 @@ class OutputReporter:
         self.close()
 
     def _began(self, detail: str) -> None:
-        """Say that a stage begins."""
+        """Report the begin of a stage."""
 
     def _ended(self, seconds: float, facts: dict[str, Fact]) -> None:
-        """Say that a stage ended."""
+        """Report the end of a stage."""
 
     def _write(self, text: str) -> None:
         self._stream.write(text)
@@ -93,7 +93,7 @@ class OutputReporter:
 
 
 class JsonReporter(OutputReporter):
-    """One JSON line when a stage begins and one when it ends; the last line tells where the work stands."""
+    """One JSON line when a stage begins and one when it ends. The last line shows the current state."""
 
     @override
     def _began(self, detail: str) -> None:
@@ -169,7 +169,7 @@ class TerminalReporter(OutputReporter):
         cells = round(self._fraction * _BAR_CELLS)
         bar = self._full * cells + self._empty * (_BAR_CELLS - cells)
         words = f"{bar} {self._fraction:4.0%} {self._stage} {self._detail}"
-        # One column stays free: a full line would wrap on some terminals, and could not be rewritten.
+        # Leave one column free, because a full line would wrap on some terminals and could not be rewritten.
         self._write("\r" + _fit(words, self._columns() - 1) + "\x1b[K")
         self._is_drawn = True
 
@@ -179,11 +179,11 @@ def open_reporter(log_format: str, stream: TextIO, shares: Mapping[str, int] = _
 
     Args:
         log_format: `auto` (a bar on a terminal, else JSON), `text` (a bar on a terminal, else plain lines) or `json`.
-        stream: where progress goes.
-        shares: of the bar, by stage, in the order in which stages come.
+        stream: Stream for the progress.
+        shares: Shares of the bar by stage, in the order of the stages.
 
     Raises:
-        SpecError: the format is none of these.
+        SpecError: The format is unknown.
     """
     match log_format:
         case "json":
@@ -198,14 +198,14 @@ def open_reporter(log_format: str, stream: TextIO, shares: Mapping[str, int] = _
             raise SpecError(
                 "no such log format",
                 where="ENGINESMITH_LOG_FORMAT",
-                why=f"{log_format!r} is none of auto, text, json",
-                remedy="use one of them",
+                why=f"{log_format!r} is not auto, text or json",
+                remedy="use one of these",
                 reason="LogFormatUnknown",
             )
 
 
 def _span(stage: str, shares: Mapping[str, int]) -> tuple[float, float]:
-    """Return where a stage begins and ends on the bar; an unknown one takes no room at the place reached."""
+    """Return the begin and the end of a stage on the bar. An unknown stage has no share."""
     total = sum(shares.values())
     before = 0
     for name, share in shares.items():
@@ -244,7 +244,7 @@ def _size(count: float) -> str:
 
 
 def _fit(text: str, columns: int) -> str:
-    """Return as much of `text` as fits: no control characters, wide characters counted as two columns."""
+    """Return the part of `text` that fits. Control characters are removed, and wide characters count as two columns."""
     result: list[str] = []
     used = 0
     for character in text:

@@ -1,7 +1,7 @@
-"""A session with an OCI registry: references, TLS and logins as oras knows them, with time limits of our own.
+"""A session with an OCI registry. oras handles references, TLS and logins; Enginesmith sets the time limits.
 
-Credentials are the container tools': config.json in the folder that DOCKER_CONFIG names, else in the home's `.docker`.
-The folder of a Secret of the type kubernetes.io/dockerconfigjson has them as `.dockerconfigjson`.
+Credentials are those of container tools: config.json in the folder DOCKER_CONFIG, else in `.docker` of the home. The
+folder of a Secret of the type kubernetes.io/dockerconfigjson has them as `.dockerconfigjson`.
 """
 
 import os
@@ -15,14 +15,14 @@ __all__ = ["DENIED", "NOT_FOUND", "Body", "LoginMissingError", "RegistrySession"
 NOT_FOUND: Final = 404
 _UNAUTHORIZED: Final = 401
 DENIED: Final = frozenset({_UNAUTHORIZED, 403})
-"""Status codes of an answer that refuses access."""
+"""Status codes of a response that denies access."""
 
 Body = Callable[[], IO[bytes]] | bytes
-"""A file is given as a function that opens it, since a request that meets a challenge is sent twice."""
+"""A file is passed as a function that opens it, because a request with a challenge is sent twice."""
 
 _CONFIGURATIONS: Final = ("config.json", ".dockerconfigjson")
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
-# To connect, and between two pieces of an answer; in seconds.
+# Timeouts in seconds to connect, and between two parts of a response.
 _TIMEOUTS: Final = (15.0, 60.0)
 
 
@@ -31,13 +31,13 @@ class LoginMissingError(ValueError):
 
 
 class RegistrySession:
-    """One repository of one registry; made by `open_session`.
+    """One repository of one registry. Create it with `open_session`.
 
-    Authentication is oras'. Its own requests retry for minutes, read whole files into memory and present a token for
-    reading when a write follows a read, so requests are made here.
+    It uses the authentication of oras but sends requests itself, because requests of oras retry for minutes, read whole
+    files into memory and use a read token for a write after a read.
 
     Attributes:
-        container: oras' reference, which makes URLs.
+        container: Reference of oras, which creates URLs.
     """
 
     def __init__(self, registry: Any, container: Any) -> None:  # noqa: ANN401 - oras has no types
@@ -52,27 +52,27 @@ class RegistrySession:
         headers: Mapping[str, str],
         body: Body | None = None,
         stream: bool = False,
-    ) -> Any:  # noqa: ANN401 - requests' Response, which oras hands on untyped
-        """Send a request, and once more with a new token where the registry asks for one; return the answer.
+    ) -> Any:  # noqa: ANN401 - a Response of requests, untyped in oras
+        """Send a request, and repeat it with a new token if the registry asks for one. Return the response.
 
         Args:
-            method: of HTTP.
-            url: with or without a scheme.
-            headers: without authorization.
-            body: what to send.
-            stream: whether the answer's body is read later, in chunks.
+            method: HTTP method.
+            url: URL with or without a scheme.
+            headers: Headers without authorization.
+            body: Body of the request.
+            stream: Whether the body of the response is read later in chunks.
 
         Raises:
-            Exception: whatever requests and urllib3 raise where the registry does not answer.
+            Exception: An error of requests or urllib3 if the registry does not answer.
         """
         url = url if "://" in url else f"{self._registry.prefix}://{url}"
         auth = self._registry.auth
         known = auth.get_auth_header() if self._is_authenticated() else {}
         response = self._send(method, url, body, {**headers, **known}, stream=stream)
-        # Some registries answer 403 to an old token; a body is not sent twice for that.
+        # Some registries respond 403 to an old token. A body is not sent twice in this case.
         if response.status_code not in (DENIED if body is None else {_UNAUTHORIZED}):
             return response
-        # Each kind of access has a token of its own, and oras would present the old one again.
+        # Each kind of access has its own token, and oras would send the old one again.
         asked, changed = auth.authenticate_request(response, dict(headers), refresh=True)
         if not changed:
             return response
@@ -91,8 +91,8 @@ class RegistrySession:
         return bool(getattr(auth, "token", None) or (not hasattr(auth, "token") and hasattr(auth, "_basic_auth")))
 
 
-def say_answer(response: Any) -> str:  # noqa: ANN401 - requests' Response, which oras hands on untyped
-    """Return what a registry answered: the status code and, where it has some, its own words (`CODE message`)."""
+def say_answer(response: Any) -> str:  # noqa: ANN401 - a Response of requests, untyped in oras
+    """Return the response of a registry as text: the status code and, if there is one, its error (`CODE message`)."""
     said = f"the registry answered {response.status_code}"
     try:
         errors = response.json()["errors"]
@@ -107,23 +107,23 @@ def open_session(
     """Return a session for a reference ("host/repository:tag").
 
     Args:
-        reference: without a scheme.
-        plain_http: no TLS; a registry on this machine never has any.
-        login: user and password; None: as config.json says.
-        configuration: folder of config.json or .dockerconfigjson; None, or without either: where the container tools
-            have it.
+        reference: Reference without a scheme.
+        plain_http: Whether to use no TLS. A registry on this machine never uses TLS.
+        login: User and password; None to use config.json.
+        configuration: Folder of config.json or .dockerconfigjson. If it is None or has neither, the default of
+            container tools is used.
 
     Raises:
         ImportError: oras is not installed.
-        LoginMissingError: see there.
-        Exception: whatever oras and requests raise where the registry does not answer.
+        LoginMissingError: The registry needs a password, and none is configured.
+        Exception: An error of oras or requests if the registry does not answer.
     """
     import oras.provider  # noqa: PLC0415 - an optional dependency
 
     host = reference.partition("/")[0]
     insecure = plain_http or host.rpartition(":")[0] in _LOOPBACK or host in _LOOPBACK
     registry = oras.provider.Registry(host, insecure=insecure)
-    # oras has no argument for time limits, and without them a silent registry would hold the work for ever.
+    # oras has no argument for timeouts, and without them a registry that does not respond would block forever.
     registry.session.request = partial(registry.session.request, timeout=_TIMEOUTS)
     challenge = registry.session.get(f"{registry.prefix}://{host}/v2/").headers.get("Www-Authenticate", "")
     wants_password = challenge.lower().startswith("basic")
@@ -140,7 +140,7 @@ def open_session(
 
 
 def _configurations(named: Path | None) -> list[str]:
-    """Return config.json's path, which oras itself would seek in the home folder only; a pod may have no home."""
+    """Return the paths of configurations. oras would only look in the home folder, and a pod may have no home."""
     variable = os.environ.get("DOCKER_CONFIG")
     try:
         folder = Path(variable) if variable else Path.home() / ".docker"

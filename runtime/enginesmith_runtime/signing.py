@@ -1,4 +1,4 @@
-"""ECDSA signatures: what model signing, cosign and the manifests of engines have in common."""
+"""ECDSA signatures, which model signing, cosign and the manifests of engines share."""
 
 import base64
 import binascii
@@ -21,22 +21,22 @@ from enginesmith_contract.errors import SpecError
 
 __all__ = ["Signer", "dsse_encoding", "find_signer"]
 
-# Those of Sigstore: by the size of the curve, the hash that is signed.
+# Hash functions of Sigstore by the size of the curve.
 _HASHES: Final = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
 
 
 def dsse_encoding(payload_type: str, payload: bytes) -> bytes:
-    """Return what is signed of a payload: its "pre-authentication encoding" of DSSE version 1."""
+    """Return the signed bytes of a payload: its "pre-authentication encoding" of DSSE version 1."""
     return f"DSSEv1 {len(payload_type.encode())} {payload_type} {len(payload)} ".encode() + payload
 
 
 def find_signer(keys: Mapping[str, str], signature: str, message: bytes) -> str | None:
-    """Return the name of the key that signed a message; None: none of these did.
+    """Return the name of the key that signed a message, or None.
 
     Args:
-        keys: public keys in PEM by name.
-        signature: in Base64.
-        message: that was signed.
+        keys: Public keys in PEM by name.
+        signature: Signature in Base64.
+        message: Signed message.
 
     Raises:
         enginesmith_contract.errors.SpecError: `KeyInvalid`.
@@ -73,9 +73,9 @@ class Signer:
         except OSError as error:
             raise _invalid(str(path), error.strerror or "it cannot be read") from error
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise _invalid(str(path), "it is no private key in PEM, or it has a passphrase") from error
+            raise _invalid(str(path), "it is not a private key in PEM, or it has a passphrase") from error
         if not isinstance(key, EllipticCurvePrivateKey) or key.key_size not in _HASHES:
-            raise _invalid(str(path), "it is no key of the curve P-256, P-384 or P-521")
+            raise _invalid(str(path), "it is not a key of the curve P-256, P-384 or P-521")
         self._key = key
         public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         self.key_id = sha256(public).hexdigest()
@@ -89,9 +89,9 @@ def _public_key(name: str, pem: str) -> EllipticCurvePublicKey:
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise _invalid(name, "it is no public key in PEM") from error
+        raise _invalid(name, "it is not a public key in PEM") from error
     if not isinstance(key, EllipticCurvePublicKey) or key.key_size not in _HASHES:
-        raise _invalid(name, "it is no key of the curve P-256, P-384 or P-521")
+        raise _invalid(name, "it is not a key of the curve P-256, P-384 or P-521")
     return key
 
 
@@ -100,6 +100,6 @@ def _invalid(name: str, why: str) -> SpecError:
         "the key cannot be used",
         where=name,
         why=why,
-        remedy="make one as docs/signatures.md says",
+        remedy="create one as docs/signatures.md says",
         reason="KeyInvalid",
     )

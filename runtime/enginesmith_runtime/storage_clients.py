@@ -1,8 +1,8 @@
-"""The libraries that reach buckets, hubs and registries: one row for each scheme.
+"""The client libraries of buckets, hubs and registries: one row for each scheme.
 
-Models (`fetch`) and engines (`store`) are read and written through the same libraries. A row says what a library is
-called, what it is made with and where its credentials come from. What an error means is said by the side that asked: a
-model that is missing is a mistake, an engine that is missing is one to build.
+Models (`fetch`) and engines (`store`) are read and written through the same libraries. A row has the name of a library,
+its arguments and the source of its credentials. The callers translate errors, because a missing model is an error and a
+missing engine is built.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,25 +22,26 @@ __all__ = [
 ]
 
 INSTALL: Final = "run: pip install 'enginesmith[sources]'"
-"""What brings every library of this table."""
+"""Command that installs every library of this table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageClient:
-    """One library.
+    """One client library.
 
     Attributes:
-        scheme: beginning of its URIs.
-        module: Python module; imported at the first use.
-        file_system: class of the fsspec file system; None: a registry, which `registry_session` speaks to.
-        place: what follows the scheme in the URI of an engine store.
-        credentials: what to set, for messages.
-        variables: arguments of the class that environment variables give.
-        reads_environment: whether the library reads these variables by itself.
-        endpoint: argument of the class for the service's URL.
-        takes_region: whether the region of a bucket can be named.
-        anonymous: arguments that make it send no credentials; None: it has no such mode.
-        create: arguments of `pipe_file` that write an object only where none is; None: engines cannot be stored there.
+        scheme: Scheme of its URIs.
+        module: Python module, which is imported at the first use.
+        file_system: Class of the fsspec file system; None for a registry, which `registry_session` handles.
+        place: Text after the scheme in the URI of an engine store.
+        credentials: Variables to set, for messages.
+        variables: Arguments of the class by environment variable.
+        reads_environment: Whether the library reads these variables itself.
+        endpoint: Argument of the class for the URL of the service.
+        takes_region: Whether the region of a bucket can be set.
+        anonymous: Arguments for access without credentials; None if this is not possible.
+        create: Arguments of `pipe_file` that write an object only if it does not exist; None if engines cannot be
+            stored there.
     """
 
     scheme: str
@@ -57,7 +58,7 @@ class StorageClient:
 
     @property
     def keeps_engines(self) -> bool:
-        """Whether an engine store can be there."""
+        """Whether the scheme supports engine stores."""
         return self.file_system is None or self.create is not None
 
     @property
@@ -77,7 +78,7 @@ _ROWS: Final = (
         variables={"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY", "token": "AWS_SESSION_TOKEN"},
         takes_region=True,
         anonymous={"anon": True},
-        # `If-None-Match: *`, which not every server that speaks S3 knows.
+        # `If-None-Match: *`, which not every S3 server supports.
         create={"mode": "create"},
     ),
     StorageClient(
@@ -87,7 +88,7 @@ _ROWS: Final = (
         credentials="GOOGLE_APPLICATION_CREDENTIALS",
         variables={"token": "GOOGLE_APPLICATION_CREDENTIALS"},
         anonymous={"token": "anon"},
-        # A generation of 0.
+        # An expected generation of 0.
         create={"mode": "create"},
     ),
     StorageClient(
@@ -132,19 +133,19 @@ def open_file_system(
     anonymous: bool = False,
     **arguments: object,
 ) -> Any:  # noqa: ANN401 - fsspec's file systems have no types
-    """Return a new file system; no request is made.
+    """Return a new file system without a request.
 
     Args:
-        client: row with a file system.
-        variable: gives the value of a variable of the row, None where it is not set.
-        endpoint: URL of the service; None: the library's own.
-        region: region of the bucket; None: the library's own.
-        anonymous: send no credentials; only for a row that has such a mode.
-        arguments: further arguments of the class.
+        client: Row with a file system.
+        variable: Function that returns the value of a variable of the row, or None if it is not set.
+        endpoint: URL of the service; None for the library's default.
+        region: Region of the bucket; None for the library's default.
+        anonymous: Whether to send no credentials, if the row supports this.
+        arguments: Additional arguments of the class.
 
     Raises:
-        ImportError: the library is not installed.
-        Exception: whatever the library raises for its arguments.
+        ImportError: The library is not installed.
+        Exception: An error of the library about its arguments.
     """
     given: dict[str, object] = {name: value for name, key in client.variables.items() if (value := variable(key))}
     if endpoint:
@@ -154,7 +155,7 @@ def open_file_system(
     if anonymous and client.anonymous is not None:
         given |= client.anonymous
     factory = getattr(import_module(client.module), client.file_system or "")
-    # Not cached by the library: another thread's file system may hold other credentials or a closed loop.
+    # Do not let the library cache it: the file system of another thread may have other credentials or a closed loop.
     return factory(skip_instance_cache=True, **given, **arguments)
 
 
@@ -164,5 +165,5 @@ def missing_module(client: StorageClient, error: ImportError) -> str:
 
 
 def is_access_denied(error: Exception, text: str) -> bool:
-    """Whether a library's error says that its credentials are missing or not enough; `text`: the error's words."""
+    """Whether a library's error with this `text` means that credentials are missing or not sufficient."""
     return isinstance(error, PermissionError) or "redential" in f"{type(error).__name__} {text}"

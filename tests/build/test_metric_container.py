@@ -169,7 +169,7 @@ def test_another_engine_that_was_stored_meanwhile_is_not_the_one_that_was_judged
     ],
 )
 def test_a_result_that_says_nothing_refuses_the_engine(result: str, bounds: dict[str, float], words: str) -> None:
-    with pytest.raises(VerificationError, match="no result that can be read") as refused:
+    with pytest.raises(VerificationError, match="wrote no valid result") as refused:
         judge_result(MetricContainer(image=IMAGE, **bounds), result.encode(), 8)
     assert words in str(refused.value)
 

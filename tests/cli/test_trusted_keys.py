@@ -62,7 +62,7 @@ def test_a_model_has_to_be_signed_at_each_build_also_when_it_is_prepared_already
 
     signature.write_bytes(sign_files(key, {"small.onnx": b"another model"}))
     assert run("build", tmp_path) == ExitCode.SOURCE_FAILED
-    assert "signed is small.onnx with sha256" in capsys.readouterr().err
+    assert "the signed sha256 of small.onnx is" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("key")

@@ -104,7 +104,7 @@ def _manifest(network: FakeNetwork) -> Manifest:
 
 @pytest.mark.parametrize(
     ("promised", "want_words"),
-    [(4, None), (8, "[1, 2] / [2, 2] / [8, 2], and it is [1, 2] / [2, 2] / [4, 2]")],
+    [(4, None), (8, "[1, 2] / [2, 2] / [8, 2] in the manifest, and [1, 2] / [2, 2] / [4, 2] in the engine")],
 )
 def test_a_manifest_that_promises_more_than_its_plan_is_refused(promised: int, want_words: str | None) -> None:
     network = FakeNetwork(
@@ -175,7 +175,7 @@ def test_a_mislabelled_node_is_found_before_cuda_is_asked(node: Node, monkeypatc
     with pytest.raises(EngineRefusedError) as refusal:
         node.load()
     assert refusal.value.reason == "NodeMislabelled"
-    assert "the node says NVIDIA-A100-SXM4-80GB, the GPU is NVIDIA-H100-80GB-HBM3" in str(refusal.value)
+    assert "the node's label is NVIDIA-A100-SXM4-80GB, and the GPU is NVIDIA-H100-80GB-HBM3" in str(refusal.value)
     assert not node.device.calls
 
 

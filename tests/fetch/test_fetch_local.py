@@ -153,7 +153,7 @@ def test_a_missing_file_behind_a_backslash_is_named_as_the_model_spells_it(
     assert "a backslash separates folders on Windows only" in caught.value.why
     assert "in one file next to it" in caught.value.remedy
     path = write_naming(tmp_path / "m.onnx", "..\\weights.bin")
-    with pytest.raises(SourceError, match=r"lies at '\.\.\\weights\.bin': it has '\.\.' in it"):
+    with pytest.raises(SourceError, match=r"has the location '\.\.\\weights\.bin': it has '\.\.' in it"):
         fetch(path, tmp_path)
 
 

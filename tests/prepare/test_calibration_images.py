@@ -59,7 +59,7 @@ def test_a_normalisation_for_another_number_of_channels_is_refused(data: Path, r
 def test_a_file_that_is_no_image_is_refused_without_the_reader_s_words(data: Path, read: Read) -> None:
     for number in range(16):
         (data / f"{number}.png").write_bytes(b"hello")
-    with pytest.raises(SpecError, match=r"0\.png: .*: it is no image") as refused:
+    with pytest.raises(SpecError, match=r"0\.png: .*: it is not an image") as refused:
         read(data, images={"mean": [0.5] * 3, "std": [0.5] * 3})
     assert refused.value.reason == "CalibrationDataUnreadable"
 
@@ -76,7 +76,7 @@ def test_a_conversion_of_images_without_an_image_is_refused(data: Path, tmp_path
     write_folder(data)
     images = ImageReading(mean=(0.5,) * 3, std=(0.5,) * 3)
     given = Data(path=str(data), calibration=Calibration(source="", images=images), profiles=(PICTURE,), batched=True)
-    with pytest.raises(SpecError, match=r"calibration\.images has no effect.*no file that is used is an image"):
+    with pytest.raises(SpecError, match=r"calibration\.images has no effect.*no used file is an image"):
         open_data(given, facts_of(X), tmp_path).__enter__()
     Image.new("RGB", (8, 4)).save(data / "part" / "s00.png")
     (data / "part" / "s00.npy").unlink()

@@ -21,7 +21,7 @@ F, I64 = TensorProto.FLOAT, TensorProto.INT64
 node = helper.make_node
 Prepare = Callable[..., Preparation]
 Array = np.ndarray[Any, Any]
-JUDGED = "FP16 was judged on generated values of {}; give production-like values in verification.inputs"
+JUDGED = "FP16 was judged on generated values of {}; set production-like values in verification.inputs"
 
 
 def w(*shape: int, scale: float = 1.0) -> Array:

@@ -83,7 +83,7 @@ def test_a_pod_takes(backend: Backend, engines: tuple[PullableEngine, ...], plac
             FLEET[3:],
             Place(devices=[gpu("Tesla-T4")], host=HOST, node_product=L4),
             "NodeMislabelled",
-            f"the node says {L4}, the GPU is Tesla-T4",
+            f"the node's label is {L4}, and the GPU is Tesla-T4",
         ),
         (TRT, FLEET, Place(devices=[gpu("Tesla-T4")], host=HOST), "NoEngineForGpu", "the GPU is Tesla-T4"),
         (TRT, FLEET[3:], Place(devices=[gpu(L4, "1g.10gb")], host=HOST), "NoEngineForGpu", "1g.10gb"),

@@ -179,29 +179,29 @@ def test_halves_have_no_json(ask: Ask) -> None:
     del head["outputs"]
     data = json.dumps(head).encode()
     status, answer = ask("/v2/models/echo/infer", data + body[-4:], inference_header_content_length=str(len(data)))
-    assert (status, "output 'out_fp16': FP16 travels as binary data only" in answer["error"]) == (400, True)
+    assert (status, "output 'out_fp16': FP16 can only be sent as binary data" in answer["error"]) == (400, True)
     head["inputs"][-1] = _tensor("fp16", [1, 2], "FP16", (2,))
     head["outputs"] = [{"name": "out_int8"}]
     status, answer = ask("/v2/models/echo/infer", head)
-    assert (status, "input 'fp16': FP16 travels as binary data only" in answer["error"]) == (400, True)
+    assert (status, "input 'fp16': FP16 can only be sent as binary data" in answer["error"]) == (400, True)
 
 
 @pytest.mark.parametrize(
     ("body", "fragment"),
     [
-        (b"{", "the body is no JSON"),
-        (b"[]", "the body's JSON is no object"),
-        (b"\xff{}", "the body is no JSON"),
-        (b'{"id": "\xff"}', "the body is no JSON"),
+        (b"{", "the body is not valid JSON"),
+        (b"[]", "the body's JSON is not an object"),
+        (b"\xff{}", "the body is not valid JSON"),
+        (b'{"id": "\xff"}', "the body is not valid JSON"),
         (b"[" * 100_000, "the body"),
-        (b'{"id": ' + b"1" * 5000 + b"}", "the body is no JSON"),
+        (b'{"id": ' + b"1" * 5000 + b"}", "the body is not valid JSON"),
         (b"", "input 'a', 'b' is missing"),
         ({"inputs": {}}, "'inputs' is not a list"),
-        ({"inputs": [1]}, "element 0 of 'inputs' is no object"),
+        ({"inputs": [1]}, "element 0 of 'inputs' is not an object"),
         ({"id": 7}, "'id' is not a string"),
-        ({"id": "\ud800"}, "'id' is no text"),
-        ({"parameters": {"own": [1]}}, "parameter 'own' is no number"),
-        ({"parameters": {"own": 2**64}}, "parameter 'own' is no number"),
+        ({"id": "\ud800"}, "'id' is not valid text"),
+        ({"parameters": {"own": [1]}}, "parameter 'own' is not a 64-bit number"),
+        ({"parameters": {"own": 2**64}}, "parameter 'own' is not a 64-bit number"),
         ({"parameters": {"timeout": -1}}, "'timeout' is -1"),
         (_request(_tensor(name="c")), "input 'c' is not one of the model's inputs"),
         (_request(_tensor(shape=[2, 2**63])), "dimension 1 of 'shape'"),
@@ -211,7 +211,7 @@ def test_halves_have_no_json(ask: Ask) -> None:
         (_request(_tensor(datatype="FP64")), "datatype is 'FP64', the model takes FP32"),
         (_request(_tensor(data=[[1, 2, 3, 4], [5, 6, 7]])), "list 1 at depth 1 of data has 3 elements"),
         (_request(_tensor(data=[[1, 2, 3, 4]])), "data has 1 lists, but shape [2, 4] takes 2"),
-        (_request(_tensor(data=[[1, 2, 3, 4], 5])), "element 1 at depth 1 of data is no list"),
+        (_request(_tensor(data=[[1, 2, 3, 4], 5])), "element 1 at depth 1 of data is not a list"),
         (_request(_tensor(data=[[[1]] * 4] * 2)), "element 0 of data is [1]"),
         (_request(_tensor(data=[1] * 9)), "9 elements of data, but the shape takes 8"),
         (b'{"inputs": [' + json.dumps(_tensor(data="@")).encode().replace(b'"@"', b"[NaN, 1, 1, 1, 1, 1, 1, 1]")
@@ -277,12 +277,12 @@ def test_paths_and_methods_that_are_none_say_so(ask: Ask) -> None:
     assert ask("/v2/none")[0] == 404
     assert ask("/v2/models/none/infer", _request(_tensor()))[0] == 404
     assert ask("/v2/models/adder/versions/9")[0] == 404
-    assert ask(INFER) == (405, {"error": "GET is not offered here; use POST"})
+    assert ask(INFER) == (405, {"error": "GET is not supported here; use POST"})
     assert ask("/v2/models/adder/versions/1/infer?verbose=1", _request(_tensor()))[0] == 200
     status, answer = ask("/v2/systemsharedmemory/region/r/register", {"key": 7, "byte_size": 8})
     assert (status, "does not fit the call" in answer["error"]) == (400, True)
     status, answer = ask("/v2/cudasharedmemory/region/r/register", {"raw_handle": {"b64": "!"}, "byte_size": 8})
-    assert (status, "no base64" in answer["error"]) == (400, True)
+    assert (status, "not valid base64" in answer["error"]) == (400, True)
 
 
 def test_a_full_queue_and_a_deadline_have_their_own_statuses(start_server: StartServer, slow_key: str) -> None:

@@ -13,7 +13,7 @@ from enginesmith_contract.verdicts import Verdict
 __all__ = ["BUILDER_MAJORS", "describe_build", "fits_device", "list_builds", "nearest_build"]
 
 BUILDER_MAJORS: Final = ("10", "11")
-"""TensorRT majors that the product builds with: 8 has no strongly typed networks, 9 was never released widely."""
+"""TensorRT majors that Enginesmith builds with. Version 8 has no strongly typed networks, and 9 had no wide release."""
 
 
 def list_builds(release: Release) -> Iterator[CudaBuild]:
@@ -40,7 +40,7 @@ def fits_device(matrix: Matrix, build: CudaBuild, hardware: Hardware) -> bool:
 def nearest_build(matrix: Matrix, version: str, hardware: Hardware) -> CudaBuild | None:
     """Return the build that fits the device and lies nearest to `version`: the same release first, then newer ones.
 
-    Only releases that the product builds with and that are published are offered; None where no build fits.
+    It considers only published releases that Enginesmith builds with. It returns None if no build fits.
     """
     asked = find_release(matrix, version)
     position = matrix.releases.index(asked) if asked else len(matrix.releases) - 1
@@ -57,5 +57,5 @@ def nearest_build(matrix: Matrix, version: str, hardware: Hardware) -> CudaBuild
 
 
 def describe_build(build: CudaBuild) -> str:
-    """Return a build as a person names it."""
+    """Return the name of a build as messages print it."""
     return f"TensorRT {build.release.line} built for CUDA {major_of(build.cuda)}"

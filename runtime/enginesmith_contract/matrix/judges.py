@@ -1,7 +1,7 @@
-"""What the rows say of one TensorRT build on one device: driver, compute capability, platform.
+"""Functions that judge one TensorRT build on one device by the rows: driver, compute capability, platform.
 
-Judges look at one build only; `rules` adds to their answers which other build would fit. `wanted` is what the device
-would have to be.
+A judge considers one build only; `rules` adds to its answer which other build would fit. `wanted` is the device that
+the build needs.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _UNKNOWN: Final = Verdict.UNKNOWN
 
 
 class DriverFloor(NamedTuple):
-    """The oldest driver that will do, and what needs it ("CUDA 13", "TensorRT 11.4 for CUDA 12")."""
+    """The oldest driver that works, and what needs it ("CUDA 13", "TensorRT 11.4 for CUDA 12")."""
 
     driver: str
     reader: str
@@ -31,12 +31,12 @@ class DriverFloor(NamedTuple):
 
 
 def driver_floor(matrix: Matrix, release: Release | None, cuda: str | None) -> DriverFloor | None:
-    """Return the stricter of CUDA's own and the release's driver floor, None where neither is known.
+    """Return the higher driver floor of CUDA and of the release, or None if neither is known.
 
     Args:
-        matrix: the rows.
-        release: None for a library that is no TensorRT release.
-        cuda: version or major of CUDA that the library is built for.
+        matrix: Rows of the version matrix.
+        release: Row of the TensorRT release; None for another library.
+        cuda: Version or major of CUDA that the library is built for.
     """
     major = major_of(cuda)
     floors = [

@@ -1,4 +1,4 @@
-"""Reads the matrix's data files, which are part of the package; nothing else is read."""
+"""Reads the data files of the version matrix, which are part of the package."""
 
 from functools import cache
 from importlib.resources import files

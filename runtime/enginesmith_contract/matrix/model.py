@@ -1,7 +1,7 @@
-"""The version matrix as values: what is known of TensorRT, CUDA, drivers and GPUs, row by row, with its sources.
+"""The version matrix as values: rows about TensorRT, CUDA, drivers and GPUs, with their sources.
 
-`load.load_matrix` fills these from the files in `data/`. A None means "not established", never "unsupported": the
-rules answer UNKNOWN there.
+`load.load_matrix` reads them from the files in `data/`. None means "not established" and never "unsupported"; the rules
+answer UNKNOWN for it.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class Source(Record):
-    """Where a row comes from; `url` None where it was seen in a file or a run instead of on a page."""
+    """Source of a row; `url` is None if it was observed in a file or a run and not on a page."""
 
     id: str
     title: str
@@ -50,7 +50,7 @@ class CudaFloor(Record):
 
 
 class CudaToolkit(Record):
-    """The driver that came with a toolkit; an older one of the same major runs it with features missing."""
+    """The driver that was released with a toolkit. An older one of the same major runs it without some features."""
 
     cuda: str
     driver: str | None
@@ -66,7 +66,7 @@ class CudaRemoval(Record):
 
 
 class CudaDrivers(Record):
-    """What CUDA itself asks of the driver and the device."""
+    """Requirements of CUDA for the driver and the device."""
 
     floors: tuple[CudaFloor, ...]
     toolkits: tuple[CudaToolkit, ...]
@@ -74,12 +74,12 @@ class CudaDrivers(Record):
 
 
 class CapabilityNote(Record):
-    """What a release says of one compute capability beyond those of older lines.
+    """Statement of a release about a compute capability that older lines do not have.
 
     Attributes:
-        status: "added" and "early-access" say that no older release has it; "named" says nothing of older ones;
-            "hinted" (open-source plugins only) is no evidence either way.
-        since: first full version of the line that it holds for; None: all.
+        status: "added" and "early-access" mean that no older release supports it. "named" says nothing about older
+            releases. "hinted" (found only in the open-source plugins) proves nothing.
+        since: First full version of the line that the statement applies to; None if it applies to all.
     """
 
     capability: str
@@ -88,7 +88,7 @@ class CapabilityNote(Record):
 
 
 class JetsonSupport(Record):
-    """Whether a release runs on Jetson modules; `supported` None: sources disagree. `since`: as in CapabilityNote."""
+    """Jetson support of a release; `supported` is None if sources disagree. For `since` see CapabilityNote."""
 
     supported: bool | None
     since: str | None = None
@@ -100,15 +100,15 @@ class Release(Record):
     """One line of TensorRT releases.
 
     Attributes:
-        line: leading digits of the full versions that the row speaks for ("10.13.3").
-        general_availability: the full version, None where none is published.
-        cuda_builds: CUDA versions that Linux amd64 builds exist for.
-        cuda_builds_arm64: the same for SBSA servers.
+        line: First numbers of the full versions that the row describes ("10.13.3").
+        general_availability: Full version of the general availability release; None if none is published.
+        cuda_builds: CUDA versions with builds for Linux on amd64.
+        cuda_builds_arm64: CUDA versions with builds for SBSA servers.
         cuda_supported: CUDA versions that the release's support matrix lists in addition to the builds.
-        wheels: architectures ("amd64", "arm64") of the Python wheels by CUDA major.
-        minimum_drivers: driver floor that the release itself states, by CUDA major; may be stricter than CUDA's.
-        platforms: "x86_64", "sbsa", "jetson", "ppc64le".
-        python: lowest and highest minor with a wheel.
+        wheels: Architectures ("amd64", "arm64") of the Python wheels, by CUDA major.
+        minimum_drivers: Driver floor that the release itself states, by CUDA major. It can be higher than CUDA's.
+        platforms: Platforms of the release: "x86_64", "sbsa", "jetson", "ppc64le".
+        python: Lowest and highest Python minor version with a wheel.
     """
 
     line: str
@@ -134,10 +134,10 @@ class GpuProduct(Record):
     """One GPU model as GPU Feature Discovery spells it.
 
     Attributes:
-        nominal_memory_gb: size in the data sheet; a node's own label goes before it.
-        memory_mib: a label value that was seen.
-        integrated: whether it is part of a Jetson module.
-        unified_memory: whether it uses the machine's memory and has none of its own.
+        nominal_memory_gb: Memory size in the data sheet. The label of a node takes precedence.
+        memory_mib: Value of the label on a real node.
+        integrated: Whether the GPU is part of a Jetson module.
+        unified_memory: Whether the GPU uses the memory of the host and has none of its own.
     """
 
     product: str
@@ -152,7 +152,7 @@ class GpuProduct(Record):
 
 
 class CapabilityPrecisions(Record):
-    """The arithmetic of one compute capability, in lower case ("fp16"); None: not established."""
+    """Precisions of one compute capability, in lower case ("fp16"); None if they are not established."""
 
     capability: str
     precisions: tuple[str, ...] | None
@@ -160,7 +160,7 @@ class CapabilityPrecisions(Record):
 
 
 class ProviderPrecision(Record):
-    """How one ONNX Runtime provider takes models of one precision."""
+    """How one ONNX Runtime provider runs models of one precision."""
 
     precision: str
     runs: bool
@@ -168,7 +168,7 @@ class ProviderPrecision(Record):
 
 
 class ProviderPrecisions(Record):
-    """What one ONNX Runtime execution provider runs."""
+    """Precisions that one ONNX Runtime execution provider runs."""
 
     provider: str
     precisions: tuple[ProviderPrecision, ...]
@@ -176,7 +176,7 @@ class ProviderPrecisions(Record):
 
 
 class CompatibilityLevel(Record):
-    """One `hardwareCompatibility`: first TensorRT version, lowest compute capability, whether Jetson has it."""
+    """One level of `hardwareCompatibility`: first TensorRT version, lowest compute capability, support on Jetson."""
 
     name: str
     since: str | None
@@ -186,14 +186,14 @@ class CompatibilityLevel(Record):
 
 
 class MajorStep(Record):
-    """An engine built version-compatible by major `built` loads in major `loaded`."""
+    """Major `loaded` of TensorRT loads a version-compatible engine of major `built`."""
 
     built: str
     loaded: str
 
 
 class VersionCompatibility(Record):
-    """Where a version-compatible engine of an older TensorRT loads in a newer one; within a major it always does."""
+    """Newer TensorRT majors that load a version-compatible engine of an older one. Within a major it always loads."""
 
     since: str
     across_majors: tuple[MajorStep, ...]
@@ -201,7 +201,7 @@ class VersionCompatibility(Record):
 
 
 class Portability(Record):
-    """Engines on other devices and in other versions than they were built on."""
+    """Rules for engines on devices and in versions other than those of their build."""
 
     levels: tuple[CompatibilityLevel, ...]
     version_compatible: VersionCompatibility
@@ -211,10 +211,10 @@ class RtxTargets(Record):
     """TensorRT for RTX: where its engines run.
 
     Attributes:
-        targets: compute capabilities that a build can name.
-        defaults: what it compiles for when nothing is named.
-        newer_than: engines also run on every compute capability above this one.
-        refused: seen to be refused by the library.
+        targets: Compute capabilities that a build can name.
+        defaults: Compute capabilities of a build that names none.
+        newer_than: Engines also run on every compute capability above this one.
+        refused: Compute capabilities that the library refused in a test.
     """
 
     version: str
@@ -226,7 +226,7 @@ class RtxTargets(Record):
 
 
 class Jetpack(Record):
-    """TensorRT and CUDA of one JetPack; None: not established."""
+    """TensorRT and CUDA of one JetPack; None if not established."""
 
     jetpack: str
     tensorrt: str | None
@@ -236,7 +236,7 @@ class Jetpack(Record):
 
 
 class NgcTag(Record):
-    """TensorRT in one monthly image of NVIDIA's; None: not established."""
+    """TensorRT in one of NVIDIA's monthly images; None if not established."""
 
     tag: str
     tensorrt: str | None
@@ -246,7 +246,7 @@ class NgcTag(Record):
 
 
 class Matrix(Record):
-    """Everything that is known, as of the data files. Releases are ordered from the oldest to the newest."""
+    """Contents of the data files. Releases are ordered from the oldest to the newest."""
 
     sources: tuple[Source, ...]
     releases: tuple[Release, ...]

@@ -10,7 +10,7 @@ __all__ = ["hardware_compatibility_allowed", "version_compatible_allowed"]
 
 
 def hardware_compatibility_allowed(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
-    """Whether this TensorRT on this device can build with the asked `hardwareCompatibility`."""
+    """Whether this TensorRT on this device can build with the requested `hardwareCompatibility`."""
     rule, asked = "HardwareCompatibilityAllowed", query.hardware_compatibility
     levels = {level.name: level for level in matrix.portability.levels}
     if asked not in levels:

@@ -1,4 +1,4 @@
-"""Whether a stored engine may be loaded on a device: what TensorRT has no preflight check for.
+"""Rules that decide whether a stored engine may be loaded on a device. TensorRT has no preflight check for this.
 
 By default an engine is bound to the exact library version, operating system, CPU architecture, GPU model and MIG
 profile. `hardwareCompatibility` and `versionCompatible` in the manifest's flags relax that, TensorRT for RTX lists its
@@ -46,13 +46,14 @@ _Rule = Callable[[_Case], RuleAnswer]
 def fits(
     manifest: Manifest, device: Hardware, toolchain_version: str, *, provider: str | None = None
 ) -> tuple[RuleAnswer, ...]:
-    """Return one answer a rule; the engine may be loaded where none says no.
+    """Return one answer for each rule. The engine may be loaded if no answer is NO.
 
     Args:
-        manifest: of the stored engine.
-        device: what the device says of itself.
-        toolchain_version: of the installed library, in full.
-        provider: the execution provider that would run it; None: not known, or another backend than ONNX Runtime.
+        manifest: Manifest of the stored engine.
+        device: Hardware that the device reports.
+        toolchain_version: Full version of the installed library.
+        provider: Execution provider that would run the engine; None if it is not known or the backend is not ONNX
+            Runtime.
     """
     case = _Case(manifest, device, toolchain_version, provider)
     return tuple(rule(case) for rule in _rules_of(manifest.key_inputs.backend))
@@ -185,17 +186,17 @@ def _answer(rule: str, verdict: Verdict, found: str, wanted: str = "") -> RuleAn
 def _rules_of(backend: Backend) -> tuple[_Rule, ...]:
     row = traits(backend)
     provider = (_same_provider,) if row.execution_providers else ()
-    # Plans of another build number do not load.
+    # TensorRT does not load plans of another build number.
     return (_same_version, _same_os, _same_arch, *_RULES_OF_PART.get(row.matrix, ()), *provider)
 
 
 _RULES_OF_PART: Final[Mapping[MatrixPart | None, tuple[_Rule, ...]]] = {
     MatrixPart.RELEASES: (
-        _same_product,  # no GPU, or another model of one compute capability: TensorRT would only warn, then hang
+        _same_product,  # another model of the same compute capability: TensorRT would only warn, then hang
         _same_mig_profile,
         _capability_fits,
         _enough_multiprocessors,
-        _driver_reached,  # the driver may have been changed since the build
+        _driver_reached,  # the driver may have changed since the build
     ),
     MatrixPart.RTX: (_rtx_target, _driver_reached),
 }

@@ -1,4 +1,4 @@
-"""What a person meant by a GPU product that no driver reports ("NVIDIA-T4", "NVIDIA-H200-SXM5-141GB")."""
+"""Suggests the real product for a GPU product that no driver reports ("NVIDIA-T4", "NVIDIA-H200-SXM5-141GB")."""
 
 import difflib
 import re
@@ -12,19 +12,19 @@ __all__ = ["did_you_mean_product"]
 
 _SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
 _MEMORY: Final = re.compile(r"\d+gb?")
-# Words that people add or leave out freely; they never tell one model from another.
+# Words that people add or omit. They never distinguish two models.
 _IGNORED: Final = frozenset({"nvidia", "tesla", "geforce", "quadro", "grid", "mega", "gpu", "mig", "shared"})
 _AT_HAND: Final = 3
 _SXM: Final = re.compile(r"sxm\d*|hbm3")
 
 
 def did_you_mean_product(matrix: Matrix, asked: str, seen: Iterable[str] = ()) -> str | None:
-    """Return the real product nearest to what was asked for, None where it is real itself or nothing is near.
+    """Return the real product most similar to `asked`, or None if `asked` is real itself or nothing is similar.
 
     Args:
-        matrix: the products that are known.
-        asked: as a person wrote it, with or without MIG and sharing suffix.
-        seen: products of the nodes or devices at hand, preferred over known ones that are as near.
+        matrix: Version matrix with the known products.
+        asked: Product as the user wrote it, with or without MIG and sharing suffix.
+        seen: Products of the present nodes or devices. They are preferred over equally similar known products.
     """
     at_hand = tuple(dict.fromkeys(canonical_product(product) for product in seen))
     candidates = tuple(dict.fromkeys((*at_hand, *(row.product for row in matrix.gpus))))
@@ -50,7 +50,7 @@ def _words(product: str) -> frozenset[str]:
 
 
 def _score(asked: frozenset[str], candidate: frozenset[str]) -> int:
-    """Return how near two products are; 0 where they share no model number."""
+    """Return the similarity of two products; 0 if they share no model number."""
     shared = asked & candidate
     numbers = {word for word in shared if re.search(r"\d", word) and not _MEMORY.fullmatch(word)}
     if not numbers:

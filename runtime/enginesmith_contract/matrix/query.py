@@ -25,9 +25,9 @@ class MatrixQuery(Record):
     """One combination to judge.
 
     Attributes:
-        hardware: what the engine is for; a None in it is "not known", and rules answer UNKNOWN where it matters.
-        hardware_compatibility: "none", "ampere-plus" or "same-compute-capability", as in BuildOptions.
-        version_compatible: as in BuildOptions.
+        hardware: Hardware that the engine is for. A field that is None is not known; rules that need it answer UNKNOWN.
+        hardware_compatibility: "none", "ampere-plus" or "same-compute-capability"; see BuildOptions.
+        version_compatible: Whether newer TensorRT versions must load the engine; see BuildOptions.
     """
 
     toolchain: Toolchain
@@ -38,7 +38,7 @@ class MatrixQuery(Record):
 
 
 class CudaBuild(NamedTuple):
-    """A TensorRT release built for one CUDA version; `version` is full where it is known, else the line."""
+    """A TensorRT release built for one CUDA version; `version` is the full version if it is known, else the line."""
 
     release: Release
     version: str
@@ -46,7 +46,7 @@ class CudaBuild(NamedTuple):
 
 
 def find_release(matrix: Matrix, version: str) -> Release | None:
-    """Return the row that speaks for a full TensorRT version, None where there is none."""
+    """Return the row of a full TensorRT version, or None if there is none."""
     numbers = version_numbers(version)
     if numbers is None:
         return None
@@ -55,7 +55,7 @@ def find_release(matrix: Matrix, version: str) -> Release | None:
 
 
 def find_product(matrix: Matrix, product: str | None) -> GpuProduct | None:
-    """Return the row of a GPU product in any spelling that GPU Feature Discovery makes, None where there is none."""
+    """Return the row of a GPU product in any spelling of GPU Feature Discovery, or None if there is none."""
     if product is None:
         return None
     wanted = canonical_product(product)
@@ -63,7 +63,7 @@ def find_product(matrix: Matrix, product: str | None) -> GpuProduct | None:
 
 
 def capability_of(matrix: Matrix, hardware: Hardware) -> str | None:
-    """Return the compute capability that the hardware says of itself, else its product's, else None."""
+    """Return the compute capability that the hardware reports, else that of its product, else None."""
     if hardware.compute_capability is not None:
         return hardware.compute_capability
     row = find_product(matrix, hardware.product)
@@ -77,11 +77,11 @@ def is_jetson(matrix: Matrix, hardware: Hardware) -> bool:
 
 
 def has_unified_memory(matrix: Matrix, hardware: Hardware) -> bool:
-    """Whether the device is known to use the machine's memory, as Jetson modules and GB10 do."""
+    """Whether the device is known to use the memory of the host, as Jetson modules and GB10 do."""
     row = find_product(matrix, hardware.product)
     return (row is not None and row.unified_memory) or is_jetson(matrix, hardware)
 
 
 def does_not_apply(rule: str, why: str) -> RuleAnswer:
-    """Return the yes of a rule that has nothing to check here."""
+    """Return the answer YES for a rule that has nothing to check."""
     return RuleAnswer(rule=rule, verdict=Verdict.YES, found=f"does not apply: {why}")

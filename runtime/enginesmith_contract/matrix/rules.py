@@ -1,7 +1,7 @@
-"""Every rule of the version matrix, in the order in which a person wants to hear of them.
+"""Every rule of the version matrix, in the order in which messages report them.
 
-A rule is a pure function of the matrix and one query. It answers for every backend: where it has nothing to check it
-says yes and why. UNKNOWN refuses nothing.
+A rule is a pure function of the matrix and one query. It answers for every backend: if it has nothing to check, it
+answers YES with the reason. UNKNOWN does not refuse.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,15 +25,15 @@ __all__ = ["RULES", "MatrixQuery", "Rule", "check_all", "refusals"]
 Rule = Callable[[Matrix, MatrixQuery], RuleAnswer]
 
 RULES: Final[tuple[Rule, ...]] = (
-    tensorrt_known,  # is there a row at all
-    builder_supported,  # can the product build with it
+    tensorrt_known,  # does the matrix have a row
+    builder_supported,  # does Enginesmith build with it
     cuda_build_exists,  # was it published for this CUDA
-    platform_supported,  # and for this CPU
-    driver_floor_reached,  # does the node's driver start it
-    compute_capability_supported,  # has it code for this GPU
+    platform_supported,  # was it published for this CPU
+    driver_floor_reached,  # does the node's driver support it
+    compute_capability_supported,  # does it have code for this GPU
     rtx_target_supported,  # the same for TensorRT for RTX
-    precision_supported,  # has the GPU the arithmetic
-    hardware_compatibility_allowed,  # are the build options possible there
+    precision_supported,  # does the GPU have the arithmetic
+    hardware_compatibility_allowed,  # does this build support the options
     version_compatible_allowed,
 )
 

@@ -1,4 +1,4 @@
-"""Rules about the toolchain alone: is it known, does the product build with it, does it exist for its CUDA version."""
+"""Rules about the toolchain alone: is it known, does Enginesmith build with it, does it exist for its CUDA version."""
 
 from enginesmith_contract.backend_traits import MatrixPart, traits
 from enginesmith_contract.matrix.alternatives import BUILDER_MAJORS, describe_build, nearest_build
@@ -11,7 +11,7 @@ __all__ = ["builder_supported", "cuda_build_exists", "tensorrt_known"]
 
 
 def tensorrt_known(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
-    """Whether the matrix has a row for the version; without one, other rules answer UNKNOWN."""
+    """Whether the matrix has a row for the version. Without a row, other rules answer UNKNOWN."""
     rule, toolchain = "TensorRTKnown", query.toolchain
     row = traits(toolchain.backend)
     if row.matrix is None:
@@ -30,7 +30,7 @@ def tensorrt_known(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
 
 
 def builder_supported(matrix: Matrix, query: MatrixQuery) -> RuleAnswer:
-    """Whether the product builds engines with this version; older ones can be judged only."""
+    """Whether Enginesmith builds engines with this version. Older versions can only be judged."""
     rule, toolchain = "BuilderSupported", query.toolchain
     row = traits(toolchain.backend)
     name = f"{row.title} {toolchain.version}"

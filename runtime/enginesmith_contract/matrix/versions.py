@@ -1,4 +1,4 @@
-"""Versions as the matrix compares them: numbers from the left, whatever suffix a wheel or a label adds."""
+"""Versions as the matrix compares them: by their leading numbers, without the suffix of a wheel or a label."""
 
 import re
 from typing import Final
@@ -9,10 +9,10 @@ _NUMBERS: Final = re.compile(r"\d+(?:\.\d+)*")
 
 
 def version_numbers(text: str | None) -> tuple[int, ...] | None:
-    """Return the leading numbers of a version, None where it has none.
+    """Return the leading numbers of a version, or None if it has none.
 
     "550.120" and "550.120." (a driver label with an empty revision) are (550, 120), "10.6.0.post1" is (10, 6, 0), and
-    "unknown", which Jetson's labels say, is None.
+    "unknown", which is the label on Jetson, is None.
     """
     match = _NUMBERS.match((text or "").strip())
     return tuple(int(number) for number in match[0].split(".")) if match else None
@@ -30,6 +30,6 @@ def is_in_line(version: tuple[int, ...], line: str) -> bool:
 
 
 def major_of(version: str | None) -> str | None:
-    """Return the first number of a version as text, None where it has none."""
+    """Return the first number of a version as text, or None if it has none."""
     numbers = version_numbers(version)
     return str(numbers[0]) if numbers else None

@@ -1,1 +1,1 @@
-"""Answers held against references: how far off, by which scale. Builds, servers and preparations measure alike."""
+"""Comparison of outputs with references. Builds, servers and preparations share it."""

@@ -1,6 +1,6 @@
 """Agreement of decoded answers on held-out samples: the same class, the same yes or no, the same id.
 
-An engine in FP16 or INT8 answers with other values than FP32, and with the same answers where it is good.
+A good engine in FP16 or INT8 gives other values than FP32, but the same decoded answers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +26,8 @@ class AgreementMeter:
     """Counts the answers of one output, one sample after the other.
 
     Attributes:
-        spec: of the output.
-        decoding: how answers are taken.
+        spec: Specification of the output.
+        decoding: How values are decoded to answers.
     """
 
     spec: TensorSpec
@@ -41,11 +41,11 @@ class AgreementMeter:
 
     @classmethod
     def of(cls, spec: TensorSpec, gate: OutputGate, references: Sequence[Array], tolerance: float) -> "AgreementMeter":
-        """Return a meter that decodes as the policy says, or as the references suggest; see `choose_decoding`."""
+        """Return a meter with the decoding of the policy, or one from the references; see `choose_decoding`."""
         return cls(spec=spec, decoding=choose_decoding(spec, gate, references, tolerance))
 
     def add(self, sample: str, actual: Array, reference: Array) -> None:
-        """Count the answers of one sample; a fault that decides by itself is noted."""
+        """Count the answers of one sample, and record a fault that decides by itself."""
         self._samples += 1
         found = find_unlike(actual, reference, self.spec.dtype)
         if found is not None:
@@ -62,7 +62,7 @@ class AgreementMeter:
             )
 
     def result(self) -> OutputAgreement:
-        """Return what all samples say."""
+        """Return the result over all samples."""
         decoding, wrong = self.decoding, self._worst
         unproved = decoding.unproved or (None if self._answers else "no sample has an answer to compare")
         return OutputAgreement(
@@ -89,13 +89,13 @@ def open_meters(
     paths: Sequence[Path],
     tolerances: Mapping[str, float],
 ) -> dict[str, AgreementMeter]:
-    """Return a meter of each output; one output's references are in memory at a time.
+    """Return a meter of each output. The references of only one output are in memory at a time.
 
     Args:
-        outputs: of the engine.
-        gates: what the policy says of them.
-        paths: of .npz files with an array `output:<name>` for each.
-        tolerances: of outputs that are measures, as a share of their scale.
+        outputs: Outputs of the engine.
+        gates: Limits of the policy for them.
+        paths: Paths of .npz files with an array `output:<name>` for each output.
+        tolerances: Tolerances of outputs that are measures, as a share of their scale.
     """
     meters = {}
     for spec in outputs:
@@ -106,7 +106,7 @@ def open_meters(
 
 
 def _read_some(paths: Sequence[Path], key: str) -> Iterator[Array]:
-    """Yield an array of each file, until there is enough to infer from: a server has little memory to spare."""
+    """Yield an array of each file until there is enough for the inference, because a server has little free memory."""
     size = 0
     for path in paths:
         if size > _MOST_BYTES:

@@ -1,7 +1,7 @@
-"""Measures of a whole output over all samples that look wrong without deciding.
+"""Measures of a whole output over all samples. They raise alarms but do not decide.
 
-Real data makes good engines differ by all of max|b| in one element, so no ratio decides there. These sums over all
-elements tell broken from working. On PP-OCRv4, working INT8 had a cosine of 0.985 to 0.998, a mean relative error of
+With real data one element of a good engine can differ by max|b|, so a ratio cannot decide. These sums over all elements
+separate broken from working engines. On PP-OCRv4, working INT8 had a cosine of 0.985 to 0.998, a mean relative error of
 0.02 to 0.06 and more than 12 dB; broken ranges had 0.60 to 0.72, 0.60 to 1.67 and less than 5 dB.
 """
 
@@ -35,10 +35,10 @@ class Similarity:
     absolute: float = 0.0
 
     def add(self, a: Floats, b: Floats) -> None:
-        """Add the values of one sample: the engine's and the reference's, of one shape."""
+        """Add the values of one sample: engine and reference, with equal shapes."""
         finite = np.isfinite(a) & np.isfinite(b)
         x, y = a[finite], b[finite]
-        # No product of BLAS: its threads cost more than they give, on arrays of this size.
+        # Do not use BLAS: for arrays of this size its threads cost more than they gain.
         self.product += float((x * y).sum())
         self.actual += float((x * x).sum())
         self.reference += float((y * y).sum())
@@ -49,24 +49,24 @@ class Similarity:
 
     @property
     def cosine(self) -> float | None:
-        """Return the cosine; None where the reference is zero."""
+        """Return the cosine, or None if the reference is zero."""
         if not self.reference:
             return None
         return self.product / math.sqrt(self.actual * self.reference) if self.actual else 0.0
 
     @property
     def mean_relative_error(self) -> float | None:
-        """Return the sum of errors over the sum of the reference's absolute values; None where that is zero."""
+        """Return the sum of errors over the sum of the reference's absolute values, or None if that is zero."""
         return self.absolute_error / self.absolute if self.absolute else None
 
     @property
     def sqnr_db(self) -> float | None:
-        """Return the ratio in decibels; None where nothing differs or the reference is zero."""
+        """Return the ratio in decibels, or None if nothing differs or the reference is zero."""
         return sqnr(self.reference, self.noise) if self.noise and self.reference else None
 
 
 def sqnr(signal: float, noise: float) -> float:
-    """Return the signal-to-quantization-noise ratio in decibels, 200 at most: a JSON document holds no infinity."""
+    """Return the signal-to-quantization-noise ratio in decibels, at most 200, because JSON has no infinity."""
     if not noise:
         return _MOST_DB
     if not signal or not math.isfinite(noise):
@@ -75,7 +75,7 @@ def sqnr(signal: float, noise: float) -> float:
 
 
 def alarms_of(one: OutputAgreement) -> Iterator[str]:
-    """Yield one clause for each measure of an output that looks wrong."""
+    """Yield one clause for each suspicious measure of an output."""
     if one.cosine is not None and one.cosine < _LEAST_COSINE:
         yield f"cosine {one.cosine:.3g}, usual above {_LEAST_COSINE:g}"
     if one.mean_relative_error is not None and one.mean_relative_error > _MOST_RELATIVE_ERROR:

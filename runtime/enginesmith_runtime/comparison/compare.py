@@ -1,9 +1,10 @@
-"""One output of one run, held against its reference: how far off, where it is worst, and both values there.
+"""Compares one output of one run with its reference: the largest difference, its position and both values.
 
-Measures are judged by ratio, each by the scale of its slice. Integers, booleans and text are judged by equality; so are
-the integers in slices of floats in which nearly all references are integers (class ids). Where an engine answers these
-with fractions, one that is 1/2 off is another id, none is right where all are 1/8 off, and the ratio is judged as well.
-NaN and infinity have to be where the reference has them, and the other values are judged.
+Measures are judged by ratio, relative to the scale of their slice. Integers, booleans and text are judged by equality.
+Integers in slices of floats are also judged by equality if nearly all references of the slice are integers (class ids).
+If an engine gives fractions for them, a value that is off by 1/2 is another id, all are wrong if all are off by 1/8,
+and the ratio is judged as well. NaN and infinity must be at the same positions as in the reference. The other values
+are judged.
 """
 
 import math
@@ -22,24 +23,29 @@ __all__ = ["OTHER_SHAPE", "Comparison", "as_floats", "compare", "find_unlike", "
 Array = npt.NDArray[np.generic]
 
 OTHER_SHAPE: Final = "its shape is"
-"""What `find_unlike` says first of an answer of another shape."""
+"""Start of the result of `find_unlike` for an output with another shape."""
 
-_ENDLESS: Final = 1e30  # stands for infinity: no measure is as large, and FP16 has nothing else for it
+_ENDLESS: Final = 1e30  # counts as infinity, because no measure is as large
 _FP16_MAX: Final = 65504.0
 _OTHER_ID: Final = 0.5
 _SHIFTED: Final = 0.125  # all ids of an answer
-_WHOLE_BITS: Final = {DType.FP64: 52, DType.FP32: 23, DType.FP16: 10, DType.BF16: 7}  # no fraction from 2^these
+_WHOLE_BITS: Final = {
+    DType.FP64: 52,
+    DType.FP32: 23,
+    DType.FP16: 10,
+    DType.BF16: 7,
+}  # no fraction from 2^n on
 
 
 class Comparison(NamedTuple):
-    """One output of one run, or one half of it.
+    """Result for one output of one run, or for one of its two parts.
 
     Attributes:
-        difference: the largest ratio; infinity where the two cannot be compared.
-        scale: the reference's largest absolute value.
-        found: why nothing can be compared; None: it can be.
-        mismatches: share of values that are not equal; None: judged by ratio.
-        worst: the worst element with both values; None: nothing differs.
+        difference: Largest ratio; infinity if the outputs cannot be compared.
+        scale: Largest absolute value of the reference.
+        found: Reason why the outputs cannot be compared; None if they can.
+        mismatches: Share of values that are not equal; None if values are judged by ratio.
+        worst: Text with the worst element and both values; None if nothing differs.
     """
 
     difference: float
@@ -55,7 +61,7 @@ def is_exact(dtype: DType) -> bool:
 
 
 def as_floats(array: Array, dtype: DType) -> Floats:
-    """Return values as float64; BF16 comes as its raw bits."""
+    """Return values as float64. BF16 is passed as its raw bits."""
     if dtype is DType.BF16 and array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return array.astype(np.float64)
@@ -65,10 +71,10 @@ def compare(actual: Array, reference: Array, dtype: DType, scales: OutputScales 
     """Return the part that is judged by ratio, the part that is judged by equality, or both.
 
     Args:
-        actual: what the engine said; BF16 as its raw bits.
-        reference: what the FP32 model said.
-        dtype: of `actual`.
-        scales: of a float output (see `learn_scales`); None for the others.
+        actual: Output of the engine; BF16 as its raw bits.
+        reference: Output of the FP32 model.
+        dtype: Datatype of `actual`.
+        scales: Scales of a float output (see `learn_scales`); None for other outputs.
     """
     found = find_unlike(actual, reference, dtype)
     if found is not None:
@@ -86,7 +92,7 @@ def compare(actual: Array, reference: Array, dtype: DType, scales: OutputScales 
 
 
 def find_unlike(actual: Array, reference: Array, dtype: DType) -> str | None:
-    """Return why two outputs cannot be compared: another shape, or NaN or infinity in one of them; None: they can."""
+    """Return why two outputs cannot be compared (another shape, or NaN or infinity in one of them), or None."""
     if actual.shape != reference.shape:
         return f"{OTHER_SHAPE} {list(actual.shape)}, the reference's {list(reference.shape)}"
     if is_exact(dtype):
@@ -103,11 +109,11 @@ def find_unlike(actual: Array, reference: Array, dtype: DType) -> str | None:
 
 
 def learn_all_scales(outputs: Iterable[TensorSpec], paths: Sequence[Path]) -> dict[str, OutputScales]:
-    """Return the scales of every float output over all references; one output's answers are in memory at a time.
+    """Return the scales of every float output over all references. Only one output is in memory at a time.
 
     Args:
-        outputs: of the model or engine.
-        paths: of .npz files with an array `output:<name>` for each.
+        outputs: Outputs of the model or engine.
+        paths: Paths of .npz files with an array `output:<name>` for each output.
     """
     scales = {}
     for spec in outputs:
@@ -145,7 +151,7 @@ def _compare_exactly(actual: Array, reference: Array, dtype: DType) -> Compariso
 
 
 def _unlike(a: Floats, b: Floats) -> Flags:
-    """Return where one of the two is NaN or infinite and the other is not the same."""
+    """Return the positions at which one of the two is NaN or infinite and the other is not the same."""
     endless = np.isfinite(b) & (np.abs(b) >= _ENDLESS)
     alike = (np.abs(a) >= _FP16_MAX) & (np.sign(a) == np.sign(b))
     finite = np.isfinite(a) & np.isfinite(b)
@@ -154,7 +160,7 @@ def _unlike(a: Floats, b: Floats) -> Flags:
 
 
 def _index_like(a: Floats, b: Floats, dtype: DType, scales: OutputScales) -> tuple[Flags, Flags]:
-    """Return which elements are integers of a slice of ids, and which of these the answer has integers for, as well."""
+    """Return which elements are ids, and for which of these the output also has integers."""
     none = np.zeros(b.shape, np.bool_)
     slices = scales.integers(_WHOLE_BITS[dtype])
     if not slices.any():
@@ -187,7 +193,7 @@ def _largest_ratio(a: Floats, b: Floats, part: Flags, scales: OutputScales) -> C
     measures = part & np.isfinite(b) & (np.abs(b) < scales.masks_from)
     peak = float(np.abs(b[measures]).max(initial=0.0))
     bases = np.broadcast_to(scales.spread(scales.scales, b.ndim), b.shape)
-    # A mask is held to itself; one that stands for infinity was compared with the infinities.
+    # A mask is compared relative to itself. One that stands for infinity was compared with the infinities.
     masks = part & np.isfinite(b) & ~measures & (np.abs(b) < _ENDLESS)
     bases = np.where(masks, np.abs(b), bases)
     judged = measures | masks

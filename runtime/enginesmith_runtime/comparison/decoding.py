@@ -1,7 +1,7 @@
-"""The answer that a client takes from an output: a class, a yes or no, an id, or a measure.
+"""Decodes an output to the answers that a client uses: a class, a yes or no, an id, or a measure.
 
-How it is taken is declared, or inferred from what the FP32 model answered over all samples. The inference is shown, for
-it can be wrong: nothing in a graph tells class scores from an embedding.
+The decoding is declared, or inferred from the outputs of the FP32 model over all samples. The result shows an inferred
+decoding, because it can be wrong: nothing in a graph distinguishes class scores from an embedding.
 """
 
 import math
@@ -41,18 +41,18 @@ _NOT_CLASSES: Final = ("box", "coord", "embed", "feature", "landmark", "keypoint
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How the answers of one output are taken and counted.
+    """How the values of one output are decoded and counted.
 
     Attributes:
-        decode: see `Decode`.
-        axis: class axis of `argmax`.
-        threshold: of `threshold`.
-        places: axes of the answers along which an answer may move by one: an edge of a map, a time step of a text.
-        background: answer of most positions, which is not counted where both have it; None: there is none.
-        scales: of `values`.
-        tolerance: of `values`, as a share of the scale.
-        inferred: why; None: the decode was declared.
-        unproved: why an agreement of this output proves little; None: it proves enough.
+        decode: Kind of answer; see `Decode`.
+        axis: Class axis of `argmax`.
+        threshold: Threshold of `threshold`.
+        places: Axes along which an answer may move by one position: an edge of a map, a time step of a text.
+        background: Answer of most positions, which is not counted if both have it; None if there is none.
+        scales: Scales of `values`.
+        tolerance: Tolerance of `values` as a share of the scale.
+        inferred: Reason of the inferred decode; None if it was declared.
+        unproved: Reason why an agreement of this output proves little; None if it proves enough.
     """
 
     decode: Decode
@@ -77,10 +77,10 @@ def choose_decoding(spec: TensorSpec, gate: OutputGate, references: Sequence[Arr
     """Return how one output is decoded.
 
     Args:
-        spec: of the output.
-        gate: what the policy says of the output.
-        references: the FP32 model's answers, one array for each sample; shapes may differ.
-        tolerance: of `values` where the gate has no limit.
+        spec: Specification of the output.
+        gate: Limits of the policy for the output.
+        references: Outputs of the FP32 model, one array for each sample. Shapes may differ.
+        tolerance: Tolerance of `values` if the gate has no limit.
 
     Raises:
         SpecError: `DecodeDoesNotFit`.
@@ -106,11 +106,11 @@ def choose_decoding(spec: TensorSpec, gate: OutputGate, references: Sequence[Arr
 
 
 def _refuse_misfit(spec: TensorSpec, choice: _Choice, gate: OutputGate, values: Sequence[Array]) -> None:
-    """Refuse a declared decoding that the output cannot have."""
+    """Refuse a declared decoding that does not fit the output."""
     field, why = "decode", ""
     rank = min((one.ndim for one in values), default=0)
     if spec.dtype is DType.BYTES and choice.decode is not Decode.IDS:
-        why = f"{choice.decode} needs numbers, and the output holds texts"
+        why = f"{choice.decode} needs numbers, and the output contains text"
     elif choice.decode is Decode.ARGMAX and not rank:
         why = "argmax needs an axis, and the output is a scalar"
     elif choice.decode is Decode.ARGMAX and choice.axis >= rank:
@@ -120,19 +120,19 @@ def _refuse_misfit(spec: TensorSpec, choice: _Choice, gate: OutputGate, values: 
             "the decoding does not fit the output",
             where=f"verification.outputs.{spec.name}.{field}",
             why=why,
-            remedy=f"declare another {field} instead of {getattr(gate, field)}, or leave it out: it is inferred",
+            remedy=f"declare another {field} instead of {getattr(gate, field)}, or omit it to infer it",
             reason="DecodeDoesNotFit",
         )
 
 
 def count_answers(decoding: Decoding, actual: Array, reference: Array, dtype: DType) -> tuple[int, int]:
-    """Return how many answers are counted, and how many of them are the same.
+    """Return the number of counted answers, and how many of them are the same.
 
     Args:
-        decoding: of the output.
-        actual: the engine's, of the reference's shape.
-        reference: the FP32 model's.
-        dtype: of both.
+        decoding: Decoding of the output.
+        actual: Output of the engine, with the shape of the reference.
+        reference: Output of the FP32 model.
+        dtype: Datatype of both.
     """
     if decoding.decode is Decode.VALUES:
         return _count_values(decoding, as_floats(actual, dtype), as_floats(reference, dtype))
@@ -151,9 +151,9 @@ def count_answers(decoding: Decoding, actual: Array, reference: Array, dtype: DT
 
 
 def _with_ties(axis: int, values: Numbers, found: Array, expected: Array) -> Array:
-    """Return labels in which a tie of two, which quantised outputs have, is the expected one of them.
+    """Return labels in which a tie of two values, as in quantised outputs, counts as the expected label.
 
-    More equal values are no answer: a layer that became 0 makes all classes alike.
+    More than two equal values are not an answer: a layer that became 0 makes all classes equal.
     """
     largest = values.max(axis=axis, keepdims=True)
     members = (values == largest).sum(axis=axis)
@@ -166,7 +166,7 @@ def _count_values(decoding: Decoding, a: Floats, b: Floats) -> tuple[int, int]:
     scales = decoding.scales
     bases: Any = 1.0 if scales is None else np.broadcast_to(scales.spread(scales.scales, b.ndim), b.shape)
     most = decoding.tolerance * bases
-    if scales is not None:  # an id is no measure
+    if scales is not None:  # ids are not measures
         ids = scales.spread(scales.integral, b.ndim).astype(np.bool_) & (b == np.rint(b))
         most = np.where(ids, np.minimum(most, _MOST_OF_IDS), most)
     counted = (np.abs(a) > most) | (np.abs(b) > most)
@@ -176,7 +176,7 @@ def _count_values(decoding: Decoding, a: Floats, b: Floats) -> tuple[int, int]:
 
 
 def _meets(labels: Array, others: Array, places: tuple[int, ...]) -> Flags:
-    """Return which labels are those of `others` at the same place or at one next to it, along some axes."""
+    """Return which labels are equal to those of `others` at the same or an adjacent position along some axes."""
     met = np.asarray(labels == others)
     for shift in product((-1, 0, 1), repeat=len(places)):
         here, there = [slice(None)] * labels.ndim, [slice(None)] * labels.ndim
@@ -198,7 +198,7 @@ def _labels(decoding: Decoding, values: Numbers) -> Array:
 
 
 def _places(decode: Decode, labels: Sequence[Array]) -> tuple[int, ...]:
-    """Return the axes of labels along which a neighbour is the next time step or pixel."""
+    """Return the axes of labels whose neighbours are time steps or pixels."""
     rank = labels[0].ndim
     least = {Decode.ARGMAX: _ROWS, Decode.THRESHOLD: _MAP, Decode.IDS: _SEQUENCE}[decode]
     if rank < least or any(one.dtype.kind in _TEXT for one in labels):
@@ -207,7 +207,7 @@ def _places(decode: Decode, labels: Sequence[Array]) -> tuple[int, ...]:
 
 
 def _background(decode: Decode, labels: Sequence[Array]) -> tuple[float | None, str | None]:
-    """Return the answer that most positions have, and why the answers prove little where they do."""
+    """Return the answer of most positions, and the reason why the answers then prove little."""
     if any(one.dtype.kind in _TEXT for one in labels):
         return None, None
     kinds, counts = np.unique(np.concatenate([np.ravel(one) for one in labels]), return_counts=True)
@@ -218,7 +218,7 @@ def _background(decode: Decode, labels: Sequence[Array]) -> tuple[float | None, 
     share = counts[largest] / counts.sum()
     if share >= _LOPSIDED and all(math.prod(one.shape[1:]) == 1 for one in labels):
         return None, f"{100 * share:.3g} % of the samples have the same answer ({kinds[largest].item()})"
-    # One answer for each row of a batch has no background: a rare class is an answer like any other.
+    # If each row of a batch has one answer, there is no background. A rare class is a normal answer.
     if all(one.ndim < _ROWS or math.prod(one.shape[1:]) == 1 for one in labels):
         return None, None
     if decode is Decode.THRESHOLD:
@@ -243,7 +243,7 @@ def _infer(spec: TensorSpec, values: Sequence[Array]) -> _Choice:
 
 
 def _falls(values: Floats) -> bool:
-    """Whether rows are in falling order, and not by chance: the largest is the first whatever the engine computes."""
+    """Whether rows are in descending order, and not by chance. The first value is then always the largest."""
     if values.ndim < _ROWS or values.shape[-1] <= _TIE:
         return False
     steps = np.diff(values, axis=-1)
@@ -260,7 +260,7 @@ def _infer_distribution(floats: Sequence[Floats]) -> _Choice | None:
 
 
 def _infer_scores(spec: TensorSpec, floats: Sequence[Floats]) -> _Choice:
-    """Return what values without bounds are: class scores by shape or name, else measures."""
+    """Return the decoding of unbounded values: class scores if shape or name suggest it, else measures."""
     if all(_falls(one) for one in floats):
         return _Choice(decode=Decode.VALUES, why="its rows are in falling order, as those of TopK are")
     name, rank = spec.name.lower(), floats[0].ndim
@@ -279,7 +279,7 @@ def _infer_scores(spec: TensorSpec, floats: Sequence[Floats]) -> _Choice:
 
 
 def _axes(values: Sequence[Array]) -> Iterator[int]:
-    """Yield axes that can be that of classes, the last first: never the batch, and of one size everywhere."""
+    """Yield possible class axes, the last one first. The batch axis and axes of varying size are excluded."""
     rank = values[0].ndim
     for axis in dict.fromkeys((rank - 1, 1)):
         if 0 < axis < rank and len({one.shape[axis] for one in values}) == 1 and values[0].shape[axis] > 1:
@@ -287,7 +287,7 @@ def _axes(values: Sequence[Array]) -> Iterator[int]:
 
 
 def _class_axis(inferred: _Choice, values: Sequence[Array]) -> int:
-    """Return the class axis of a declared `argmax`: the inferred one, else that of channels in a map, else the last."""
+    """Return the class axis of a declared `argmax`: the inferred axis, else the channels of a map, else the last."""
     if inferred.decode is Decode.ARGMAX:
         return inferred.axis
     return 1 if values and values[0].ndim > _SEQUENCE else -1

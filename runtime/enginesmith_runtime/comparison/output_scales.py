@@ -1,22 +1,22 @@
-"""What the references say of one output: where its values have scales of their own, and which of them are no measures.
+"""Learns from the references of one output which slices have their own scale, and which values are not measures.
 
-One ratio for a whole output lets a box coordinate of 640 hide a score of 0.5 that should be 0.8. So the slices of an
-axis are put into groups by their largest values over all references, and each group is held to its own scale.
+With one ratio for a whole output, a box coordinate of 640 would hide a score of 0.5 that should be 0.8. So the slices
+of an axis are grouped by their largest values over all references, and each group has its own scale.
 
 A group begins at a slice whose largest value is 8 times below that of the slice next to it in size, or 8 times below
-that of its group with a step of at least 2 to the slice next to it: 640, 100, 15, 2.4 and 0.4 are three groups.
-Classes and pixels fall off evenly and stay in one group; coordinates and scores do not. Of few slices that differ as
-much from those at their sides, as quantities of different units do and pixels of a map do not, every one that is 8
-times below its group begins one. A unit that is 0 most of the time, since Relu cut it, is no quantity of its own.
+that of its group with a step of at least 2 to the slice next to it: 640, 100, 15, 2.4 and 0.4 are three groups. The
+values of classes and pixels decrease evenly and stay in one group; those of coordinates and scores do not. If few
+slices differ strongly from their neighbours, as quantities of different units do, every slice that is 8 times below its
+group begins a new one. A unit that is mostly 0 because of a Relu is not a separate quantity.
 
-Slices inside [0, 1] may hold probabilities, and the error of a sigmoid's 0.001 is that of the logit behind it. So they
-count as one until a gap of 32 times parts them, and a group of them has 8 times its largest value as its scale, up to
-2^-5. Slices of integers (class ids) have each their own scale; a few values that are none do not change that. A flat
-list is read as rows, where all rows agree.
+Slices inside [0, 1] may hold probabilities, and the error of a sigmoid's 0.001 is that of the logit before it. So they
+form one group unless a gap of 32 times separates them, and the scale of such a group is 8 times its largest value, up
+to 2^-5. Each slice of integers (class ids) has its own scale, even if a few values are not integers. A flat list is
+read as rows if all rows agree.
 
-Three things make no group. Slices below 2^-10 (2^-13 inside [0, 1]), or 2^-24 of the largest value, are noise of their
-neighbours; they are left out until the others have their groups. Slices that add up to 1 are one distribution.
-Values of 8192 and more that are 256 times above every other value are masks (-1e9, float32's lowest), not measures.
+Three cases do not form groups. Slices below 2^-10 (2^-13 inside [0, 1]), or 2^-24 of the largest value, are noise of
+their neighbours; they are ignored until the others are grouped. Slices that add up to 1 are one distribution. Values of
+8192 and more that are 256 times above every other value are masks (-1e9, float32's lowest), not measures.
 """
 
 from collections.abc import Sequence
@@ -40,24 +40,24 @@ _PROBABILITY_ROOM: Final = 8.0  # or this many times its largest value
 _PROBABILITIES_APART: Final = 32.0
 _GROUPS_APART: Final = 8.0
 _STEP_OF_UNITS: Final = 2.0
-_CHANCE: Final = 16.0  # k values of one kind are all smaller by a step with a chance of about 1 in step^k
+_CHANCE: Final = 16.0  # the chance that k values of one kind are all smaller by a step is about 1 in step^k
 _MOST_SLICES: Final = 2048
 _MOST_UNITS: Final = 32
 _FEW, _TAIL = 8, 4
-_LEAST_UNEVEN_BITS: Final = 0.5  # between slices side by side, in the median
+_LEAST_UNEVEN_BITS: Final = 0.5  # median difference of neighbouring slices
 _LEAST_BITS_OF_UNITS: Final = 6.0  # from the smallest to the largest
 _LEAST_VALUES_OF_UNITS: Final = 8
-_LEAST_VALUES: Final = 3  # of a slice, zeros apart and over all references: fewer say nothing of its range
+_LEAST_VALUES: Final = 3  # values other than 0 of a slice that are needed to know its range
 _MASKS_FROM: Final = 2.0**13
 _MASKS_APART_BITS: Final = 8
 _SUM_TOLERANCE: Final = 1e-2
 _LEAST_INDEX: Final = 2.0
-_LEAST_WHOLE: Final = 0.9  # share of integers among the values other than 0 of a slice of ids
+_LEAST_WHOLE: Final = 0.9  # share of integers among the values other than 0 of an id slice
 _LEAST_FRACTION_BITS: Final = 12.0  # all 0 by chance once in 4,096 times
 _COUNTER_SHARE: Final = 2.0**-12
 
 
-_ROWS_OF: Final = range(5, 9)  # box, score, class id and what else a detection has
+_ROWS_OF: Final = range(5, 9)  # box, score, class id and other values of a detection
 _LEAST_ROWS: Final = 8
 _MOST_FLAT: Final = 2**16
 _MOST_BITS_BETWEEN_HALVES: Final = 1.0
@@ -69,16 +69,17 @@ class OutputScales:
     """How the values of one output are judged.
 
     Attributes:
-        axis: whose slices have a scale each; None: the output has one.
-        scales: one for each slice, or one; never below `SMALLEST_SCALE`.
-        integral: whether the values of a slice other than 0 are integers, nearly all of them, and reach 2: ids, counts.
-        constant: whether these integers are one and the same: an id, or a bound that all values reach.
-        exponents: sum over a slice's integers other than 0 of their binary exponents, of 7.0: 2.
-        counts: how many values of a slice are not 0.
-        narrow: whether the values of a slice other than 0 are positive and differ, by less than 2^-12: a counter.
-        peak: the largest absolute value of a measure; 0 where there is none.
-        masks_from: absolute value from which a value is a mask; infinity where there are none.
-        silent: slices that are too near to zero to be verified, or hold too few values; empty where `axis` is None.
+        axis: Axis whose slices have separate scales; None if the output has one scale.
+        scales: Scale of each slice, or one scale; never below `SMALLEST_SCALE`.
+        integral: Whether nearly all values of a slice other than 0 are integers, and the largest is at least 2 (ids,
+            counts).
+        constant: Whether these integers are all equal: an id, or a bound that all values reach.
+        exponents: Sum of the binary exponents of a slice's integers other than 0 (2 for 7.0).
+        counts: Number of values of a slice that are not 0.
+        narrow: Whether the values of a slice other than 0 are positive and differ by less than 2^-12, as a counter's.
+        peak: Largest absolute value of a measure; 0 if there is none.
+        masks_from: Absolute value from which a value is a mask; infinity if there are no masks.
+        silent: Slices that are too close to zero to be verified, or have too few values; empty if `axis` is None.
     """
 
     axis: int | None
@@ -93,10 +94,10 @@ class OutputScales:
     silent: tuple[int, ...] = ()
 
     def integers(self, whole_bits: int) -> Flags:
-        """Return which slices hold integers, and not because their dtype has no fraction there.
+        """Return which slices hold integers for another reason than a dtype without fractions at their size.
 
         Args:
-            whole_bits: exponent from which the dtype has no fraction: 23 for FP32.
+            whole_bits: Exponent from which the dtype has no fraction: 23 for FP32.
         """
         peaks = self.scales  # integers of at least 2 have no floor
         fractions = whole_bits * self.counts - self.exponents
@@ -112,9 +113,9 @@ class OutputScales:
 
 @dataclass(frozen=True, kw_only=True)
 class _Slices:
-    """What the references hold along one axis, or altogether: one value for each slice.
+    """Statistics of the references, one value for each slice of an axis, or one for all.
 
-    `counts` leaves zeros out; so do those of integers: how many (`wholes`), the smallest and the largest magnitude.
+    `counts` does not include zeros, nor do the number (`wholes`) and the magnitudes of integers.
     """
 
     peaks: Floats
@@ -128,7 +129,7 @@ class _Slices:
 
 
 def learn_scales(references: Sequence[Reals]) -> OutputScales:
-    """Return how an output is judged whose answers in all reference runs are given, of one rank."""
+    """Return the scales of an output from its values in all reference runs, which have one rank."""
     masks_from = _find_masks(references)
     whole = _describe(references, None, masks_from)
     peak = float(whole.peaks[0])
@@ -173,7 +174,7 @@ def learn_scales(references: Sequence[Reals]) -> OutputScales:
 
 
 def _learn_flat(references: Sequence[Reals]) -> OutputScales | None:
-    """Return the scales of a flat list of equal rows, one for each position; None where it is no such list."""
+    """Return the scales of a flat list of equal rows, one for each position, or None if it is not such a list."""
     shape = references[0].shape if references else ()
     size = max(shape, default=0)
     alike = all(values.shape == shape and values.size == size for values in references)
@@ -202,7 +203,7 @@ def _learn_flat(references: Sequence[Reals]) -> OutputScales | None:
 
 
 def _agree(found: OutputScales, half: OutputScales) -> bool:
-    """Whether half of the rows say the same of each position: values of one kind differ by chance only."""
+    """Whether half of the rows give the same scale for each position, as values of one kind do."""
     if half.axis != found.axis or (half.integral != found.integral).any():
         return False
     apart = found.integral.any() or np.ptp(np.log2(half.scales)) >= _LEAST_BITS_OF_ROWS
@@ -210,14 +211,14 @@ def _agree(found: OutputScales, half: OutputScales) -> bool:
 
 
 def _find_masks(references: Sequence[Reals]) -> float:
-    """Return the power of two from which values are masks: above every gap of 256 times at 8192 or more."""
+    """Return the power of two from which values are masks: above a gap of 256 times at 8192 or more."""
     exponents: set[int] = set()
     for values in references:
         used = np.abs(values[np.isfinite(values) & (values != 0)])
         exponents |= {int(exponent) for exponent in np.unique(np.frexp(used)[1])}
     ordered = sorted(exponents)
     for below, above in pairwise(ordered):
-        # frexp's exponent e stands for values in [2^(e-1), 2^e).
+        # The exponent e of frexp is that of values in [2^(e-1), 2^e).
         if above - below > _MASKS_APART_BITS and 2.0 ** (above - 1) >= _MASKS_FROM:
             return 2.0 ** (above - 1)
     return np.inf
@@ -286,7 +287,7 @@ def _describe_one(values: Reals, axis: int | None, masks_from: float) -> _Slices
 
 
 def _large_ids(flat: Reals, masks_from: float) -> Flags:
-    """Return which slices, as a column, hold nothing but positive, different integers as large as masks."""
+    """Return, as a column, which slices hold only positive, different integers as large as masks."""
     if flat.size == 0 or not np.isfinite(masks_from):
         return np.zeros((len(flat), 1), np.bool_)
     ids = np.isfinite(flat) & ((flat >= masks_from) | (flat == 0)) & (flat == np.rint(flat))
@@ -295,7 +296,7 @@ def _large_ids(flat: Reals, masks_from: float) -> Flags:
 
 
 def _find_silent(slices: _Slices, scales: Floats, peak: float) -> tuple[int, ...]:
-    """Return the slices in which the reference is hardly above zero, or too few values are, for the scale they have."""
+    """Return the slices in which the reference, or too many of its values, is close to zero relative to the scale."""
     few = (slices.counts < _LEAST_VALUES) & (scales >= slices.peaks * _GROUPS_APART)
     return tuple(int(index) for index in np.flatnonzero(few | (slices.peaks < _silence(slices, peak))))
 
@@ -306,7 +307,7 @@ def _silence(slices: _Slices, peak: float) -> Floats:
 
 
 def _group(slices: _Slices, peak: float) -> Floats:
-    """Return the largest value of each slice's group, with the floor of a group of its own."""
+    """Return the largest value of each slice's group, with the minimum for separate groups."""
     ids = _ids(slices)
     scales = np.where(ids, slices.peaks, SMALLEST_SCALE)
     unit = ~ids & (slices.lows >= 0) & (slices.highs <= 1)
@@ -314,7 +315,7 @@ def _group(slices: _Slices, peak: float) -> Floats:
     peaks = _joined_probabilities(slices, unit, apart)
     steps = _steps(slices, ids, peak)
     groups: list[list[int]] = []
-    # The slice that can best begin a group comes first of those inside [0, 1].
+    # Among slices inside [0, 1], the one that is most likely to begin a group comes first.
     for index in (int(index) for index in np.lexsort((steps, -peaks)) if apart[index]):
         if not groups or _begins(peaks[index], peaks[groups[-1]], float(steps[index])):
             groups.append([])
@@ -332,7 +333,7 @@ def _group(slices: _Slices, peak: float) -> Floats:
 
 
 def _joined_probabilities(slices: _Slices, unit: Flags, apart: Flags) -> Floats:
-    """Return the largest values of slices; of those inside [0, 1] that of all that no gap parts from them."""
+    """Return the largest values of slices. Slices inside [0, 1] without a gap between them share one value."""
     peaks = np.where(unit, slices.peaks[unit].max(initial=0.0), slices.peaks)
     often = slices.counts * 2 >= slices.counts.max(initial=0.0)
     before = top = np.inf
@@ -344,7 +345,7 @@ def _joined_probabilities(slices: _Slices, unit: Flags, apart: Flags) -> Floats:
 
 
 def _join(groups: list[list[int]], others: npt.NDArray[np.intp], peaks: Floats) -> None:
-    """Add slices that make no group to the smallest group that is as large: a silent class to the other classes."""
+    """Add ungrouped slices to the smallest group that is as large, such as a silent class to the other classes."""
     largest = [peaks[group[0]] for group in groups]
     for index in map(int, others):
         if not groups:
@@ -353,13 +354,13 @@ def _join(groups: list[list[int]], others: npt.NDArray[np.intp], peaks: Floats) 
 
 
 def _begins(own: float, group: Floats, step: float) -> bool:
-    """Whether a slice begins a group after `group`, whose largest values fall; all are those of slices."""
+    """Whether a slice begins a group after `group`, which has descending largest values of slices."""
     before = float(group[-1])
     if before >= own * _GROUPS_APART:
         return True
     if group[0] < own * _GROUPS_APART or before < own * step:
         return False
-    # The rim of a map falls faster and faster.
+    # Towards the border of a map, values decrease faster and faster.
     return len(group) <= _FEW or step == 1 or before / own > group[-_TAIL] / before
 
 
@@ -368,9 +369,9 @@ def _can_stand_apart(slices: _Slices, ids: Flags, peak: float) -> Flags:
 
 
 def _steps(slices: _Slices, ids: Flags, peak: float) -> Floats:
-    """Return how far below the slice next to it in size each must be to begin a group, where it is far below its own.
+    """Return the factor below the next larger slice at which a slice that is far below its group begins a new one.
 
-    Few values are small by chance; infinity where a slice is mostly 0 and others are not.
+    It depends on the number of values, which may be small by chance. It is infinity if only this slice is mostly 0.
     """
     steps = np.maximum(_STEP_OF_UNITS, (_CHANCE * ids.size) ** (1.0 / np.maximum(slices.counts, 1.0)))
     if _are_units(slices, ids, peak):
@@ -379,9 +380,9 @@ def _steps(slices: _Slices, ids: Flags, peak: float) -> Floats:
 
 
 def _are_units(slices: _Slices, ids: Flags, peak: float) -> bool:
-    """Whether slices side by side differ as quantities of different units do."""
+    """Whether neighbouring slices differ like quantities of different units."""
     used = slices.peaks[_can_stand_apart(slices, ids, peak)]
-    if not 1 < used.size <= _MOST_UNITS:  # one slice has none at its side
+    if not 1 < used.size <= _MOST_UNITS:  # a single slice has no neighbour
         return False
     bits = np.log2(used)
     return bool(np.ptp(bits) >= _LEAST_BITS_OF_UNITS and np.median(np.abs(np.diff(bits))) >= _LEAST_UNEVEN_BITS)
@@ -393,7 +394,7 @@ def _narrow(slices: _Slices) -> Flags:
 
 
 def _ids(slices: _Slices) -> Flags:
-    # Many values may reach one bound, which is an integer, and others not.
+    # Many values may reach an integer bound while others are no integers.
     varied = (slices.wholes >= _LEAST_WHOLE * slices.counts) & (slices.least < slices.most)
     integral = (slices.wholes == slices.counts) | varied
     return np.asarray(integral & (slices.peaks >= _LEAST_INDEX) & (slices.counts >= _LEAST_VALUES))

@@ -1,1 +1,1 @@
-"""The backends: everything that knows one inference library, behind one interface (see `interface`)."""
+"""The backends: the code for each inference library, behind one interface (see `interface`)."""

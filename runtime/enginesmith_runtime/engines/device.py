@@ -1,6 +1,6 @@
-"""What this machine is: its GPUs through NVML, and the host itself.
+"""Detects the hardware of this machine: its GPUs through NVML, and the host.
 
-NVML answers without creating a CUDA context, so that looking costs no GPU memory.
+NVML does not create a CUDA context, so the detection uses no GPU memory.
 """
 
 import ctypes
@@ -23,11 +23,11 @@ __all__ = [
     "host_memory_mib",
 ]
 
-# Kubernetes' names of what the kernel calls otherwise.
+# Architecture names of Kubernetes, by those of the kernel.
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 # FP32 units of one multiprocessor by compute capability (CUDA C++ Programming Guide, "Arithmetic Instructions"); NVML
-# tells a full GPU's cores, and only a MIG slice's multiprocessors.
+# reports the cores of a full GPU, but the multiprocessors only of a MIG slice.
 _CORES_PER_MULTIPROCESSOR: Final = {"7.5": 64, "8.0": 64}
 _CORES_SINCE_AMPERE_86: Final = 128
 
@@ -37,12 +37,12 @@ _DISPLAY_CLASS: Final = "0x03"
 
 
 class DriverState(NamedTuple):
-    """What NVML says of the driver.
+    """State of the driver, as NVML reports it.
 
     Attributes:
-        version: such as "580.159.04"; None: NVML does not answer.
-        cuda: the newest CUDA that the driver runs, such as "13.0".
-        problem: why NVML does not answer; empty where it does.
+        version: Version of the driver, such as "580.159.04"; None if NVML does not work.
+        cuda: Newest CUDA version that the driver supports, such as "13.0".
+        problem: Reason why NVML does not work; empty if it works.
     """
 
     version: str | None = None
@@ -57,19 +57,19 @@ def host_hardware() -> Hardware:
 
 
 def host_memory_mib() -> int:
-    """Return this machine's memory in MiB, which is a GPU's too where both share it."""
+    """Return the memory of this machine in MiB. A GPU with unified memory uses the same memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
 
 
 def detect_devices() -> tuple[Hardware, ...]:
-    """Return every GPU or MIG slice that NVML can describe, in its order; empty without a library or a driver."""
+    """Return every GPU or MIG slice in NVML's order. The result is empty without NVML or a driver."""
     try:
         import pynvml
     except ImportError:
         return ()
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no driver, or one that does not answer
+    except pynvml.NVMLError:  # no driver, or a driver that does not work
         return ()
     try:
         return tuple(_list_devices(pynvml))
@@ -78,7 +78,7 @@ def detect_devices() -> tuple[Hardware, ...]:
 
 
 def find_driver() -> DriverState:
-    """Ask NVML for the driver; where there is none, say why."""
+    """Return the state of the driver from NVML, or the reason why there is none."""
     try:
         import pynvml
     except ImportError:
@@ -95,7 +95,7 @@ def find_driver() -> DriverState:
 
 
 def count_pci_gpus(devices: Path = _PCI_DEVICES) -> int:
-    """Return how many NVIDIA display or compute devices the kernel sees, with a driver or without."""
+    """Return the number of NVIDIA display or compute devices that the kernel lists, with or without a driver."""
     return sum(
         _read_word(device / "vendor") == _NVIDIA and _read_word(device / "class").startswith(_DISPLAY_CLASS)
         for device in (devices.iterdir() if devices.is_dir() else ())
@@ -110,7 +110,7 @@ def _read_word(path: Path) -> str:
 
 
 def driver_problem() -> str:
-    """Say why no device was detected, as a clause: a missing library of the driver, its own words, or no device."""
+    """Return why no device was detected, as a clause: a missing library of the driver, its error, or no device."""
     for library in ("libcuda.so.1", "libnvidia-ml.so.1"):
         try:
             ctypes.CDLL(library)
@@ -125,7 +125,7 @@ def _list_devices(nvml: Any) -> Iterator[Hardware]:
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             whole = _describe_gpu(nvml, handle, driver)
-        except nvml.NVMLError:  # it fell off the bus, or this process may not see it
+        except nvml.NVMLError:  # the GPU fell off the bus, or this process has no access to it
             continue
         slices = tuple(_list_slices(nvml, handle, whole))
         yield from slices or (whole,)
@@ -137,7 +137,7 @@ def _describe_gpu(nvml: Any, handle: Any, driver: str) -> Hardware:
     host = host_hardware()
     try:
         cores = nvml.nvmlDeviceGetNumGpuCores(handle)
-    except nvml.NVMLError:  # older drivers do not tell
+    except nvml.NVMLError:  # older drivers do not report it
         multiprocessors = None
     else:
         multiprocessors = cores // _CORES_PER_MULTIPROCESSOR.get(capability, _CORES_SINCE_AMPERE_86)
@@ -162,14 +162,14 @@ def _memory_mib(nvml: Any, handle: Any) -> int | None:
 def _list_slices(nvml: Any, handle: Any, whole: Hardware) -> Iterator[Hardware]:
     try:
         mode, _ = nvml.nvmlDeviceGetMigMode(handle)
-    except nvml.NVMLError:  # the GPU knows no MIG
+    except nvml.NVMLError:  # the GPU does not support MIG
         return
     if mode != nvml.NVML_DEVICE_MIG_ENABLE:
         return
     for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
             part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
-        except nvml.NVMLError:  # no slice at this place, or none that this container may see
+        except nvml.NVMLError:  # no slice at this index, or this container has no access to it
             continue
         attributes = nvml.nvmlDeviceGetAttributes_v2(part)
         yield whole.model_copy(

@@ -1,4 +1,4 @@
-"""What a builder's library does when it starts, done before there is a job."""
+"""Interface to start a builder's library before there is a job."""
 
 from typing import Protocol, runtime_checkable
 
@@ -7,8 +7,8 @@ __all__ = ["EarlyBuilder"]
 
 @runtime_checkable
 class EarlyBuilder(Protocol):
-    """A Builder whose library takes seconds to start, and needs no job for that."""
+    """A Builder whose library takes seconds to start and can start without a job."""
 
     def start(self) -> None:
-        """Start it; what fails is tried again, and said, by the build."""
+        """Start the library. If this fails, the build tries again and reports the error."""
         ...

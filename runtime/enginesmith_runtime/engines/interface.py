@@ -1,9 +1,9 @@
-"""The interface between a backend and the rest: a Builder makes an engine, an Engine runs it.
+"""The interface of a backend: a Builder creates an engine, and an Engine runs it.
 
     BuildJob ──Builder.build──> BuiltEngine (files) ── store ──> Loader.load ──> Engine ──open_instance──> Instance
 
-A builder runs in a child process of its own (see `enginesmith_runtime.build`), since native builders abort, run out of
-memory and cannot be interrupted. An engine is loaded once; each instance runs one inference at a time, and instances
+A builder runs in its own child process (see `enginesmith_runtime.build`), because native builders can abort or run out
+of memory and cannot be interrupted. An engine is loaded once; each instance runs one inference at a time, and instances
 of one engine run at the same time.
 """
 
@@ -48,16 +48,15 @@ Array = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceArray:
-    """A tensor in device memory that the caller owns, as a part of a client's CUDA shared memory region.
+    """A tensor in device memory of the caller, such as a part of a client's CUDA shared memory region.
 
-    As an input it is read where it lies; as a place for an output it is written there. Nothing is copied where the
-    address is a multiple of 256.
+    An input is read there, and an output is written there. Nothing is copied if the address is a multiple of 256.
 
     Attributes:
-        address: in the device's address space.
-        shape: of the tensor; of a place for an output it is not read.
-        dtype: of the tensor; of a place for an output it is not read.
-        nbytes: what may be read or written at the address.
+        address: Address in the device's address space.
+        shape: Shape of the tensor. It is ignored for the place of an output.
+        dtype: Datatype of the tensor. It is ignored for the place of an output.
+        nbytes: Number of bytes that may be read or written at the address.
     """
 
     address: int
@@ -68,14 +67,14 @@ class DeviceArray:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceMemory:
-    """What an engine and its open instances hold, in bytes.
+    """Memory of an engine and its open instances in bytes.
 
     Attributes:
-        weights: of the engine, once; None where the library does not tell.
-        contexts: activations of every open instance, together.
-        buffers: inputs and outputs of every open instance on the device, together.
-        pinned: the same on the host.
-        allocations: how often memory was taken since the engine was loaded; a request takes none.
+        weights: Weights of the engine, which instances share; None if the library does not report it.
+        contexts: Activations of all open instances together.
+        buffers: Inputs and outputs of all open instances on the device together.
+        pinned: Inputs and outputs of all open instances in pinned host memory together.
+        allocations: Number of allocations since the engine was loaded. A request allocates nothing.
     """
 
     weights: int | None
@@ -89,25 +88,25 @@ class SharedRegion(Protocol):
     """Device memory of another process, mapped into this one.
 
     Attributes:
-        address: of its first byte, in this process.
-        size: in bytes.
+        address: Address of the first byte in this process.
+        size: Size in bytes.
     """
 
     address: int
     size: int
 
     def close(self) -> None:
-        """Unmap it; no inference may still use it. Safe to call twice."""
+        """Unmap the region. No inference may still use it. Safe to call twice."""
 
 
 class ProgressSink(Protocol):
-    """Receives progress from a builder; called from any thread."""
+    """Receives progress from a builder. Methods may be called from any thread."""
 
     def phase(self, name: str, *, steps: int, parent: str | None = None) -> None:
         """Begin a phase of `steps` steps."""
 
     def step(self, name: str, step: int) -> bool:
-        """Report a finished step. Returns False when the builder must stop as soon as it can."""
+        """Report a finished step. Return False if the builder must stop as soon as it can."""
         ...
 
     def finish(self, name: str) -> None:
@@ -119,11 +118,11 @@ class BuildJob:
     """One build, with every file it reads on the local disk.
 
     Attributes:
-        model: path of the prepared ONNX file; external weights are in the same folder.
-        output: an empty folder that receives the engine's files.
-        plugins: plugin libraries in loading order, named as they are to be named in the engine.
-        timing_cache: of earlier builds for this GPU product and version; None: the backend gets none.
-        device: what the device says of itself; product None where there is no GPU.
+        model: Path of the prepared ONNX file. External weights are in the same folder.
+        output: Empty folder that receives the engine's files.
+        plugins: Plugin libraries in loading order, with the file names that they have in the engine.
+        timing_cache: Timing cache of earlier builds for this GPU product and version; None if there is none.
+        device: Hardware that the device reports; `product` is None if there is no GPU.
     """
 
     request: BuildRequest
@@ -137,15 +136,17 @@ class BuildJob:
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltEngine:
-    """What a builder made.
+    """Result of a builder.
 
     Attributes:
-        files: inside `BuildJob.output`, the one to open first.
-        runs_on: compute capabilities in the engine where there is more than one.
-        builder_seconds: what the library's builder took, without the start of the library; None: there was no builder.
-        timing_cache: what the build found in the timing cache and added to it; None where there is none.
-        inspector: the backend's own description of the engine.
-        notes: what was done otherwise than one would expect, one sentence each.
+        files: Files in `BuildJob.output`. The first one is the one to open.
+        runs_on: Compute capabilities of the engine, if there are several.
+        builder_seconds: Seconds of the library's builder without the start of the library; None if there was no
+            builder.
+        timing_cache: Entries that the build found in the timing cache and added to it; None if there is no timing
+            cache.
+        inspector: Description of the engine by the backend.
+        notes: Deviations of the build that a user should know, one sentence each.
     """
 
     files: tuple[Path, ...]
@@ -163,22 +164,22 @@ class Builder(Protocol):
     """Turns a prepared ONNX model into an engine.
 
     Attributes:
-        needs_device: whether the build itself runs on the GPU; where it does not, the engine may not run here either.
+        needs_device: Whether the build itself runs on the GPU. If it does not, the engine may not run on this machine.
     """
 
     backend: Backend
     needs_device: bool
 
     def version(self) -> str:
-        """Return the library's full version; it must equal the request's toolchain."""
+        """Return the library's full version. It must be equal to that of the request's toolchain."""
         ...
 
     def build(self, job: BuildJob, progress: ProgressSink) -> BuiltEngine:
         """Build the engine.
 
         Raises:
-            enginesmith_contract.errors.BuildError: the parser or the builder refused; every refused node is listed.
-            enginesmith_contract.errors.CancelledBuildError: `progress.step` said so.
+            enginesmith_contract.errors.BuildError: The parser or the builder refused. Every refused node is listed.
+            enginesmith_contract.errors.CancelledBuildError: `progress.step` returned False.
         """
         ...
 
@@ -187,12 +188,12 @@ _NOWHERE: Final[Mapping[str, DeviceArray]] = {}
 
 
 def on_host(outputs: Mapping[str, Array | DeviceArray]) -> dict[str, Array]:
-    """Return the outputs of an inference that was given no place on the device."""
+    """Return the outputs of an inference without output places on the device."""
     return {name: value for name, value in outputs.items() if not isinstance(value, DeviceArray)}
 
 
 def no_device_memory(backend: str) -> SpecError:
-    """Return what a backend without device memory answers to a DeviceArray or a CUDA shared memory region."""
+    """Return the error of a backend without device memory for a DeviceArray or a CUDA shared memory region."""
     return SpecError(
         "this engine takes no device memory",
         where=f"backend {backend}",
@@ -203,10 +204,10 @@ def no_device_memory(backend: str) -> SpecError:
 
 
 class Instance(ABC):
-    """One execution context. Not thread-safe: one inference at a time. A context manager that frees the device.
+    """One execution context for one inference at a time. Not thread-safe. A context manager that frees device memory.
 
     Attributes:
-        outputs_last: whether arrays that `infer` returns hold as long as the caller keeps them.
+        outputs_last: Whether arrays that `infer` returns stay valid as long as the caller keeps them.
     """
 
     outputs_last: bool = False
@@ -223,42 +224,43 @@ class Instance(ABC):
         """Run one inference.
 
         Args:
-            inputs: one C-contiguous array for each input of the manifest, within `profile`'s ranges; BYTES are object
-                arrays of `bytes`. Read until the call returns, never written and never kept. What `staging` gave for
-                the same name and shape is read in place.
-            profile: index into the manifest's profiles.
-            outputs: names of the outputs wanted, in order.
-            into: where on the device to leave some of `outputs`; the others come back as arrays of the host.
+            inputs: One C-contiguous array for each input of the manifest, within the ranges of `profile`. BYTES are
+                object arrays of `bytes`. Arrays are read until the call returns and are never written or kept. An array
+                from `staging` with the same name and shape is read in place.
+            profile: Index into the manifest's profiles.
+            outputs: Names of the requested outputs, in order.
+            into: Places on the device for some of `outputs`. The others are returned as host arrays.
 
         Returns:
-            The outputs in that order: those named in `into` as DeviceArray of their true shape, the others as arrays.
-            These may be the instance's own memory, without `outputs_last`: they hold until its next inference.
+            The outputs in that order: those in `into` as DeviceArray with their actual shape, the others as arrays.
+            Without `outputs_last`, arrays may be memory of the instance and are valid until its next inference.
 
         Raises:
-            enginesmith_contract.errors.DeviceFailedError: the device is broken; the process must end.
-            enginesmith_contract.errors.InferenceError: this one failed; the instance continues. Reasons among others:
-                `OutOfMemory`, `RequestTooLarge` (than the instance's buffers), `OutputTooLarge` (for its place in
+            enginesmith_contract.errors.DeviceFailedError: The device has failed, and the process must end.
+            enginesmith_contract.errors.InferenceError: This inference failed; the instance continues. Reasons include
+                `OutOfMemory`, `RequestTooLarge` (for the instance's buffers) and `OutputTooLarge` (for its place in
                 `into`).
-            enginesmith_contract.errors.SpecError: an element that the backend cannot take (BYTES that are no text), or
-                `NoDeviceMemory`: a DeviceArray where the backend runs on none.
+            enginesmith_contract.errors.SpecError: The backend does not accept an element (BYTES that are not text), or
+                `NoDeviceMemory` for a DeviceArray and a backend without device memory.
         """
 
     @abstractmethod
     def staging(self, name: str, shape: tuple[int, ...]) -> Array:
-        """Return an array of the instance's own memory to write an input into, so that `infer` need not copy it.
+        """Return an array in the instance's memory for an input, so that `infer` need not copy it.
 
-        It is valid until the instance's next inference ends; its values are what was last written there.
+        It is valid until the instance's next inference ends. Initially it contains the values that were last written
+        there.
 
         Args:
-            name: of an input.
-            shape: of this request.
+            name: Name of an input.
+            shape: Shape of the input in this request.
 
         Raises:
-            enginesmith_contract.errors.InferenceError: `RequestTooLarge`: the instance's buffers hold less.
+            enginesmith_contract.errors.InferenceError: `RequestTooLarge` if the instance's buffers are too small.
         """
 
     def works_in_place(self, name: str) -> bool:
-        """Whether an input may lie, and an output may be left, in memory that another process can change meanwhile."""
+        """Whether this input or output may be in memory that another process can change during the run."""
         del name
         return False
 
@@ -270,23 +272,23 @@ class Instance(ABC):
         outputs: Sequence[str],
         places: Mapping[str, Array],
     ) -> dict[str, Array | DeviceArray]:
-        """Run one inference as `infer` does, and leave outputs in arrays of the caller where that saves a copy.
+        """Run one inference like `infer`, and write outputs to arrays of the caller if that saves a copy.
 
         Args:
-            inputs: as for `infer`; another process may change those that `works_in_place` names.
-            profile: as for `infer`.
-            outputs: as for `infer`.
-            places: C-contiguous, aligned arrays by the outputs' names, each with the shape that the output will have.
+            inputs: Inputs as for `infer`. Another process may change those for which `works_in_place` is True.
+            profile: Index as for `infer`.
+            outputs: Names as for `infer`.
+            places: C-contiguous, aligned arrays by output name, each with the shape of the output.
 
         Returns:
-            As `infer`; an output that was left in its place is that array itself.
+            The outputs as for `infer`. An output that was written to its place is that array itself.
         """
         del places
         return self.infer(inputs, profile=profile, outputs=outputs)
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the instance holds on the device; safe to call twice."""
+        """Free the instance's memory on the device. Safe to call twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -304,27 +306,27 @@ class Engine(ABC):
 
     @property
     def device_memory(self) -> DeviceMemory | None:
-        """What is held on the device at this moment; None where the backend has no device memory of its own."""
+        """Device memory in use now; None if the backend has no device memory."""
         return None
 
     @abstractmethod
     def open_instance(self) -> Instance:
-        """Return a new execution context, warm.
+        """Return a new execution context that is warmed up.
 
         Raises:
-            enginesmith_contract.errors.EngineRefusedError: the device has no room for it (`OutOfMemory`).
+            enginesmith_contract.errors.EngineRefusedError: The device has not enough memory for it (`OutOfMemory`).
         """
 
     def open_shared_memory(self, ipc_handle: bytes, size: int, device_id: int) -> SharedRegion:
         """Map another process's device memory into this one.
 
         Args:
-            ipc_handle: the 64 bytes of a cudaIpcMemHandle_t.
-            size: in bytes, as its owner says.
-            device_id: CUDA's index of the device that holds it.
+            ipc_handle: The 64 bytes of a cudaIpcMemHandle_t.
+            size: Size in bytes, as reported by its owner.
+            device_id: CUDA index of the device with the memory.
 
         Raises:
-            enginesmith_contract.errors.SpecError: the backend has no device memory (`NoDeviceMemory`), or the handle
+            enginesmith_contract.errors.SpecError: The backend has no device memory (`NoDeviceMemory`), or the handle
                 cannot be opened here (`SharedMemoryRefused`).
         """
         del ipc_handle, size, device_id
@@ -332,7 +334,7 @@ class Engine(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Free the engine; every instance is closed first."""
+        """Free the engine. All instances must be closed first."""
 
 
 class Loader(Protocol):
@@ -341,19 +343,19 @@ class Loader(Protocol):
     backend: Backend
 
     def version(self) -> str:
-        """Return the library's full version, as the manifest of an engine that it can load must say."""
+        """Return the library's full version. The manifest of an engine must have the same version."""
         ...
 
     def load(self, manifest: Manifest, files: Path, options: Mapping[str, str], *, instances: int = 1) -> Engine:
-        """Load the engine whose files lie in the folder `files`; manifest and digests were checked before.
+        """Load the engine with its files in the folder `files`. The caller has checked manifest and digests.
 
         Args:
-            manifest: of the engine.
-            files: has the engine's files.
-            options: of the backend.
-            instances: that will run at once, which share the CPUs.
+            manifest: Manifest of the engine.
+            files: Folder with the engine's files.
+            options: Options of the backend.
+            instances: Number of instances that run at the same time and share the CPUs.
 
         Raises:
-            enginesmith_contract.errors.EngineRefusedError: the library refuses it; its own words are in the message.
+            enginesmith_contract.errors.EngineRefusedError: The library refuses the engine. Its error is in the message.
         """
         ...

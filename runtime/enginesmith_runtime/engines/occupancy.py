@@ -1,4 +1,4 @@
-"""Who holds a GPU's memory, as NVML tells: the other half of every message that says that there is not enough."""
+"""Reports which processes use a GPU's memory (from NVML), for messages about missing memory."""
 
 import os
 from typing import Any, Final
@@ -10,9 +10,9 @@ _MOST_NAMED: Final = 3
 
 
 def describe_occupancy() -> str:
-    """Return free and total memory of the first GPU and the processes that hold it; empty where NVML does not answer.
+    """Return the free and total memory of the first GPU and the processes that use it, or "" if NVML does not work.
 
-    A container sees no processes of others; the sizes are those of the whole GPU all the same.
+    A container does not see processes of other containers, but the sizes are always those of the whole GPU.
     """
     try:
         import pynvml
@@ -24,7 +24,7 @@ def describe_occupancy() -> str:
         return ""
     try:
         return _describe(pynvml)
-    except pynvml.NVMLError:  # a GPU without memory of its own, or a slice that does not tell
+    except pynvml.NVMLError:  # a GPU with unified memory, or a slice that does not report it
         return ""
     finally:
         pynvml.nvmlShutdown()

@@ -1,8 +1,8 @@
-"""Names of open dimensions that mean nothing, taken out before nvinfer's parser believes them.
+"""Removes meaningless names of open dimensions from a model before nvinfer's parser reads them.
 
-The parser holds dimensions of one name to one value. PaddlePaddle's exporter calls every dimension that it knows
-nothing of "?", so that a batch of images of another height and width is a contradiction to it. Once parsed, the tie
-cannot be undone: renaming the network's dimensions ends in an internal error of the builder (TensorRT for RTX 1.7).
+The parser requires dimensions with one name to be equal. PaddlePaddle's exporter uses the name "?" for every unknown
+dimension, so the parser would require equal height and width of images. The names cannot be changed after parsing: this
+causes an internal error of the builder (TensorRT for RTX 1.7).
 """
 
 from pathlib import Path
@@ -14,11 +14,11 @@ __all__ = ["without_false_names"]
 
 
 def without_false_names(model: Path, inputs: tuple[TensorSpec, ...]) -> Path:
-    """Return a model in which only those open dimensions are named that `inputs` name.
+    """Return a model in which an open dimension has a name only if it has one in `inputs`.
 
     Args:
-        model: an ONNX file; external weights are in the same folder.
-        inputs: the model's facts; a symbol is None where a dimension has no name that means anything.
+        model: ONNX file. External weights are in the same folder.
+        inputs: Inputs of the model. A symbol is None if the dimension has no meaningful name.
 
     Returns:
         `model` itself, or a copy in the same folder.

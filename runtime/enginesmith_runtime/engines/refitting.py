@@ -1,4 +1,4 @@
-"""Making an engine out of another one that has the same structure and other weights."""
+"""Interface to create an engine from another one with the same structure and other weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ __all__ = ["RefitBase", "RefittingBuilder"]
 
 @dataclass(frozen=True, kw_only=True)
 class RefitBase:
-    """An engine of the same structure with other weights; `plan` is its first file, on the local disk."""
+    """An engine of the same structure with other weights. `plan` is its first file on the local disk."""
 
     manifest: Manifest
     plan: Path
@@ -23,10 +23,10 @@ class RefittingBuilder(Protocol):
     """A Builder that can also replace an engine's weights, which takes a fraction of a build."""
 
     def refit(self, job: BuildJob, base: RefitBase, progress: ProgressSink) -> BuiltEngine:
-        """Make the job's engine out of another one's plan.
+        """Create the job's engine from another engine's plan.
 
         Raises:
-            enginesmith_contract.errors.BuildError: it cannot be done; a build can.
-            enginesmith_contract.errors.CancelledBuildError: the sink said so.
+            enginesmith_contract.errors.BuildError: The refit is not possible, but a build is.
+            enginesmith_contract.errors.CancelledBuildError: `progress` cancelled it.
         """
         ...

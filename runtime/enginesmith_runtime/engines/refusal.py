@@ -1,7 +1,7 @@
-"""Questions before any library sees an engine: is this the device that the node claims, and does the engine fit it?
+"""Checks before a library loads an engine: the node's label must fit the device, and the engine must fit it.
 
-The answer comes from the version matrix, as a sentence that a person can act on. TensorRT itself would say "None" and
-leave the reason in a log, or load a plan that later hangs.
+The version matrix gives an error message with a remedy. TensorRT would only return None and log the reason, or load a
+plan that later hangs.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ __all__ = ["find_cuda_device", "refuse_mislabelled", "refuse_unless_fits"]
 
 
 def refuse_unless_fits(manifest: Manifest, device: Hardware, version: str) -> None:
-    """Return where no rule says no.
+    """Return if no rule refuses the engine.
 
     Args:
-        manifest: of the engine to load.
-        device: what the device says of itself.
-        version: the installed library's, in full.
+        manifest: Manifest of the engine to load.
+        device: Hardware that the device reports.
+        version: Full version of the installed library.
 
     Raises:
-        EngineRefusedError: every rule that refuses, with what was found and what would make it a yes.
+        EngineRefusedError: Lists every rule that refuses, with what was found and what is needed.
     """
     refusals = [answer for answer in fits(manifest, device, version) if answer.verdict is Verdict.NO]
     if not refusals:
@@ -41,11 +41,11 @@ def refuse_unless_fits(manifest: Manifest, device: Hardware, version: str) -> No
 
 
 def refuse_mislabelled(label: str | None, device: Hardware) -> None:
-    """Return where the node's label tells the truth, or there is none to compare.
+    """Return if the node's label fits the device, or there is no label.
 
     Args:
-        label: the node's `nvidia.com/gpu.product`, as the process or the user that placed this process read it.
-        device: what the device says of itself.
+        label: Label `nvidia.com/gpu.product` of the node, as the process that placed this pod read it.
+        device: Hardware that the device reports.
 
     Raises:
         EngineRefusedError: `NodeMislabelled`.
@@ -60,22 +60,22 @@ def refuse_mislabelled(label: str | None, device: Hardware) -> None:
     raise EngineRefusedError(
         "the node is mislabelled",
         where="nvidia.com/gpu.product",
-        why=f"the node says {label}, the GPU is {found}",
+        why=f"the node's label is {label}, and the GPU is {found}",
         remedy="restart GPU Feature Discovery on the node, or correct the label",
         reason="NodeMislabelled",
     )
 
 
 def find_cuda_device(name: str, compute_capability: str, devices: Sequence[Hardware]) -> Hardware:
-    """Return which of NVML's devices is CUDA's first; the two count in orders of their own.
+    """Return the NVML device that is CUDA's first device, because CUDA and NVML use different orders.
 
     Args:
-        name: of the device, as CUDA says.
-        compute_capability: as CUDA says, "9.0".
-        devices: what NVML lists.
+        name: Name of the device in CUDA.
+        compute_capability: Compute capability in CUDA, such as "9.0".
+        devices: Devices that NVML lists.
 
     Raises:
-        EngineRefusedError: `DevicesDisagree`: CUDA's device is none of them.
+        EngineRefusedError: `DevicesDisagree` if CUDA's device is not among them.
     """
     product = product_from_device_name(name)
     for device in devices:
@@ -85,7 +85,7 @@ def find_cuda_device(name: str, compute_capability: str, devices: Sequence[Hardw
     raise EngineRefusedError(
         "CUDA and NVML see different GPUs",
         where="device 0",
-        why=f"CUDA says {product} ({compute_capability}), NVML lists {listed}",
+        why=f"CUDA has {product} ({compute_capability}), and NVML lists {listed}",
         remedy="give the container the GPU as one resource; check CUDA_VISIBLE_DEVICES and the NVIDIA runtime",
         reason="DevicesDisagree",
     )

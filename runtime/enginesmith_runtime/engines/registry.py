@@ -1,7 +1,7 @@
-"""Which backends there are, and which toolchains are installed, without importing any of their libraries.
+"""Finds backends and installed toolchains without importing their libraries.
 
-A backend's library takes a second to import, or aborts the process where there is no driver; so a backend's module is
-imported when it is asked for, and versions come from the packages' metadata.
+The import of a backend's library takes a second, and some libraries abort the process if there is no driver. So a
+backend's module is imported only when it is needed, and versions come from package metadata.
 """
 
 import re
@@ -22,12 +22,12 @@ _POST_RELEASE = re.compile(r"\.post\d+$")
 
 
 def builder(backend: Backend) -> Builder:
-    """Return the builder of a backend; imports the backend's module, and its library at the first use."""
+    """Return the builder of a backend. This imports the backend's module; its first use imports the library."""
     return cast("Builder", import_module(module_name(backend)).create_builder())
 
 
 def loader(backend: Backend) -> Loader:
-    """Return the loader of a backend; imports the backend's module, and its library at the first use."""
+    """Return the loader of a backend. This imports the backend's module; its first use imports the library."""
     return cast("Loader", import_module(module_name(backend)).create_loader())
 
 
@@ -37,7 +37,7 @@ def module_name(backend: Backend) -> str:
 
 
 def installed_version(wheel: str) -> str | None:
-    """Return a package's version as its library says it (no `.postN`), None where it is not installed."""
+    """Return a package's version without `.postN`, as its library reports it, or None if it is not installed."""
     try:
         return _POST_RELEASE.sub("", version(wheel))
     except PackageNotFoundError:
@@ -45,12 +45,12 @@ def installed_version(wheel: str) -> str | None:
 
 
 def installed_toolchains() -> tuple[Toolchain, ...]:
-    """Return the toolchains of this Python environment, TensorRT first, from package metadata alone."""
+    """Return the toolchains of this Python environment, TensorRT first. Only package metadata is read."""
     return (*_installed_packages(), *_installed_providers())
 
 
 def _installed_packages() -> Iterator[Toolchain]:
-    """Yield one toolchain for each backend that packages bring; the bindings carry the version of their library."""
+    """Yield one toolchain for each backend from a package. The bindings have the version of their library."""
     for row in list_traits():
         for package in row.packages:
             installed = installed_version(package.name)

@@ -1,4 +1,4 @@
-"""What builds of one device and one library version have measured, kept from build to build."""
+"""Interface to stored timings of earlier builds for one device and one library version."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ __all__ = ["KeptTimings", "TimingCache"]
 
 @dataclass(frozen=True, kw_only=True)
 class KeptTimings:
-    """Measurements as the library's own bytes.
+    """Measurements in the library's format.
 
     Attributes:
-        name: where they are kept.
-        data: the library's bytes; None where they are damaged or gone.
-        problem: why there are none.
+        name: Name of the stored object.
+        data: Bytes in the library's format; None if they are damaged or missing.
+        problem: Reason why there is no data.
     """
 
     name: str
@@ -23,25 +23,25 @@ class KeptTimings:
 
 
 class TimingCache(Protocol):
-    """Where measurements are kept: in several parts where builds ended at once, until the next one makes them one."""
+    """Storage of measurements. Builds that end at the same time store several parts, which the next build merges."""
 
     def read(self) -> tuple[KeptTimings, ...]:
-        """Return what is kept, the newest first.
+        """Return the stored parts, the newest first.
 
         Raises:
-            enginesmith_contract.errors.StoreError: the store cannot be read.
+            enginesmith_contract.errors.StoreError: The store cannot be read.
         """
         ...
 
     def replace(self, kept: Sequence[KeptTimings], data: bytes, entries: int | None) -> None:
-        """Keep `data`, which has all that `kept` has, in its place; what another build kept meanwhile stays.
+        """Replace the parts `kept` with `data`, which contains them. Parts that another build stored since then stay.
 
         Args:
-            kept: as `read` returned it.
-            data: the library's bytes.
-            entries: measurements in it, where the library says.
+            kept: Parts as `read` returned them.
+            data: Bytes in the library's format.
+            entries: Number of measurements in `data`, if the library reports it.
 
         Raises:
-            enginesmith_contract.errors.StoreError: the store cannot be written.
+            enginesmith_contract.errors.StoreError: The store cannot be written.
         """
         ...

@@ -1,1 +1,1 @@
-"""A model's bytes from anywhere: resumable, digest checked, with its external weights, inside one folder."""
+"""Fetches a model and its external weights into one folder, with resumable downloads and checked digests."""

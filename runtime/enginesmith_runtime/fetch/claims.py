@@ -14,10 +14,10 @@ _SCHEME: Final = "pvc://"
 
 
 def in_mounted_claim(source: ModelSource, variables: Mapping[str, str]) -> ModelSource:
-    """Return the source with the path of the mounted file for its address; another address stays as it is.
+    """Return the source with a pvc:// URI replaced by the path of the mounted file. Other URIs do not change.
 
     Raises:
-        enginesmith_contract.errors.SourceError: `PathEscapes` where the path leaves its claim.
+        enginesmith_contract.errors.SourceError: `PathEscapes` if the path leaves its claim.
     """
     folder = variables.get(CLAIMS_FOLDER)
     if not folder or not source.uri.startswith(_SCHEME):

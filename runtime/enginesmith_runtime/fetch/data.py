@@ -1,7 +1,7 @@
-"""Fetch calibration data: a file or a folder of files, digested, on the local disk.
+"""Fetches calibration data, a file or a folder of files, to the local disk and computes its digest.
 
 a local path              used in place
-an object prefix          the objects below it that are used, downloaded under their own names
+an object prefix          the selected objects below it, downloaded under their own names
 an artifact's address     its files, under their titles
 another URI               one file: an archive or an array
 """
@@ -31,7 +31,7 @@ from enginesmith_runtime.progress import Reporter
 __all__ = ["FetchedData", "data_source", "fetch_data", "local_files"]
 
 Select = Callable[[Iterable[str]], Sequence[str]]
-"""Picks names of files, relative to their folder."""
+"""Function that selects names of files, relative to their folder."""
 
 _ONE_FILE: Final = frozenset({Scheme.HTTP, Scheme.HTTPS, Scheme.MS})
 
@@ -41,8 +41,8 @@ class FetchedData:
     """Data whose files are on the local disk.
 
     Attributes:
-        path: the folder or the file.
-        digest: of a file its SHA-256; of a folder that of its files' names and digests (`content_digest`).
+        path: Path of the folder or the file.
+        digest: SHA-256 of a file, or the digest of a folder's file names and digests (`content_digest`).
     """
 
     path: Path
@@ -50,7 +50,7 @@ class FetchedData:
 
 
 def data_source(calibration: Calibration, model: ModelSource) -> ModelSource:
-    """Return the source of calibration data; the model's options hold for it if both have the same scheme."""
+    """Return the source of calibration data. It has the options of the model if both have the same scheme."""
     same = urlsplit(calibration.source).scheme == urlsplit(model.uri).scheme
     return ModelSource(uri=calibration.source, sha256=calibration.digest, options=model.options if same else {})
 
@@ -61,11 +61,11 @@ def fetch_data(
     """Fetch a file, or files of a folder.
 
     Args:
-        source: with the digest that the data must have, if any.
-        folder: keeps downloads, as in `fetch_model`.
-        reporter: gets the stage "fetch".
-        select: picks the files of a folder that are used.
-        base: the folder that a relative path starts from; None: the working directory.
+        source: Source of the data, with the digest that it must have, if any.
+        folder: Folder for downloads, as in `fetch_model`.
+        reporter: Receives the stage "fetch".
+        select: Function that selects the files of a folder.
+        base: Base folder of a relative path; None for the working directory.
 
     Raises:
         enginesmith_contract.errors.SourceError: see `SourceReason`.
@@ -82,7 +82,7 @@ def fetch_data(
         raise SourceError(
             "there is no calibration data",
             where=where,
-            why="the folder holds no files of samples",
+            why="the folder contains no sample files",
             remedy="check the path of calibration.source",
             reason=SourceReason.NOT_FOUND,
         )
@@ -93,7 +93,7 @@ def fetch_data(
             "the digest of the calibration data differs",
             where=where,
             why=f"expected {source.sha256}, found {found.digest} ({len(files)} file(s), {say_bytes(size_bytes)})",
-            remedy="find out who changed the data; if the change is right, put the new digest into calibration.digest",
+            remedy="find out who changed the data; if intentional, put the new digest into calibration.digest",
             reason=SourceReason.DIGEST_MISMATCH,
         )
     reporter.end(source=where, sizeBytes=size_bytes, files=len(files))
@@ -101,10 +101,10 @@ def fetch_data(
 
 
 def local_files(path: Path, select: Select = list) -> tuple[Path, ...]:
-    """Return a file itself, or the files of a folder and of those inside it that are used; hidden ones are not.
+    """Return the file, or the selected files of a folder and its subfolders. Hidden files are omitted.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: The path cannot be read.
     """
     if not path.is_dir():
         return (path,)
@@ -133,7 +133,7 @@ def _digest_local(path: Path, select: Select, reporter: Reporter) -> tuple[Store
         ) from error
     except PermissionError as error:
         raise SourceError(
-            "the calibration data may not be read",
+            "this user may not read the calibration data",
             where=str(error.filename or path),
             remedy="give this user the right to read it",
             reason=SourceReason.ACCESS_DENIED,

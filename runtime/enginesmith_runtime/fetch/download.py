@@ -1,12 +1,12 @@
-"""Downloads that resume, and are whole before anybody sees them.
+"""Resumable downloads, which are published only when they are complete.
 
-    <folder>/downloads/<SHA-256 of the URI>/    held by one process at a time
-        parts/<SHA-256 of the file's name>.part and .json   bytes so far, and which version of the file they are of
-        files/<name>                            complete, waiting for the model's other files
-        record.json                             what was published last, to use it again while the source is the same
-    <folder>/models/<source digest>/<name>      published: complete, never changed again
+    <folder>/downloads/<SHA-256 of the URI>/    locked by one process at a time
+        parts/<SHA-256 of the file's name>.part and .json   bytes so far, and the version of their file
+        files/<name>                            complete; the model's other files are still missing
+        record.json                             the last published files, reused while the source does not change
+    <folder>/models/<source digest>/<name>      published: complete and never changed again
 
-A URI may hold a signature, so it never becomes a name as it is.
+A URI may contain a signature, so its digest is used in names.
 """
 
 import os
@@ -41,18 +41,18 @@ _R = TypeVar("_R", bound=Record)
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How long to insist: `attempts` in a row that bring no new byte, with doubling pauses between them."""
+    """Limit of retries: `attempts` in a row without a new byte, with doubling pauses between them."""
 
     attempts: int = 5
     first_pause_seconds: float = 0.5
 
     def pause_seconds(self, failures: int) -> float:
-        """Return the pause after so many failures in a row (1 for the first)."""
+        """Return the pause after this number of failures in a row (1 for the first)."""
         return min(30.0, self.first_pause_seconds * 2.0 ** (failures - 1))
 
 
 class _Part(Record):
-    """Which version of a file the bytes are of; `file` once they are complete."""
+    """Version of the file that the bytes belong to. `file` is set when they are complete."""
 
     validator: str | None = None
     file: StoredFile | None = None
@@ -64,7 +64,7 @@ class _Published(Record):
 
 
 class Downloads:
-    """The downloads of one URI, held by this process (see the module)."""
+    """The downloads of one URI, which this process has locked (see the module)."""
 
     def __init__(self, folder: Path, uri: str, origin: Origin, retry: RetryPolicy) -> None:
         self._models = folder / "models"
@@ -77,7 +77,7 @@ class Downloads:
     @classmethod
     @contextmanager
     def open(cls, folder: Path, uri: str, origin: Origin, retry: RetryPolicy) -> Iterator[Self]:
-        """Wait for another process that downloads the same URI, and hold it."""
+        """Lock the downloads of the URI, and wait if another process has the lock."""
         downloads = cls(folder, uri, origin, retry)
         with ExitStack() as stack:
             with _full_disk_told(downloads._folder, None):
@@ -87,12 +87,12 @@ class Downloads:
             yield downloads
 
     def fetch(self, name: str, reporter: Reporter, *, tensor: str = "") -> StoredFile:
-        """Download one file, or use what an earlier attempt left of it.
+        """Download one file, or continue an earlier attempt.
 
         Args:
-            name: relative to the model's folder.
-            reporter: gets the fraction of this file.
-            tensor: a tensor that lies in it, for messages; empty for the model itself.
+            name: Name relative to the model's folder.
+            reporter: Receives the progress of this file.
+            tensor: Name of a tensor in the file, for messages; empty for the model itself.
 
         Raises:
             enginesmith_contract.errors.SourceError: see `SourceReason`.
@@ -120,12 +120,12 @@ class Downloads:
         return part.file
 
     def path(self, name: str) -> Path:
-        """Return where a file that was fetched lies until `publish`."""
+        """Return the path of a fetched file before `publish`."""
         return self._paths[name]
 
     @contextmanager
     def discarded_on_error(self) -> Iterator[None]:
-        """Keep nothing of this URI where the body fails: what was downloaded is not what was wanted."""
+        """Discard all downloads of this URI if the body fails, because the files are not the expected ones."""
         try:
             yield
         except Exception:
@@ -133,7 +133,7 @@ class Downloads:
             raise
 
     def publish(self, files: tuple[StoredFile, ...]) -> Path:
-        """Move the complete files to their last place; returns that folder."""
+        """Move the complete files to their final folder, and return it."""
         source_digest = content_digest(files)
         target = self._models / source_digest
         if not all(_is_whole(target / file.path, file) for file in files):
@@ -151,7 +151,7 @@ class Downloads:
                 (staging / file.path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self._paths[file.path], staging / file.path)
         self._models.mkdir(parents=True, exist_ok=True)
-        # Another URI may have brought the same bytes meanwhile; what is there and whole is as good.
+        # Another URI may have published the same files meanwhile. Complete files can be used.
         with hold_lock(target.with_suffix(".lock")):
             if all(_is_whole(target / file.path, file) for file in files):
                 return
@@ -181,7 +181,8 @@ class Downloads:
         advance = Advance(reporter, name, total, transfer.offset)
         try:
             with _full_disk_told(self._folder, needed), path.open("ab") as stream:
-                # Cut first, then say what the bytes are of: a kill in between leaves an empty part, never a mixed one.
+                # Truncate the part before its version is written. A kill in between leaves an empty part, never a mixed
+                # one.
                 stream.truncate(transfer.offset)
                 _write(_meta(path), _Part(validator=transfer.validator))
                 for chunk in transfer.chunks:
@@ -203,7 +204,7 @@ class Downloads:
             raise SourceError(
                 "the source ended early" if found.size_bytes < transfer.total_bytes else "the source sent too much",
                 where=self._origin.describe(name),
-                why=f"{found.size_bytes} of {transfer.total_bytes} bytes came",
+                why=f"{found.size_bytes} of {transfer.total_bytes} bytes were received",
                 remedy="try again; if it repeats, the file at the source is damaged",
                 reason=SourceReason.TRUNCATED,
                 retry=True,
@@ -217,7 +218,7 @@ class Downloads:
         return part
 
     def _known(self, name: str) -> tuple[_Part, Path]:
-        """Return a complete file of an earlier attempt whose bytes are still the ones that were written."""
+        """Return a complete file of an earlier attempt that has not changed on the disk."""
         staged = self._folder / "files" / name
         part = _read(_meta(self._part(name)), _Part())
         if part.file is not None and _is_whole(staged, part.file):
@@ -229,7 +230,7 @@ class Downloads:
 
     @cached_property
     def _published(self) -> dict[str, tuple[_Part, Path]]:
-        """Return what was published last, by name; a folder may hold many thousands of files."""
+        """Return the last published files by name. A folder may contain many thousands of files."""
         record = _read(self._folder / "record.json", _Published(source_digest="", parts=()))
         folder = self._models / record.source_digest
         return {part.file.path: (part, folder / part.file.path) for part in record.parts if part.file is not None}
@@ -288,7 +289,7 @@ def _disk_full(folder: Path, needed_bytes: int | None) -> SourceError:
         "the disk is full",
         where=str(folder.parent),
         why=f"{needed}{say_bytes(free_bytes(folder))} are free",
-        remedy="free some space, or name another folder for downloads (ENGINESMITH_HOME)",
+        remedy="free some space, or set another folder for downloads (ENGINESMITH_HOME)",
         reason=SourceReason.DISK_FULL,
         retry=False,
     )

@@ -1,4 +1,4 @@
-"""Which weights files an ONNX model names, and whether it may: it is a stranger's file that names paths.
+"""Reads and checks the names of an ONNX model's weights files, because the model is untrusted.
 
 A model may have its weights in separate files; each tensor then has a location relative to the model's folder, an
 offset and a length. The document is parsed without reading any weights.
@@ -27,11 +27,11 @@ _HALF_BYTE_TYPES: Final = frozenset({"UINT4", "INT4", "FLOAT4E2M1"})
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSpan:
-    """One tensor's place in a weights file.
+    """Position of one tensor in a weights file.
 
     Attributes:
-        file: relative to the model's folder, with forward slashes, without `.` and `..`.
-        end_bytes: where the tensor's bytes end in the file.
+        file: Path relative to the model's folder, with forward slashes and without `.` and `..`.
+        end_bytes: Offset of the end of the tensor's bytes in the file.
     """
 
     file: str
@@ -40,11 +40,11 @@ class WeightsSpan:
 
 
 def read_weights_spans(model: Path, where: str) -> tuple[WeightsSpan, ...]:
-    """Return where the model's external tensors are, in the model's order; empty for a self-contained one.
+    """Return the positions of the model's external tensors, in the model's order.
 
     Args:
-        model: of at most 2 GiB, protobuf's own limit.
-        where: the model's address for messages.
+        model: Model file of at most 2 GiB, which is the limit of protobuf.
+        where: Address of the model for messages.
 
     Raises:
         enginesmith_contract.errors.ModelError: `NotOnnx`.
@@ -59,15 +59,15 @@ def read_weights_spans(model: Path, where: str) -> tuple[WeightsSpan, ...]:
     if not document.ir_version or not (document.graph.node or document.graph.output):
         raise not_onnx(model, where)
     if not document.opset_import:
-        raise not_onnx(model, where, "it ends early: the operator set is missing")
+        raise not_onnx(model, where, "it is cut off: the operator set is missing")
     return tuple(_span(tensor, where) for tensor in _tensors(document) if _is_external(tensor))
 
 
 def check_inside(folder: Path, span: WeightsSpan, where: str) -> Path:
-    """Return the path of a weights file that lies in `folder` on this machine.
+    """Return the path of a weights file in `folder`.
 
     Raises:
-        enginesmith_contract.errors.SourceError: `PathEscapes` where a symbolic link leaves the folder.
+        enginesmith_contract.errors.SourceError: `PathEscapes` if a symbolic link leaves the folder.
     """
     path = folder / span.file
     if not path.resolve().is_relative_to(folder.resolve()):
@@ -81,7 +81,7 @@ def missing_weights(file: str, tensor: str, where: str) -> SourceError:
     return SourceError(
         f"the weights file {file} is missing",
         where=where,
-        why=f"tensor {tensor!r} lies in it" + (f", and {_BACKSLASH}" if "\\" in file else ""),
+        why=f"it contains tensor {tensor!r}" + (f", and {_BACKSLASH}" if "\\" in file else ""),
         remedy=_SAVE_NEXT if "\\" in file else near,
         reason=SourceReason.EXTERNAL_DATA_MISSING,
     )
@@ -105,7 +105,7 @@ def check_lengths(spans: tuple[WeightsSpan, ...], sizes: Mapping[str, int], wher
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:
-    """Return the bytes that a tensor of numbers takes in a weights file, by its shape and dtype."""
+    """Return the size in bytes of a numeric tensor in a weights file, computed from its shape and dtype."""
     elements = math.prod(tensor.dims)
     if onnx.TensorProto.DataType.Name(tensor.data_type) in _HALF_BYTE_TYPES:
         return (elements + 1) // 2
@@ -126,7 +126,7 @@ def _span(tensor: onnx.TensorProto, where: str) -> WeightsSpan:
 
 
 def _inside(location: str, tensor: str, where: str) -> str:
-    # Both flavours of path: a model written on one system is read on another, and `\` separates on one of them.
+    # Check both POSIX and Windows paths, because a model may come from another system, where `\` separates folders.
     posix, windows = PurePosixPath(location), PureWindowsPath(location)
     if not posix.parts or "\0" in location:
         raise _escapes(location, tensor, where, "it names no file")
@@ -140,9 +140,9 @@ def _inside(location: str, tensor: str, where: str) -> str:
 def _escapes(location: str, tensor: str, where: str, why: str) -> SourceError:
     shown = repr(location).replace("\\\\", "\\")  # control characters stay escaped
     return SourceError(
-        "the model names a weights file by a path that may lead outside its own folder",
+        "the path of a weights file may lead outside the model's folder",
         where=where,
-        why=f"tensor {tensor!r} lies at {shown}: {why}",
+        why=f"tensor {tensor!r} has the location {shown}: {why}",
         remedy=_SAVE_NEXT,
         reason=SourceReason.PATH_ESCAPES,
     )
@@ -150,7 +150,7 @@ def _escapes(location: str, tensor: str, where: str, why: str) -> SourceError:
 
 def _bad_span(tensor: str, where: str, why: str) -> ModelError:
     return ModelError(
-        f"the place of tensor {tensor!r} in its weights file makes no sense",
+        f"the position of tensor {tensor!r} in its weights file is invalid",
         where=where,
         why=why,
         remedy="export the model again",

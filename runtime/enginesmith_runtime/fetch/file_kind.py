@@ -1,4 +1,4 @@
-"""What a file is that is not an ONNX model: the first bytes of what people give by mistake."""
+"""Recognises files that are not ONNX models by their first bytes."""
 
 import zipfile
 from pathlib import Path
@@ -15,32 +15,32 @@ _EXPORT_TENSORFLOW: Final = "convert it with tf2onnx"
 _EXPORT_PADDLE: Final = "convert it with paddle2onnx"
 _NO_FILE: Final = "check that the address gives the file itself, and whether it needs a login"
 
-# Beginnings that no ONNX file has, what they are, what to do. The first that fits counts.
+# First bytes that no ONNX file has, the kind of file, and the remedy. The first match applies.
 _BEGINNINGS: Final = (
     (b"version https://git-lfs", "it is a Git LFS pointer, not the file", "run git lfs pull and try again"),
     (b"\x89HDF", "it is an HDF5 file, as Keras writes", _EXPORT_TENSORFLOW),
     (b"\x1f\x8b", "it is a gzip archive", "unpack it and name the .onnx file inside"),
     (b"GGUF", "it is a GGUF model", "export the original model to ONNX"),
-    (b"ptrt", "it is a TensorRT engine", "give the ONNX model that it was built from"),
-    (b"ftrt", "it is a TensorRT engine", "give the ONNX model that it was built from"),
+    (b"ptrt", "it is a TensorRT engine", "use the ONNX model that it was built from"),
+    (b"ftrt", "it is a TensorRT engine", "use the ONNX model that it was built from"),
     (b"\x80\x02", "it is a Python pickle, as torch.save writes", _EXPORT_TORCH),
     (b"\x80\x03", "it is a Python pickle", _EXPORT_TORCH),
     (b"\x80\x04", "it is a Python pickle", _EXPORT_TORCH),
-    (b"<?xml", "it is an XML document, as object stores answer errors with", _NO_FILE),
-    (b"\x93NUMPY", "it is a NumPy array", "give the model"),
+    (b"<?xml", "it is an XML document, such as an error of an object store", _NO_FILE),
+    (b"\x93NUMPY", "it is a NumPy array", "use the model"),
 )
-# FlatBuffers have their file identifier behind a length.
+# FlatBuffers have a length before their file identifier.
 _AFTER_FOUR_BYTES: Final = (
     (b"TFL3", "it is a TensorFlow Lite model", _EXPORT_TENSORFLOW),
-    (b"ORTM", "it is an ONNX Runtime format model (.ort)", "give the ONNX model that it was made from"),
+    (b"ORTM", "it is an ONNX Runtime format model (.ort)", "use the ONNX model that it was made from"),
 )
-# In lower case, after any space.
+# Texts in lower case, compared after leading white space.
 _TEXTS: Final = (
     (b"<!doctype html", "it is an HTML page, such as a login or an error page", _NO_FILE),
     (b"<html", "it is an HTML page, such as a login or an error page", _NO_FILE),
     (b"{", "it is a JSON document, such as an error message or a PaddlePaddle program", _NO_FILE),
 )
-# Members of a ZIP archive that say who wrote it.
+# Members of a ZIP archive that identify its format.
 _MEMBERS: Final = (
     ("constants.pkl", "it is a TorchScript archive", _EXPORT_TORCH),
     ("data.pkl", "it is a PyTorch checkpoint", _EXPORT_TORCH),
@@ -52,7 +52,7 @@ _MEMBERS: Final = (
 
 
 def check_not_foreign(path: Path, where: str) -> None:
-    """Refuse a file whose first bytes are another format's, before anything parses it.
+    """Refuse a file that has the first bytes of another format, before anything parses it.
 
     Raises:
         enginesmith_contract.errors.ModelError: `NotOnnx`.
@@ -112,7 +112,7 @@ def _zip_kind(path: Path) -> tuple[str, str]:
 
 
 def _foreign_protobuf(path: Path, head: bytes) -> tuple[str, str] | None:
-    # Protobuf has no magic number: these are the first fields of the two other formats that people have.
+    # Protobuf has no magic number. These are the first fields of two other common formats.
     if path.suffix == ".pdmodel" or (head[:1] == b"\x0a" and b"feed" in head and b"fetch" in head):
         return "it is a PaddlePaddle program (.pdmodel)", _EXPORT_PADDLE
     if path.suffix == ".pdiparams":

@@ -1,4 +1,4 @@
-"""Models over http(s): ranges to resume, and an entity tag to know that the file is still the same.
+"""Models over http(s), with range requests to resume and entity tags to detect a changed file.
 
 Credentials come from the environment: a netrc file (NETRC), user and password in the URI, or a bearer token.
 """
@@ -36,7 +36,7 @@ class HttpOrigin:
     """The folder of a model on a web server.
 
     Attributes:
-        model: the model's file name.
+        model: File name of the model.
     """
 
     def __init__(
@@ -47,32 +47,32 @@ class HttpOrigin:
         token_variable: str = SOURCE_TOKEN,
         denied_remedy: str = f"set {SOURCE_TOKEN} or a netrc file; a signed address may have expired",
     ) -> None:
-        """Open the client; no request is made.
+        """Open the client without a request.
 
         Args:
-            uri: of the model.
-            environment: that credentials come from.
-            token_variable: that has the bearer token.
-            denied_remedy: what to do where the server refuses.
+            uri: URI of the model.
+            environment: Environment with the credentials.
+            token_variable: Name of the variable with the bearer token.
+            denied_remedy: Remedy if the server refuses access.
 
         Raises:
-            enginesmith_contract.errors.SourceError: `NotFound`: it is no URL.
+            enginesmith_contract.errors.SourceError: `NotFound` if it is not a URL.
         """
         self._denied_remedy = denied_remedy
         try:
             self._url = httpx.URL(uri)
         except httpx.InvalidURL as error:
-            raise SourceError("this is no URL", where=redact(uri), reason=SourceReason.NOT_FOUND) from error
+            raise SourceError("this is not a URL", where=redact(uri), reason=SourceReason.NOT_FOUND) from error
         self.model = model_name(self._url.raw_path.partition(b"?")[0].decode())
-        # Unencoded, so that lengths and ranges count the file's own bytes.
+        # Request no encoding, so that lengths and ranges count the bytes of the file.
         headers = {"Accept-Encoding": "identity", "User-Agent": "enginesmith"}
         token = environment.get(token_variable)
-        # Over plain HTTP everybody on the way would read the token.
+        # With plain HTTP the token would be readable on the network.
         is_private = self._url.scheme == "https" or self._url.host in _LOOPBACK
         self._token = token if token and is_private else None
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
-        # The client calls the hook for every redirect too.
+        # The client also calls the hook for every redirect.
         hooks = {"request": [_refuse_host]}
         self._client = httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=headers, event_hooks=hooks)
 
@@ -99,7 +99,8 @@ class HttpOrigin:
             self._client.stream("GET", self._url_of(name), headers=headers) as response,
         ):
             if response.status_code == _RANGE_NOT_SATISFIABLE and offset:
-                # Everything had come before the connection broke, or the file shrank: begin again to be sure.
+                # Either all bytes were received before the connection broke, or the file shrank. Start again to be
+                # sure.
                 with self.open(name, offset=0, validator=None) as transfer:
                     yield transfer
                 return
@@ -125,12 +126,12 @@ def _refuse_host(request: httpx.Request) -> None:
 def _transfer(response: httpx.Response, offset: int) -> Transfer:
     start = offset if response.status_code == _PARTIAL else 0
     length = response.headers.get("Content-Length")
-    # An encoded body has a length that says nothing about the file.
+    # The length of an encoded body is not the length of the file.
     plain = "Content-Encoding" not in response.headers
     total = start + int(length) if length and plain else None
     if response.status_code == _PARTIAL and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
         raise SourceError(
-            "the server sent another range than it was asked for",
+            "the server sent another range than requested",
             where=redact(str(response.url)),
             reason=SourceReason.TRUNCATED,
         )
@@ -138,13 +139,13 @@ def _transfer(response: httpx.Response, offset: int) -> Transfer:
         offset=start,
         total_bytes=total,
         validator=_validator(response) if plain else None,
-        # As they come: a larger chunk would be lost when the connection breaks in the middle of it.
+        # Read chunks as they arrive, because an incomplete larger chunk would be lost if the connection breaks.
         chunks=response.iter_bytes(),
     )
 
 
 def _validator(response: httpx.Response) -> str | None:
-    """Return what If-Range takes: a strong entity tag, else the date of the last change (RFC 9110, section 13.1.5)."""
+    """Return the value for If-Range: a strong entity tag, or the date of the last change (RFC 9110, 13.1.5)."""
     tag = response.headers.get("ETag")
     if tag and not tag.startswith("W/"):
         return str(tag)
@@ -167,14 +168,14 @@ def _check_status(response: httpx.Response, where: str, denied_remedy: str) -> N
         )
     if status in _DENIED:
         raise SourceError(
-            "the server refuses to give the model",
+            "the server denies access to the model",
             where=where,
             why=answer,
             remedy=denied_remedy,
             reason=SourceReason.ACCESS_DENIED,
         )
     raise SourceError(
-        "the server did not give the model",
+        "the server did not send the model",
         where=where,
         why=answer,
         remedy="try again later" if status in _TRANSIENT else "check the address",
@@ -192,7 +193,7 @@ def _translated(where: str) -> Iterator[None]:
             "the server ended the connection early",
             where=where,
             why=redact(str(error)),
-            remedy="try again: what came is kept; if it repeats, the file at the source is damaged",
+            remedy="try again: the download resumes; if it repeats, the file at the source is damaged",
             reason=SourceReason.TRUNCATED,
             retry=True,
         ) from error
@@ -202,9 +203,9 @@ def _translated(where: str) -> Iterator[None]:
             "the connection failed" if not certificate else "the server's certificate is not trusted",
             where=where,
             why=redact(str(error)) or type(error).__name__,
-            remedy="name the authority's certificate in SSL_CERT_FILE"
+            remedy="set SSL_CERT_FILE to the certificate of the authority"
             if certificate
-            else "try again: what came is kept",
+            else "try again: the download resumes",
             reason=SourceReason.CONNECTION_LOST,
             retry=not certificate,
         ) from error

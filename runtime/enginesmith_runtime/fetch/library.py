@@ -1,4 +1,4 @@
-"""Fetch a single file that is no model, from wherever a model may come from: a plugin library, or input values."""
+"""Fetches a single file that is not a model, such as a plugin library or input values, from any source of models."""
 
 import shutil
 from pathlib import Path
@@ -21,13 +21,13 @@ def fetch_library(
     *,
     base: Path | None = None,
 ) -> None:
-    """Copy a library to `target`, whose folder is also where a download lies meanwhile.
+    """Copy a library to `target`. A download uses the same folder.
 
     Args:
-        source: with the digest that the library must have.
-        target: a path that does not exist, in a folder that does.
-        reporter: told of the download inside a stage that the caller has begun.
-        base: the folder that a relative path starts from; None: the working directory.
+        source: Source with the digest that the library must have.
+        target: Path that does not exist, in an existing folder.
+        reporter: Receives the progress of the download. The caller has begun the stage.
+        base: Base folder of a relative path; None for the working directory.
 
     Raises:
         enginesmith_contract.errors.SourceError: see `SourceReason`.
@@ -41,13 +41,13 @@ def fetch_library(
         "the digest differs",
         where=redact(source.uri),
         why=f"expected sha256 {source.sha256}, found {found.digest} ({say_bytes(found.size_bytes)})",
-        remedy="find out who changed the library; where the change is right, put the new digest into the document",
+        remedy="find out who changed the library; if the change is intended, put the new digest into the document",
         reason=SourceReason.DIGEST_MISMATCH,
     )
 
 
 def fetch_file(source: ModelSource, target: Path, reporter: Reporter, *, base: Path | None = None) -> None:
-    """Copy a file to `target` without a look at its digest; see `fetch_library`.
+    """Copy a file to `target` without a check of its digest; see `fetch_library`.
 
     Raises:
         enginesmith_contract.errors.SourceError: see `SourceReason`.
@@ -66,7 +66,7 @@ def _copy(path: Path, target: Path) -> None:
 
 
 def _download(source: ModelSource, target: Path, reporter: Reporter) -> None:
-    # These load an HTTP client and the ONNX library, and most builds have no plugins.
+    # These imports load an HTTP client and the ONNX library, and most builds have no plugins.
     from enginesmith_runtime.fetch.download import Downloads, RetryPolicy
     from enginesmith_runtime.fetch.open_origin import open_origin
 

@@ -1,4 +1,4 @@
-"""A model on the local disk: used where it lies, copied only where its weights are links."""
+"""A model on the local disk. It is used in place, and copied only if its weights are links."""
 
 import errno
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ __all__ = ["LocalModel"]
 
 
 class LocalModel:
-    """The folder of one local model; also an `Origin`.
+    """The folder of one local model, which is also an `Origin`.
 
     Attributes:
-        model: the model's file name.
+        model: File name of the model.
     """
 
     def __init__(self, path: Path) -> None:
-        """Check that there is a file to read.
+        """Check that the file exists and can be read.
 
         Raises:
             enginesmith_contract.errors.SourceError: `NotFound`, `AccessDenied`.
@@ -64,7 +64,7 @@ class LocalModel:
         """Read a file to its end.
 
         Raises:
-            enginesmith_contract.errors.SourceError: `AccessDenied`, or the disk fails.
+            enginesmith_contract.errors.SourceError: `AccessDenied`, or a disk error.
         """
         path = self._folder / name
         with _translated(path):
@@ -109,7 +109,7 @@ def _is_folder(path: Path) -> SourceError | ModelError:
     return SourceError(
         "the path is a folder",
         where=str(path),
-        why=f"it holds {', '.join(models[:3])}" if models else "it holds no .onnx file",
+        why=f"it contains {', '.join(models[:3])}" if models else "it contains no .onnx file",
         remedy="name the .onnx file",
         reason=SourceReason.NOT_FOUND,
     )

@@ -1,4 +1,4 @@
-"""Where a model is, from the text that a user wrote; and that text without its secrets."""
+"""Parses the location of a model, and removes secrets from it."""
 
 import re
 from difflib import get_close_matches
@@ -14,7 +14,7 @@ __all__ = ["Scheme", "local_path", "model_name", "redact", "scheme_of"]
 
 
 class Scheme(StrEnum):
-    """What a model's URI may begin with; a plain path is `FILE`."""
+    """Scheme of a model's URI. A plain path is `FILE`."""
 
     FILE = "file"
     HTTP = "http"
@@ -28,7 +28,7 @@ class Scheme(StrEnum):
 
 
 _URI: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-# Spellings of other tools that no edit distance finds.
+# Spellings of other tools that an edit distance does not find.
 _ALIASES: Final = {
     "aliyun": Scheme.OSS,
     "docker": Scheme.OCI,
@@ -47,7 +47,7 @@ def scheme_of(uri: str) -> Scheme:
     """Return the URI's scheme.
 
     Raises:
-        enginesmith_contract.errors.SourceError: `UnsupportedScheme`, with the nearest one that is supported.
+        enginesmith_contract.errors.SourceError: `UnsupportedScheme` with the most similar supported scheme.
     """
     found = _URI.match(uri)
     if found is None:
@@ -56,7 +56,7 @@ def scheme_of(uri: str) -> Scheme:
     if name in list(Scheme):
         return Scheme(name)
     if name == "pvc":
-        remedy = "mount the volume and give the model's path: pvc:// names a volume of a cluster"
+        remedy = "mount the volume and use the model's path: pvc:// is a volume of a cluster"
     else:
         near = [_ALIASES[name]] if name in _ALIASES else get_close_matches(name, list(Scheme), n=1)
         supported = f"use a path or one of {', '.join(Scheme)}"
@@ -70,7 +70,7 @@ def scheme_of(uri: str) -> Scheme:
 
 
 def local_path(uri: str, base: Path | None) -> Path:
-    """Return the absolute path that a plain path or a file:// URI names; `base` is what a relative one starts from.
+    """Return the absolute path of a plain path or a file:// URI. `base` is the base folder of a relative path.
 
     Raises:
         enginesmith_contract.errors.SourceError: `UnsupportedScheme` for a file:// URI with a host.
@@ -80,7 +80,7 @@ def local_path(uri: str, base: Path | None) -> Path:
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
         raise SourceError(
-            "a file:// URI has no host",
+            "a file:// URI must not have a host",
             where=uri,
             remedy=f"write file:///{parts.netloc}{parts.path}, or the plain path without file://",
             reason=SourceReason.UNSUPPORTED_SCHEME,
@@ -89,11 +89,11 @@ def local_path(uri: str, base: Path | None) -> Path:
 
 
 def model_name(path: str) -> str:
-    """Return the file name at the end of a URI's path, fit to be a file's name here; "model.onnx" where it has none."""
+    """Return the file name at the end of a URI's path as a valid file name, or "model.onnx" if it has none."""
     name = PurePosixPath(unquote(path).replace("\\", "/").replace("\0", "")).name
     return "model.onnx" if name in ("", ".", "..") else name
 
 
 def redact(text: str) -> str:
-    """Return a URI, or a text that holds some, without user names, passwords and query strings (signatures, tokens)."""
+    """Return a URI, or a text with URIs, without user names, passwords and query strings (signatures, tokens)."""
     return _QUERY.sub("?...", _USERINFO.sub("", text)) if "://" in text else text

@@ -1,10 +1,11 @@
-"""Fetch a model: from a URI to checked files on the local disk.
+"""Fetches a model from a URI to checked files on the local disk.
 
     ModelSource ──scheme──> a local path, used in place
                        └──> an Origin ──download──> folder/downloads/<uri>/files ──rename──> folder/models/<digest>
 
-The model comes first, is refused here if it is no ONNX file, and names its weights files, which are then fetched from
-the model's own location. What is in `folder/models` is complete, was digested from the disk, and never changes again.
+The model is fetched first and refused here if it is not an ONNX file. It names its weights files, which are then
+fetched from the same location. Files in `folder/models` are complete and never change; their digests were computed from
+the disk.
 """
 
 from collections.abc import Callable
@@ -33,17 +34,17 @@ __all__ = ["FetchedModel", "check_digest", "fetch_model"]
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedModel:
-    """A model whose files lie on the local disk, digested.
+    """A model with files on the local disk and their digests.
 
     Attributes:
-        path: absolute path of the ONNX file; its external weights are in the same folder, under the names that it gives
-            them. A local model is used in place: it is only read, and its owner may still change it, so code that
-            stores a file trusts the digest of what was stored.
-        files: the ONNX file first, then each weights file once, in the model's order.
+        path: Absolute path of the ONNX file. Its external weights are in the same folder, under the names in the model.
+            A local model is used in place: it is only read, but its owner may still change it. So code that stores a
+            file must use the digest of the stored copy.
+        files: The ONNX file, followed by each weights file once, in the model's order.
         source_digest: `content_digest(files)`.
-        model_digest: SHA-256 of the ONNX file alone, which `ModelSource.sha256` is compared with.
-        size_bytes: of all files.
-        signed_by: name of the key that signed them; None: no signature was looked for.
+        model_digest: SHA-256 of the ONNX file alone, for the comparison with `ModelSource.sha256`.
+        size_bytes: Size of all files in bytes.
+        signed_by: Name of the key that signed them; None if no signature was checked.
     """
 
     path: Path
@@ -65,16 +66,16 @@ def fetch_model(
     """Fetch a model and its external weights.
 
     Args:
-        source: credentials are no part of it: the clients take them from the environment.
-        folder: keeps downloads; one that outlives the process lets the next attempt resume, and lets a source that
-            did not change be used without another download.
-        reporter: gets the stage "fetch".
-        base: the folder that a relative path starts from; None: the working directory.
-        retry: how long to insist on a broken connection.
+        source: Source without credentials, which the clients read from the environment.
+        folder: Folder for downloads. If it outlives the process, the next attempt resumes, and an unchanged source is
+            not downloaded again.
+        reporter: Receives the stage "fetch".
+        base: Base folder of a relative path; None for the working directory.
+        retry: Limit of retries after a broken connection.
 
     Raises:
         enginesmith_contract.errors.SourceError: see `SourceReason`.
-        enginesmith_contract.errors.ModelError: `NotOnnx`, with what the file is instead.
+        enginesmith_contract.errors.ModelError: `NotOnnx` with the kind of the file.
     """
     where = redact(source.uri)
     reporter.begin("fetch", where)
@@ -91,7 +92,7 @@ def _fetch_local(source: ModelSource, folder: Path, reporter: Reporter, path: Pa
     local = LocalModel(path)
     spans = _read_spans(path, str(path))
     if local.has_linked_weights(spans):
-        # onnx refuses weights that are links, so these get a private copy.
+        # onnx refuses weights files that are links, so they are copied.
         return _fetch_from(local, source, folder, reporter, RetryPolicy())
     names = _names(local.model, spans)
     files = tuple(local.digest(name, Advance(reporter, name, local.size_bytes(name))) for name in names)
@@ -126,7 +127,7 @@ def _fetch_from(
 def _signed_by(
     origin: Origin, source: ModelSource, files: tuple[StoredFile, ...], read: Callable[[str], bytes]
 ) -> str | None:
-    """Return the name of the key that signed a model; None: no signature is looked for."""
+    """Return the name of the key that signed a model, or None if no signature is checked."""
     if source.signers is None:
         return None
     name = signature_file(source)
@@ -156,7 +157,7 @@ def _names(model: str, spans: tuple[WeightsSpan, ...]) -> tuple[str, ...]:
 
 
 def check_digest(source: ModelSource, model: StoredFile, where: str) -> None:
-    """Refuse a file that is not the one that its user named.
+    """Refuse a file with another digest than the user expects.
 
     Raises:
         enginesmith_contract.errors.SourceError: `DigestMismatch`.
@@ -167,7 +168,7 @@ def check_digest(source: ModelSource, model: StoredFile, where: str) -> None:
         "the digest differs",
         where=where,
         why=f"expected sha256 {source.sha256}, found {model.digest} ({say_bytes(model.size_bytes)})",
-        remedy="find out who changed it; where the change is right, put the new digest into the document",
+        remedy="find out who changed it; if the change is intended, put the new digest into the document",
         reason=SourceReason.DIGEST_MISMATCH,
     )
 

@@ -1,10 +1,10 @@
-"""Models on the ModelScope hub, over the download address that its own client asks.
+"""Models on the ModelScope hub, from the download address that its own client uses.
 
     ms://owner/repository@revision/folder/model.onnx
       └─> ENDPOINT/api/v1/models/owner/repository/repo?Revision=revision&FilePath=folder%2Fmodel.onnx
 
-The hub answers with the file or sends on to its storage. A token goes to the hub alone, as its client sends it: in the
-Authorization header and as the session's cookie, since the download reads either.
+The hub responds with the file or a redirect to its storage. A token is sent only to the hub, like its client does: in
+the Authorization header and as the session cookie, because the download reads either.
 """
 
 import os
@@ -32,7 +32,7 @@ _REVISION: Final = "master"
 
 
 class _Address(NamedTuple):
-    """What a URI names."""
+    """Parts of a URI."""
 
     repository: str
     revision: str
@@ -43,11 +43,11 @@ class ModelScopeOrigin(HttpOrigin):
     """The folder of a model in a repository of the hub.
 
     Attributes:
-        model: the model's file name.
+        model: File name of the model.
     """
 
     def __init__(self, source: ModelSource, environment: Mapping[str, str] = os.environ) -> None:
-        """Open the client; no request is made.
+        """Open the client without a request.
 
         Raises:
             enginesmith_contract.errors.SourceError: `UnknownOption`, `NotFound`.
@@ -91,7 +91,7 @@ def _address(uri: str) -> _Address:
     name, _, revision = repository.partition("@")
     if not owner or not name or not path.strip("/") or path.endswith("/"):
         raise SourceError(
-            "the address names no file",
+            "the address does not name a file",
             where=redact(uri),
             remedy="write ms://OWNER/REPOSITORY/PATH/model.onnx",
             reason=SourceReason.NOT_FOUND,

@@ -1,7 +1,7 @@
 """Models in S3, Google Cloud Storage, Alibaba OSS and on the Hugging Face Hub, through their fsspec file systems.
 
-Each reads credentials from the environment as its vendor's tools do. The file systems know nothing of resuming, but
-they read ranges and tell an object's version, which is all that it takes.
+Each reads credentials from the environment like its vendor's tools. The file systems cannot resume a download, but they
+read ranges and report an object's version, which is enough to implement it.
 """
 
 import os
@@ -34,11 +34,11 @@ class ObjectStoreOrigin:
     """The folder of a model in an object store.
 
     Attributes:
-        model: the model's file name.
+        model: File name of the model.
     """
 
     def __init__(self, source: ModelSource, scheme: Scheme) -> None:
-        """Open the client; no request is made.
+        """Open the client without a request.
 
         Raises:
             enginesmith_contract.errors.SourceError: `MissingClient`, `UnknownOption`, `NotFound`.
@@ -49,7 +49,7 @@ class ObjectStoreOrigin:
         folder, slash, name = source.uri.partition("://")[2].rpartition("/")
         if not folder or not slash or not name:
             raise SourceError(
-                "the address names no file",
+                "the address does not name a file",
                 where=redact(source.uri),
                 remedy=f"write {scheme}://BUCKET/PATH/model.onnx",
                 reason=SourceReason.NOT_FOUND,
@@ -66,7 +66,7 @@ class ObjectStoreOrigin:
 
     @contextmanager
     def open(self, name: str, *, offset: int, validator: str | None) -> Iterator[Transfer]:
-        """Look the object up; its bytes are requested as they are read. See `Origin.open`."""
+        """Look the object up. Its bytes are requested while they are read. See `Origin.open`."""
         path = f"{self._folder}/{self._object if name == self.model else name}"
         with self._translated(name):
             facts = self._files.info(path, refresh=True)
@@ -88,10 +88,10 @@ class ObjectStoreOrigin:
                 )
 
     def list_files(self) -> tuple[str, ...]:
-        """Return the names of all objects below the folder, sorted; none where it is an object itself.
+        """Return the sorted names of all objects below the folder, or none if it is an object itself.
 
         Raises:
-            enginesmith_contract.errors.SourceError: the client failed.
+            enginesmith_contract.errors.SourceError: The client failed.
         """
         with self._translated(""):
             found = self._files.find(self._folder)
@@ -131,7 +131,7 @@ class ObjectStoreOrigin:
             try:
                 yield
             except EnginesmithError:
-                # What a reporter or the disk raises inside the `with` is not the client's.
+                # Errors of a reporter or the disk inside the `with` are not errors of the client.
                 raise
             except FileNotFoundError as error:
                 raise SourceError(
@@ -140,14 +140,14 @@ class ObjectStoreOrigin:
                     remedy="check bucket and path",
                     reason=SourceReason.NOT_FOUND,
                 ) from error
-            except Exception as error:  # each client has a tree of exceptions of its own
+            except Exception as error:  # each client has its own exceptions
                 raise self._from_client(error, where) from error
 
     def _from_client(self, error: Exception, where: str) -> SourceError:
         why = redact(" ".join(str(error).split())) or type(error).__name__
         if is_access_denied(error, why):
             return SourceError(
-                "the source refuses to give the model",
+                "the source denies access to the model",
                 where=where,
                 why=why,
                 remedy=f"set {self._client.credentials}",
@@ -157,7 +157,7 @@ class ObjectStoreOrigin:
             "the connection failed",
             where=where,
             why=why,
-            remedy="try again: what came is kept; check the endpoint",
+            remedy="try again: the download resumes; check the endpoint",
             reason=SourceReason.CONNECTION_LOST,
             retry=True,
         )

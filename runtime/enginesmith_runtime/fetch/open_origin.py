@@ -1,4 +1,4 @@
-"""From a remote URI to the client that reads it; a client's libraries are imported only when it is asked for."""
+"""Opens the client for a remote URI. A client's libraries are imported only when they are needed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Options of a source's client: few, named alike for every client, and none of them a secret."""
+"""Options of a source's client. They have the same names for every client, and none is a secret."""
 
 from enginesmith_contract.errors import SourceError
 from enginesmith_contract.preparation import ModelSource

@@ -1,4 +1,4 @@
-"""What every kind of source offers to the downloader: files by name, from any offset, with a mark of their version."""
+"""Interface of a source for the downloader: files by name, from any offset, with an identifier of their version."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -13,11 +13,12 @@ class Transfer:
     """The bytes of one file, from `offset` on.
 
     Attributes:
-        offset: where `chunks` begin; 0 where the source cannot resume or its file has changed.
-        total_bytes: of the whole file, None where the source does not tell.
-        validator: changes whenever the bytes do (an ETag, a digest); None: the source has none, so nothing that was
-            read earlier can be used.
-        chunks: read them inside the `with` of `Origin.open`; raises SourceError, with `retry` where it was interrupted.
+        offset: Offset of the first chunk; 0 if the source cannot resume or its file has changed.
+        total_bytes: Size of the whole file; None if the source does not report it.
+        validator: Identifier that changes with the bytes (an ETag, a digest). If None, bytes of earlier attempts cannot
+            be used.
+        chunks: Chunks, to be read inside the `with` of `Origin.open`. They raise SourceError, with `retry` after an
+            interruption.
     """
 
     offset: int
@@ -30,7 +31,7 @@ class Origin(Protocol):
     """One model's folder at a source.
 
     Attributes:
-        model: the model's file name.
+        model: File name of the model.
     """
 
     model: str
@@ -40,14 +41,14 @@ class Origin(Protocol):
         ...
 
     def open(self, name: str, *, offset: int, validator: str | None) -> AbstractContextManager[Transfer]:
-        """Begin to read a file; `offset` is honoured only while the file's validator is still `validator`.
+        """Begin to read a file. `offset` is used only if the file's validator is still `validator`.
 
         Args:
-            name: relative to the model's folder, with forward slashes, inside it.
-            offset: the count of bytes that an earlier attempt left.
-            validator: of the file that those bytes are of; None: nothing is left.
+            name: Name relative to the model's folder and inside it, with forward slashes.
+            offset: Number of bytes from an earlier attempt.
+            validator: Validator of the file of those bytes; None if there are none.
 
         Raises:
-            enginesmith_contract.errors.SourceError: `retry` says whether another attempt may succeed.
+            enginesmith_contract.errors.SourceError: `retry` is True if another attempt may succeed.
         """
         ...

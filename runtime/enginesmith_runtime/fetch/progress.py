@@ -1,4 +1,4 @@
-"""Progress of one file, from counts of bytes to the fraction that a reporter wants."""
+"""Converts byte counts of one file to the progress for a reporter."""
 
 from enginesmith_runtime.local_files.space import say_bytes
 from enginesmith_runtime.progress import Reporter
@@ -7,7 +7,7 @@ __all__ = ["Advance"]
 
 
 class Advance:
-    """Adds up a file's bytes and reports whole percents; call it with the count of each chunk's bytes."""
+    """Adds up a file's bytes and reports whole percents. Call it with the number of bytes of each chunk."""
 
     def __init__(self, reporter: Reporter, name: str, total_bytes: int | None, done_bytes: int = 0) -> None:
         self._reporter = reporter

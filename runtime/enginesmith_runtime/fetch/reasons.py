@@ -1,4 +1,4 @@
-"""Why a model could not be had: the stable words of `SourceError.reason`."""
+"""Reasons why a model could not be fetched: the stable words of `SourceError.reason`."""
 
 from enum import StrEnum, unique
 from pathlib import Path
@@ -10,15 +10,15 @@ __all__ = ["SourceReason", "unreadable_file"]
 
 @unique
 class SourceReason(StrEnum):
-    """`CONNECTION_LOST` and, where the server may mend itself, `TRUNCATED` are worth another attempt."""
+    """Reason of a SourceError. `CONNECTION_LOST` and sometimes `TRUNCATED` allow another attempt."""
 
     NOT_FOUND = "NotFound"
     ACCESS_DENIED = "AccessDenied"
     DIGEST_MISMATCH = "DigestMismatch"
-    """The bytes are not the ones that the user named; nothing of them was kept."""
+    """The bytes do not have the digest that the user expects. Nothing was kept."""
     CONNECTION_LOST = "ConnectionLost"
     TRUNCATED = "Truncated"
-    """Fewer bytes than the source or the model says there are."""
+    """There are fewer bytes than the source or the model announced."""
     CHANGED = "Changed"
     """The source changed while it was read."""
     PATH_ESCAPES = "PathEscapes"
@@ -33,15 +33,15 @@ class SourceReason(StrEnum):
     SIGNATURE_MISSING = "SignatureMissing"
     SIGNATURE_INVALID = "SignatureInvalid"
     SIGNATURE_DIFFERS = "SignatureDiffers"
-    """The signature is of other files."""
+    """The signature is for other files."""
     SIGNER_UNKNOWN = "SignerUnknown"
 
 
 def unreadable_file(path: Path, error: OSError, noun: str) -> SourceError:
-    """Return the error of a local file that is not there or may not be read; `noun` is what it should be."""
+    """Return the error of a local file that is missing or not readable. `noun` is the expected kind of file."""
     if isinstance(error, PermissionError):
         return SourceError(
-            "the file may not be read",
+            "this user may not read the file",
             where=str(path),
             remedy="give this user the right to read it",
             reason=SourceReason.ACCESS_DENIED,

@@ -1,9 +1,9 @@
-"""Models as artifacts in an OCI registry: one layer a file, named by its title annotation (as `oras push` writes).
+"""Models as artifacts in an OCI registry: one layer for each file, named by its title annotation (as with `oras push`).
 
-    oci://REGISTRY/REPOSITORY:TAG  or  oci://REGISTRY/REPOSITORY@sha256:...  and #NAME.onnx where there are several
+    oci://REGISTRY/REPOSITORY:TAG  or  oci://REGISTRY/REPOSITORY@sha256:...  and #NAME.onnx if there are several
 
-Credentials are the container tools' own: in a pod, the Secret of the source if it is one for registries, else
-config.json in the folder that DOCKER_CONFIG names.
+Credentials are those of container tools: in a pod, the Secret of the source if it is a registry Secret, else
+config.json in the folder DOCKER_CONFIG.
 """
 
 import json
@@ -39,7 +39,7 @@ __all__ = ["RegistryOrigin"]
 _TITLE: Final = "org.opencontainers.image.title"
 _COSIGN: Final = "dev.cosignproject.cosign/signature"
 _BUNDLE: Final = "application/vnd.dev.sigstore.bundle"
-# What is lost at most when the connection breaks.
+# Largest number of bytes that are lost if the connection breaks.
 _READ_BYTES: Final = 64 << 10
 _OK: Final = 200
 _PARTIAL: Final = 206
@@ -49,15 +49,15 @@ class RegistryOrigin:
     """The files of one artifact.
 
     Attributes:
-        model: the title of the layer that is the model, or of the first file where any file is wanted.
+        model: Title of the layer with the model, or of the first file if any file is accepted.
     """
 
     def __init__(self, source: ModelSource, *, is_model: bool = True) -> None:
         """Read the artifact's manifest.
 
         Args:
-            source: of the artifact.
-            is_model: whether the artifact must have one model, unless the address names a file.
+            source: Source of the artifact.
+            is_model: Whether the artifact must have exactly one model if the address does not name a file.
 
         Raises:
             enginesmith_contract.errors.SourceError: `MissingClient`, `UnknownOption`, `NotFound`, `AccessDenied`,
@@ -78,12 +78,12 @@ class RegistryOrigin:
         return tuple(sorted(self._layers))
 
     def describe(self, name: str) -> str:
-        """Return the file's address, as the URI's fragment names it."""
+        """Return the address of the file, with its name as the fragment."""
         return f"{self._where}#{name}"
 
     @contextmanager
     def open(self, name: str, *, offset: int, validator: str | None) -> Iterator[Transfer]:
-        """Request a layer, whose digest is its validator. See `Origin.open`."""
+        """Request a layer. Its digest is the validator. See `Origin.open`."""
         where = self.describe(name)
         layer = self._layers.get(name)
         if layer is None:
@@ -107,7 +107,7 @@ class RegistryOrigin:
                 )
 
     def signed_artifact(self) -> SignedArtifact:
-        """Return the digests of the artifact, and what cosign signed in its repository."""
+        """Return the digests of the artifact and its cosign signatures."""
         layers = {name: str(layer["digest"]) for name, layer in self._layers.items()}
         return SignedArtifact(self._digest, layers, self._signatures())
 
@@ -116,7 +116,8 @@ class RegistryOrigin:
             tag = f"sha256-{self._digest}"
             for layer in self._manifest(f"{tag}.sig").get("layers", ()):
                 yield CosignSignature(self._blob(layer), str(layer.get("annotations", {}).get(_COSIGN, "")))
-            # What refers to the artifact; where the registry has no list of it, cosign writes an index under the tag.
+            # Read the referrers of the artifact. If the registry has no referrers API, cosign writes an index under the
+            # tag.
             entries = self._manifest(f"sha256:{self._digest}", "referrers") or self._manifest(tag)
             for entry in entries.get("manifests", ()):
                 for layer in self._manifest(str(entry["digest"])).get("layers", ()):
@@ -124,7 +125,7 @@ class RegistryOrigin:
                         yield CosignSignature(self._blob(layer), None)
 
     def _manifest(self, reference: str, kind: str = "manifests") -> dict[str, Any]:
-        """Return a document of the repository; empty where there is none."""
+        """Return a document of the repository, or an empty one if it does not exist."""
         url = self._session.container.manifest_url(reference).replace("/manifests/", f"/{kind}/", 1)
         try:
             return dict(self._request(url, self._where).json())
@@ -157,7 +158,7 @@ class RegistryOrigin:
         if response.status_code in DENIED:
             raise _denied(where, answer)
         raise SourceError(
-            "the registry did not give the model",
+            "the registry did not send the model",
             where=where,
             why=answer,
             remedy="try again later",
@@ -170,7 +171,7 @@ class RegistryOrigin:
             raise SourceError(
                 "this is an index of images, not an artifact",
                 where=self._where,
-                remedy="push the model as an artifact of its own (oras push REFERENCE model.onnx)",
+                remedy="push the model as a separate artifact (oras push REFERENCE model.onnx)",
                 reason=SourceReason.NOT_FOUND,
             )
         layers = manifest["layers"]
@@ -187,7 +188,7 @@ class RegistryOrigin:
             "the artifact has several models" if models else "the artifact has no .onnx file",
             where=self._where,
             why=f"its files are {', '.join(sorted(self._layers)) or 'without titles'}",
-            remedy="name one after a # at the end of the address",
+            remedy="add # and the name of one at the end of the address",
             reason=SourceReason.NOT_FOUND,
         )
 
@@ -197,16 +198,16 @@ class RegistryOrigin:
             try:
                 yield
             except EnginesmithError:
-                # What a reporter or the disk raises inside the `with` is not the client's.
+                # Errors of a reporter or the disk inside the `with` are not errors of the client.
                 raise
             except ValueError as error:
                 raise _denied(where, redact(str(error))) from error
-            except Exception as error:  # requests' and urllib3's own, and oras's
+            except Exception as error:  # exceptions of requests, urllib3 and oras
                 raise SourceError(
                     "the connection failed",
                     where=where,
                     why=redact(one_line(str(error))),
-                    remedy="try again: what came is kept",
+                    remedy="try again: the download resumes",
                     reason=SourceReason.CONNECTION_LOST,
                     retry=True,
                 ) from error
@@ -236,7 +237,7 @@ def _connect(reference: str, *, plain_http: bool) -> RegistrySession:
 
 def _denied(where: str, why: str) -> SourceError:
     return SourceError(
-        "the registry refuses to give the model",
+        "the registry denies access to the model",
         where=where,
         why=why,
         remedy=f"log in with a container tool, or set {REGISTRY.credentials}",

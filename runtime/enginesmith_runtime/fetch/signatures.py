@@ -1,11 +1,11 @@
-"""Signatures of models: of the files, by the OpenSSF's model signing, or of an artifact in a registry, by cosign.
+"""Verifies signatures of models: of files (OpenSSF Model Signing) or of an artifact in a registry (cosign).
 
     model.sig        a Sigstore bundle: DSSE envelope ── in-toto statement ── the digest of each file
-    sha256-<>.sig    a tag with cosign's payload of "simple signing", which names the digest of the artifact's manifest
-    referrers        the same as a Sigstore bundle, as cosign 3 writes it
+    sha256-<>.sig    a tag with cosign's "simple signing" payload, which contains the digest of the artifact's manifest
+    referrers        a Sigstore bundle for the artifact, as cosign 3 writes it
 
-The keys are the administrator's; no certificate, no transparency log. What the source says is not believed: digests are
-those of the files that were fetched.
+The administrator provides the keys. Certificates and transparency logs are not used. Digests are computed from the
+fetched files and not taken from the source.
 """
 
 import base64
@@ -28,19 +28,19 @@ _MALFORMED: Final = (ValueError, KeyError, TypeError, IndexError, AttributeError
 
 
 class CosignSignature(NamedTuple):
-    """One signature of an artifact: a bundle, or what `signature` (Base64) signs."""
+    """One signature of an artifact: a bundle, or a payload with its `signature` in Base64."""
 
     document: bytes
     signature: str | None
 
 
 class SignedArtifact(NamedTuple):
-    """What a registry has of an artifact.
+    """Data of an artifact in a registry.
 
     Attributes:
-        digest: SHA-256 of the manifest's bytes.
-        layers: digest ("sha256:...") of each file by its name, from that manifest.
-        signatures: that are in the repository.
+        digest: SHA-256 of the manifest.
+        layers: Digest ("sha256:...") of each file by name, from that manifest.
+        signatures: Signatures in the repository.
     """
 
     digest: str
@@ -49,7 +49,7 @@ class SignedArtifact(NamedTuple):
 
 
 def signature_file(source: ModelSource) -> str | None:
-    """Return the name of the file with a model's signature; None: no signature is wanted, or it is cosign's."""
+    """Return the name of the file with a model's signature, or None if none is required or cosign is used."""
     if source.signers is None or source.signature == COSIGN:
         return None
     return source.signature or DEFAULT_SIGNATURE
@@ -59,10 +59,10 @@ def check_files(source: ModelSource, files: Sequence[StoredFile], document: byte
     """Return the name of the key that signed the files of a model.
 
     Args:
-        source: with the keys, of which one must have signed.
-        files: that were fetched, the ONNX file first.
-        document: the signature.
-        where: the signature is.
+        source: Source with the keys. One of them must have signed.
+        files: Fetched files, the ONNX file first.
+        document: Contents of the signature file.
+        where: Address of the signature.
 
     Raises:
         enginesmith_contract.errors.SourceError: `SignerUnknown`, `SignatureInvalid`, `SignatureDiffers`.
@@ -74,7 +74,7 @@ def check_files(source: ModelSource, files: Sequence[StoredFile], document: byte
         signed = _signed_files(statement)
     except _MALFORMED as error:
         raise _invalid(where, f"its statement cannot be read: {error}") from error
-    # A signature may be of a folder above, and of the model's file alone, which it then calls ".".
+    # A signature may cover a parent folder, or only the model's file, which then has the name ".".
     name = files[0].path
     prefixes = [path.removesuffix(name) for path in sorted(signed, key=len) if f"/{path}".endswith(f"/{name}")]
     if len(files) == 1 and "." in signed:
@@ -86,7 +86,7 @@ def check_files(source: ModelSource, files: Sequence[StoredFile], document: byte
 
 
 def check_artifact(source: ModelSource, files: Sequence[StoredFile], artifact: SignedArtifact, where: str) -> str:
-    """Return the name of the key with which cosign signed the artifact that the files are of.
+    """Return the name of the key with which cosign signed the artifact of the files.
 
     Raises:
         enginesmith_contract.errors.SourceError: `SignatureMissing`, `SignerUnknown`, `SignatureInvalid`,
@@ -103,7 +103,7 @@ def check_artifact(source: ModelSource, files: Sequence[StoredFile], artifact: S
         if digest == artifact.digest:
             break
         signer = None
-        refusal = _differs(where, f"signed is the artifact sha256:{digest}, found is sha256:{artifact.digest}")
+        refusal = _differs(where, f"the signed artifact is sha256:{digest}, this one is sha256:{artifact.digest}")
     if signer is None:
         raise refusal
     layers = {name: digest.removeprefix("sha256:") for name, digest in artifact.layers.items()}
@@ -131,7 +131,7 @@ def _open_bundle(source: ModelSource, document: bytes, where: str) -> tuple[str,
         payload_type, payload = str(envelope["payloadType"]), base64.b64decode(envelope["payload"], validate=True)
         signatures = [str(one["sig"]) for one in envelope["signatures"]]
     except _MALFORMED as error:
-        raise _invalid(where, "it is no Sigstore bundle with a DSSE envelope") from error
+        raise _invalid(where, "it is not a Sigstore bundle with a DSSE envelope") from error
     message = dsse_encoding(payload_type, payload)
     signer = _signer(source, signatures, message, where)
     try:
@@ -139,7 +139,7 @@ def _open_bundle(source: ModelSource, document: bytes, where: str) -> tuple[str,
     except ValueError:
         statement = None
     if payload_type != _IN_TOTO or not isinstance(statement, dict):
-        raise _invalid(where, "what it signs is no in-toto statement")
+        raise _invalid(where, "its payload is not an in-toto statement")
     return signer, statement
 
 
@@ -153,8 +153,8 @@ def _signer(source: ModelSource, signatures: Iterable[str], message: bytes, wher
     raise SourceError(
         "no trusted key made the signature",
         where=where,
-        why=f"one of {_names(source)} must have signed it, and the signature may not be changed",
-        remedy="sign the model with a trusted key, or have the administrator add the public key of the one that did",
+        why=f"one of {_names(source)} must have signed it, and the signature must be unchanged",
+        remedy="sign the model with a trusted key, or ask the administrator to add the public key of its signer",
         reason=SourceReason.SIGNER_UNKNOWN,
     )
 
@@ -183,7 +183,7 @@ def _signed_files(statement: Mapping[str, Any]) -> dict[str, str]:
         raise ValueError(message)
     whole = sha256(b"".join(bytes.fromhex(one["digest"]) for one in resources)).hexdigest()
     if [subject["digest"]["sha256"] for subject in statement["subject"]] != [whole]:
-        message = "the digest of all files is not that of its files"
+        message = "its digest does not match the digests of its files"
         raise ValueError(message)
     return {str(one["name"]): str(one["digest"]) for one in resources}
 
@@ -197,7 +197,7 @@ def _differences(
             named = ", ".join(sorted(signed)[:4])
             yield _differs(where, f"it does not cover {file.path} (it covers {named or 'no file'})")
         elif digest != file.digest:
-            yield _differs(where, f"signed is {file.path} with sha256 {digest}, found is {file.digest}")
+            yield _differs(where, f"the signed sha256 of {file.path} is {digest}, and the file has {file.digest}")
 
 
 def _differs(where: str, why: str) -> SourceError:
@@ -205,7 +205,7 @@ def _differs(where: str, why: str) -> SourceError:
         "the model is not the one that was signed",
         where=where,
         why=why,
-        remedy="find out who changed it; where the change is right, sign it again",
+        remedy="find out who changed it; if the change is intended, sign it again",
         reason=SourceReason.SIGNATURE_DIFFERS,
     )
 

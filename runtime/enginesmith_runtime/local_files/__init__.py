@@ -1,1 +1,1 @@
-"""What fetching and storing share about files of this machine: digests, locks, space."""
+"""Functions for local files that `fetch` and `store` share: digests, locks, free space."""

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use: its affinity and its cgroup's quota, whichever is less.
+"""Number of CPUs that this process can use: the smaller of its affinity and its cgroup's quota.
 
 ONNX Runtime counts the machine's cores. In a pod with a limit of two CPUs on a large node it would start dozens of
 threads, which the kernel then throttles, so the backend sets the number itself.
@@ -17,7 +17,7 @@ def count_usable_cpus(cpu_max: Path = _CPU_MAX) -> int:
     """Return the number of CPUs, at least 1.
 
     Args:
-        cpu_max: the cgroup v2 file that holds "<quota> <period>" in microseconds, or "max <period>".
+        cpu_max: File of cgroup v2 with "<quota> <period>" in microseconds, or "max <period>".
     """
     try:
         affinity = len(os.sched_getaffinity(0))

@@ -1,7 +1,7 @@
-"""Digests of files of any size, a chunk in memory at a time.
+"""Digests of files of any size. Only one chunk is in memory at a time.
 
-A model's weights may be larger than the memory, and a digest is only worth something if it is of the bytes that are
-used: so a copy is digested as it is written, and never by what its source said before.
+A model's weights may be larger than the memory. A digest is only useful if it covers the bytes that are used, so the
+digest of a copy is computed while it is written and not taken from its source.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ __all__ = ["CHUNK_BYTES", "OnBytes", "copy_and_digest", "digest_file"]
 CHUNK_BYTES: Final = 1 << 20
 
 OnBytes = Callable[[int], None]
-"""Called with the count of each chunk's bytes; may raise to stop."""
+"""Function that receives the number of bytes of each chunk. It may raise to stop."""
 
 
 def digest_file(path: Path, *, name: str = "", on_bytes: OnBytes | None = None) -> StoredFile:
-    """Return the file's digest and size, under `name` (its own by default).
+    """Return the file's digest and size with the name `name`, by default its own.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: The file cannot be read.
     """
     hasher = sha256()
     size_bytes = 0
@@ -39,10 +39,10 @@ def digest_file(path: Path, *, name: str = "", on_bytes: OnBytes | None = None) 
 
 
 def copy_and_digest(source: BinaryIO, target: BinaryIO, *, name: str) -> StoredFile:
-    """Copy a stream to its end; returns digest and size of what was written.
+    """Copy a stream to its end. Return digest and size of the written bytes.
 
     Raises:
-        OSError: one of the two failed; `target` holds a part then.
+        OSError: Reading or writing failed. `target` is then incomplete.
     """
     hasher = sha256()
     size_bytes = 0

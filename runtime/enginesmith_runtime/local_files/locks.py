@@ -1,7 +1,7 @@
-"""Locks between processes that die with their holder.
+"""Locks between processes that are released when their holder ends.
 
-`flock` belongs to an open file, so the kernel frees it when the process ends however it ends; a file's existence, the
-other common lock, would outlive a killed holder. Two threads that each hold a lock exclude each other as processes do.
+`flock` belongs to an open file, so the kernel releases it when the process ends for any reason. A lock file without
+`flock` would outlive a killed holder. Threads exclude each other in the same way as processes.
 """
 
 import errno
@@ -14,26 +14,27 @@ from typing import Final
 
 __all__ = ["hold_lock"]
 
-# Network file systems without a lock service, and media that nothing can be written to.
+# Errors of network file systems without a lock service, and of read-only media.
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EROFS, errno.EACCES})
 
 
 @contextmanager
 def hold_lock(path: Path) -> Iterator[bool]:
-    """Hold the lock at `path`, waiting for it; Ctrl-C ends the wait.
+    """Wait for the lock at `path` and hold it. Ctrl-C ends the wait.
 
     Yields:
-        Whether there is a lock: False where the file system has none or cannot be written.
+        Whether the lock is held: False if the file system has no locks or is read-only.
 
     Raises:
-        OSError: the lock's folder cannot be made for another reason (no space).
+        OSError: The lock's folder cannot be created for another reason (no space).
     """
     descriptor = _acquire_if_possible(path)
     try:
         yield descriptor is not None
     finally:
         if descriptor is not None:
-            # Unlinked while held: a waiter that gets the old file's lock sees that it left `path`, and asks again.
+            # Unlink it while it is held. A waiter that gets the lock of the old file sees that it is not at `path` and
+            # retries.
             path.unlink(missing_ok=True)
             os.close(descriptor)
 

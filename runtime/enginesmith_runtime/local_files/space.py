@@ -1,4 +1,4 @@
-"""Room on a disk, before and after it ran out."""
+"""Free space on a disk, and errors of a full disk."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _KIB: Final = 1024
 _FULL_WORDS: Final = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 _LITTLE_BYTES: Final = 1 << 20
-"""A library that could not write has filled the disk to less than this."""
+"""Less free space than this means that a library failed because the disk is full."""
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -23,23 +23,23 @@ def is_disk_full(error: OSError) -> bool:
 
 
 def failed_for_room(error: BaseException, folder: Path) -> bool:
-    """Whether work that writes into `folder` failed because its disk is full, in whatever words a library says so."""
+    """Whether work that writes into `folder` failed because its disk is full, however a library reports it."""
     if isinstance(error, OSError) and is_disk_full(error):
         return True
     return any(words in str(error) for words in _FULL_WORDS) or free_bytes(folder) < _LITTLE_BYTES
 
 
 def scratch_full(what_writes: str) -> StoreError:
-    """Return the error of work whose scratch folder has no room.
+    """Return the error of work with a full scratch folder.
 
     Args:
-        what_writes: "the builder".
+        what_writes: Name of the work, such as "the builder".
     """
     return StoreError(
         "the disk is full",
         where="scratch folder",
         why=f"{what_writes} could not write its files",
-        remedy="free some there, name another folder (--home, TMPDIR), or raise the pod's ephemeral-storage limit",
+        remedy="free some space there, use another folder (--home, TMPDIR), or raise the pod's ephemeral-storage limit",
         reason="DiskFull",
         retry=True,
     )
@@ -54,12 +54,12 @@ def free_bytes(path: Path) -> int:
 
 
 def say_bytes(count: int) -> str:
-    """Return a count of bytes as a person reads it: "512 bytes", "1.5 MiB"."""
+    """Return a readable number of bytes: "512 bytes", "1.5 MiB"."""
     if count < _KIB:
         return f"{count} bytes"
     amount = float(count)
     unit = "bytes"
-    for unit in ("KiB", "MiB", "GiB", "TiB"):  # noqa: B007 - the unit that the loop ends with is the result
+    for unit in ("KiB", "MiB", "GiB", "TiB"):  # noqa: B007 - the last value is used
         amount /= _KIB
         if amount < _KIB:
             break

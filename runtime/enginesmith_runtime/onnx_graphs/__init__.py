@@ -1,1 +1,1 @@
-"""Reading and rewriting ONNX graphs, as preparations and backends do it."""
+"""Reading and rewriting of ONNX graphs, for preparations and backends."""

@@ -1,4 +1,4 @@
-"""Small constants of a graph by value, and what a format of 16 bits would make of them."""
+"""Values of small constants in a graph, and their rounding in a 16-bit format."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,7 +37,7 @@ _NUMBERS: Final = frozenset(
         TensorProto.UINT64,
     }
 )  # fmt: skip
-# The values stay those of the first input, whatever the shape.
+# The values are those of the first input; only the shape changes.
 _SAME_VALUES: Final = frozenset(
     {
         "Cast", "CastLike", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Tile",
@@ -62,13 +62,13 @@ _ARITHMETIC: Final[Mapping[str, Callable[..., Values]]] = {
 def find_constants(graph: onnx.GraphProto, folder: Path, opset: int) -> dict[str, Values]:
     """Return the values of every constant of at most 65,536 elements, as flat arrays by name.
 
-    Constants are weights, `Constant` nodes, and what other nodes make of them alone. Of a constant that is moved to a
-    shape that only a run tells, and of what a few simple operators make of it, the values are known as well.
+    Constants are weights, `Constant` nodes, and results that depend only on them. The values are also known if only a
+    run determines the shape of a moved constant, and after a few simple operators.
 
     Args:
-        graph: in topological order.
-        folder: where weights outside the ONNX file lie.
-        opset: of the default domain.
+        graph: Graph in topological order.
+        folder: Folder of the weights outside the ONNX file.
+        opset: Opset of the default domain.
     """
     arrays = {tensor.name: _read(tensor, folder) for tensor in graph.initializer if _is_small(tensor)}
     found = {name: _flat(array) for name, array in arrays.items()}
@@ -84,7 +84,7 @@ def find_constants(graph: onnx.GraphProto, folder: Path, opset: int) -> dict[str
 
 
 def sample_constants(graph: onnx.GraphProto, folder: Path) -> dict[str, Values]:
-    """Return some values of every FP32 weight of more than 65,536 elements, and of what moves make of it, by name."""
+    """Return some values of every FP32 weight of more than 65,536 elements, and of moved copies of it, by name."""
     found = {
         tensor.name: _sample(tensor, folder)
         for tensor in graph.initializer
@@ -97,21 +97,21 @@ def sample_constants(graph: onnx.GraphProto, folder: Path) -> dict[str, Values]:
 
 
 def is_exact(values: Values, narrow: Narrow) -> bool:
-    """Whether a format holds each finite value as it is."""
+    """Whether a format represents each finite value exactly."""
     finite = values[np.isfinite(values)]
     return bool(np.all(rounded(finite, narrow) == finite))
 
 
 def is_lost(value: float, tolerance: float, narrow: Narrow) -> bool:
-    """Whether a format holds a magnitude with a relative error above `tolerance`, or not at all."""
+    """Whether a format represents a magnitude with a relative error above `tolerance`, or not at all."""
     return value != 0 and abs(float(rounded(np.array([value]), narrow)[0]) - value) > tolerance * abs(value)
 
 
 def lost_magnitude(values: Values, tolerance: float, narrow: Narrow) -> float | None:
-    """Return the largest magnitude of a constant that a format cannot hold; None where it can.
+    """Return the largest magnitude of a constant that a format cannot represent, or None if it can.
 
-    It cannot where one value is beyond its range, or where all that are not zero lose more than `tolerance` of
-    themselves. A weight of many values in which some are small is no such constant.
+    It cannot if one value is out of range, or if all values other than 0 have a relative error above `tolerance`. A
+    weight in which only some values are small can be represented.
     """
     magnitudes = np.abs(values[np.isfinite(values)])
     magnitudes = magnitudes[magnitudes > 0]
@@ -123,7 +123,7 @@ def lost_magnitude(values: Values, tolerance: float, narrow: Narrow) -> float | 
 
 
 def rounded(values: Values, narrow: Narrow) -> Values:
-    """Return the values as a format holds them."""
+    """Return the values rounded to a format."""
     with np.errstate(over="ignore"):
         return values.astype(narrow.numpy).astype(np.float64)
 
@@ -142,7 +142,7 @@ def _read(tensor: TensorProto, folder: Path) -> Array:
 
 
 def _sample(tensor: TensorProto, folder: Path) -> Values:
-    """Return blocks from all over a weight: of one in a file of its own, few pages are read."""
+    """Return blocks from the whole weight. If it is in a separate file, only few pages are read."""
     if external_location(tensor) is None:
         array = numpy_helper.to_array(tensor).reshape(-1)
     else:
@@ -158,7 +158,7 @@ def _flat(array: Array) -> Values:
 
 
 def _evaluated(node: onnx.NodeProto, arrays: Mapping[str, Array], folder: Path, opset: int) -> dict[str, Array]:
-    """Return the numbers that a node makes of constants, by name; empty where it reads anything else."""
+    """Return the numeric results of a node by name. The result is empty if an input is not constant."""
     if node.op_type == "Constant":
         return _attribute_values(node, folder)
     names = [name for name in node.input if name]
@@ -172,14 +172,14 @@ def _evaluated(node: onnx.NodeProto, arrays: Mapping[str, Array], folder: Path, 
     try:
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(model).run(None, {name: arrays[name] for name in names})
-    except Exception:  # noqa: BLE001 - the evaluator raises what numpy and each of its operators raise
+    except Exception:  # noqa: BLE001 - the evaluator and its operators raise many classes
         return {}
     found = {name: np.asarray(result) for name, result in zip(made, results, strict=True)}
     return {name: array for name, array in found.items() if array.dtype.kind in "fiu" and array.size <= _MOST_ELEMENTS}
 
 
 def _result(node: onnx.NodeProto, known: Mapping[str, Values]) -> Values | None:
-    """Return the values of a node's only output where they follow from constants and its shape is open."""
+    """Return the values of a node's only output if they follow from constants and its shape is open."""
     inputs = [known.get(name) for name in node.input if name]
     if node.op_type == "ConstantOfShape":
         tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)

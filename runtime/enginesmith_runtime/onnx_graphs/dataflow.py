@@ -1,4 +1,4 @@
-"""A main graph as the FP16 rules look at it: who makes a value, what is constant, which values are exact numbers."""
+"""A view of the main graph for the FP16 rules: producers of values, constants, and values that are exact numbers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ MOVES: Final = frozenset(
         "Split", "Squeeze", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze", "Where",
     }
 )  # fmt: skip
-# Integers stay integers, or nearly so, and the numbers that these make of identifiers and positions are such again.
+# Results for integers are integers or nearly so; results for identifiers and positions are again such numbers.
 ARITHMETIC: Final = frozenset(
     {
         "Abs", "Add", "Ceil", "CumSum", "Div", "Floor", "LeakyRelu", "Mean", "Mod", "Mul", "Neg", "PRelu", "Pow",
@@ -41,11 +41,11 @@ _WIDE_INTEGERS: Final = frozenset(
     }
 )  # fmt: skip
 _FEW: Final = 4096
-# A window's weights are features sooner than a matrix's: the first layer of a detector has a few hundred.
+# Limit for the weights of a convolution; the first layer of a detector has only a few hundred.
 _FEW_OF_WINDOW: Final = 64
 
 CAUSE: Final = ", where "
-"""Stands between what a node has to do with another one and why that one stays in FP32."""
+"""Separates the relation of a node to another one from the reason why that one stays in FP32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +53,12 @@ class Dataflow:
     """The main graph of a model.
 
     Attributes:
-        graph: in topological order; every node has a name of its own.
+        graph: Graph in topological order. Every node has a unique name.
         types: ONNX dtype of each value.
-        shapes: of the values whose rank is known; None for an open dimension.
-        constants: see `find_constants`.
-        samples: of the larger weights, see `sample_constants`.
-        narrow: the format that is asked about.
+        shapes: Shapes of the values with known rank; None for an open dimension.
+        constants: Values of constants; see `find_constants`.
+        samples: Samples of larger weights; see `sample_constants`.
+        narrow: The 16-bit format.
     """
 
     graph: onnx.GraphProto
@@ -75,10 +75,10 @@ class Dataflow:
         """Return the view of a model's main graph.
 
         Args:
-            inferred: the same graph with inferred shapes.
-            model: whose nodes are looked at.
-            types: of its values.
-            folder: where weights outside the ONNX file lie.
+            inferred: The same graph with inferred shapes.
+            model: Model with the nodes.
+            types: Types of its values.
+            folder: Folder of the weights outside the ONNX file.
         """
         graph = model.graph
         values = (*inferred.input, *inferred.output, *inferred.value_info)
@@ -91,7 +91,7 @@ class Dataflow:
 
     @cached_property
     def producers(self) -> Mapping[str, onnx.NodeProto]:
-        """Node by the name of a value that it makes."""
+        """Producer node of each value by name."""
         return {name: node for node in self.graph.node for name in node.output if name}
 
     @cached_property
@@ -112,7 +112,7 @@ class Dataflow:
 
     @cached_property
     def given(self) -> frozenset[str]:
-        """FP32 values that only moves and plain arithmetic part from the graph's inputs and from integers."""
+        """FP32 values that only moves and plain arithmetic separate from the graph's inputs and from integers."""
         inputs = {value.name for value in self.graph.input if self.is_float(value.name)} - self.weights
         inner = {name for node in self.graph.node if has_subgraph(node) for name in node.output}
         return self._grow(self._makes_numbers, lambda name: name in self.weights, inputs | inner)
@@ -122,11 +122,11 @@ class Dataflow:
         return self.types.get(name) == TensorProto.FLOAT
 
     def floats(self, node: onnx.NodeProto) -> list[str]:
-        """Return the FP32 inputs of a node that are no constants."""
+        """Return the FP32 inputs of a node that are not constants."""
         return [name for name in node.input if self.is_float(name) and name not in self.weights]
 
     def upstream(self, names: list[str], through: Callable[[onnx.NodeProto], bool]) -> Iterator[onnx.NodeProto]:
-        """Yield the producers of values, and theirs, as far as `through` says."""
+        """Yield the producers of values, and their producers, as long as `through` accepts the nodes."""
         seen: set[str] = set()
         left = list(names)
         while left:
@@ -138,7 +138,7 @@ class Dataflow:
             left.extend(self.floats(node))
 
     def is_small_product(self, node: onnx.NodeProto) -> bool:
-        """Whether a product is of positions and frequencies rather than of features and weights."""
+        """Whether a product multiplies positions and frequencies, and not features and weights."""
         if node.op_type in {"Conv", "ConvTranspose"}:
             return self._is_small_window(node)
         factors = node.input[:2] if node.op_type == "Gemm" else node.input  # the third is added
@@ -146,7 +146,7 @@ class Dataflow:
         return node.op_type in {"Einsum", "Gemm", "MatMul"} and bool(small)
 
     def _is_small_window(self, node: onnx.NodeProto) -> bool:
-        """Whether a convolution has few weights, or hands its input on: one weight for each channel is not 0."""
+        """Whether a convolution has few weights, or only copies its input (one weight for each channel is not 0)."""
         weights = self.constants.get(node.input[1])
         shape = self.shapes.get(node.input[1])
         if weights is None or not shape or not shape[0]:
@@ -177,7 +177,7 @@ class Dataflow:
 
 
 def has_subgraph(node: onnx.NodeProto) -> bool:
-    """Whether a node carries graphs."""
+    """Whether a node has inner graphs."""
     return any(True for _ in subgraphs(node))
 
 

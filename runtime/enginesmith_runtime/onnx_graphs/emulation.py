@@ -1,9 +1,9 @@
 """FP16 and BF16 arithmetic on a CPU: each node computes in FP32, and each of its results is rounded.
 
-ONNX Runtime's CPU provider has few FP16 kernels and hardly any for BF16. What it lacks it computes in FP32 behind
-Casts, and it removes the Casts between two such nodes, so that a graph that overflows on a GPU gives the answers of
-FP32. A Cast down and a Cast up behind each result stay where they are at every optimisation level, and give what the
-arithmetic of the graph gives, apart from the order of sums inside one node.
+ONNX Runtime's CPU provider has few FP16 kernels and hardly any for BF16. It computes the other operators in FP32 with
+Casts, and removes the Casts between two such nodes, so a graph that overflows on a GPU gives the results of FP32. A
+pair of Casts, down and up, after each result is kept at every optimisation level. It gives the results of the graph's
+arithmetic, apart from the order of sums inside a node.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,22 +33,22 @@ _PRECISIONS: Final[Mapping[int, Precision]] = {
     TensorProto.FLOAT16: Precision.FP16,
     TensorProto.BFLOAT16: Precision.BF16,
 }
-# They change or make types by themselves, and ONNX Runtime has them for FP16 and BF16.
+# These operators define types themselves, and ONNX Runtime supports them in FP16 and BF16.
 _AS_THEY_ARE: Final = frozenset({"BitCast", "Cast", "CastLike", "Constant", "ConstantOfShape", "Shape", "Size"})
-# Sequences and optional values hold tensors of the type that was put in.
+# Sequences and optional values contain tensors of the type that was inserted.
 _OF_CONTAINERS: Final = ("ConcatFromSequence", "Optional", "Sequence", "SplitToSequence")
 _TYPE_ATTRIBUTES: Final = frozenset({"dtype", "output_datatype", "output_dtype", "stash_type"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Emulation:
-    """A graph without FP16 and BF16 arithmetic that gives the same answers.
+    """A graph without FP16 and BF16 arithmetic that gives the same results.
 
     Attributes:
-        model: values keep their names and types; weights in other files stay there.
-        precisions: what the graph computes in, apart from FP32; moves of values are no arithmetic.
-        nodes: how many nodes compute in them.
-        has_bf16: whether a node reads or writes BF16, for which ONNX Runtime often has no kernel.
+        model: The model. Values keep their names and types, and weights stay in their files.
+        precisions: Precisions of the graph's arithmetic except FP32. Moves of values are not arithmetic.
+        nodes: Number of nodes that compute in them.
+        has_bf16: Whether a node reads or writes BF16, for which ONNX Runtime often has no kernel.
     """
 
     model: onnx.ModelProto
@@ -60,16 +60,16 @@ class Emulation:
         """Return a session of ONNX Runtime on the CPU.
 
         Args:
-            runtime: the onnxruntime module.
-            path: of the original model; its weights lie next to it.
-            options: `SessionOptions`; the folder of the weights is added.
+            runtime: The onnxruntime module.
+            path: Path of the original model, with its weights in the same folder.
+            options: `SessionOptions`. The folder of the weights is added.
         """
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         return runtime.InferenceSession(self.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def emulate(model: onnx.ModelProto) -> Emulation | None:
-    """Return the emulated graph; None where a CPU computes what the graph says anyway. The model is not changed."""
+    """Return the emulated graph, or None if a CPU computes the graph exactly anyway. The model is not changed."""
     if not any(_narrow_places(model)):
         return None
     copy = onnx.ModelProto()
@@ -92,7 +92,7 @@ def emulation_of(path: Path) -> Emulation | None:
 
 
 def _narrow_places(model: onnx.ModelProto) -> Iterator[bool]:
-    """Yield true for each place of the file where a value of FP16 or BF16 begins."""
+    """Yield True for each position in the model at which a value becomes FP16 or BF16."""
     for value in model.graph.input:
         yield value.type.tensor_type.elem_type in _PRECISIONS
     for tensor in all_tensors(model):
@@ -115,12 +115,12 @@ class _Emulator:
         self.has_bf16 = False
 
     def rewrite(self, graph: onnx.GraphProto, outer_types: Mapping[str, int], outer_twins: Mapping[str, str]) -> None:
-        """Rewrite one graph; inner graphs see the values of the outer ones.
+        """Rewrite one graph. Inner graphs can read the values of outer ones.
 
         Args:
             graph: in topological order before and after.
-            outer_types: dtypes of the values that the graph may read by name.
-            outer_twins: FP32 copies of those of them that have one.
+            outer_types: Dtypes of the values that the graph may read by name.
+            outer_twins: FP32 copies of these values, if they exist.
         """
         types = dict(outer_types)
         types |= {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
@@ -140,7 +140,7 @@ class _Emulator:
     def _emulated(
         self, node: onnx.NodeProto, types: Mapping[str, int], twins: dict[str, str]
     ) -> Iterator[onnx.NodeProto]:
-        """Yield the node in FP32, Casts of what it reads before it, and Casts down of what it makes behind it."""
+        """Yield the node in FP32, with Casts of its inputs before it and Casts of its outputs after it."""
         narrow = {name: types[name] for name in (*node.input, *node.output) if types.get(name, 0) in _PRECISIONS}
         if not narrow or not self._is_known(node):
             yield node
@@ -168,13 +168,13 @@ class _Emulator:
             yield self._cast(raw[name], name, narrow[name])
 
     def _is_known(self, node: onnx.NodeProto) -> bool:
-        """Whether the node is one of ONNX's own that takes FP32 in place of FP16 or BF16."""
+        """Whether the node is a standard ONNX operator that also accepts FP32 instead of FP16 or BF16."""
         if not is_onnx_domain(node.domain) or node.op_type in _AS_THEY_ARE or any(True for _ in subgraphs(node)):
             return False
         return not node.op_type.startswith(_OF_CONTAINERS) and _schema(node, self._opset) is not None
 
     def _output_types(self, node: onnx.NodeProto, types: Mapping[str, int]) -> dict[str, int]:
-        """Return the dtypes of a node's outputs; what inference does not know follows from the operator's schema."""
+        """Return the dtypes of a node's outputs, from inference or from the operator's schema."""
         found = {name: self._types[name] for name in node.output if self._types.get(name)}
         unknown = [name for name in node.output if name and name not in found]
         schema = _schema(node, self._opset) if unknown and is_onnx_domain(node.domain) else None
@@ -192,7 +192,7 @@ class _Emulator:
 
 
 def _value_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the dtypes that inference finds, inner graphs included; names are unique over all of them."""
+    """Return the inferred dtypes, including those of inner graphs. Names are unique over all graphs."""
     types: dict[str, int] = {}
     for graph in _graphs(infer_types(model)):
         values = (*graph.value_info, *graph.output, *graph.input)

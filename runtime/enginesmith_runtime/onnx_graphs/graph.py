@@ -1,6 +1,6 @@
-"""Reading ONNX files: the graph without its weights, every node of every subgraph, and where weights lie.
+"""Reads ONNX files: the graph without its weights, the nodes of all subgraphs, and the files of weights.
 
-Weights stay on disk wherever they lie outside the ONNX file, so a model of any size is read in its graph's size.
+Weights outside the ONNX file stay on disk, so reading a large model needs only the memory for its graph.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -34,21 +34,21 @@ __all__ = [
 _FIRST_IR_WITH_FREE_WEIGHTS = 4
 ONNX_DOMAINS = frozenset({"", "ai.onnx"})
 _NOT_ONNX_HEADS = (
-    (b"version https://git-lfs", "it is a Git LFS pointer", "fetch the real file (git lfs pull) and give that"),
+    (b"version https://git-lfs", "it is a Git LFS pointer", "fetch the real file (git lfs pull)"),
     (b"PK\x03\x04", "it is a zip archive, such as a PyTorch checkpoint", "export the model with torch.onnx.export"),
     (b"\x89HDF", "it is an HDF5 file, such as a Keras model", "convert the model with tf2onnx"),
     (b"<", "it is a web page or an XML file", "check that the URI names the file itself"),
-    (b"ftrt", "it is a TensorRT engine", "give the ONNX model that it was built from"),
-    (b"vtrt", "it is a TensorRT for RTX engine", "give the ONNX model that it was built from"),
+    (b"ftrt", "it is a TensorRT engine", "use the ONNX model that it was built from"),
+    (b"vtrt", "it is a TensorRT for RTX engine", "use the ONNX model that it was built from"),
 )
-_REMEDY = "give an ONNX file as an exporter wrote it"
+_REMEDY = "use an ONNX file as an exporter wrote it"
 
 
 def read_graph(path: Path) -> onnx.ModelProto:
-    """Read a model without the weights that lie in files of their own.
+    """Read a model without the weights in separate files.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `NotOnnx`: it is no ONNX file, or only a part of one.
+        enginesmith_contract.errors.ModelError: `NotOnnx` if it is not a complete ONNX file.
     """
     with path.open("rb") as file:
         head = file.read(64)
@@ -62,12 +62,12 @@ def read_graph(path: Path) -> onnx.ModelProto:
     except DecodeError as error:
         raise _not_onnx(path, f"it is damaged or cut short ({path.stat().st_size} bytes)", "fetch it again") from error
     if not model.graph.node or not model.opset_import:
-        raise _not_onnx(path, "it holds no graph", _REMEDY)
+        raise _not_onnx(path, "it contains no graph", _REMEDY)
     return model
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs that a node carries (the branches of If, the body of Loop and Scan)."""
+    """Yield the inner graphs of a node (the branches of If, the body of Loop and Scan)."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
@@ -83,7 +83,7 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield every weight of a model: initializers and values of attributes, in inner graphs and functions too."""
+    """Yield every weight of a model (initializers and attribute values), including inner graphs and functions."""
     yield from _tensors_of_graph(model.graph)
     for function in model.functions:
         yield from _tensors_of_nodes(function.node)
@@ -110,27 +110,27 @@ def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorPr
 
 
 def external_location(tensor: onnx.TensorProto) -> str | None:
-    """Return the file of a weight that lies outside the ONNX file, relative to it; None for the others."""
+    """Return the relative path of the file of an external weight, or None for a weight in the ONNX file."""
     return str(ExternalDataInfo(tensor).location) if uses_external_data(tensor) else None
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of the default operator set; 0 where the model imports none."""
+    """Return the version of the default operator set, or 0 if the model does not import it."""
     return max((int(entry.version) for entry in model.opset_import if entry.domain in ONNX_DOMAINS), default=0)
 
 
 def is_onnx_domain(domain: str) -> bool:
-    """Whether an operator of this domain is ONNX's own, as every runtime knows it."""
+    """Whether this is the domain of standard ONNX operators."""
     return domain in ONNX_DOMAINS
 
 
 def label(node: onnx.NodeProto) -> str:
-    """Return a node's name, or its first output where the exporter named nothing (PaddlePaddle's do not)."""
+    """Return a node's name, or its first output if the exporter wrote no names (as PaddlePaddle's does)."""
     return str(node.name or next(iter(node.output), "") or "unnamed")
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
-    """Give every node of the main graph a name of its own; the same file always gets the same names."""
+    """Give every node of the main graph a unique name. The same file always gets the same names."""
     for node, name in zip(model.graph.node, node_names(model.graph), strict=True):
         node.name = name
 
@@ -142,7 +142,7 @@ def node_names(graph: onnx.GraphProto) -> list[str]:
 
 
 def fresh_name(name: str, taken: set[str]) -> str:
-    """Return `name`, with a number behind it where it is taken, and add the result to `taken`."""
+    """Return `name`, with a number if it is already used, and add the result to `taken`."""
     number = 0
     while (made := f"{name}_{number}" if number else name) in taken:
         number += 1
@@ -164,12 +164,12 @@ def _not_onnx(path: Path, why: str, remedy: str) -> ModelError:
 
 
 def allow_free_weights(model: onnx.ModelProto) -> None:
-    """Let weights be no inputs: up to IR version 3 every weight had to be one."""
+    """Allow weights that are not inputs. Up to IR version 3 every weight had to be an input."""
     model.ir_version = max(model.ir_version, _FIRST_IR_WITH_FREE_WEIGHTS)
 
 
 def hoist_constants(model: onnx.ModelProto, dtypes: Collection[int] = (TensorProto.FLOAT,)) -> None:
-    """Turn Constant nodes of some dtypes into initializers: PaddlePaddle's exports keep their weights in nodes."""
+    """Convert Constant nodes of some dtypes to initializers, because PaddlePaddle exports have weights in nodes."""
     allow_free_weights(model)
     graph = model.graph
     for index in reversed(range(len(graph.node))):

@@ -1,4 +1,4 @@
-"""Shape inference without the weights: it copies a model several times, and needs the values of small tensors alone."""
+"""Shape inference without large weights. It copies a model several times but needs only the values of small tensors."""
 
 from typing import Final
 
@@ -10,16 +10,16 @@ from enginesmith_runtime.onnx_graphs.graph import external_location
 __all__ = ["infer_types", "without_weights"]
 
 _MOST_BYTES: Final = 4096
-"""Of a weight whose values shape inference may need."""
+"""Largest size of a weight whose values shape inference may need."""
 
 
 def infer_types(model: onnx.ModelProto) -> onnx.GraphProto:
-    """Return the main graph with the types of its values; large weights are inputs of it."""
+    """Return the main graph with the types of its values. Large weights become inputs."""
     return shape_inference.infer_shapes(without_weights(model), check_type=False, strict_mode=False).graph
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy with inputs in place of large and external weights of the main graph."""
+    """Return a copy with inputs instead of large and external weights of the main graph."""
     copy = onnx.ModelProto(ir_version=model.ir_version)
     copy.opset_import.extend(model.opset_import)
     copy.functions.extend(model.functions)
@@ -33,7 +33,7 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         constant = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
         if node.op_type != "Constant" or constant is None or _is_small(constant):
             graph.node.add().CopyFrom(node)
-        else:  # PaddlePaddle's exports keep their weights in nodes
+        else:  # PaddlePaddle exports have weights in nodes
             graph.input.append(helper.make_tensor_value_info(node.output[0], constant.data_type, constant.dims))
     known = {value.name for value in source.input}
     for tensor in source.initializer:

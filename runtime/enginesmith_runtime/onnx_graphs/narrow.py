@@ -1,4 +1,4 @@
-"""The formats of 16 bits that a graph may compute in: FP16 has more digits, BF16 the range of FP32."""
+"""The 16-bit formats for computation: FP16 has more digits, and BF16 has the range of FP32."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ class Narrow:
     """One format.
 
     Attributes:
-        title: its name in sentences.
-        dtype: of ONNX.
-        schema: its type in the schemas of operators.
-        largest: its largest number.
-        tiny: its smallest number with all digits.
-        unit: the largest relative error of a rounding.
-        whole: up to which all integers are numbers of it.
-        wide: whether its range is that of FP32, so that no ordinary value leaves it.
-        phrases: what sentences about FP16 say in place of their words where they are about this format.
+        title: Name in sentences.
+        dtype: Datatype in ONNX.
+        schema: Type in operator schemas.
+        largest: Largest number.
+        tiny: Smallest normal number.
+        unit: Largest relative rounding error.
+        whole: Number up to which all integers are exact.
+        wide: Whether its range is that of FP32, so that ordinary values do not overflow.
+        phrases: Replacements that turn a sentence about FP16 into one about this format.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Narrow:
 
     @property
     def coarseness(self) -> float:
-        """Return how many times FP16's rounding error its own is."""
+        """Return its rounding error relative to that of FP16."""
         return self.unit * 2.0**11
 
     def said(self, words: str) -> str:
@@ -55,7 +55,7 @@ class Narrow:
         return words
 
     def said_of(self, reasons: Mapping[str, str]) -> dict[str, str]:
-        """Return reasons by node, said of this format."""
+        """Return reasons by node, as sentences about this format."""
         return {name: self.said(reason) for name, reason in reasons.items()}
 
 

@@ -1,6 +1,6 @@
-"""Newer opsets of a model: operators have forms there that they lacked, for BF16 and for scales in FP16.
+"""Converts a model to a newer opset, in which operators support BF16, or scales in FP16.
 
-ONNX's converter changes what has to change, with a few exceptions: this module corrects or refuses them.
+ONNX's converter handles most changes. This module corrects or refuses the exceptions.
 """
 
 from collections.abc import Mapping
@@ -18,26 +18,26 @@ __all__ = ["ConversionError", "newest_opset", "raise_for_bf16", "raise_opset"]
 _OF_BF16: Final = 22  # of Conv, pooling and normalisations
 _OF_COORDINATES: Final = 11  # Resize has attributes for what Upsample and it did before
 _IR_OF_NEW_OPSETS: Final = 10  # the first that has opsets 21 and 22
-# From these opsets on the operators mean something else, which the converter overlooks.
+# Opsets that change the meaning of an operator, which the converter ignores.
 _CHANGED: Final[Mapping[str, int]] = {"GroupNormalization": 21, "Hardmax": 13}
 
 
 class ConversionError(Exception):
-    """A model cannot be raised to an opset; the message says why."""
+    """A model cannot be converted to an opset. The message has the reason."""
 
 
 def newest_opset(model: onnx.ModelProto, wanted: int) -> int:
-    """Return the newest opset up to `wanted` in which no node of the model means something else."""
+    """Return the newest opset up to `wanted` in which no node of the model changes its meaning."""
     first = opset_of(model)
     limits = [_CHANGED[node.op_type] - 1 for node in all_nodes(model.graph) if _changes(node, first, wanted)]
     return min([wanted, *limits])
 
 
 def raise_opset(model: onnx.ModelProto, opset: int) -> None:
-    """Raise the opset of a model in place, unless it is as new; weights in other files stay there.
+    """Raise the opset of a model in place, unless it is already as new. External weights stay in their files.
 
     Raises:
-        ConversionError: ONNX's converter cannot do it, or would change what the model means.
+        ConversionError: ONNX's converter cannot do it, or would change the meaning of the model.
     """
     first = opset_of(model)
     if first >= opset:
@@ -52,7 +52,7 @@ def raise_opset(model: onnx.ModelProto, opset: int) -> None:
     given = {value.name for value in model.graph.input}
     light = onnx.ModelProto()
     light.CopyFrom(model)
-    # To the converter weights in other files are inputs.
+    # For the converter, external weights are inputs.
     del light.graph.initializer[:]
     light.graph.initializer.extend(kept)
     new = [one for one in large if one.name not in given]
@@ -73,7 +73,7 @@ def raise_opset(model: onnx.ModelProto, opset: int) -> None:
 
 
 def raise_for_bf16(model: onnx.ModelProto) -> None:
-    """Raise the opset of a model in place to one with BF16, unless it is as new; weights in other files stay there.
+    """Raise the opset of a model in place to one with BF16, unless it is already as new.
 
     Raises:
         enginesmith_contract.errors.ModelError: `PrecisionNotAvailable`.
@@ -96,7 +96,7 @@ def _changes(node: onnx.NodeProto, first: int, opset: int) -> bool:
 
 
 def _keep_coordinates(graph: onnx.GraphProto) -> None:
-    """Say what Upsample and the first Resize did: the defaults that came with the attributes are others."""
+    """Write the behaviour of Upsample and the first Resize as attributes, because later defaults differ."""
     values = {tensor.name: tensor for tensor in graph.initializer}
     values |= {node.output[0]: one.t for node in graph.node for one in node.attribute if node.op_type == "Constant"}
     for node in all_nodes(graph):
@@ -105,7 +105,7 @@ def _keep_coordinates(graph: onnx.GraphProto) -> None:
         scales = [
             values[name] for name in node.input[2:3] if name in values and external_location(values[name]) is None
         ]
-        # ONNX Runtime rounded up where it made images smaller.
+        # ONNX Runtime rounded up when it reduced images.
         shrinks = any(bool(np.any(numpy_helper.to_array(one) < 1)) for one in scales)
         new = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "ceil" if shrinks else "floor"}
         names = {attribute.name for attribute in node.attribute}

@@ -1,7 +1,7 @@
-"""Nodes in the order that ONNX asks for: each after those whose outputs it reads, in inner graphs and functions too.
+"""Sorts nodes in topological order, as ONNX requires, including those of inner graphs and functions.
 
-Graph editors append nodes at the end. ONNX Runtime and TensorRT sort such a graph; ONNX's checker refuses it, and what
-walks a graph once reads it wrongly.
+Graph editors append nodes at the end. ONNX Runtime and TensorRT sort such a graph, but ONNX's checker refuses it, and
+code with a single pass over the nodes would misread it.
 """
 
 import heapq
@@ -18,20 +18,20 @@ _SHOWN = 20
 
 
 def sort_nodes(model: onnx.ModelProto, where: str) -> int:
-    """Sort the nodes in place, as little as need be; returns how many had to move before others.
+    """Sort the nodes in place with as few moves as possible. Return the number of moved nodes.
 
     Args:
-        model: its graph and functions; one that defines a name twice is left for ONNX's checker to refuse.
-        where: what messages call the model.
+        model: Model to sort. A graph that defines a name twice is not sorted; ONNX's checker refuses it.
+        where: Name of the model in messages.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `GraphHasCycle`, with the nodes of one cycle.
+        enginesmith_contract.errors.ModelError: `GraphHasCycle` with the nodes of one cycle.
     """
     return _sort(model.graph, where) + sum(_sort(function, where) for function in model.functions)
 
 
 def order_warnings(late: int) -> tuple[str, ...]:
-    """Return what to say of so many nodes that had to move."""
+    """Return the warning about this number of moved nodes."""
     if not late:
         return ()
     return (f"{late} node(s) stood before nodes whose outputs they read: the prepared model has them in order",)
@@ -54,7 +54,7 @@ def _sort(body: onnx.GraphProto | onnx.FunctionProto, where: str) -> int:
 
 
 def _needs(nodes: Sequence[onnx.NodeProto]) -> list[frozenset[int]]:
-    """Return for each node the indices of those whose outputs it reads; nothing where a name is defined twice."""
+    """Return for each node the indices of the nodes whose outputs it reads, or nothing if a name is defined twice."""
     makers: dict[str, int] = {}
     for index, node in enumerate(nodes):
         for name in filter(None, node.output):
@@ -65,7 +65,7 @@ def _needs(nodes: Sequence[onnx.NodeProto]) -> list[frozenset[int]]:
 
 
 def read_by(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that a node reads, those of the graphs inside it included, where these are not their own."""
+    """Yield the names that a node and its inner graphs read, except names that the inner graphs define."""
     yield from filter(None, node.input)
     for inner in subgraphs(node):
         own = {value.name for value in inner.input} | {tensor.name for tensor in inner.initializer}
@@ -76,7 +76,7 @@ def read_by(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def _order(needs: Sequence[frozenset[int]]) -> list[int]:
-    """Return the indices in order, of those that are free the first one first; what lies in a cycle is left out."""
+    """Return the sorted indices, with the first of the ready nodes first. Nodes of a cycle are omitted."""
     readers: list[list[int]] = [[] for _ in needs]
     for index, needed in enumerate(needs):
         for one in needed:
@@ -97,7 +97,7 @@ def _order(needs: Sequence[frozenset[int]]) -> list[int]:
 def _cyclic(
     nodes: Sequence[onnx.NodeProto], needs: Sequence[frozenset[int]], sorted_ones: frozenset[int], where: str
 ) -> ModelError:
-    # From a node that was not sorted one always comes to another such node, and so back to one that was seen.
+    # An unsorted node always reads from another unsorted node, so the walk returns to a visited one.
     path: dict[int, None] = {}
     index = next(index for index in range(len(nodes)) if index not in sorted_ones)
     while index not in path:
@@ -107,9 +107,9 @@ def _cyclic(
     cycle = [label(nodes[one]) for one in reversed(seen[seen.index(index) :])]
     shown = [*cycle[:_SHOWN], *([f"{len(cycle) - _SHOWN} more"] if len(cycle) > _SHOWN else []), cycle[0]]
     return ModelError(
-        "the model's nodes wait for each other",
+        "the model's nodes form a cycle",
         where=where,
-        why=f"each of these reads what the one before it makes: {' -> '.join(shown)}",
+        why=f"each of these reads the output of the one before it: {' -> '.join(shown)}",
         remedy="correct the inputs of one of these nodes, or export the model again",
         reason="GraphHasCycle",
     )

@@ -1,8 +1,8 @@
-"""ScatterND in ONNX Runtime: its threads write to one place without a lock.
+"""ScatterND in ONNX Runtime, whose threads write to the same element without a lock.
 
-With a reduction, an update that two threads make to one element at once is lost; `use_deterministic_compute` does not
-help, one thread does (measured with 1.20 and later; ScatterElements is not affected). Without a reduction, ONNX leaves
-open which of two updates of one element stays.
+With a reduction, one of two simultaneous updates of an element is lost. `use_deterministic_compute` does not help, but
+a single thread does (measured with 1.20 and later; ScatterElements is not affected). Without a reduction, ONNX does not
+define which of two updates of an element is kept.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ def losing_scatters(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def thread_warnings(losing: Sequence[str]) -> tuple[str, ...]:
-    """Return the line that says why a model runs on one thread, if it does."""
+    """Return the warning that a model runs on one thread, if it does."""
     if not losing:
         return ()
     lost = f"ONNX Runtime loses updates of {', '.join(losing)} when several threads write to one element"
@@ -30,7 +30,7 @@ def thread_warnings(losing: Sequence[str]) -> tuple[str, ...]:
 
 
 def unordered_scatters(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Return the nodes whose result depends on the order of threads where indices repeat."""
+    """Return the nodes whose result depends on the order of threads if indices repeat."""
     return tuple(f"node {label(node)!r} (ScatterND)" for node in _scatters(model) if not _reduction(node))
 
 

@@ -1,1 +1,1 @@
-"""What every process in a pod does: it reads its request, receives the stop signal, writes a termination message."""
+"""Common code of all processes in pods: requests, stop signals and termination messages."""

@@ -1,4 +1,4 @@
-"""A pod's request: JSON in the environment, or the path of a file that holds it. JSON begins with `{`, no path does."""
+"""Reads a pod's request: JSON, or the path of a file with the JSON. JSON begins with `{`, and a path does not."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -17,9 +17,9 @@ def read_request(kind: type[_R], given: str | None, variable: str) -> _R:
     """Return the request.
 
     Args:
-        kind: of record.
-        given: JSON or a path; None or empty where there is neither an argument nor a variable.
-        variable: its name, for messages.
+        kind: Type of the record.
+        given: JSON or a path; None or empty if there is neither an argument nor a variable.
+        variable: Name of the variable, for messages.
 
     Raises:
         enginesmith_contract.errors.SpecError: `RequestMissing`, `RequestUnreadable`, `RequestInvalid`.
@@ -46,7 +46,7 @@ def read_request(kind: type[_R], given: str | None, variable: str) -> _R:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise SpecError(
-            f"the request is no {kind.__name__} of this release",
+            f"the request is not a {kind.__name__} of this release",
             where=f"{place}: {field}" if field else place,
             why=str(first["msg"]),
             remedy="use the same release of the operator and of this image",

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as an error that unwinds the work: children are stopped, scratch folders removed."""
+"""Translates SIGINT and SIGTERM to an error, so that children are stopped and scratch folders are removed."""
 
 import signal
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ __all__ = ["signals_cancel"]
 
 @contextmanager
 def signals_cancel() -> Iterator[None]:
-    """Raise CancelledBuildError in the main thread where either signal arrives; for a process's main thread only."""
+    """Raise CancelledBuildError in the main thread if either signal arrives. Call it only in the main thread."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, _cancel) for number in numbers}
     try:
@@ -24,6 +24,6 @@ def signals_cancel() -> Iterator[None]:
 
 
 def _cancel(number: int, _frame: FrameType | None) -> NoReturn:
-    # A second signal must not interrupt the cleaning up after the first.
+    # A second signal must not interrupt the cleanup after the first.
     signal.signal(number, signal.SIG_IGN)
     raise CancelledBuildError("the work was stopped", why=signal.Signals(number).name)

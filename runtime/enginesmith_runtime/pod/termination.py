@@ -1,7 +1,7 @@
 """The termination message of a pod's process, which kubelet copies into the pod's status.
 
-Kubernetes keeps 4,096 bytes. A longer file would be cut in the middle of a JSON document, so the document is shortened
-here, part by part, until it fits.
+Kubernetes keeps 4,096 bytes. It would cut a longer JSON document in the middle, so the document is shortened here, part
+by part, until it fits.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +30,7 @@ _TEXTS: Final = ("what", "where", "why", "remedy")
 
 
 def termination_path(variables: Mapping[str, str]) -> Path | None:
-    """Return the file that receives the termination message; None: no file was named."""
+    """Return the file that receives the termination message, or None if the variable is not set."""
     named = variables.get(environment.TERMINATION_LOG)
     return Path(named) if named else None
 
@@ -41,21 +41,21 @@ def encode_termination(
     """Return the record as JSON of at most `limit` bytes.
 
     Args:
-        message: what to say.
-        shorter: one function for each part that can be shortened, the least important part first. It takes the record
-            and how much of the part to keep (entries, characters). Each part is shortened as little as is needed, to 0,
-            before the next one is.
-        limit: in bytes.
+        message: Record to encode.
+        shorter: One function for each part that can be shortened, the least important part first. Its arguments are the
+            record and the amount to keep (entries or characters). A part is shortened no more than necessary. The next
+            part is shortened only if this one is at 0.
+        limit: Limit in bytes.
 
     Raises:
-        ValueError: it does not fit even with every part at 0.
+        ValueError: The record does not fit even with every part at 0.
     """
     document = message.to_json()
     for cut in shorter:
         if len(document) <= limit:
             return document
         low, high = 0, len(document)
-        # Bisection: the largest amount that fits.
+        # Find the largest amount that fits by bisection.
         while low < high:
             middle = (low + high + 1) // 2
             if len(cut(message, middle).to_json()) <= limit:
@@ -70,12 +70,12 @@ def encode_termination(
 
 
 def encode_serving_report(report: ServingReport) -> bytes:
-    """Return the report of a serving pod's step as a termination message; the texts of its failure are shortened."""
+    """Return the report of a serving pod as a termination message, with shortened texts of its failure."""
     return encode_termination(report, (shorter_failure,))
 
 
 def shorter_failure(report: _Report, characters: int) -> _Report:
-    """Return a report in which each text of the failure has at most so many characters."""
+    """Return a report in which each text of the failure has at most this number of characters."""
     failure = report.failure
     if failure is None:
         return report
@@ -85,7 +85,7 @@ def shorter_failure(report: _Report, characters: int) -> _Report:
 
 
 def write_termination(document: bytes, path: Path | None) -> None:
-    """Write the document to `path`. None, or a path that cannot be written, is not an error of the process."""
+    """Write the document to `path`. Nothing happens if `path` is None or cannot be written."""
     if path is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""The work of a pod's process: its signals, its output, its termination message and its exit code."""
+"""Runs the work of a pod's process, with signals, output, termination message and exit code."""
 
 import logging
 import sys
@@ -21,14 +21,14 @@ def run_work(
     noun: str,
     variables: Mapping[str, str],
 ) -> int:
-    """Do a process's work; every error becomes a termination message, a sentence on stderr and an exit code.
+    """Run the work. Every error becomes a termination message, a sentence on stderr and an exit code.
 
     Args:
-        work: returns what goes to the output, and the termination message.
-        report_failure: returns the termination message of a failure.
-        command: name of the process, for the sentence.
-        noun: the work, for a message about a fault in it ("the builder").
-        variables: the environment.
+        work: Function that returns the output and the termination message.
+        report_failure: Function that returns the termination message of a failure.
+        command: Name of the process, for the sentence.
+        noun: Name of the work for messages about internal errors ("the builder").
+        variables: The environment.
     """
     path = termination_path(variables)
     try:
@@ -36,7 +36,7 @@ def run_work(
             result, message = work()
     except EnginesmithError as error:
         failure = error
-    except Exception as error:  # the boundary of the process: a pod must say why it ended
+    except Exception as error:  # the boundary of the process: a pod must report why it ended
         logging.getLogger(__name__).exception("%s has a fault", noun)
         failure = EnginesmithError(f"{noun} has a fault", why=repr(error))
     else:

@@ -1,1 +1,1 @@
-"""Everything that a CPU can check of a model before a GPU is used, and the model made ready for every build."""
+"""Checks a model on a CPU before a GPU is used, and prepares it for all builds."""

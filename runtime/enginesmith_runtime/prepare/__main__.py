@@ -1,8 +1,7 @@
 """A preparation's process: `python -m enginesmith_runtime.prepare [request]`.
 
 The request comes from the argument or from ENGINESMITH_PREPARATION_REQUEST (JSON, or a file's path). The report is the
-termination message and the output; the exit code says how it ended. Everything temporary goes to TMPDIR, and nothing
-is written anywhere else but to the store.
+termination message and the output. Temporary files are in TMPDIR; everything else is written to the store.
 """
 
 import os
@@ -34,8 +33,8 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
     """Prepare one model and return the exit code.
 
     Args:
-        arguments: at most a request.
-        variables: the environment.
+        arguments: The request, or nothing.
+        variables: The environment.
     """
     watch = SourceWatch(SilentReporter())
 

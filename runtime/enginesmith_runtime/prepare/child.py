@@ -1,6 +1,6 @@
-"""A preparation's jobs in child processes with budgets: whatever a model does to one, the preparation continues.
+"""Runs a preparation's jobs in child processes with budgets, so that the preparation survives a crash of a job.
 
-A child answers with one JSON line for each event. What the caller's `tick` raises ends it.
+A child writes one JSON line for each event. If the caller's `tick` raises, the child is ended.
 """
 
 from collections.abc import Callable
@@ -19,20 +19,20 @@ __all__ = ["WORKER", "Do", "Job", "Steps", "run_worker"]
 
 WORKER: Final = "enginesmith_runtime.prepare.worker"
 
-# A check or a cast reads the whole model; nothing but a hang takes longer.
+# A check or a cast reads the whole model. Only a hang takes longer.
 _STEP_SECONDS: Final = 1800.0
 
 
 class Job(Protocol):
-    """A record that the worker knows."""
+    """A record that the worker accepts."""
 
     @property
     def job(self) -> str:
-        """Its kind."""
+        """Kind of the job."""
         ...
 
     def to_json(self) -> bytes:
-        """Return its document."""
+        """Return the job as a JSON document."""
         ...
 
 
@@ -49,9 +49,9 @@ class Steps:
     """The jobs of one preparation.
 
     Attributes:
-        folder: receives a folder for each step.
-        model: file name of the model, for messages.
-        advance: called often with the share of the job that is done; what it raises ends the job.
+        folder: Folder that receives a folder for each step.
+        model: File name of the model, for messages.
+        advance: Function that often receives the completed share of the job. If it raises, the job is ended.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class Steps:
     advance: Callable[[float], None]
 
     def do(self, job: Job, name: str, *, more_seconds: float = 0.0) -> object:
-        """Run a job that must give a result; its only limits are those of the machine, and half an hour.
+        """Run a job that must give a result. It is limited only by the machine and by half an hour.
 
         Raises:
             enginesmith_contract.errors.ModelError: `PreparationCrashed`.
@@ -78,7 +78,7 @@ class Steps:
         return result
 
     def ask(self, job: Job, folder: Path, limits: Limits) -> tuple[object, ChildEnd]:
-        """Run a job within limits; returns its result, None where there is none."""
+        """Run a job within limits. Return its result, or None if there is none."""
         results: list[object] = []
         share = 1.0
 
@@ -103,14 +103,14 @@ def run_worker(
     """Run one job in a child process.
 
     Args:
-        job: what to do.
-        folder: receives the job's document and the child's log; must exist.
-        limits: of the child.
-        tick: called every few hundredths of a second; what it raises ends the child.
-        on_event: receives every event but errors.
+        job: The job.
+        folder: Existing folder that receives the job's document and the child's log.
+        limits: Limits of the child.
+        tick: Function that is called about every 50 ms. If it raises, the child is ended.
+        on_event: Function that receives every event except errors.
 
     Raises:
-        enginesmith_contract.errors.EnginesmithError: the one that the job ended in.
+        enginesmith_contract.errors.EnginesmithError: The error of the job.
     """
     document = folder / f"{job.job}.json"
     document.write_bytes(job.to_json())

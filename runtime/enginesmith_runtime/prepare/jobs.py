@@ -1,8 +1,8 @@
-"""What the preparation tells its child processes, and what they answer.
+"""Jobs and results of the preparation's child processes.
 
-Nothing of a user's model is read in the preparing process itself: libraries that parse and run models crash, fill the
-memory and cannot be interrupted. Each step is one job for `enginesmith_runtime.prepare.worker`, which answers with
-events; the parent keeps what was answered before a child died.
+The preparing process itself never reads a user's model, because libraries that parse and run models can crash, fill the
+memory and cannot be interrupted. Each step is one job for `enginesmith_runtime.prepare.worker`, which reports events.
+The parent keeps the events that it received before a child died.
 """
 
 from collections.abc import Mapping
@@ -53,45 +53,46 @@ Values = Mapping[str, tuple[int, ...]]
 
 
 class EventKind(StrEnum):
-    """What a child says; `data` of an event depends on it."""
+    """Kind of an event, which determines its `data`."""
 
     ERROR = "error"
     """A `ChildFailure`."""
     RESULT = "result"
     """The job's result record."""
     PROGRESS = "progress"
-    """A share of the job is done: a number from 0 to 1."""
+    """The completed share of the job: a number from 0 to 1."""
     STARTED = "started"
     """A run began: `run`."""
     RAN = "ran"
-    """A run ended well: `run`, `seconds`, `bytes` (of its stored inputs and outputs), `answer` (bytes of its outputs as
-    they travel), `shapes` (of its outputs), `nan` (outputs that are NaN throughout)."""
+    """A run succeeded: `run`, `seconds`, `bytes` (of its stored inputs and outputs), `answer` (bytes of a response with
+    its outputs), `shapes` (of its outputs), `nan` (outputs that contain only NaN)."""
     VARIED = "varied"
-    """A run was repeated with the same inputs: `output` differed, empty where none did; `runs` (how many)."""
+    """A run was repeated with the same inputs: `output` (the differing output, or empty), `runs` (number of runs)."""
     REFUSED = "refused"
     """The model refused a run: `run`, `message`."""
     OUT_OF_MEMORY = "outOfMemory"
     """A run needed more than its budget: `run`."""
     NOT_LOADED = "notLoaded"
-    """ONNX Runtime cannot run this model at all: `message`, `missing` (whether operators are unknown to it)."""
+    """ONNX Runtime cannot run this model: `message`, `missing` (whether it does not know an operator)."""
 
 
 class Event(Record):
-    """One line of a child's answer."""
+    """One line of a child's output."""
 
     kind: EventKind
     data: JsonValue = None
 
 
 class Feed(Record):
-    """How a model is run in ONNX Runtime: what its inputs are filled with, and in which arithmetic.
+    """How a model is run in ONNX Runtime: the values of its inputs, and the arithmetic.
 
     Attributes:
-        values: the user's wishes, with local paths in place of URIs.
-        index_bounds: for inputs that index a table: the table's size, so that a random id stays inside.
-        given: elements of inputs that hold sizes, by name, in row-major order; the profile says them for each point.
-        emulated: whether FP16 and BF16 are computed in FP32 and rounded, see `emulation`.
-        threads: of ONNX Runtime inside a node; 0: its own choice. One where more lose updates, see `scatters`.
+        values: Input values of the user, with local paths instead of URIs.
+        index_bounds: Table sizes of inputs that index a table, so that random ids are valid.
+        given: Elements of inputs that hold sizes, by name, in row-major order. The profile has them for each point.
+        emulated: Whether FP16 and BF16 are computed in FP32 and rounded; see `emulation`.
+        threads: Number of threads inside a node; 0 for ONNX Runtime's default. 1 if more would lose updates; see
+            `scatters`.
     """
 
     facts: ModelFacts
@@ -102,17 +103,17 @@ class Feed(Record):
     threads: int = 0
 
     def at(self, given: Values) -> "Feed":
-        """Return the feed of a point at which inputs that hold sizes have these elements."""
+        """Return the feed of a point with these elements of inputs that hold sizes."""
         return self.model_copy(update={"given": given}) if given else self
 
 
 class InspectJob(Record):
-    """Check a model and say what is known of it without running it.
+    """Check a model and return its facts without running it.
 
     Attributes:
-        output: an empty folder, for a copy of the model with weights that every reader takes, or with a normalisation.
-        keep: `precision.keep`, each entry of which has to name a node.
-        preprocess: normalisation of image inputs that the copy has.
+        output: Empty folder for a copy of the model with weights that every reader supports, or with a normalisation.
+        keep: `precision.keep`. Each entry must match a node.
+        preprocess: Normalisation of image inputs that the copy has.
     """
 
     job: Literal["inspect"] = "inspect"
@@ -123,19 +124,19 @@ class InspectJob(Record):
 
 
 class Inspection(Record):
-    """What the check found. A model that cannot be used ends in an error instead.
+    """Result of the check. For an unusable model the job fails instead.
 
     Attributes:
-        files: of the copy in the job's output folder, the ONNX file first; empty: the model is used as it is.
-        original: facts of the model before its normalisation; None: it has none.
-        unranked: names of outputs whose rank only a run tells; their shape in `facts` means nothing.
-        refusals: nodes that no TensorRT builder takes.
-        random: nodes whose answers differ from run to run, as text, each with its fix.
-        losing: nodes that lose updates on several threads, as text.
-        unordered: nodes whose result depends on the order of threads where indices repeat, as text.
-        mixing: nodes that are not known to keep the rows of a batch apart, as text.
-        own_precisions: of FP16, BF16, INT8 and FP8 those that the model itself computes in.
-        needs_emulation: whether ONNX Runtime on a CPU can run the model in emulation only (BF16).
+        files: Files of the copy in the job's output folder, the ONNX file first. Empty if the model is used unchanged.
+        original: Facts of the model before its normalisation; None if there is no normalisation.
+        unranked: Names of outputs whose rank only a run determines. Their shape in `facts` is undefined.
+        refusals: Nodes that no TensorRT builder accepts.
+        random: Nodes with results that differ from run to run, as text, each with its fix.
+        losing: Nodes that lose updates with several threads, as text.
+        unordered: Nodes with results that depend on the order of threads if indices repeat, as text.
+        mixing: Nodes that are not known to process the rows of a batch separately, as text.
+        own_precisions: Precisions among FP16, BF16, INT8 and FP8 that the model itself computes in.
+        needs_emulation: Whether ONNX Runtime on a CPU can run the model only in emulation (BF16).
     """
 
     files: tuple[str, ...] = ()
@@ -159,10 +160,10 @@ class RunJob(Record):
     """Run the model once for each entry of `runs`.
 
     Attributes:
-        given: `Feed.given` of each run that has any.
-        folder: receives `<run>.npz` with inputs and outputs; None: nothing is kept.
-        memory_bytes: what the runs may take on top of the idle process.
-        repeats: how often the first run is repeated with the same inputs, to see whether the answers are the same.
+        given: `Feed.given` of each run that has it.
+        folder: Folder that receives `<run>.npz` with inputs and outputs; None to keep nothing.
+        memory_bytes: Memory limit of the runs in bytes, beyond the idle process.
+        repeats: Number of repetitions of the first run with the same inputs, which check that the outputs are equal.
     """
 
     job: Literal["run"] = "run"
@@ -176,10 +177,10 @@ class RunJob(Record):
 
 
 class ProbeJob(Record):
-    """Find one input whose values, or one open dimension whose size, makes a refused run work when changed.
+    """Find one change that makes a refused run work: of the values of an input, or of the size of an open dimension.
 
     Attributes:
-        run: the refused run, whose values are used where nothing is changed.
+        run: The refused run. Its values are used for everything that is not changed.
     """
 
     job: Literal["probe"] = "probe"
@@ -191,7 +192,7 @@ class ProbeJob(Record):
 
 
 class OtherSize(Record):
-    """One dimension of an input, with a size that works where another was refused."""
+    """One dimension of an input with a size that works instead of the refused one."""
 
     input: str
     axis: int
@@ -199,26 +200,26 @@ class OtherSize(Record):
 
 
 class OtherValues(Record):
-    """Values of inputs that work, at the same shapes, where others were refused."""
+    """Values of inputs that work with the same shapes instead of the refused ones."""
 
     inputs: tuple[str, ...]
     values: InputValues
 
 
 Change = OtherSize | OtherValues
-"""What a `ProbeJob` finds."""
+"""Result of a `ProbeJob`."""
 
 
 class BatchJob(Record):
-    """Show or deny f(a then b) = f(a) then f(b), a and b being filled with different values.
+    """Prove or disprove f(a then b) = f(a) then f(b) for a and b with different values.
 
-    Every result takes the place of the one before: the first comes once the claim is shown for ordinary values.
+    Each result replaces the one before. The first one is sent when the claim is proved for ordinary values.
 
     Attributes:
-        first: shapes of a.
-        second: shapes of b.
-        largest: shapes of a b that fills the profile's largest batch; None: `second` does.
-        seconds: what the trials with extreme values may take.
+        first: Shapes of a.
+        second: Shapes of b.
+        largest: Shapes of a b that fills the profile's largest batch; None if `second` does.
+        seconds: Time limit of the trials with extreme values.
     """
 
     job: Literal["batch"] = "batch"
@@ -232,15 +233,15 @@ class BatchJob(Record):
 
 
 class PreprocessJob(Record):
-    """Hold a model with its normalisation against the original model.
+    """Compare a model that has a normalisation with the original model.
 
     Attributes:
-        original: the model as it was fetched.
-        original_facts: of that model.
-        entries: the normalisation.
-        feed: how the new model is run.
-        runs: what was run; `folder` has inputs and outputs of each as `<run>.npz`.
-        output: a folder for a small model.
+        original: The model as it was fetched.
+        original_facts: Facts of that model.
+        entries: The normalisation.
+        feed: Feed of the new model.
+        runs: Runs of the model. `folder` has inputs and outputs of each as `<run>.npz`.
+        output: Folder for a small model.
     """
 
     job: Literal["preprocess"] = "preprocess"
@@ -258,8 +259,8 @@ class RangeJob(Record):
     """Find nodes whose values leave FP16's range in one run of the model.
 
     Attributes:
-        run: seeds the values, as in the `RunJob` of the same name.
-        small: whether values that are all too small count as well.
+        run: Seed of the values, as in the `RunJob` of the same name.
+        small: Whether tensors whose values are all too small count as well.
     """
 
     job: Literal["range"] = "range"
@@ -272,11 +273,11 @@ class RangeJob(Record):
 
 
 class _RunAgainJob(Record):
-    """Runs that were made before, whose outputs are compared.
+    """Repetition of earlier runs, whose outputs are compared.
 
     Attributes:
-        runs: what to run; `folder` has inputs and outputs of each as `<run>.npz`.
-        given: as of `RunJob`.
+        runs: Runs to repeat. `folder` has inputs and outputs of each as `<run>.npz`.
+        given: See `RunJob`.
     """
 
     model: str
@@ -298,12 +299,11 @@ class RehearseJob(_RunAgainJob):
 
 
 class Rehearsal(Record):
-    """What emulated arithmetic showed.
+    """Result of a run in emulated arithmetic.
 
     Attributes:
-        keep: nodes that make NaN or infinity of numbers where the source does not, with the reason.
-        differences: the largest max|a-b| / max|b| of each output over the runs; outputs with NaN or infinity that the
-            source has not are infinite.
+        keep: Nodes that produce NaN or infinity from numbers while the source does not, with the reason.
+        differences: Largest max|a-b| / max|b| of each output over the runs; infinite if only it has NaN or infinity.
     """
 
     keep: Mapping[str, str] = {}
@@ -311,16 +311,16 @@ class Rehearsal(Record):
 
 
 class SweepJob(Record):
-    """Run a model in FP32 and its cast in emulated arithmetic with values of many kinds.
+    """Run a model in FP32 and its cast in emulated arithmetic with many kinds of values.
 
     Attributes:
-        cast: the model in the other precision.
+        cast: The model in the other precision.
         precision: FP16 or BF16.
-        run: seeds the ordinary values.
-        kept: nodes that stay in FP32 already.
-        expected: the largest difference on the reference inputs.
-        attempt: how often nodes were kept before; the last one keeps all.
-        seconds: of all runs.
+        run: Seed of the ordinary values.
+        kept: Nodes that already stay in FP32.
+        expected: Largest difference on the reference inputs.
+        attempt: Number of earlier attempts that kept nodes. The last attempt keeps all nodes.
+        seconds: Time limit of all runs.
     """
 
     job: Literal["sweep"] = "sweep"
@@ -338,31 +338,31 @@ class SweepJob(Record):
 
 
 class Sweep(Record):
-    """What a sweep showed: nodes that have to stay in FP32, with the reason, and what else there is to say."""
+    """Result of a sweep: nodes that must stay in FP32, with the reason, and warnings."""
 
     keep: Mapping[str, str] = {}
     warnings: tuple[str, ...] = ()
 
 
 class RoundingJob(_RunAgainJob):
-    """Run a model with other last bits of its inputs and weights, and hold its outputs against those of before.
+    """Run a model with changed last bits of its inputs and weights, and compare its outputs with the stored ones.
 
-    The result is the largest difference of each float output by its name.
+    The result is the largest difference of each float output by name.
     """
 
     job: Literal["rounding"] = "rounding"
 
 
 class CastJob(Record):
-    """Write the model with the arithmetic that the policy asks for.
+    """Write the model with the arithmetic of the policy.
 
     Attributes:
-        output: an empty folder that receives the cast model.
-        keep: nodes that stay in FP32 in addition to the policy's, by name, with the reason.
-        tried: nodes that stay in FP32 as well, whose results may be read in FP16.
-        open_inputs: inputs of the graph that may hold values of any size.
-        limits: the smallest and the largest value of the inputs that have them.
-        generated: inputs of numbers that the user has not described.
+        output: Empty folder that receives the cast model.
+        keep: Additional nodes that stay in FP32, by name, with the reason.
+        tried: Nodes that also stay in FP32, but whose results may be read in FP16.
+        open_inputs: Inputs of the graph that may hold values of any size.
+        limits: Smallest and largest value of inputs with known limits.
+        generated: Numeric inputs that the user has not described.
     """
 
     job: Literal["cast"] = "cast"
@@ -377,7 +377,7 @@ class CastJob(Record):
 
 
 class CastResult(Record):
-    """Files relative to the output folder, the ONNX file first; what stayed in FP32, and what of it `warnings` name."""
+    """Files relative to the output folder (the ONNX file first), nodes that stayed in FP32, and those in `warnings`."""
 
     files: tuple[str, ...]
     kept: Mapping[str, str] = {}

@@ -1,8 +1,8 @@
-"""One model, prepared: fetch, check, exercise, batching proof, cast, references, store.
+"""Prepares one model: fetch, check, exercise, batching proof, cast, references, store.
 
-The path of a preparation that exists already touches no model library: fetch, digest, key, pointer. Everything else
-runs in child processes (see `child`), so a cancel ends the work within a second whatever a library is doing, and the
-working folder goes with it. The pointer is written last: before it there is no preparation.
+If the preparation already exists, no model library is used: fetch, digest, key, pointer. Everything else runs in child
+processes (see `child`), so a cancellation ends the work within a second even in a library call, and the working folder
+is removed. The pointer is written last, and the preparation exists only with it.
 """
 
 import time
@@ -56,11 +56,11 @@ __all__ = ["prepare"]
 
 _PARSER_SECONDS = 60.0
 _ROUNDING_SECONDS = 60.0
-# One repetition shows what varies by itself; a draw of few booleans can come out alike several times.
+# One repetition finds most random models, but a few random booleans can be equal several times.
 _RANDOM_REPEATS = 8
-# Lines about nodes that TensorRT refuses, which the operator keeps in its status.
+# Number of lines about nodes that TensorRT refuses, which the operator writes to its status.
 _SAID_REFUSALS = 4
-# One run says little of the ranges of outputs.
+# One run is not enough to know the ranges of outputs.
 _LEAST_RUNS = 3
 
 
@@ -73,24 +73,24 @@ def prepare(
     base: Path | None = None,
     downloads: Path | None = None,
 ) -> Preparation:
-    """Return the stored preparation of a request, making it where there is none.
+    """Return the stored preparation of a request, and create it if there is none.
 
     Args:
-        request: what to prepare, and within which budget.
-        store: is looked at first, and receives the result.
-        work: folder for everything temporary, which is removed again.
-        reporter: told every stage; what it raises ends the work.
-        base: folder that relative paths of the request start from.
-        downloads: folder that keeps what was fetched, so that a broken download resumes; None: inside `work`.
+        request: Model to prepare, and the budget.
+        store: Store that may already have the preparation, and receives the result.
+        work: Folder for temporary files, which are removed.
+        reporter: Receives every stage. If it raises, the work ends.
+        base: Base folder of relative paths in the request.
+        downloads: Folder for downloads, so that a broken download resumes; None for a folder in `work`.
 
     Raises:
-        enginesmith_contract.errors.SourceError: the model could not be had.
-        enginesmith_contract.errors.ModelError: the model cannot be used as asked; `reason` says why.
-        enginesmith_contract.errors.SpecError: a profile (`ProfileMissing` and the reasons of `ProfileProblem`),
+        enginesmith_contract.errors.SourceError: The model cannot be fetched.
+        enginesmith_contract.errors.ModelError: The model cannot be used; `reason` identifies the cause.
+        enginesmith_contract.errors.SpecError: A profile (`ProfileMissing` and the reasons of `ProfileProblem`),
             `verification.inputs`, `verification.outputs`, `precision.keep` (`KeepMatchesNothing`) or `preprocess` does
             not fit the model.
-        enginesmith_contract.errors.StoreError: the store failed.
-        enginesmith_contract.errors.CancelledBuildError: the reporter was told to stop.
+        enginesmith_contract.errors.StoreError: The store failed.
+        enginesmith_contract.errors.CancelledBuildError: The reporter cancelled the work.
     """
     refuse_uncalibrated(request.precision)
     work.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def prepare(
         if known is not None:
             return known
         with store.exclusive(preparation_pointer(key)):
-            # Another process may have made it while this one waited.
+            # Another process may have created it while this one waited.
             known = read_record(store, preparation_pointer(key), Preparation)
             if known is not None:
                 return known
@@ -124,7 +124,7 @@ def prepare(
 
 @dataclass
 class _Work:
-    """One preparation that has to be made."""
+    """One preparation that must be created."""
 
     request: PreparationRequest
     store: Store
@@ -139,13 +139,13 @@ class _Work:
     _steps: Steps = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start with the files as they were fetched; the check may give others."""
+        """Start with the fetched files. The check may replace them."""
         self.path = self.fetched.path
         self.files = tuple(self.path.parent / file.path for file in self.fetched.files)
         self._steps = Steps(folder=self.folder, model=self.path.name, advance=self.reporter.advance)
 
     def run(self) -> Preparation:
-        """Go through the stages; the first that fails ends it."""
+        """Run the stages. The first failure ends the preparation."""
         inspection, profiles = self._check()
         feed = self._feed(inspection, profiles)
         exercised, budget = self._exercise(feed, profiles, inspection)
@@ -188,7 +188,7 @@ class _Work:
             facts=facts.model_copy(
                 update={
                     "refused_nodes": describe_refusals(inspection.refusals)[:_SAID_REFUSALS],
-                    # Where samples decide, a difference on generated inputs refuses nothing.
+                    # If samples decide, a difference on generated inputs does not refuse the model.
                     "expected_differences": None
                     if any(one.is_sample for one in references)
                     else expected_differences(cast.differences, arithmetic),
@@ -284,9 +284,9 @@ class _Work:
         self._steps.do(job, "preprocess")
 
     def _measure_rounding(self, feed: Feed, exercised: Exercised, budget: Budget) -> dict[str, float] | None:
-        """Return what the outputs make of the last bits; None where no run within the budget shows it.
+        """Return the effect of the last bits on the outputs, or None if no run fits the budget.
 
-        FP16 loses 8,192 times as much, which the rehearsal of the cast shows.
+        FP16 loses 8,192 times as much; the rehearsal of the cast measures that.
         """
         points = quick_points(exercised, _ROUNDING_SECONDS / 4)
         policy = self.request.precision

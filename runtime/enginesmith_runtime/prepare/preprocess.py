@@ -1,13 +1,12 @@
-"""The normalisation of images as nodes in front of a model (see `enginesmith_contract.preprocess`).
+"""Adds the normalisation of images as nodes before a model (see `enginesmith_contract.preprocess`).
 
-    pixels ── Cast ── Transpose ── Sub (mean / scale) ── Mul (scale / std) ──> what the model reads
+    pixels ── Cast ── Transpose ── Sub (mean / scale) ── Mul (scale / std) ──> input of the model
 
-The two constants are computed in float64 and rounded once. A Cast comes first, since TensorRT takes UINT8 nowhere else.
-All of it is FP32, in an FP16 model as well: FP16 would round the differences before they are scaled. An input of
-another float type gets one Cast more.
+The two constants are computed in float64 and rounded once. The first node is a Cast, because TensorRT supports UINT8
+only there. All nodes use FP32, even in an FP16 model, because FP16 would round the differences before they are scaled.
+An input of another float type gets an additional Cast.
 
-The answers are checked: the original model, run on normalised values, has to give what the new graph gives of the
-pixels.
+The outputs are checked: the original model with normalised values must give the same as the new graph with pixels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,14 +28,14 @@ from enginesmith_runtime.prepare.runs.reference_runs import Session, bound_memor
 __all__ = ["insert_preprocess", "verify_preprocess"]
 
 _NCHW: Final = (0, 3, 1, 2)
-_NORMALISED_TOLERANCE: Final = 1e-5  # of the largest normalised value: a few roundings of FP32
+_NORMALISED_TOLERANCE: Final = 1e-5  # relative to the largest normalised value: a few FP32 roundings
 _ANSWER_TOLERANCE: Final = 1e-5
-# ONNX Runtime leaves out a Cast to FP16 behind which it computes in FP32: the pixels of one graph are then not rounded.
+# ONNX Runtime removes a Cast to FP16 before an FP32 computation, so the pixels of one graph are not rounded.
 _HALF_TOLERANCE: Final = 2.0**-6
 
 
 def insert_preprocess(model: onnx.ModelProto, entries: Sequence[Preprocess]) -> None:
-    """Put the normalisation in front of inputs that fit it, see `client_facts`. Names of inputs and nodes stay."""
+    """Add the normalisation before inputs that fit it; see `client_facts`. Names of inputs and nodes do not change."""
     allow_free_weights(model)
     graph = model.graph
     taken = _value_names(graph)
@@ -59,7 +58,7 @@ def insert_preprocess(model: onnx.ModelProto, entries: Sequence[Preprocess]) -> 
 
 
 def verify_preprocess(job: PreprocessJob) -> None:
-    """Hold the new graph's answers to each run's pixels against the original model's to normalised values.
+    """Compare the outputs of the new graph for the pixels of each run with those of the original model.
 
     Raises:
         ModelError: `PreprocessDiffers`.
@@ -84,7 +83,7 @@ def verify_preprocess(job: PreprocessJob) -> None:
         before = original.run(job.feed.model_copy(update={"facts": job.original_facts}), normalised)
         for name, answer in answers.items():
             if before[name].dtype != object and not is_same(answer, before[name], tolerance):
-                raise _differs(f"output {name} of the new graph is not that of the original model")
+                raise _differs(f"output {name} of the new graph differs from that of the original model")
 
 
 def _check_normalised(entry: Preprocess, dtype: DType, pixels: Array, found: Array) -> None:
@@ -100,10 +99,10 @@ def _check_normalised(entry: Preprocess, dtype: DType, pixels: Array, found: Arr
 
 def _differs(why: str) -> ModelError:
     return ModelError(
-        "the model with its normalisation answers differently",
+        "the model with its normalisation gives other outputs",
         where="model.preprocess",
         why=why,
-        remedy="normalise in the client instead, and report this model as a fault",
+        remedy="normalise in the client instead, and report this model as a bug",
         reason="PreprocessDiffers",
     )
 
@@ -111,7 +110,7 @@ def _differs(why: str) -> ModelError:
 def _prologue(
     graph: onnx.GraphProto, entry: Preprocess, dtype: int, result: str, taken: set[str]
 ) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes that make `result` of the pixels, and add their constants to the graph."""
+    """Yield the nodes that compute `result` from the pixels, and add their constants to the graph."""
     mean, std = np.array(entry.mean), np.array(entry.std)
     values = {"offset": mean / entry.factor, "factor": entry.factor / std}
     names = {}
@@ -149,7 +148,7 @@ def _turn_into_pixels(value: onnx.ValueInfoProto, channels: int) -> None:
 
 
 def _inner_outputs(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
-    """Yield the outputs of inner graphs: they may name a value of the outer one."""
+    """Yield the outputs of inner graphs, which may be values of the outer graph."""
     for node in all_nodes(graph):
         for inner in subgraphs(node):
             yield from inner.output
@@ -162,7 +161,7 @@ def _value_names(graph: onnx.GraphProto) -> set[str]:
 
 
 def _write_prologue(job: PreprocessJob, path: Path) -> Feed:
-    """Write the normalisation alone as a model with outputs `<input>_made`; returns how it is run."""
+    """Write only the normalisation as a model with outputs `<input>_made`. Return its feed."""
     original = read_graph(Path(job.original))
     values = {value.name: value for value in original.graph.input}
     model = onnx.ModelProto(ir_version=original.ir_version, opset_import=original.opset_import)

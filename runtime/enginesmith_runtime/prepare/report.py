@@ -1,6 +1,6 @@
-"""A preparation's report: what the operator has to know, and nothing of what it has to look up in the store.
+"""The report of a preparation, with everything that the operator needs from the store.
 
-The operator has no access to the store, so the keys of the engines that it would build are looked up here.
+The operator has no access to the store, so the keys of the planned engines are looked up here.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,15 +25,15 @@ __all__ = ["encode_report", "failure_report", "find_stored_engines", "success_re
 def find_stored_engines(
     store: Store, preparation_key: str, candidates: Iterable[EngineCandidate]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return engine digest by engine key, of those candidates that the store has, and what is to be said of others.
+    """Return engine digests by engine key for the candidates that the store has, and warnings about others.
 
-    A pointer that this release cannot read counts as none: the builder meets it and says so. So does a manifest that no
-    trusted key signed: the builder replaces it.
+    A pointer that this release cannot read counts as missing, and the builder reports it. A manifest without a trusted
+    signature also counts as missing, and the builder replaces it.
     """
     found = {}
     warnings: list[str] = []
     for key in dict.fromkeys(engine_key(candidate.key_inputs(preparation_key)) for candidate in candidates):
-        # Relied on from now on, so that no sweep takes it before the operator's status names it.
+        # Refresh it, so that no sweep deletes it before the operator's status names it.
         store.refresh_pointer(engine_pointer(key))
         document = store.read_pointer(engine_pointer(key))
         manifest = None if document is None else parse_if_readable(document, Manifest)
@@ -51,13 +51,13 @@ def success_report(
     warnings: tuple[str, ...] = (),
     backends: Iterable[Backend] = (),
 ) -> PreparationReport:
-    """Return what there is to say of a stored preparation.
+    """Return the report of a stored preparation.
 
     Args:
-        preparation: the stored one.
-        stored_engines: digest by key, as of `find_stored_engines`.
-        warnings: come before those of the preparation.
-        backends: that build from it; empty: all.
+        preparation: The stored preparation.
+        stored_engines: Digests by key from `find_stored_engines`.
+        warnings: Warnings to list before those of the preparation.
+        backends: Backends that build from it; empty for all.
     """
     batching = preparation.batching
     return PreparationReport(
@@ -73,12 +73,12 @@ def success_report(
 
 
 def failure_report(error: EnginesmithError, source_digest: str | None = None) -> PreparationReport:
-    """Return what there is to say of a failure, and of which model, where that was had."""
+    """Return the report of a failure, with the digest of the model if it was fetched."""
     return PreparationReport(source_digest=source_digest, failure=Failure.from_error(error))
 
 
 def encode_report(report: PreparationReport) -> bytes:
-    """Return the report as a termination message; `PreparationReport` says in which order parts are dropped."""
+    """Return the report as a termination message. `PreparationReport` has the order in which parts are dropped."""
     return encode_termination(report, _SHORTER)
 
 
@@ -87,7 +87,7 @@ def _fewer_warnings(report: PreparationReport, count: int) -> PreparationReport:
 
 
 def _no_facts(report: PreparationReport, count: int) -> PreparationReport:
-    # Half of the facts would be wrong facts.
+    # Drop all facts, because incomplete facts would be wrong.
     whole = report.facts is None or count >= len(report.facts.to_json())
     return report if whole else report.model_copy(update={"facts": None})
 

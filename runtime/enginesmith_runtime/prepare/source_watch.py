@@ -1,4 +1,4 @@
-"""A reporter that remembers what was fetched, so that a failure that comes later can still say which model it was."""
+"""A reporter that stores the digest of the fetched model, so that the report of a later failure can contain it."""
 
 from enginesmith_runtime.progress import Fact, Reporter
 
@@ -8,10 +8,10 @@ _STAGE = "fetch"
 
 
 class SourceWatch:
-    """Hands everything on to another reporter.
+    """Passes all calls to another reporter.
 
     Attributes:
-        source_digest: of the model and its external weights; None: it was not had yet.
+        source_digest: Digest of the model and its external weights; None before the fetch.
     """
 
     def __init__(self, reporter: Reporter) -> None:
@@ -25,7 +25,7 @@ class SourceWatch:
         self._reporter.begin(stage, detail)
 
     def advance(self, fraction: float, detail: str = "") -> None:
-        """Say how much of the stage is done."""
+        """Report the completed fraction of the stage."""
         self._reporter.advance(fraction, detail)
 
     def end(self, **facts: Fact) -> None:

@@ -1,7 +1,8 @@
-"""What a model is without its weights' values: two models of one structure differ in what a refit can replace.
+"""Digest of a model without the values of its weights. Models with one structure differ only in refittable weights.
 
-A retrained model has the same nodes, names and shapes and other floating-point weights. Integers count as structure:
-they are shapes, axes and indices, on which the network itself depends, and quantised weights, which cannot be refitted.
+A retrained model has the same nodes, names and shapes, but other floating-point weights. Integers are part of the
+structure: they are shapes, axes and indices, on which the network depends, or quantised weights, which cannot be
+refitted.
 """
 
 from collections.abc import Iterator
@@ -23,9 +24,9 @@ _WEIGHTS: Final = frozenset(
 
 
 def structure_digest(model: onnx.ModelProto) -> str:
-    """Return a SHA-256 that two models share which differ in floating-point weights alone.
+    """Return a SHA-256 that is equal for two models that differ only in floating-point weights.
 
-    Who made the model, when, and what its documentation says are no part of it.
+    Producer, date and documentation of the model are not part of it.
     """
     digest = sha256()
     for part in _describe_model(model):
@@ -75,7 +76,7 @@ def _describe_tensor(tensor: onnx.TensorProto) -> Iterator[bytes]:
     if tensor.data_type in _WEIGHTS:
         return
     if uses_external_data(tensor):
-        # Not read: a value that lies elsewhere in its file makes another structure, which only costs a build.
+        # The data is not read. Another offset in its file gives another structure, which only costs a build.
         yield str([(entry.key, entry.value) for entry in tensor.external_data]).encode()
         return
     yield (

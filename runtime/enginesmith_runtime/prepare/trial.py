@@ -1,7 +1,7 @@
-"""A profile to start from, tried: what `enginesmith inspect` prints is what the model takes.
+"""Finds a profile that the model accepts, for `enginesmith inspect`.
 
-Guesses from the names of dimensions are run. Where the model refuses a size, the size that a probe finds takes its
-place; where a point does not fit the budget, the next smaller point does.
+Sizes are guessed from the names of dimensions and tried. If the model refuses a size, a probe searches for another. If
+a point does not fit the budget, the next smaller point replaces it.
 """
 
 import time
@@ -30,19 +30,19 @@ from enginesmith_runtime.prepare.runs.refused_points import RefusedPoint, say_va
 __all__ = ["Trial", "try_model"]
 
 _MOST_CHANGES: Final = 24
-# Sizes of every open dimension but the batch that models are known to insist on together.
+# Sizes that some models require for all open dimensions except the batch.
 _COMMON_SIZES: Final = (224, 48, 64, 32, 16, 8, 128, 4, 2, 1, 256, 512, 640)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a model says of itself, and what it did.
+    """Facts about a model, and the results of its runs.
 
     Attributes:
-        facts: with outputs as the nodes and the runs gave them.
-        warnings: one for each declaration that was false.
-        profile: ran at min, opt and max; None: no guess did.
-        words: why there is no profile, in the words of the model or of the budget; empty where there is one.
+        facts: Facts with the outputs from the nodes and the runs.
+        warnings: One warning for each wrong declaration.
+        profile: Profile that ran at min, opt and max; None if no guess did.
+        words: Reason why there is no profile; empty if there is one.
     """
 
     facts: ModelFacts
@@ -55,10 +55,10 @@ def try_model(path: Path, folder: Path, *, memory_bytes: int, seconds: float) ->
     """Run a model with guessed profiles until one works.
 
     Args:
-        path: of the ONNX file.
-        folder: an empty folder for everything temporary.
-        memory_bytes: of one run.
-        seconds: of all runs together.
+        path: Path of the ONNX file.
+        folder: Empty folder for temporary files.
+        memory_bytes: Memory limit of one run in bytes.
+        seconds: Time limit of all runs together.
 
     Raises:
         enginesmith_contract.errors.ModelError: `NotOnnx`, `GraphHasCycle`, `ModelHasNoTensors` or
@@ -89,12 +89,12 @@ def try_model(path: Path, folder: Path, *, memory_bytes: int, seconds: float) ->
 
 
 class _Search:
-    """Looks for a profile that the model takes.
+    """Searches for a profile that the model accepts.
 
     Attributes:
-        exercised: of the last profile that was not refused.
-        words: of the last refusal.
-        warnings: one for each change of what inputs are filled with.
+        exercised: Results of the last profile that was not refused.
+        words: Reason of the last refusal.
+        warnings: One warning for each change of input values.
     """
 
     def __init__(self, model: Path, feed: Feed, folder: Path, budget: Budget) -> None:
@@ -107,7 +107,7 @@ class _Search:
         self._budget = budget
 
     def run(self) -> Profile | None:
-        """Return a profile that ran at every point; None where none was found.
+        """Return a profile that ran at every point, or None.
 
         Raises:
             enginesmith_contract.errors.ModelError: `ModelNotRunnable`.
@@ -128,7 +128,7 @@ class _Search:
         return None
 
     def _changed(self, profile: Profile, point: str, change: Change) -> Profile:
-        """Return the profile with a size that works; values that work are used for the runs that follow."""
+        """Return the profile with a size that works. Values that work are used for later runs."""
         if isinstance(change, OtherSize):
             return _resized(profile, self._feed.facts, point, change)
         values = {**self._feed.values, **dict.fromkeys(change.inputs, change.values)}
@@ -148,7 +148,7 @@ class _Search:
         return outcome
 
     def _verified(self, profile: Profile) -> Profile | None:
-        """Return the profile without the points that did not fit the budget."""
+        """Return the profile without points that did not fit the budget."""
         statuses = {entry.point: entry for entry in self.exercised.exercises}
         passed = [point for point in POINTS if statuses[point].status is ExerciseStatus.PASSED]
         if "min" not in passed:
@@ -166,7 +166,7 @@ class _Search:
 
 
 def _resized(profile: Profile, facts: ModelFacts, point: str, change: OtherSize) -> Profile:
-    """Return the profile with a working size at one point, the other points kept in order, in every like dimension."""
+    """Return the profile with a working size at one point of every similar dimension. Other points stay in order."""
     place = next(spec for spec in facts.inputs if spec.name == change.input)
     symbol = place.symbol(change.axis)
     inputs = dict(profile.inputs)

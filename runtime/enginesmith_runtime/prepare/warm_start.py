@@ -1,7 +1,7 @@
-"""One process that has imported the libraries, and of which each job's child is a fork: importing takes a second.
+"""A warm process that has imported the libraries. Each job is a fork of it, which saves the second for the imports.
 
-It reads no model. Its forks are children as `run_child` expects them: each has a process group, a standard output and a
-log of its own, and one that crashes takes nothing else with it.
+It never reads a model. Its forks are children for `run_child`: each has its own process group, standard output and log,
+and a crash of one does not affect other processes.
 """
 
 import gc
@@ -27,16 +27,16 @@ _NUMBER: Final = struct.Struct("q")
 _MOST_BYTES: Final = 1 << 16
 _TICK_SECONDS: Final = 0.05
 _NO_CODE: Final = -signal.SIGKILL
-"""Of a fork whose end is not known, since the process that waited for it was killed."""
+"""Exit code of a fork whose end is not known because the process that waited for it was killed."""
 
 
 class _Fork:
-    """A fork of the warm process; like a `subprocess.Popen` for who waits for it.
+    """A fork of the warm process, with the interface of `subprocess.Popen` for waiting.
 
     Attributes:
-        pid: of the fork, which leads a process group.
-        stdout: what it writes.
-        returncode: as of `subprocess.Popen`.
+        pid: Process ID of the fork, which leads a process group.
+        stdout: Standard output of the fork.
+        returncode: Exit code as in `subprocess.Popen`.
     """
 
     def __init__(self, pid: int, stdout: IO[bytes], ended: IO[bytes]) -> None:
@@ -46,16 +46,16 @@ class _Fork:
         self._ended = ended
 
     def poll(self) -> int | None:
-        """Return the code; None while it runs."""
+        """Return the exit code, or None while the fork runs."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end and return the code.
+        """Wait for the end of the fork and return the exit code.
 
         Raises:
-            subprocess.TimeoutExpired: it has not ended.
+            subprocess.TimeoutExpired: The fork has not ended.
         """
         if self.returncode is None:
             if not select([self._ended], [], [], timeout)[0]:
@@ -66,15 +66,15 @@ class _Fork:
 
 
 class _WarmProcess:
-    """The parent's end of the process that has imported everything."""
+    """The warm process, as its parent uses it."""
 
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
 
     def fork(self, document: Path, log: IO[bytes], tick: Callable[[], None]) -> _Fork | None:
-        """Return a child that does the job of a document; None where the process has died.
+        """Return a child that does the job of a document, or None if the warm process has died.
 
-        What `tick`, which is called while the process still imports, raises ends the wait.
+        `tick` is called while the process is still importing. If it raises, the wait ends.
         """
         output, output_end = os.pipe()
         ended, ended_end = os.pipe()
@@ -103,13 +103,13 @@ _WARM: ContextVar[_WarmProcess | None] = ContextVar("warm", default=None)
 
 @contextmanager
 def warm_worker(module: str, log: Path) -> Iterator[None]:
-    """Start the warm process; the jobs that this thread runs in the body are forks of it.
+    """Start the warm process. Jobs that this thread runs in the body are forks of it.
 
     Args:
-        module: calls `wait_for_job` where it has no argument.
-        log: receives what the process says of itself.
+        module: Module that calls `wait_for_job` if it has no argument.
+        log: File for the log of the process.
     """
-    if sys.platform != "linux":  # libraries of macOS do not survive a fork
+    if sys.platform != "linux":  # libraries on macOS do not support a fork
         yield
         return
     requests, taken = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -125,18 +125,18 @@ def warm_worker(module: str, log: Path) -> Iterator[None]:
 
 
 def forked(document: Path, command: Sequence[str], tick: Callable[[], None]) -> Start:
-    """Return how a job's child starts: as a fork of the warm process; by its command where there is none.
+    """Return a function that starts a job's child: as a fork of the warm process, or by its command without one.
 
-    `tick` is called while the warm process is not ready; what it raises ends the wait.
+    `tick` is called while the warm process is not ready. If it raises, the wait ends.
     """
     warm = _WARM.get()
     return lambda log: (warm and warm.fork(document, log, tick)) or start_child(command, stderr=log)
 
 
 def wait_for_job(modules: tuple[str, ...]) -> str:
-    """In the warm process: import modules, then fork for each job; returns in the forks, with the job's document.
+    """In the warm process: import modules, then fork for each job. Return only in the forks, with the job's document.
 
-    One job at a time: the next is read when the fork has ended, and the process ends with its parent.
+    The process runs one job at a time and reads the next one when the fork has ended. It ends with its parent.
     """
     for module in modules:
         import_module(module)
@@ -154,7 +154,7 @@ def wait_for_job(modules: tuple[str, ...]) -> str:
             _become_child(own, handles)
             return os.fsdecode(document)
         with suppress(OSError):
-            os.setpgid(pid, pid)  # before its parent knows it: who kills the group must find one
+            os.setpgid(pid, pid)  # before the parent knows the fork, so that it can always kill the group
         output, log, ended = handles
         os.close(output)
         os.close(log)
@@ -164,7 +164,7 @@ def wait_for_job(modules: tuple[str, ...]) -> str:
 
 
 def _become_child(parent: int, handles: list[int]) -> None:
-    """Take the standard output and the log that the job has, and nothing of the warm process."""
+    """Use the standard output and the log of the job, and close everything of the warm process."""
     with suppress(OSError):
         os.setpgid(0, 0)
     adopt_parent(parent)

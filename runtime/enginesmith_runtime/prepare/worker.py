@@ -1,7 +1,7 @@
-"""The child's side: `python -m enginesmith_runtime.prepare.worker JOB.json` does one job and answers with events.
+"""The child process: `python -m enginesmith_runtime.prepare.worker JOB.json` does one job and reports events.
 
-Standard output belongs to the events alone: native libraries that print are sent to standard error. Without a file the
-process is the one that jobs are forks of, see `warm_start`.
+Standard output is only for events; the output of native libraries goes to standard error. Without a file the process is
+the warm process of which jobs are forks; see `warm_start`.
 """
 
 import sys
@@ -35,7 +35,7 @@ from enginesmith_runtime.prepare.worker_events import Emit
 
 __all__ = ["main"]
 
-# Of the jobs that every preparation has.
+# Modules of the jobs that every preparation has.
 _WARM: Final = tuple(
     f"enginesmith_runtime.prepare.{module}"
     for module in (
@@ -52,7 +52,7 @@ _Job = AnyJob | AutoKeepJob | CalibrateJob | MeasureJob | QuantizeJob | SamplesJ
 
 
 def main(path: str) -> int:
-    """Do the job that the file at `path` describes; returns the exit code."""
+    """Do the job in the file at `path`. Return the exit code."""
     die_with_parent()
     emit = _emitter()
     adapter: TypeAdapter[_Job] = TypeAdapter(_Job)
@@ -72,7 +72,7 @@ def _report(error: Exception, folder: Path, emit: Emit) -> None:
 
 
 def _do(job: _Job, emit: Emit) -> None:  # noqa: C901 - one case for each job
-    """Import the libraries of this job alone: each costs half a second."""
+    """Do the job, and import only its libraries, because each takes half a second."""
     match job:
         case InspectJob():
             from enginesmith_runtime.prepare.model_file.check import inspect

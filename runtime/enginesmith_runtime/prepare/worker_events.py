@@ -1,4 +1,4 @@
-"""How a job in a child process says what happened."""
+"""Interface for events of a job in a child process."""
 
 from typing import Protocol
 
@@ -13,4 +13,4 @@ class Emit(Protocol):
     """Writes one event to the parent."""
 
     def __call__(self, kind: EventKind, data: JsonValue, /) -> None:
-        """Write it at once, so that it outlives a crash of this process."""
+        """Write the event at once, so that a crash of this process does not lose it."""

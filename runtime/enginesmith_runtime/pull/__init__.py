@@ -1,1 +1,1 @@
-"""A serving pod's init step: the engine of the GPU that the pod is on, in a folder that the server reads."""
+"""The init container of a serving pod. It copies the engine for the pod's GPU into a folder that the server reads."""

@@ -1,10 +1,9 @@
-"""A serving pod's init step: `python -m enginesmith_runtime.pull [request]`.
+"""The init container of a serving pod: `python -m enginesmith_runtime.pull [request]`.
 
     PullRequest ──> the GPU (NVML) ──> the engine for it ──> its blobs and pointer in `into` ──> serve-request.json
 
-The request comes from the argument or from ENGINESMITH_PULL_REQUEST (JSON, or a file's path). Nothing is written but
-below `into`. A pod on a GPU that no engine is for ends with ENGINE_REFUSED and says what the node claims and what the
-GPU is.
+The request comes from the argument or from ENGINESMITH_PULL_REQUEST (JSON, or a file's path). It writes only below
+`into`. If no engine is for the GPU, the pod ends with ENGINE_REFUSED and reports the node's label and the actual GPU.
 """
 
 import os
@@ -37,8 +36,8 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
     """Pull one engine and return the exit code.
 
     Args:
-        arguments: at most a request.
-        variables: the environment.
+        arguments: The request, or nothing.
+        variables: The environment.
     """
     report = ServingReport()
 

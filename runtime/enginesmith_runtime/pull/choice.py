@@ -1,7 +1,7 @@
-"""Which of a target's engines belongs on the GPU that this pod was given.
+"""Chooses the engine of a target for the GPU of this pod.
 
-The device's own word counts, since labels lie, lag and vanish. Only ONNX Runtime's engines, which do not use the GPU
-that is reserved for them, may believe the node where no device answers.
+The device itself decides, because labels can be wrong, outdated or missing. Only engines of ONNX Runtime, which do not
+use the GPU that is reserved for them, may rely on the node's label if no device is visible.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ __all__ = ["Place", "choose_engine", "needs_device"]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a pod finds itself.
+    """Hardware of a pod.
 
     Attributes:
-        devices: that the pod may use, the one that the server takes first; empty where there is none.
-        host: the machine without them.
-        node_product: what the node's label says; None: it is not known.
-        problem: why there are no devices, as a clause.
+        devices: Devices that the pod may use. The server uses the first one.
+        host: The machine without its devices.
+        node_product: Product in the node's label; None if it is not known.
+        problem: Reason why there are no devices, as a clause.
     """
 
     devices: Sequence[Hardware]
@@ -66,7 +66,7 @@ def _device(request: PullRequest, place: Place) -> Hardware:
         "this pod sees no GPU",
         where=request.model.target,
         why=f"the engines are for {_wanted(request)}, and {place.problem}",
-        remedy="see that NVIDIA's device plugin gives pods the GPU and the driver's libraries (CDI or a RuntimeClass)",
+        remedy="check that NVIDIA's device plugin gives pods the GPU and driver libraries (CDI or a RuntimeClass)",
         reason="NoGpu",
     )
 

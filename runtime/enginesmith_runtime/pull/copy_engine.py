@@ -1,4 +1,4 @@
-"""An engine from one store into a folder that is a store of its own: blobs first, then the pointer."""
+"""Copies an engine from one store into a folder that becomes a separate store: blobs first, then the pointer."""
 
 from pathlib import Path
 
@@ -19,19 +19,20 @@ __all__ = ["copy_engine"]
 def copy_engine(
     store: Store, engine: PullableEngine, into: Path, reporter: Reporter, allowed: AllowedPlugins | None = None
 ) -> Manifest:
-    """Copy one engine; what is there already is checked and replaced.
+    """Copy one engine. Existing files are checked and replaced.
 
     Args:
-        store: to copy from.
-        engine: to copy.
-        into: folder that becomes a file store.
-        reporter: gets the stage "fetch".
-        allowed: plugin libraries that its server may load; None: any.
+        store: Store to copy from.
+        engine: Engine to copy.
+        into: Folder that becomes a file store.
+        reporter: Receives the stage "fetch".
+        allowed: Plugin libraries that the server may load; None for any.
 
     Raises:
-        enginesmith_contract.errors.StoreError: the store lacks it, does not answer, or the disk is full.
-        enginesmith_contract.errors.EngineRefusedError: what the store has is not what was built: `Tampered`,
-            `DigestDiffers`, `KeyMismatch`, `ManifestUnreadable`; or its server may not load it: `PluginNotAllowed`.
+        enginesmith_contract.errors.StoreError: The store does not have the engine or does not answer, or the disk is
+            full.
+        enginesmith_contract.errors.EngineRefusedError: The stored engine is not the one that was built (`Tampered`,
+            `DigestDiffers`, `KeyMismatch`, `ManifestUnreadable`), or the server may not load it (`PluginNotAllowed`).
     """
     reporter.begin("fetch", engine.engine_key[:12])
     pointer = engine_pointer(engine.engine_key)
@@ -40,7 +41,7 @@ def copy_engine(
         raise StoreError(
             "the store has no such engine",
             where=f"{store.uri}, {pointer}",
-            remedy="wait for its build, or look into the store's retention",
+            remedy="wait for its build, or check the store's retention",
             reason="EngineMissing",
             retry=True,
         )
@@ -49,14 +50,14 @@ def copy_engine(
     references = tuple(reference.file for reference in manifest.references)
     files = (*manifest.files, *manifest.plugins, *references)
     _copy_blobs(store, files, into)
-    # Replaced: a pod that starts again may find the pointer of an engine that has been built again meanwhile.
+    # Replace it, because a restarted pod may find the pointer of an engine that was rebuilt meanwhile.
     FileStore(into).replace_pointer(pointer, document)
     reporter.end(digest=manifest.engine_digest, sizeBytes=sum(file.size_bytes for file in files))
     return manifest
 
 
 def _copy_blobs(store: Store, files: tuple[StoredFile, ...], into: Path) -> None:
-    # A blob's place in the new store is its path, so that it is digested where the server will read it.
+    # A blob has its final path in the new store, so its digest is computed where the server will read it.
     blobs = {file.digest: file.model_copy(update={"path": blob_name(file.digest)}) for file in files}
     try:
         store.get_files(blobs.values(), into)
@@ -80,7 +81,7 @@ def _refuse_forbidden(manifest: Manifest, allowed: AllowedPlugins | None) -> Non
     raise EngineRefusedError(
         "the engine has a plugin library that is not allowed here",
         where=f"engine {manifest.engine_key[:12]}",
-        why=f"{named} is not among the digests that are ({PLUGINS_ALLOWED})",
+        why=f"{named} is not among the allowed digests ({PLUGINS_ALLOWED})",
         remedy="ask the administrator of the servers to allow the digest",
         reason="PluginNotAllowed",
     )
@@ -92,8 +93,8 @@ def _checked(document: bytes, engine: PullableEngine, where: str) -> Manifest:
         raise EngineRefusedError(
             "the store has another build of this engine",
             where=where,
-            why=f"{engine.engine_digest} was verified, {manifest.engine_digest} is there",
-            remedy="build the engine again; the store was altered, or two builds raced for its pointer",
+            why=f"{engine.engine_digest} was verified, and the store has {manifest.engine_digest}",
+            remedy="build the engine again; the store was altered, or two builds wrote its pointer at the same time",
             reason="DigestDiffers",
         )
     return manifest

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol: what a request means in protocol, how bytes come and go in the transport adapters."""
+"""The inference server. `protocol` implements the Open Inference Protocol; `transport` receives and sends the bytes."""

@@ -1,4 +1,4 @@
-"""`python -m enginesmith_runtime.server`: one server process, told everything by a ServeRequest."""
+"""`python -m enginesmith_runtime.server`: one server process, configured by a ServeRequest."""
 
 import argparse
 import logging
@@ -25,7 +25,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> ExitCode:
-    """Read the request and serve; every failure is one sentence on stderr and an exit code."""
+    """Read the request and serve. A failure is reported as one sentence on stderr and an exit code."""
     parser = argparse.ArgumentParser(prog="python -m enginesmith_runtime.server", description=__doc__)
     parser.add_argument(
         "--request",
@@ -91,7 +91,7 @@ def _announcer(log_format: str) -> Callable[[Endpoints], None]:
 
 
 def _end(code: ExitCode) -> None:
-    """End the process now: a native inference that never returns must not keep it from ending."""
+    """End the process now, even if a native inference never returns."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

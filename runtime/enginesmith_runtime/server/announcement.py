@@ -1,4 +1,4 @@
-"""What a server prints when it is ready: one JSON line for programs, a call to paste for people."""
+"""Output of a server that is ready: one JSON line for programs, or text with a command to paste."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ __all__ = ["Endpoints", "ready_line", "ready_text"]
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoints:
-    """Where one server listens, as host:port; None where it does not. `transport`: what serves there."""
+    """Addresses of one server as host:port; None if it does not listen. `transport`: name of the implementation."""
 
     address: str
     health: str | None
@@ -19,12 +19,12 @@ class Endpoints:
 
 
 def ready_line(endpoints: Endpoints) -> str:
-    """Return one line of JSON."""
+    """Return the endpoints as one line of JSON."""
     return json.dumps({"event": "ready", **asdict(endpoints)}, separators=(",", ":"))
 
 
 def ready_text(endpoints: Endpoints) -> str:
-    """Return the endpoint and a client call that works as it stands."""
+    """Return text with the endpoint and a client command that works without changes."""
     host, _, port = endpoints.address.rpartition(":")
     reachable = f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "") else endpoints.address  # noqa: S104 - compared
     names = ", ".join(endpoints.models)

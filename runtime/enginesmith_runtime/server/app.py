@@ -1,11 +1,11 @@
-"""The composition of one server process, from its request to its end.
+"""Life of one server process: it creates all components, starts them and stops them.
 
     start    health says NOT_SERVING, models load one after another, each is Ready when every profile has run
     serve    until a signal or a lost device
     drain    NOT_SERVING at once; go on accepting for drainDelay, while endpoints are taken out of rotation; GOAWAY;
              end what runs, within the grace; close the instances
 
-A second signal skips what is left of the delay and of the grace.
+A second signal skips the rest of the delay and of the grace period.
 """
 
 import shutil
@@ -52,18 +52,18 @@ __all__ = ["serve"]
 _HURRIED_GRACE_SECONDS: Final = 0.5
 
 _FAREWELL_SECONDS: Final = 0.5
-"""How long a server whose device failed still refuses requests before it closes its connections."""
+"""Seconds in which a server with a failed device still refuses requests before it closes its connections."""
 
 _SPARE_CALLS: Final = 128
-"""Inferences in addition to those that run and wait: those that are being received, and those that are refused."""
+"""Calls in addition to those that run or wait: calls that are being received or refused."""
 
 
 def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter: Reporter) -> None:
-    """Serve until told to stop.
+    """Serve until a signal or a device failure stops the server.
 
     Raises:
-        DeviceFailedError: the device broke while it served.
-        EnginesmithError: a model cannot be served or an address cannot be had.
+        DeviceFailedError: The device failed while the server was running.
+        EnginesmithError: A model cannot be served, or an address cannot be used.
     """
     stopping = Stopping()
     folder = Path(tempfile.mkdtemp(prefix="enginesmith-serve-"))
@@ -86,7 +86,7 @@ def serve(request: ServeRequest, announce: Callable[[Endpoints], None], reporter
 
 
 class _Process:
-    """The parts of one server and the order in which they start and end."""
+    """The components of one server and the order in which they start and stop."""
 
     def __init__(self, request: ServeRequest, stopping: Stopping, folder: Path) -> None:
         self._request = request
@@ -134,7 +134,7 @@ class _Process:
             self._probes = open_transport(request.transport, self._health.methods(probes=True), limits)
 
     def start(self) -> Endpoints:
-        """Listen everywhere; nothing is ready yet."""
+        """Listen on all addresses. No model is ready yet."""
         metrics_address = health_address = http_address = None
         if self._request.metrics_address is not None:
             collector = ModelCollector(self._repository, self._certificates, self._tokens, self._clients)
@@ -154,7 +154,7 @@ class _Process:
         )
 
     def load(self, folder: Path, reporter: Reporter) -> None:
-        """Load every model and say SERVING."""
+        """Load every model and report SERVING."""
         loading = Loading(folder=folder, queue_limit=self._request.max_queued, reporter=reporter)
         for served in self._request.models:
             self._repository.make_ready(load_model(served, loading))
@@ -163,14 +163,14 @@ class _Process:
             self._health.set(name, serving=True)
 
     def drain(self) -> None:
-        """Leave the rotation, then end what runs."""
+        """Report NOT_SERVING, wait for the drain delay, then end the running requests."""
         was_ready = self._repository.ready
         self._repository.draining = True
         self._health.stop_serving(drains=self._stopping.failure is None)
         if self._http is not None:
             self._http.draining = True
         if self._stopping.failure is not None:
-            # Requests on their way still get the sentence and not a connection that breaks.
+            # Requests that are still arriving get the error message instead of a broken connection.
             time.sleep(_FAREWELL_SECONDS)
         elif was_ready:
             self._stopping.hurried.wait(self._request.drain_delay_seconds)
@@ -180,7 +180,7 @@ class _Process:
         ended.set()
 
     def close(self) -> None:
-        """Free the instances and the metrics port; kubelet asks on its own until the process ends."""
+        """Free the instances and the metrics port. The health port stays open for kubelet until the process ends."""
         for entry in self._repository:
             if entry.model is not None:
                 entry.model.pool.close(_HURRIED_GRACE_SECONDS)
@@ -192,7 +192,7 @@ class _Process:
             self._spans.close()
 
     def _limits(self) -> TransportLimits:
-        # A full queue of one model leaves the others their own.
+        # Each model has its own queue, so one full queue does not block the others.
         waiting = sum(
             model.instances + (self._request.max_queued if model.max_queued is None else model.max_queued)
             for model in self._request.models
@@ -206,7 +206,7 @@ class _Process:
         )
 
     def _lose_device(self, error: DeviceFailedError) -> None:
-        """Answer nothing more, at once and on whichever thread found out; the main thread ends the process."""
+        """Refuse all requests at once, on the thread that detected the failure. The main thread ends the process."""
         self._repository.draining = True
         self._health.stop_serving()
         for entry in self._repository:
@@ -217,7 +217,7 @@ class _Process:
     def _shorten_grace(self, ended: threading.Event) -> None:
         self._stopping.hurried.wait()
         if not ended.is_set():
-            # The shorter of two graces holds.
+            # The shorter of two grace periods applies.
             self._stop_transports(min(self._request.grace_seconds, _HURRIED_GRACE_SECONDS))
 
     def _stop_transports(self, grace_seconds: float) -> None:

@@ -1,8 +1,8 @@
-"""Which of the waiting jobs run as one inference, and whether it pays to wait for more.
+"""Chooses which waiting jobs run as one inference, and whether to wait for more jobs.
 
-A free instance takes the first job of the queue and those behind it that can be joined with it, up to the largest batch
-that a profile takes. It waits for more only while `max_queue_delay` allows it and others are likely: clients whose
-requests run on another instance, and those whose answers have just been sent.
+A free instance takes the first job of the queue and all later jobs that can be joined with it, up to the largest batch
+of a profile. It waits for more jobs only while `max_queue_delay` allows it and more are likely: from clients whose
+requests run on another instance or whose responses were just sent.
 """
 
 import math
@@ -20,16 +20,16 @@ __all__ = ["Batch", "Batcher"]
 _NS: Final = 1_000_000_000
 
 _KEPT_KINDS: Final = 64
-"""Of requests that can be joined with each other, beyond which those that run at the moment are remembered alone."""
+"""Most groups of joinable requests that are remembered. Beyond it, groups without a running request are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a free instance would run.
+    """The batch that a free instance runs next.
 
     Attributes:
-        jobs: at least one.
-        wait_until_ns: on `time.perf_counter_ns()`'s clock; until then others may join. 0: run it now.
+        jobs: Jobs of the batch, at least one.
+        wait_until_ns: Time on the clock of `time.perf_counter_ns()` until which other jobs may join; 0 to run now.
     """
 
     jobs: Sequence[Job]
@@ -38,13 +38,13 @@ class Batch:
 
 @dataclass(slots=True)
 class _Clients:
-    """The rows of those that send what can be joined with each other.
+    """Rows of the clients whose requests can be joined with each other.
 
     Attributes:
-        running: in an inference.
-        returning: answered a moment ago, until the next ones come in their place.
-        ended_ns: when the last of them were answered.
-        held_ns: since when a free instance waits for more; 0: none does.
+        running: Rows in a running inference.
+        returning: Rows that were just answered, until the next requests of these clients arrive.
+        ended_ns: Time of the last response.
+        held_ns: Time since which a free instance has waited for more jobs; 0 if none waits.
     """
 
     running: int = 0
@@ -95,7 +95,7 @@ class Batcher:
         clients.ended_ns = now
 
     def choose(self, waiting: WaitingQueue, idle: int = 1) -> Batch:
-        """Return what to run next of a queue that is not empty; `idle`: instances that are free for it."""
+        """Return the next batch of a queue that is not empty. `idle` is the number of free instances."""
         first = waiting.first
         if first.join_key is None:
             return Batch((first,))
@@ -105,7 +105,7 @@ class Batcher:
         if idle > 1 and len(jobs) > 1:
             pays = first.joining_pays
             if pays is False or (pays is None and len(jobs) <= idle):
-                # Each free instance takes its part: together they are faster.
+                # Each free instance takes a share of the jobs, because together they are faster.
                 return Batch(jobs[: math.ceil(len(jobs) / idle)])
         clients = self._clients.get(first.join_key)
         if clients is None:
@@ -122,7 +122,7 @@ class Batcher:
         return Batch(jobs, until if now < until else 0)
 
     def cut(self, jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
-        """Yield jobs that came together as batches that run at once."""
+        """Divide jobs that arrived together into batches that run now."""
         if len(jobs) == 1:
             yield jobs
             return
@@ -134,7 +134,7 @@ class Batcher:
             jobs = [job for job in jobs if job not in taken] if len(batch) < len(jobs) else ()
 
     def _gather(self, waiting: Iterable[Job], first: Job) -> tuple[list[Job], int]:
-        """Return the jobs that fit together, and how many of them make the largest preferred size; 0: none do."""
+        """Return the jobs that fit together, and how many of them form the largest preferred size (0 if none do)."""
         jobs: list[Job] = []
         rows = preferred = 0
         for job in waiting:

@@ -1,7 +1,7 @@
-"""The threads of one kind of calls, with a bound on how many of them there are at once.
+"""Thread pools, one for each kind of call, with a limit on the number of calls.
 
-A kind has threads of its own, so that calls which stay (open streams, watchers, requests that wait for an instance)
-never keep a call out that is answered at once. Health is asked when a server is busiest.
+Each kind has its own threads, so that long calls (open streams, watchers, requests that wait for an instance) never
+block a call that is answered at once, such as a health check of a busy server.
 """
 
 import threading
@@ -21,11 +21,11 @@ class CallThreads(ThreadPoolExecutor):
     """A pool for the calls of one kind.
 
     Args:
-        threads: of the pool, started as they are needed.
-        most: calls that run or wait for a thread; None: as many as there are threads.
+        threads: Number of threads, which are started when they are needed.
+        most: Limit of calls that run or wait for a thread; None for the number of threads.
 
     Attributes:
-        refusal: the message that a call gets if it comes when the pool is full.
+        refusal: Error message for a call that arrives when the pool is full.
     """
 
     def __init__(self, threads: int, *, name: str, refusal: str, most: int | None = None) -> None:
@@ -37,7 +37,7 @@ class CallThreads(ThreadPoolExecutor):
 
     @property
     def full(self) -> bool:
-        """Whether there are as many calls as there may be."""
+        """Whether the number of calls has reached the limit."""
         return self._calls >= self._most
 
     @override

@@ -1,6 +1,6 @@
-"""What each client of a server may have at once and in a second, and how its requests end.
+"""Limits of each client (concurrent requests and requests per second), and counters of its requests.
 
-A client is the one of a token, or, where there are no tokens, a connection.
+A client is the owner of a token, or a connection if there are no tokens.
 """
 
 import threading
@@ -15,18 +15,18 @@ from enginesmith_runtime.server.transport.interface import Answer, CallContext, 
 __all__ = ["Clients", "Entry"]
 
 _TOLERANCE_SECONDS: Final = 1e-6
-"""Of sums of short times."""
+"""Rounding error of a sum of short times."""
 
 _MOST_IDLE: Final = 1024
-"""Clients that are remembered though they have no request, until those that need not be are forgotten."""
+"""Most clients that are remembered. Beyond it, clients with a full allowance are forgotten."""
 
 
 class Clients:
     """Admits requests within the limits, and counts them. Safe from any thread.
 
     Args:
-        limits: of each client.
-        clock: in seconds.
+        limits: Limits of each client.
+        clock: Function that returns the time in seconds.
     """
 
     def __init__(self, limits: ClientLimits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,15 +35,15 @@ class Clients:
         self._rate = limits.requests_per_second
         self._lock = threading.Lock()
         self._in_flight: dict[Hashable, int] = {}
-        # When the client's allowance of a second is whole again, by the clock.
+        # Time at which the client's allowance of one second is full again.
         self._whole_at: dict[Hashable, float] = {}
         self._outcomes: dict[tuple[str, str], int] = {}
 
     def enter(self, context: CallContext, reply: Reply) -> "Entry":
-        """Return the reply of a request that its client may have.
+        """Admit a request and return its reply.
 
         Raises:
-            ProtocolError: RESOURCE_EXHAUSTED.
+            ProtocolError: RESOURCE_EXHAUSTED if the client exceeds a limit.
         """
         name = context.client
         key: Hashable = context.source if name is None else name
@@ -75,7 +75,7 @@ class Clients:
 
     @property
     def remembered(self) -> int:
-        """Return how many clients something is known of."""
+        """Return the number of clients that are remembered."""
         with self._lock:
             return len(self._in_flight.keys() | self._whole_at.keys())
 
@@ -90,7 +90,7 @@ class Clients:
         )
 
     def _why_too_soon(self, key: Hashable) -> ProtocolError | None:
-        """Take one from the client's allowance of a second, or say why it has none left."""
+        """Take one request from the client's allowance of one second, or return the error if it is used up."""
         if self._rate is None:
             return None
         now, each = self._clock(), 1.0 / self._rate
@@ -117,7 +117,7 @@ class Clients:
 
 
 class Entry:
-    """The reply of one request that was admitted; ends the request when it is called."""
+    """The reply of an admitted request. Calling it ends the request."""
 
     __slots__ = ("_clients", "_key", "_name", "_reply")
 
@@ -129,10 +129,10 @@ class Entry:
 
     def __call__(self, outcome: Answer | ProtocolError) -> None:
         """End the request with its outcome."""
-        # First: the client may send the next one as soon as it has the answer.
+        # Do this first: the client may send its next request as soon as it has the response.
         self.leave(outcome)
         self._reply(outcome)
 
     def leave(self, outcome: Answer | Exception) -> None:
-        """End the request without a reply, which another one sends."""
+        """End the request without a reply, because other code sends it."""
         self._clients.leave(self._key, self._name, outcome)

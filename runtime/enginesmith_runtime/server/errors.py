@@ -1,7 +1,7 @@
 """The errors that a client receives when a call fails.
 
-The codes are those of gRPC that the protocol uses; a transport adapter maps them to its own. Every other
-exception is a fault of Enginesmith: the client gets a short id, the log gets the traceback under that id.
+The codes are those of gRPC that the protocol uses; a transport adapter maps them to its own. Every other exception is
+an internal error: the client gets a short id, and the log has the traceback under that id.
 """
 
 import logging
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @unique
 class Code(Enum):
-    """How a failed call is to be handled; the values are gRPC's numbers."""
+    """Status of a failed call. The values are the numbers of gRPC."""
 
     CANCELLED = 1
     UNKNOWN = 2
@@ -40,16 +40,16 @@ _INFERENCE_CODES: Final = {
     "RequestTooLarge": Code.RESOURCE_EXHAUSTED,
     "OutputTooLarge": Code.INVALID_ARGUMENT,
 }
-"""Codes of InferenceError's reasons; the cause of any other is the model or the values, and it is not known which."""
+"""Codes of InferenceError's reasons. For all others, the cause is either the model or the values."""
 
 
 class ProtocolError(Exception):
-    """A refusal that the client reads.
+    """An error that the client receives.
 
     Attributes:
-        code: how to handle it.
-        message: one line naming the tensor, what was found and what would do.
-        reason: a stable CamelCase word for counters, finer than the code.
+        code: Status of the call.
+        message: One line with the tensor, what was found and what is valid.
+        reason: Stable CamelCase word for counters, more specific than the code.
     """
 
     def __init__(self, code: Code, message: str, *, reason: str = "") -> None:
@@ -60,15 +60,15 @@ class ProtocolError(Exception):
 
 
 def internal_error(error: BaseException, trace_id: str = "") -> ProtocolError:
-    """Log `error` with its traceback and its request's trace, and return what the client may know of it."""
+    """Log `error` with its traceback and the trace of the request, and return the error for the client."""
     incident = secrets.token_hex(4)
     fields = {"trace_id": trace_id} if trace_id else {}
     _log.error("internal error %s", incident, exc_info=error, extra={FIELDS: fields})
-    return ProtocolError(Code.INTERNAL, f"internal error {incident}; the server's log says more under this id")
+    return ProtocolError(Code.INTERNAL, f"internal error {incident}; see the server's log for this id")
 
 
 def device_failed(error: DeviceFailedError) -> ProtocolError:
-    """Return the error that every request gets after the device failed: another replica can answer it."""
+    """Return the error of every request after a device failure. Another replica can answer the request."""
     return ProtocolError(
         Code.UNAVAILABLE,
         f"the device failed, and this server ends; send the request to another replica: {error.what}",
@@ -77,6 +77,6 @@ def device_failed(error: DeviceFailedError) -> ProtocolError:
 
 
 def inference_failed(error: InferenceError) -> ProtocolError:
-    """Return the error that a client gets when only its inference failed; the engine continues."""
+    """Return the error for a client when only its inference failed. The engine continues."""
     code = _INFERENCE_CODES.get(error.reason, Code.INTERNAL)
     return ProtocolError(code, one_line(error.sentence()), reason=error.reason)

@@ -1,11 +1,11 @@
-"""The instances of one model and the queue before them.
+"""The instances of one model and their queue.
 
-A request runs on the thread that brought it, where the transport lets it, at once or when an instance is free: a
-hand-over to another thread and back costs as much as a small model. Quick requests that arrive together run as one
-inference. Others run on the pool's own threads, one for each instance. The queue is one for both. A free instance
-takes the first job and those that can be joined with it (see `batching`). A job whose client has gone or whose deadline
-has passed is never run. The queue is bounded: what cannot be run soon is refused at once, while the client still has
-time to go elsewhere.
+If the transport allows it, a request runs on the thread that received it, at once or when an instance is free, because
+a hand-over to another thread and back costs as much as a small model. Quick requests that arrive together run as one
+inference. Other requests run on the pool's own threads, one for each instance. Both use the same queue. A free instance
+takes the first job and the jobs that can be joined with it (see `batching`). A job whose client has gone or whose
+deadline has passed is never run. The queue is bounded: a request that cannot run soon is refused at once, so that the
+client has time to try another replica.
 """
 
 import logging
@@ -35,10 +35,10 @@ _Jobs = Sequence[Job]
 
 
 class InstancePool:
-    """A queue before `instances`.
+    """Runs jobs on `instances`, with a queue for jobs that must wait.
 
     Attributes:
-        queue_limit: jobs that may wait; those that run are not counted.
+        queue_limit: Number of jobs that may wait. Running jobs are not counted.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class InstancePool:
         self._waiting = WaitingQueue()
         self._batcher = Batcher(batching or BatchingOptions())
         self._running = 0
-        # Until when one of the threads sleeps; None: all wait for a word.
+        # Time until which one of the threads sleeps; None if all threads wait to be notified.
         self._alarm_ns: int | None = None
         self._lock = lock = threading.RLock()
         self._changed = threading.Condition(lock)
-        # On `time.monotonic()`'s clock: when the next of those that wait will have waited too long.
+        # Earliest deadline of the waiting jobs, on the clock of `time.monotonic()`.
         self._expires = math.inf
         self._earlier = threading.Condition(lock)
         self._refusal: ProtocolError | None = None
@@ -72,24 +72,24 @@ class InstancePool:
 
     @property
     def size(self) -> int:
-        """How many inferences run at once."""
+        """Number of inferences that can run at the same time."""
         return len(self._instances)
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait."""
+        """Number of waiting jobs."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """How many jobs run."""
+        """Number of running jobs."""
         return self._running
 
     def submit(self, job: Job) -> None:
-        """Run a job here and now or with those that arrived with it, or queue it.
+        """Run a job on this thread, alone or with jobs that arrived with it, or queue it.
 
         Raises:
-            ProtocolError: RESOURCE_EXHAUSTED where the queue is full; what `refuse_all` was told.
+            ProtocolError: RESOURCE_EXHAUSTED if the queue is full, or the error of `refuse_all`.
         """
         quick = job.is_quick and job.join_key is not None and job.context.may_run_here
         if quick and job.context.gather(self._run_gathered, job):
@@ -99,7 +99,7 @@ class InstancePool:
             self._submit(job)
 
     def _run_alone(self, jobs: _Jobs) -> None:
-        """Run a short job on the thread that brought it, unless others came with it."""
+        """Run a short job on the thread that received it, unless other jobs arrived with it."""
         for job in jobs:
             try:
                 self._submit(job, here=len(jobs) == 1)
@@ -107,7 +107,7 @@ class InstancePool:
                 job.refuse(error)
 
     def _run_gathered(self, jobs: _Jobs) -> None:
-        """Run quick jobs that arrived together, joined as far as they can be, on the thread that brought them."""
+        """Run quick jobs that arrived together on the thread that received them, joined as far as possible."""
         for batch in self._batcher.cut(jobs):
             instance = None
             with self._lock:
@@ -129,10 +129,11 @@ class InstancePool:
         here = here or (context.may_run_here and (context.may_block or job.is_quick))
         with self._lock:
             if self._refusal is not None:
-                # A new one each time: an exception collects the traceback of each caller that raises it.
+                # Create a new exception each time, because an exception collects the traceback of each caller that
+                # raises it.
                 raise ProtocolError(self._refusal.code, self._refusal.message, reason=self._refusal.reason)
             self._batcher.arrive(job)
-            # Idle instances take a job each before anything counts as waiting.
+            # A job counts as waiting only if no instance is idle.
             ahead = len(self._waiting) - len(self._idle)
             jobs: _Jobs = ()
             if ahead < 0 and here and (job.is_quick or not self._batcher.delays):
@@ -150,7 +151,7 @@ class InstancePool:
             self._run(jobs, instance)
 
     def refuse_all(self, error: ProtocolError) -> None:
-        """Refuse what waits and whatever comes from now on; what runs may end. The first error given stays."""
+        """Refuse all waiting and future jobs. Running jobs may end. The error of the first call is kept."""
         with self._changed:
             self._refusal = self._refusal or error
             refused = self._waiting.clear()
@@ -160,14 +161,14 @@ class InstancePool:
             job.refuse(error)
 
     def close(self, timeout_seconds: float) -> None:
-        """Refuse what waits, give what runs the time to end, free the instances."""
+        """Refuse the waiting jobs, wait for the running ones, and free the instances."""
         self.refuse_all(ProtocolError(Code.UNAVAILABLE, _SHUTTING_DOWN, reason="ShuttingDown"))
         with self._changed:
             ended = self._changed.wait_for(lambda: len(self._idle) == self.size, timeout_seconds)
         if not ended:
-            # Freeing an instance under a running inference would crash the process instead of ending it.
+            # Freeing an instance during an inference would crash the process.
             _log.warning(
-                "%d inferences still run after %s s; their memory goes with the process", self.running, timeout_seconds
+                "%d inferences still run after %s s; the process frees their memory", self.running, timeout_seconds
             )
             return
         for thread in self._threads:
@@ -190,7 +191,7 @@ class InstancePool:
             self._earlier.notify()
 
     def _expire(self) -> None:
-        """Refuse those whose deadline passes while they wait, however long the instances are busy."""
+        """Refuse jobs whose deadline passes while they wait, even if all instances stay busy."""
         while True:
             with self._earlier:
                 if self._refusal is None:
@@ -207,7 +208,7 @@ class InstancePool:
 
     def _withdraw(self, job: Job) -> None:
         with self._changed:
-            if not self._waiting.remove(job):  # it runs or has run
+            if not self._waiting.remove(job):  # it is running or has ended
                 return
         job.refuse(ProtocolError(Code.CANCELLED, "the client cancelled the request"))
 
@@ -215,7 +216,7 @@ class InstancePool:
         return self._batcher.choose(self._waiting, len(self._idle))
 
     def _take_with(self, job: Job) -> _Jobs:
-        """Return the next batch, removed from the queue, where it shall run now and `job` is in it."""
+        """Remove the next batch from the queue and return it if it runs now and contains `job`."""
         batch = self._choose()
         if batch.wait_until_ns or job not in batch.jobs:
             return ()
@@ -223,7 +224,7 @@ class InstancePool:
         return batch.jobs
 
     def _wake_thread(self) -> None:
-        """Let one of the pool's threads see what waits, unless one sleeps until it has to look anyway."""
+        """Wake one of the pool's threads, unless one is already sleeping until the next batch is due."""
         if self._alarm_ns is None or self._choose().wait_until_ns < self._alarm_ns:
             self._changed.notify()
 
@@ -235,11 +236,11 @@ class InstancePool:
                     return
                 instance = self._begin(jobs)
             self._start(jobs, instance)
-            # The last reference to a large request must not live until the next one comes.
+            # Release the last reference to a large request now, and not when the next request arrives.
             del jobs
 
     def _wait_for_batch(self) -> _Jobs:
-        """Return the next batch, removed from the queue, as soon as it shall run; nothing where the pool ends."""
+        """Wait for the next batch, remove it from the queue and return it. Return nothing if the pool closes."""
         while self._refusal is None:
             if not self._waiting or not self._idle:
                 self._changed.wait()
@@ -258,12 +259,12 @@ class InstancePool:
         self._batcher.begin(jobs)
         instance = self._idle.pop()
         if self._idle and self._waiting:
-            # What a batch left behind may run on another instance.
+            # Another instance may run the jobs that are not in this batch.
             self._wake_thread()
         return instance
 
     def _start(self, jobs: _Jobs, instance: Instance) -> None:
-        """Run a batch on the thread that brought its first job, or else on this one."""
+        """Run a batch on the thread that received its first job, or on this thread."""
         context = jobs[0].context
         if context.may_run_here and context.may_block:
             context.run_here(lambda: self._run(jobs, instance))
@@ -279,7 +280,7 @@ class InstancePool:
         self._free(jobs, instance)
 
     def _free(self, ended: _Jobs, instance: Instance) -> None:
-        """Give the instance to what waits."""
+        """Mark the instance as free and let waiting jobs use it."""
         with self._lock:
             self._running -= len(ended)
             self._batcher.end(ended)

@@ -1,4 +1,4 @@
-"""One inference as the queue sees it."""
+"""The interface between one inference and the queue."""
 
 import time
 from abc import ABC, abstractmethod
@@ -15,10 +15,10 @@ class Job(ABC):
     """One inference. Exactly one of `run`, `run_joined` and `refuse` answers it, once.
 
     Attributes:
-        join_key: jobs with equal keys may run as one inference; None: alone.
-        rows: what the job adds to the first dimension.
-        most_rows: of a batch that the job is in.
-        priority: lower runs first.
+        join_key: Jobs with equal keys may run as one inference. A job with None runs alone.
+        rows: Number of rows that the job adds to the first dimension.
+        most_rows: Largest number of rows of a batch that contains the job.
+        priority: Priority level; a lower number runs first.
     """
 
     join_key: Hashable = None
@@ -32,28 +32,28 @@ class Job(ABC):
 
     @property
     def is_quick(self) -> bool:
-        """Whether the run is so short that an event loop may do it itself."""
+        """Whether the run is short enough for the thread of an event loop."""
         return False
 
     @property
     def is_short(self) -> bool:
-        """Whether an event loop may do the run itself while no other call is there."""
+        """Whether the thread of an event loop may do the run while there is no other call."""
         return False
 
     @property
     def joining_pays(self) -> bool | None:
-        """Whether runs with others take clearly less time than runs one after another; None: not known."""
+        """Whether joined runs are clearly faster than runs one after another; None if it is not known."""
         return True
 
     @abstractmethod
     def run(self, instance: Instance) -> None:
-        """Run, on whichever thread has the instance; must not raise."""
+        """Run the job on the thread that has the instance. It must not raise."""
 
     def run_joined(self, others: "Sequence[Job]", instance: Instance) -> None:
-        """Run this job and others of the same `join_key` as one inference; must not raise."""
+        """Run this job and others with the same `join_key` as one inference. It must not raise."""
         for job in (self, *others):
             job.run(instance)
 
     @abstractmethod
     def refuse(self, error: ProtocolError) -> None:
-        """The job will not run; called from any thread."""
+        """Answer the job with an error, because it will not run. Called from any thread."""

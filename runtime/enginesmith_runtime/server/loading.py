@@ -1,4 +1,4 @@
-"""From a ServedModel to a model that answers. Nothing is loaded before its manifest fits what this process sees."""
+"""Loads the engine of a ServedModel. An engine is loaded only if its manifest fits the device and the library."""
 
 import logging
 from dataclasses import dataclass
@@ -33,11 +33,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """What loading needs in addition to the model.
+    """Parameters of loading in addition to the model.
 
     Attributes:
-        folder: scratch space for the engine's files while the server lives.
-        queue_limit: requests that may wait for an instance of a model which says no other number.
+        folder: Scratch folder for the engine's files while the server runs.
+        queue_limit: Default number of requests that may wait for an instance of a model.
     """
 
     folder: Path
@@ -49,9 +49,9 @@ def load_model(served: ServedModel, loading: Loading) -> LoadedModel:
     """Load, verify and warm up one engine.
 
     Raises:
-        StoreError: the store cannot be read or has no such engine.
-        EngineRefusedError: the engine is not what was built, does not fit this device or library, or does not run.
-        VerificationError: nothing could verify the engine before, and its answers are wrong.
+        StoreError: The store cannot be read or does not have the engine.
+        EngineRefusedError: The engine is damaged, does not fit this device or library, or does not run.
+        VerificationError: The engine was not verified before, and its outputs are wrong.
     """
     reporter = loading.reporter
     reporter.begin("load", served.name)
@@ -61,7 +61,7 @@ def load_model(served: ServedModel, loading: Loading) -> LoadedModel:
     _refuse_unless_loadable(manifest, loads)
     folder = loading.folder / served.name
     _get_files(store, manifest, folder)
-    # An engine that is served by its key alone runs as it was verified, too.
+    # An engine that is served by its key alone also runs with the options of its verification.
     options = {**options_in_key(manifest.key_inputs.flags), **served.backend_options}
     engine = loads.load(manifest, folder, options, instances=served.instances)
     reporter.end(model=served.name, engine=manifest.engine_key)
@@ -105,7 +105,7 @@ def _read_manifest(store: Store, served: ServedModel) -> Manifest:
         raise StoreError(
             "the store has no such engine",
             where=f"{served.store}, {pointer}",
-            remedy="build it first, or give the store that it was built into",
+            remedy="build it first, or pass the store that contains it",
             reason="EngineMissing",
         )
     return parse_manifest_to_serve(document, served.engine_key, f"{served.store}, {pointer}")
@@ -120,7 +120,7 @@ def _refuse_unless_loadable(manifest: Manifest, loads: Loader) -> None:
             remedy="build it with a wider precision or a looser limit",
             reason="VerificationFailed",
         )
-    # The device first: NVIDIA's libraries abort the process where there is no driver.
+    # Check the device first: NVIDIA's libraries abort the process if there is no driver.
     device = _find_device(manifest)
     refuse_unless_fits(manifest, device, loads.version())
 
@@ -134,7 +134,7 @@ def _find_device(manifest: Manifest) -> Hardware:
         raise EngineRefusedError(
             "this process sees no GPU",
             where=f"engine {manifest.engine_key[:12]}",
-            why=f"a {backend} engine runs on a GPU only",
+            why=f"a {backend} engine needs a GPU",
             remedy=f"serve it on a machine with {manifest.hardware.product or 'such a GPU'} and its driver",
             reason="NoGpu",
         )
@@ -142,7 +142,7 @@ def _find_device(manifest: Manifest) -> Hardware:
 
 
 def _get_files(store: Store, manifest: Manifest, folder: Path) -> None:
-    # Samples judge an engine once, where it first runs.
+    # Samples judge an engine only once, on its first run.
     unjudged = manifest.verification.status is VerificationStatus.NOT_RUN
     references = tuple(one.file for one in manifest.references if unjudged or not one.is_sample)
     try:

@@ -1,8 +1,8 @@
-"""How this process keeps its memory while it serves.
+"""Settings of the memory allocator of a server process.
 
-A request of several megabytes passes through three buffers of its size. By default glibc gives each back to the kernel
-as soon as it is free, and the kernel hands out and clears new pages for the next one: that is more than half of what
-such a request costs. So freed memory is kept, up to a bound, and shared by all threads.
+A request of several megabytes passes through three buffers of its size. By default glibc returns each buffer to the
+kernel when it is freed, and the kernel clears new pages for the next one. That is more than half of the cost of such a
+request. So freed memory is kept, up to a limit, and shared by all threads.
 """
 
 import ctypes
@@ -11,27 +11,27 @@ from typing import Final
 
 __all__ = ["give_freed_memory_back", "keep_freed_memory"]
 
-# malloc.h of glibc: which parameter, and its value.
+# Parameter numbers of mallopt in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 _KEPT_BYTES: Final = 256 << 20
-"""At the end of the heap: a few requests of the largest usual size for each instance of a large GPU."""
+"""Bytes that are kept at the end of the heap: a few large requests for each instance of a large GPU."""
 
 _LARGEST_KEPT_BYTES: Final = 32 << 20
-"""Of one buffer; glibc takes no higher value. Larger ones go back to the kernel."""
+"""Largest buffer that is kept, which is glibc's maximum. Larger buffers are returned to the kernel."""
 
 _ARENAS: Final = 2
-"""Heaps among which threads are spread. Each keeps memory of its own, and there may be eight for each processor."""
+"""Number of heaps that threads share. Each heap keeps its own memory; the default allows eight for each CPU."""
 
 
 def give_freed_memory_back() -> None:
-    """Give what is free back to the kernel once, which takes some milliseconds; does nothing without glibc."""
+    """Return free memory to the kernel once, which takes some milliseconds. Without glibc this does nothing."""
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def keep_freed_memory() -> None:
-    """Give what is free back to the kernel once, and keep what is freed from now on; does nothing without glibc."""
+    """Return free memory to the kernel once, and keep memory that is freed later. Without glibc this does nothing."""
     library = ctypes.CDLL(None)
     try:
         library.malloc_trim(0)

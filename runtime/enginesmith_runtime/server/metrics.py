@@ -1,4 +1,4 @@
-"""Prometheus metrics, made from the models' counters when they are scraped, so that a request pays nothing for them."""
+"""Prometheus metrics. They are computed from the models' counters on each scrape, so they add no cost to a request."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -61,7 +61,7 @@ class ModelCollector(Collector):
         yield from self._access()
 
     def _access(self) -> Iterator[Metric]:
-        """Return what is known of the certificate and of the clients, where there are some."""
+        """Return the metrics of the certificate and of the clients, if there are any."""
         if self._certificates is not None:
             self._certificates.reload()
             yield GaugeMetricFamily(
@@ -83,10 +83,10 @@ class ModelCollector(Collector):
 
 
 def start_metrics(collector: ModelCollector, address: str) -> tuple[Callable[[], None], str]:
-    """Serve /metrics on host:port; returns how to stop and the address.
+    """Serve /metrics on host:port. Return a function that stops it, and the address.
 
     Raises:
-        ServeError: the address cannot be had.
+        ServeError: The address cannot be used.
     """
     registry = CollectorRegistry()
     registry.register(collector)
@@ -152,7 +152,7 @@ def _gauges(models: list[LoadedModel]) -> Iterator[Metric]:
 
 
 def _device_memory(models: list[LoadedModel]) -> Iterator[Metric]:
-    """Return what engines on a GPU hold; nothing of others."""
+    """Return the memory metrics of engines on a GPU; other engines have none."""
     held = GaugeMetricFamily(
         "enginesmith_device_memory_bytes",
         "What a model holds on the GPU (weights, contexts, buffers) and pinned on the host, over all its instances.",
@@ -201,7 +201,7 @@ def _histograms(models: list[LoadedModel]) -> Iterator[Metric]:
 
 
 def _batch_sizes(counters: Snapshot) -> tuple[list[tuple[str, float]], float]:
-    """Return how many runs had at most so many inferences, and how many inferences there were in all."""
+    """Return the cumulative buckets of inferences per run, and the total number of inferences."""
     runs = {size: totals.compute_infer.count for size, totals in tuple(counters.batches.items())}
     buckets = [(str(float(most)), float(sum(runs[size] for size in runs if size <= most))) for most in _BATCH_SIZES]
     return [*buckets, ("+Inf", float(sum(runs.values())))], float(sum(size * count for size, count in runs.items()))

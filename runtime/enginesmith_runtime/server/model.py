@@ -1,4 +1,4 @@
-"""One model as it is served: its engine, its instances, its tables and its counters."""
+"""A loaded model: its engine, its instances, its tables and its counters."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -26,13 +26,13 @@ _CONTROL_FLOW: Final = frozenset({"If", "Loop", "Scan"})
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A model that answers.
+    """A model that is loaded and ready.
 
     Attributes:
-        metadata: initial metadata of every answer: which engine and which target gave it.
-        batching: how requests are joined.
-        cache: of outputs; None: every request runs.
-        queue: order and patience of the queue before the instances.
+        metadata: Initial metadata of every response: the engine and the target that produced it.
+        batching: How requests are joined.
+        cache: Cache of outputs; None if every request runs.
+        queue: Order and timeout of the queue.
     """
 
     name: str
@@ -52,19 +52,19 @@ class LoadedModel:
 
     @cached_property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return what goes before every answer."""
+        """Return the initial metadata of every response."""
         return (("enginesmith-engine", self.manifest.engine_key), ("enginesmith-target", self.target))
 
     @cached_property
     def max_batch_size(self) -> int:
-        """Return how many inferences one request may carry; 0 where the first dimension was not shown to be a batch."""
+        """Return the largest batch of one request, or 0 if the first dimension is not proved to be a batch."""
         batching = self.manifest.batching
         open_ended = all(spec.shape[:1] == (-1,) for spec in (*self.manifest.inputs, *self.manifest.outputs))
         return batching.max_batch_size if batching.proved and open_ended else 0
 
     @cached_property
     def why_not_joined(self) -> str:
-        """Return why requests are not joined into one inference, as a clause; empty where they are."""
+        """Return the reason why requests are not joined into one inference, as a clause, or "" if they are."""
         if not self.batching.enabled:
             return "serving.batching.enabled is false"
         if not self.manifest.batching.proved:
@@ -79,13 +79,13 @@ class LoadedModel:
 
     @cached_property
     def most_joined_rows(self) -> int:
-        """Return the rows of the largest batch that is formed; a profile may take fewer."""
+        """Return the number of rows of the largest batch. A profile may allow fewer."""
         return min(self.max_batch_size, self.batching.max_batch_size or self.max_batch_size)
 
     def pace(self, form: Hashable) -> Pace:
-        """Return how long requests of one form run, such as the shapes of their inputs."""
+        """Return the run times of requests of one form, such as those with the same input shapes."""
         if self._has_control_flow:
-            # What it takes depends on the values: a run says nothing about the next one.
+            # The run time depends on the values, so a run does not predict the next one.
             return Pace()
         if len(self._paces) >= _KEPT_PACES:
             self._paces.clear()
@@ -97,10 +97,10 @@ class LoadedModel:
         return isinstance(operators, dict) and not _CONTROL_FLOW.isdisjoint(operators)
 
     def priority(self, wanted: int) -> int:
-        """Return the level at which a request waits; lower runs first.
+        """Return the priority level of a request. A lower level runs first.
 
         Args:
-            wanted: the request's own level; 0: none.
+            wanted: Level in the request; 0 if it has none.
         """
         levels = self.queue.priority_levels
         if levels is None:

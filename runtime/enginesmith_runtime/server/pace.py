@@ -1,18 +1,17 @@
-"""How long the runs of one form of request take: an event loop does only those itself that are short."""
+"""Run times of one form of request. The thread of an event loop runs only short requests itself."""
 
 from typing import Final
 
 __all__ = ["Pace"]
 
 _QUICK_NS: Final = 100_000
-"""Up to this a hand-over to another thread costs as much as the run. Beyond it several runs at once, or one of a batch,
-are faster, and other connections would feel it."""
+"""Up to this time a hand-over to another thread costs as much as the run. Longer runs would delay other connections."""
 
 _SHORT_NS: Final = 2_000_000
-"""Up to this a client that calls alone gains by the hand-over that its run does without."""
+"""Up to this time a single client gains if its run needs no hand-over."""
 
 _SLOW_NS: Final = 20_000_000
-"""A run this long would be felt by them."""
+"""A run of this time would delay other connections."""
 
 _UNKNOWN_NS: Final = 1 << 62
 
@@ -20,15 +19,15 @@ _SHARE_THAT_PAYS: Final = 0.75
 
 _FEWEST_RUNS: Final = 16
 _RUNS_FOR_EACH_SLOW_ONE: Final = 64
-"""A model whose time depends on its values is not quick, and a pause of the machine is forgotten."""
+"""Excludes models whose run time depends on the values, but forgets a single pause of the machine."""
 
 
 class Pace:
-    """Counts runs. Safe from any thread: a run that is counted wrongly changes nothing that lasts.
+    """Records run times. Safe from any thread: a run that is recorded wrongly has no lasting effect.
 
     Attributes:
-        is_quick: whether an event loop may do the run.
-        is_short: whether it may while no other call is there.
+        is_quick: Whether the thread of an event loop may do the run.
+        is_short: Whether it may do the run while there is no other call.
     """
 
     __slots__ = ("_fastest_joined_ns", "_fastest_ns", "_runs", "_slow", "is_quick", "is_short")
@@ -39,7 +38,7 @@ class Pace:
         self._runs = self._slow = 0
 
     def note(self, ns: int) -> None:
-        """Count a run. The fastest one decides, for others waited for the interpreter or a processor."""
+        """Record a run. The fastest run decides, because others waited for the interpreter or a CPU."""
         self._runs += 1
         self._slow += ns > _SLOW_NS
         self._fastest_ns = min(ns, self._fastest_ns)
@@ -48,13 +47,13 @@ class Pace:
         self.is_short = steady and self._fastest_ns < _SHORT_NS
 
     def note_joined(self, ns: int) -> None:
-        """Count a run with others, of which so much is this request's part."""
+        """Record the share of this request in a joined run, in nanoseconds."""
         self._fastest_joined_ns = min(ns, self._fastest_joined_ns)
 
     @property
     def joining_pays(self) -> bool | None:
-        """Whether a run with others is clearly shorter than runs one after another; None: none has run alone yet."""
+        """Whether joined runs are clearly faster than runs one after another; None if no request has run alone."""
         if self._fastest_ns == _UNKNOWN_NS:
             return None
-        # What was not tried yet is.
+        # Joining that was not tried yet counts as faster, so that it is tried.
         return self._fastest_joined_ns == _UNKNOWN_NS or self._fastest_joined_ns < _SHARE_THAT_PAYS * self._fastest_ns

@@ -1,7 +1,7 @@
-"""Which of an engine's shape profiles a request runs in.
+"""Chooses the shape profile of the engine for a request.
 
-The chosen profile contains every input's shape and its `opt` is nearest (sum of the differences over all dimensions,
-as Triton's TensorRT backend chooses).
+The chosen profile contains the shapes of all inputs, and its `opt` is the nearest: it has the smallest sum of the
+differences over all dimensions, as in Triton's TensorRT backend.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class ProfileTable:
     """The profiles of one engine, with a range for every input.
 
     Attributes:
-        value_inputs: inputs that hold sizes, whose values decide with the shapes.
+        value_inputs: Inputs that hold sizes. Their values and the shapes together determine the profile.
     """
 
     def __init__(self, inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> None:
@@ -39,11 +39,11 @@ class ProfileTable:
         """Return the index of the profile for these input shapes, which have the right ranks.
 
         Raises:
-            ProtocolError: INVALID_ARGUMENT; names the tensor, its shape and what the nearest profile takes.
+            ProtocolError: INVALID_ARGUMENT with the tensor, its shape and the range of the nearest profile.
         """
         for name, shape in shapes.items():
             if not any(ranges[name].contains(shape) for ranges in self._ranges):
-                raise self._outside({name: shape})  # the others may be right, and unequal to it
+                raise self._outside({name: shape})  # the other inputs may be valid
         self._check_symbols(shapes)
         fitting = self._fitting(shapes)
         match fitting:
@@ -58,11 +58,11 @@ class ProfileTable:
         """Return the index of the profile for these input shapes and the elements of `value_inputs`.
 
         Args:
-            shapes: for which `choose` found a profile.
-            values: in row-major order, by the names of `value_inputs`.
+            shapes: Shapes for which `choose` found a profile.
+            values: Elements in row-major order, by the names of `value_inputs`.
 
         Raises:
-            ProtocolError: INVALID_ARGUMENT; names tensor, element, value and what the nearest profile takes.
+            ProtocolError: INVALID_ARGUMENT with the tensor, element, value and the range of the nearest profile.
         """
         near = sorted(self._fitting(shapes), key=lambda index: self._distance_to_opt(index, shapes))
         outside = {index: self._first_outside(index, values) for index in near}
@@ -72,7 +72,7 @@ class ProfileTable:
         nearest = min(near, key=lambda index: self._excess_of_values(index, values))
         name, element = outside[nearest] or ("", 0)
         accepted = self._ranges[nearest][name].values
-        assert accepted is not None  # noqa: S101 - an input without values has none outside
+        assert accepted is not None  # noqa: S101 - an input without a range has no element outside
         which = "the profile" if len(near) == 1 else "every profile; the nearest is"
         raise ProtocolError(
             Code.INVALID_ARGUMENT,
@@ -84,7 +84,7 @@ class ProfileTable:
         """Return the largest first dimension up to which every batch of these shapes has a profile.
 
         Args:
-            shapes: for which `choose` found a profile, with one first dimension.
+            shapes: Shapes for which `choose` found a profile, all with the same first dimension.
         """
         (most,) = {shape[0] for shape in shapes.values()}
         while True:
@@ -102,7 +102,7 @@ class ProfileTable:
         ]
 
     def _first_outside(self, index: int, values: Mapping[str, Sequence[int]]) -> tuple[str, int] | None:
-        """Return the first input and element that the profile does not take; None where it takes all."""
+        """Return the first input and element outside the profile, or None if all are inside."""
         for name, numbers in values.items():
             accepted = self._ranges[index][name].values
             element = None if accepted is None else accepted.first_outside(numbers)
@@ -157,9 +157,10 @@ class ProfileTable:
                     )
 
     def _find_equal_dimensions(self) -> dict[str, tuple[tuple[str, int], ...]]:
-        """Return the places of each symbol that names several dimensions which the model wants equal.
+        """Return the positions of each symbol that names several dimensions which must be equal.
 
-        Some exporters call every open dimension alike ("?"), so a symbol only counts where the profiles keep it too.
+        Some exporters use one name for all open dimensions ("?"), so a symbol counts only if the profiles agree with
+        it.
         """
         places: dict[str, list[tuple[str, int]]] = {}
         for spec in self._inputs:

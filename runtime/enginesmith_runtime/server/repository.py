@@ -1,4 +1,4 @@
-"""The models of one server and whether each is ready. Models are fixed at the start; only their states change."""
+"""The models of one server and their states. The models are fixed at the start; only their states change."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["Entry", "ModelState", "Repository"]
 
 
 class ModelState(StrEnum):
-    """As RepositoryIndex spells it."""
+    """State of a model as RepositoryIndex spells it."""
 
     LOADING = "LOADING"
     READY = "READY"
@@ -21,7 +21,7 @@ class ModelState(StrEnum):
 
 @dataclass(slots=True)
 class Entry:
-    """One model: what was asked for, and what became of it so far."""
+    """One model: its request, its state, and the loaded model if it is ready."""
 
     served: ServedModel
     state: ModelState = ModelState.LOADING
@@ -33,7 +33,7 @@ class Repository:
     """Looks models up by name and version.
 
     Attributes:
-        draining: the server says NOT_SERVING, and still answers what comes.
+        draining: Whether the server reports NOT_SERVING. It still answers requests.
     """
 
     def __init__(self, served: Sequence[ServedModel]) -> None:
@@ -45,19 +45,19 @@ class Repository:
 
     @property
     def ready(self) -> bool:
-        """Whether every model answers and the server is not about to go."""
+        """Whether every model is ready and the server is not draining."""
         return not self.draining and all(entry.state is ModelState.READY for entry in self)
 
     def make_ready(self, model: LoadedModel) -> None:
-        """Let `model` answer."""
+        """Mark `model` as ready."""
         entry = self._entries[model.name]
         entry.model, entry.state, entry.reason = model, ModelState.READY, ""
 
     def find(self, name: str, version: str) -> Entry:
-        """Return the entry; an empty version means the only one there is.
+        """Return the entry of a model. An empty version means the only version.
 
         Raises:
-            ProtocolError: NOT_FOUND naming what there is.
+            ProtocolError: NOT_FOUND with the existing models or versions.
         """
         entry = self._entries.get(name)
         if entry is None:
@@ -74,7 +74,7 @@ class Repository:
         """Return the model.
 
         Raises:
-            ProtocolError: NOT_FOUND, or UNAVAILABLE while it loads.
+            ProtocolError: NOT_FOUND, or UNAVAILABLE while the model loads.
         """
         entry = self.find(name, version)
         if entry.model is None:

@@ -1,4 +1,4 @@
-"""Outputs of earlier requests, for requests with the same inputs; bounded in bytes, the least recently used go."""
+"""Cache of the outputs of earlier requests, for requests with the same inputs. It has a size limit in bytes (LRU)."""
 
 import threading
 from collections import OrderedDict
@@ -13,14 +13,14 @@ __all__ = ["ResponseCache"]
 
 _ENTRY_BYTES: Final = 512
 _ELEMENT_BYTES: Final = 64
-"""What an entry and an element of BYTES take in addition to their contents."""
+"""Bytes of an entry and of a BYTES element in addition to their contents."""
 
 
 class ResponseCache:
     """The cache of one model. Safe from any thread.
 
     Args:
-        most_bytes: that all entries take together.
+        most_bytes: Limit of the total size of all entries in bytes.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -30,7 +30,7 @@ class ResponseCache:
         self._held_bytes = 0
 
     def find(self, key: bytes) -> Mapping[str, Array] | None:
-        """Return the outputs that were kept for `key`; None where there are none."""
+        """Return the outputs for `key`, or None if there are none."""
         with self._lock:
             found = self._entries.get(key)
             if found is None:
@@ -39,7 +39,7 @@ class ResponseCache:
             return found[0]
 
     def keep(self, key: bytes, outputs: Mapping[str, Array | DeviceArray]) -> None:
-        """Keep a copy of the outputs, which may be an instance's own memory."""
+        """Keep a copy of the outputs, because they may be in an instance's memory."""
         kept = {name: array.copy() for name, array in on_host(outputs).items()}
         size = _ENTRY_BYTES + sum(_size(array) for array in kept.values())
         if size > self._most_bytes:

@@ -1,4 +1,4 @@
-"""What a model has done, counted where it happens and read by ModelStatistics and by Prometheus."""
+"""Counters of a model, which ModelStatistics and Prometheus read."""
 
 import threading
 import time
@@ -13,20 +13,20 @@ from enginesmith_runtime.server.errors import Code, ProtocolError
 __all__ = ["BUCKETS_SECONDS", "ComputeTotals", "Histogram", "ModelStatistics", "RunTimes", "Snapshot", "Total"]
 
 BUCKETS_SECONDS: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Upper bounds of the histograms: from a small model's run to a queue that is too long for any request."""
+"""Upper bounds of the histograms, from the run of a small model to the wait in an overlong queue."""
 
 _NS: Final = 1e-9
 _BUCKETS_NS: Final = tuple(round(bound / _NS) for bound in BUCKETS_SECONDS)
 
 
 _MOST_UNCOUNTED: Final = 256
-"""Runs that are kept until they are counted."""
+"""Largest number of runs that are not yet counted."""
 
 
 class RunTimes(NamedTuple):
-    """How long the parts of one request took, in nanoseconds.
+    """Durations of the parts of one request in nanoseconds.
 
-    Together: from the moment that the request was decoded to its encoded answer.
+    Together they cover the time from the decoded request to the encoded response.
     """
 
     queue: int
@@ -37,13 +37,13 @@ class RunTimes(NamedTuple):
 
 @dataclass(slots=True)
 class Total:
-    """How often, and how long in all (nanoseconds)."""
+    """Number of events and their total duration in nanoseconds."""
 
     count: int = 0
     ns: int = 0
 
     def add(self, ns: int, count: int = 1) -> None:
-        """Count `count` more that took `ns` together."""
+        """Add `count` events that took `ns` together."""
         self.count += count
         self.ns += ns
 
@@ -62,7 +62,7 @@ class Histogram:
         self.sum_seconds += sum(durations_ns) * _NS
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Return (upper bound, count so far) as Prometheus wants them."""
+        """Return pairs of upper bound and cumulative count, as Prometheus needs them."""
         bounds = [*map(str, BUCKETS_SECONDS), "+Inf"]
         running = 0.0
         buckets: list[tuple[str, float]] = []
@@ -74,14 +74,14 @@ class Histogram:
 
 @dataclass(slots=True)
 class ComputeTotals:
-    """How often, and how long for each part of a run."""
+    """Number of runs and the total duration of each part."""
 
     compute_input: Total = field(default_factory=Total)
     compute_infer: Total = field(default_factory=Total)
     compute_output: Total = field(default_factory=Total)
 
     def add(self, times: Sequence[RunTimes]) -> None:
-        """Count more of them."""
+        """Add runs."""
         self.compute_input.add(sum([one.compute_input for one in times]), len(times))
         self.compute_infer.add(sum([one.compute_infer for one in times]), len(times))
         self.compute_output.add(sum([one.compute_output for one in times]), len(times))
@@ -92,13 +92,13 @@ class Snapshot:
     """All counters of one model.
 
     Attributes:
-        cache_hit: requests that were answered without a run.
-        cache_miss: requests that were not, where there is a cache; the time is that of the search.
-        execution_count: runs of the engine, which joined requests share.
-        compute: by request; each of those that share a run has the whole of it.
-        batches: by run, for each number of inferences in it.
-        requests: by outcome; None for success.
-        failures: by `ProtocolError.reason`.
+        cache_hit: Requests that were answered from the cache.
+        cache_miss: Requests that were not found in the cache, if there is one, with the time of the lookup.
+        execution_count: Runs of the engine. Joined requests share a run.
+        compute: Times of requests. Each request of a joined run has the whole time of the run.
+        batches: Times of runs, for each number of inferences.
+        requests: Number of requests by outcome; None stands for success.
+        failures: Number of failed requests by `ProtocolError.reason`.
     """
 
     last_inference_ms: int = 0
@@ -120,7 +120,7 @@ class Snapshot:
 class ModelStatistics:
     """The counters of one model. Safe from any thread.
 
-    A run is only noted when it ends. It is counted later, together with others: no request has to wait for that.
+    A run is only noted when it ends, and counted later with others. So no request waits for the counters.
     """
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ class ModelStatistics:
             counters.requests[None] = counters.requests.get(None, 0) + 1
 
     def record_miss(self, ns: int) -> None:
-        """Count one search of the cache that found nothing."""
+        """Count one lookup in the cache that found nothing."""
         with self._lock:
             self._counters.cache_miss.add(ns)
 
@@ -162,7 +162,7 @@ class ModelStatistics:
             counters.failures[error.reason] = counters.failures.get(error.reason, 0) + 1
 
     def read(self) -> "Snapshot":
-        """Return the live counters; a reader may see one request half counted, and never a wrong total later."""
+        """Return the live counters. A reader may see one request partly counted; later totals are always correct."""
         self._count()
         return self._counters
 
@@ -173,7 +173,7 @@ class ModelStatistics:
                 return
             counters = self._counters
             requests = [times for run in runs for times in run[0]]
-            # By columns: a sum of many costs little more than one addition.
+            # Sum by columns, because `sum` of many values costs little more than one addition.
             queue = [times.queue for times in requests]
             counters.last_inference_ms = runs[-1][2] // 1_000_000
             counters.inference_count += sum([batch for _, batch, _ in runs])

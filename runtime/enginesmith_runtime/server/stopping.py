@@ -1,7 +1,7 @@
-"""Signals, heard by a thread of their own: a handler in the main thread could meet the lock that it interrupted.
+"""Handles signals in a separate thread. A handler in the main thread could deadlock on a lock that it interrupted.
 
-They come through Python's wake-up pipe, which is written whichever thread the kernel picks; blocking them and waiting
-in one thread would not do, for libraries start threads of their own while they are imported.
+Signals arrive through Python's wake-up pipe, which works for every thread that the kernel chooses. Blocking signals and
+waiting in one thread would fail, because libraries start threads while they are imported.
 """
 
 import os
@@ -23,9 +23,9 @@ class Stopping:
     """Why and how fast the process ends. Create it in the main thread, once.
 
     Attributes:
-        begun: the process shall end.
-        hurried: without waiting for anything.
-        failure: what the process dies of; None where it was asked to stop.
+        begun: Set when the process must end.
+        hurried: Set when the process must end without waiting.
+        failure: Device failure that ends the process; None if a signal ended it.
     """
 
     def __init__(self) -> None:
@@ -43,11 +43,11 @@ class Stopping:
         threading.Thread(target=self._listen, args=(heard,), name="signals", daemon=True).start()
 
     def end_at_once_after(self, clean_up: Callable[[], None] | None) -> None:
-        """While this is set, a signal ends the process right after `clean_up`: no client is served yet."""
+        """Let a signal end the process right after `clean_up`, because no client is served yet; None: reset."""
         self._clean_up = clean_up
 
     def lose_device(self, error: DeviceFailedError) -> None:
-        """End because the device is broken: nothing that runs will succeed. The first error is the one to report."""
+        """End the process because the device has failed. The first error is reported."""
         self.failure = self.failure or error
         self.hurried.set()
         self.begun.set()
@@ -55,18 +55,18 @@ class Stopping:
     def _listen(self, heard: int) -> None:
         while True:
             number = os.read(heard, 1)[0]
-            if number in _SIGNALS:  # SIGCHLD and others pass by
+            if number in _SIGNALS:  # ignore SIGCHLD and other signals
                 self._stop(signal.Signals(number))
 
     def _stop(self, number: signal.Signals) -> None:
         if self._clean_up is not None:
             self._clean_up()
             os._exit(ExitCode.OK)
-        # On Ctrl-C nothing removes this server from a load balancer first.
+        # With Ctrl-C there is no load balancer that must remove this server first.
         if self.begun.is_set() or number is signal.SIGINT:
             self.hurried.set()
         self.begun.set()
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Let the signal interrupt nothing; the pipe has it."""
+    """Do nothing. The signal is read from the pipe."""

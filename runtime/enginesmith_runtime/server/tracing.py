@@ -1,6 +1,6 @@
-"""Spans of requests, sent over OTLP where the environment names a collector (`OTEL_EXPORTER_OTLP_ENDPOINT`).
+"""Sends spans of requests over OTLP if the environment names a collector (`OTEL_EXPORTER_OTLP_ENDPOINT`).
 
-Everything of OpenTelemetry is imported only then.
+OpenTelemetry is imported only then.
 """
 
 import os
@@ -29,7 +29,7 @@ _FLUSH_MS: Final = 2000
 
 
 class Moments(NamedTuple):
-    """When the parts of a request ended, on `time.perf_counter_ns()`'s clock; 0: it did not come so far."""
+    """End times of the parts of a request on the clock of `time.perf_counter_ns()`; 0 if a part did not run."""
 
     began: int
     queued: int = 0
@@ -38,18 +38,18 @@ class Moments(NamedTuple):
 
 
 def is_wanted() -> bool:
-    """Whether the environment wants traces."""
+    """Whether the environment enables tracing."""
     off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
     return not off and any(os.environ.get(name) for name in _ENDPOINTS)
 
 
 def context_fields(metadata: Metadata) -> dict[str, str]:
-    """Return what a client says of its trace."""
+    """Return the trace fields in the metadata of a client."""
     return {name: value for name, value in metadata if name in _FIELDS}
 
 
 def trace_id(metadata: Metadata) -> str:
-    """Return the id of the trace that a request belongs to; "": of none."""
+    """Return the id of the trace of a request, or "" if it has none."""
     found = _TRACEPARENT.fullmatch(context_fields(metadata).get("traceparent", ""))
     return found[1] if found else ""
 
@@ -58,7 +58,7 @@ class Spans:
     """Sends the spans of requests. Safe from any thread.
 
     Raises:
-        ServeError: the libraries are missing, or the environment names another protocol.
+        ServeError: The libraries are missing, or the environment names an unsupported protocol.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Spans:
             self._provider = _open_provider()
         except ImportError as error:
             raise ServeError(
-                "traces are wanted, and OpenTelemetry is not installed",
+                "tracing is enabled, but OpenTelemetry is not installed",
                 where=next(name for name in _ENDPOINTS if os.environ.get(name)),
                 why=str(error),
                 remedy="pip install 'enginesmith[tracing]', or unset the variable",
@@ -77,7 +77,7 @@ class Spans:
     def record(
         self, metadata: Metadata, attributes: Mapping[str, str | int], moments: Moments, error: str = ""
     ) -> None:
-        """Send the spans of one request that ends now; `error` says why it has no answer."""
+        """Send the spans of a request that ends now. `error` is the reason of a failure."""
         from opentelemetry import trace
         from opentelemetry.context import Context
 
@@ -103,7 +103,7 @@ class Spans:
             span.end(clock + end)
 
     def close(self) -> None:
-        """Send what is left; a collector that is away holds up nothing for long."""
+        """Send the remaining spans. An unreachable collector delays the shutdown only shortly."""
         self._provider.force_flush(_FLUSH_MS)
 
 
@@ -138,7 +138,7 @@ def _open_exporter() -> "SpanExporter":
 
         return HttpExporter()
     raise ServeError(
-        "traces are sent by another protocol",
+        "the trace protocol is not supported",
         where=next(name for name in _PROTOCOLS if os.environ.get(name)),
         why=f"found {protocol!r}",
         remedy="use grpc or http/protobuf",

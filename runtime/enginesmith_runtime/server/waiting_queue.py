@@ -1,7 +1,7 @@
 """The jobs that wait for an instance, in the order in which they run.
 
-By priority first. Within a priority, connections take turns, so that a client with hundreds of requests in flight does
-not make one with a single request wait for all of them; the jobs of one connection keep their order.
+Jobs are ordered by priority. Within a priority, connections take turns, so that a client with a single request does not
+wait for hundreds of requests of another client. The jobs of one connection keep their order.
 """
 
 from bisect import insort
@@ -12,7 +12,7 @@ from enginesmith_runtime.server.job import Job
 __all__ = ["WaitingQueue"]
 
 _Entry = tuple[int, int, int, Job, Hashable]
-"""Priority, turn, number of arrival, the job and its connection."""
+"""Priority, turn, arrival number, job and its connection."""
 
 
 class WaitingQueue:
@@ -21,9 +21,9 @@ class WaitingQueue:
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
         self._arrived = 0
-        # Of each connection that waits, by priority: the turn of its last job, and how many of its jobs wait.
+        # For each priority and waiting connection: the turn of its last job, and the number of its waiting jobs.
         self._sources: dict[tuple[int, Hashable], tuple[int, int]] = {}
-        # By priority, the turn of the job that ran last.
+        # For each priority: the turn of the job that ran last.
         self._turns: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class WaitingQueue:
         return self._entries[0][3]
 
     def add(self, job: Job) -> None:
-        """Put a job in its place."""
+        """Insert a job at its position."""
         priority, source = job.priority, job.context.source
         last, waiting = self._sources.get((priority, source), (-1, 0))
         turn = max(self._turns.get(priority, 0), last + 1)
@@ -47,7 +47,7 @@ class WaitingQueue:
         insort(self._entries, (priority, turn, self._arrived, job, source))
 
     def take(self, jobs: Sequence[Job]) -> None:
-        """Remove jobs that are about to run, which wait in this order."""
+        """Remove jobs that are about to run. They must be in queue order."""
         left = iter(jobs)
         wanted = next(left, None)
         kept: list[_Entry] = []

@@ -1,6 +1,6 @@
-"""Ready means: an inference succeeded on every profile in this process, on every instance.
+"""Warm-up of an engine. A model is Ready when an inference has succeeded on every profile of every instance.
 
-The first run of a profile is where an engine takes its memory and picks its kernels; better now than under a client.
+In the first run of a profile an engine allocates memory and selects kernels. The warm-up saves a client this delay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,20 +22,20 @@ __all__ = ["verify_if_not_run", "warm_up"]
 
 
 def verify_if_not_run(engine: Engine, folder: Path, reporter: Reporter) -> None:
-    """Hold the engine's answers against the stored references where nothing could when it was built.
+    """Verify the engine with the stored references if this was not possible during the build.
 
     Args:
-        engine: loaded.
-        folder: holds the references' files.
-        reporter: in the stage `verify`.
+        engine: Loaded engine.
+        folder: Folder with the files of the references.
+        reporter: Reporter in the stage `verify`.
 
     Raises:
-        VerificationError: an output differs by more than the manifest's limit.
+        VerificationError: An output differs by more than the limit of the manifest.
     """
     manifest = engine.manifest
     if manifest.verification.status is not VerificationStatus.NOT_RUN:
         return
-    # Most engines were verified where they were built, and their servers never need this.
+    # Most engines are verified during their build, so their servers do not need this.
     from enginesmith_contract.verification import VerificationPolicy  # noqa: PLC0415
     from enginesmith_runtime.build import failed_gate, verify  # noqa: PLC0415 - few servers need them
 
@@ -56,10 +56,10 @@ def verify_if_not_run(engine: Engine, folder: Path, reporter: Reporter) -> None:
 
 
 def warm_up(manifest: Manifest, instances: Sequence[Instance], folder: Path) -> None:
-    """Run every profile once on every instance, with the reference inputs at `opt` where there are any.
+    """Run every profile once on every instance, with the reference inputs at `opt` if there are any.
 
     Raises:
-        EngineRefusedError: an inference failed.
+        EngineRefusedError: An inference failed.
     """
     outputs = [spec.name for spec in manifest.outputs]
     table = ProfileTable(manifest.inputs, manifest.profiles)
@@ -91,20 +91,20 @@ def _reference_inputs(manifest: Manifest, profile: str, folder: Path) -> Mapping
 def _restore(array: Array, spec: TensorSpec) -> Array:
     if spec.dtype is not DType.BYTES:
         return np.asarray(array, order="C")
-    # Text is stored in numpy's fixed-width types, for pickles are code.
+    # Text is stored in fixed-width types of numpy, because pickles can execute code.
     values = np.empty(array.size, dtype=np.object_)
     values[:] = [value.encode() if isinstance(value, str) else bytes(value) for value in array.ravel().tolist()]
     return values.reshape(array.shape)
 
 
 def _zero_inputs(manifest: Manifest, table: ProfileTable, index: int) -> dict[str, Array]:
-    """Return zeros at the profile's opt: a value that every embedding and every mask supports."""
+    """Return zeros in the shapes of the profile's opt. Every embedding and every mask supports zeros."""
     return {spec.name: _zeros(spec, table.ranges(spec.name)[index]) for spec in manifest.inputs}
 
 
 def _zeros(spec: TensorSpec, sizes: ShapeRange) -> Array:
     if sizes.values is not None:
         return np.array(sizes.values.opt, spec.dtype.numpy).reshape(sizes.opt)
-    # A dimension that no profile names is open: one element will do.
+    # An open dimension without a profile gets one element.
     shape = tuple(1 if value < 0 else value for value in sizes.opt)
     return np.full(shape, b"", np.object_) if spec.dtype is DType.BYTES else np.zeros(shape, spec.dtype.numpy)

@@ -1,11 +1,11 @@
-"""A store's URI, taken apart.
+"""Parses the URI of a store.
 
     /path or file:///path           a folder
-    s3://bucket/prefix              and the other schemes of `storage_clients` that can keep engines
+    s3://bucket/prefix              and the other schemes of `storage_clients` that can store engines
     oci://registry/repository
 
-Endpoint, region, plain HTTP and credentials come from the environment (see `settings`), so that a URI is the store's
-name and nothing else.
+Endpoint, region, plain HTTP and credentials come from the environment (see `settings`), so a URI is only the name of
+the store.
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class StoreAddress:
     """A store's URI.
 
     Attributes:
-        client: row of the library that reaches it; None: a folder.
-        location: without the scheme, without slashes at its ends ("bucket/prefix", "registry:5000/repository").
+        client: Row of its client library; None for a folder.
+        location: Location without scheme and outer slashes ("bucket/prefix", "registry:5000/repository").
     """
 
     client: StorageClient | None
@@ -36,7 +36,7 @@ class StoreAddress:
 
     @property
     def uri(self) -> str:
-        """The URI in its one spelling."""
+        """The URI in its canonical spelling."""
         return f"{self.client.scheme if self.client is not None else _FOLDER}://{self.location}"
 
 
@@ -44,8 +44,8 @@ def parse_address(uri: str) -> StoreAddress:
     """Return the parts of a URI with a scheme.
 
     Raises:
-        enginesmith_contract.errors.StoreError: `UnsupportedStore` for another scheme, credentials, options, or nothing
-            behind the scheme.
+        enginesmith_contract.errors.StoreError: `UnsupportedStore` for another scheme, credentials, options, or a
+            missing location.
     """
     parts = urlsplit(uri)
     where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -54,16 +54,16 @@ def parse_address(uri: str) -> StoreAddress:
     client = _CLIENTS.get(parts.scheme)
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise _refused(
-            "a store's URI has neither credentials nor options",
+            "a store's URI must not have credentials or options",
             where,
-            "they come from the environment, which fewer people read",
+            "they come from the environment, which is less visible",
             remedy="set the variables that docs/store.md names",
         )
     location = f"{parts.netloc}/{parts.path.strip('/')}".strip("/")
     is_short = client is REGISTRY and "/" not in location
     if client is not None and (not parts.netloc or is_short):
         example = f"{client.scheme}://{client.place}"
-        raise _refused("the URI names no place for a store", where, f"it is written {example}")
+        raise _refused("the URI has no location", where, f"the format is {example}")
     return StoreAddress(client=client, location=location)
 
 

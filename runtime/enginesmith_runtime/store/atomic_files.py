@@ -1,9 +1,9 @@
-"""Files that appear whole or not at all, and survive the machine once they are there.
+"""Writes files atomically and durably.
 
-    write to `.tmp-*` in the same folder -> fsync -> link to the final name (fails where it exists: the first one wins)
-    -> unlink the temporary name -> fsync the folder
+    write to `.tmp-*` in the same folder -> fsync -> link to the final name (fails if it exists, so the first writer
+    wins) -> unlink the temporary name -> fsync the folder
 
-The writer holds a lock on its temporary file, so a clean-up can tell a dead writer's file from a slow writer's file.
+The writer holds a lock on its temporary file, so a cleanup can distinguish files of dead and of slow writers.
 """
 
 import errno
@@ -25,7 +25,7 @@ _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP,
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, durably."""
+    """Create a folder and its parents durably."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -35,11 +35,11 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Yield a new file in `folder` to write to; it is gone afterwards unless it was published."""
+    """Yield a new file in `folder` to write to. It is removed afterwards unless it was published."""
     path = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(12)}"
     try:
         with path.open("xb") as stream:
-            # On a file system without locks the age alone protects it.
+            # On a file system without locks, only its age protects it.
             with suppress(OSError):
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield path, stream
@@ -48,10 +48,10 @@ def temporary_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def publish_first(temporary: Path, stream: BinaryIO, final: Path) -> bool:
-    """Give a temporary file its final name unless that exists; durable on return.
+    """Give a temporary file its final name unless that exists. The file is durable on return.
 
     Returns:
-        Whether it was published; False where another one was there first.
+        Whether it was published; False if the name already existed.
     """
     _settle(stream)
     try:
@@ -68,7 +68,7 @@ def publish_first(temporary: Path, stream: BinaryIO, final: Path) -> bool:
 
 
 def publish_over(temporary: Path, stream: BinaryIO, final: Path) -> None:
-    """Give a temporary file its final name in the place of whatever has it; durable on return."""
+    """Give a temporary file its final name and replace an existing file. The file is durable on return."""
     _settle(stream)
     temporary.replace(final)
     _sync_folder(final.parent)
@@ -77,7 +77,7 @@ def publish_over(temporary: Path, stream: BinaryIO, final: Path) -> None:
 def remove_leftovers(folder: Path, older_than: float) -> None:
     """Remove temporary files of dead writers that were last written before `older_than` (seconds since the epoch).
 
-    Best effort: what may not be read or removed stays.
+    Files that cannot be read or removed stay.
     """
     try:
         names = [entry.name for entry in os.scandir(folder) if entry.name.startswith(TEMPORARY_PREFIX)]
@@ -97,7 +97,7 @@ def _remove_if_dead(path: Path, older_than: float) -> None:
 
 
 def _rename_if_absent(temporary: Path, final: Path) -> bool:
-    # No atomic "rename unless it exists" without hard links: a lock makes check and rename one step.
+    # Without hard links there is no atomic "rename unless it exists", so a lock makes check and rename one step.
     with hold_lock(final.with_name(f".lock-{final.name}")):
         if final.exists():
             return False
@@ -107,7 +107,7 @@ def _rename_if_absent(temporary: Path, final: Path) -> bool:
 
 def _settle(stream: BinaryIO) -> None:
     stream.flush()
-    # Read-only, since readers get hard links to this very file.
+    # Make it read-only, because readers get hard links to this file.
     with suppress(PermissionError):
         os.fchmod(stream.fileno(), _MODE)
     os.fsync(stream.fileno())
@@ -118,7 +118,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems refuse to sync a folder: they have nothing to sync.
+        # Some network file systems refuse to sync a folder because they have nothing to sync.
         if error.errno != errno.EINVAL:
             raise
     finally:

@@ -1,4 +1,4 @@
-"""Engines in a store: found if a trusted key signed their manifest, and signed when they are written."""
+"""Finds engines in a store and writes them. Manifests are signed, and only those with a trusted key are found."""
 
 import logging
 from typing import Final
@@ -17,10 +17,10 @@ _LOGGER: Final = logging.getLogger(__name__)
 
 
 def find_engine(store: Store, key: str) -> Manifest | None:
-    """Return the manifest of an engine; None where there is none, or none that a trusted key signed (with a warning).
+    """Return the manifest of an engine, or None if there is none or no trusted key signed it (with a warning).
 
     Raises:
-        StoreError: the store cannot be read; `PointerUnreadable`.
+        StoreError: The store cannot be read, or `PointerUnreadable`.
     """
     pointer = engine_pointer(key)
     document = store.read_pointer(pointer)
@@ -35,13 +35,13 @@ def find_engine(store: Store, key: str) -> Manifest | None:
 
 
 def create_engine(store: Store, manifest: Manifest) -> Manifest:
-    """Write the manifest, signed where there is a key; return the one that is there then.
+    """Write the manifest, signed if there is a key, and return the manifest that the store then has.
 
-    The first one wins, unless no trusted key signed it.
+    An existing manifest is kept unless no trusted key signed it.
 
     Raises:
-        StoreError: the store cannot be written.
-        SpecError: `KeyInvalid`: the private key cannot be used, or its public key is not trusted.
+        StoreError: The store cannot be written.
+        SpecError: `KeyInvalid` if the private key cannot be used, or its public key is not trusted.
     """
     pointer = engine_pointer(manifest.engine_key)
     document = sign_manifest(manifest).to_json()
@@ -51,7 +51,7 @@ def create_engine(store: Store, manifest: Manifest) -> Manifest:
             "builders sign with a key that is not trusted",
             where=SIGNING_KEY,
             why=problem,
-            remedy="have the administrator add its public key to signatures.engineKeys",
+            remedy="ask the administrator to add its public key to signatures.engineKeys",
             reason="KeyInvalid",
         )
     found = store.create_pointer(pointer, document)

@@ -1,4 +1,4 @@
-"""What goes wrong with a store, as a person reads it: the one place that words it, whatever the store lies on."""
+"""Error messages for all kinds of stores."""
 
 import errno
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ _READ_ONLY: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 @contextmanager
 def translated(root: Path, doing: str, *, needed_bytes: int = 0) -> Iterator[None]:
-    """Turn an OSError of the body into a StoreError that says what was being done at `root`."""
+    """Translate an OSError of the body to a StoreError. `doing` names the operation at `root`."""
     try:
         yield
     except OSError as error:
@@ -48,13 +48,13 @@ def translated(root: Path, doing: str, *, needed_bytes: int = 0) -> Iterator[Non
 
 
 def disk_full(root: Path, needed_bytes: int) -> StoreError:
-    """Return the error of a store with no room for `needed_bytes` (0: not known)."""
+    """Return the error of a store without free space for `needed_bytes` (0 if not known)."""
     needed = f"{say_bytes(needed_bytes)} are needed, " if needed_bytes else ""
     return StoreError(
         "the disk is full",
         where=str(root),
         why=f"{needed}{say_bytes(free_bytes(root))} are free",
-        remedy="free some space or name another store; nothing of this write was kept",
+        remedy="free some space or use another store; nothing of this write was kept",
         reason="DiskFull",
         retry=True,
     )
@@ -65,14 +65,14 @@ def blob_missing(where: Path | str, file: StoredFile) -> StoreError:
     return StoreError(
         f"the blob of {file.path} is missing",
         where=str(where),
-        why=f"{blob_name(file.digest)} is not there, though a pointer names it",
+        why=f"{blob_name(file.digest)} does not exist, but a pointer names it",
         remedy="delete the pointer that names it and build again",
         reason="BlobMissing",
     )
 
 
 def blob_tampered(where: Path | str, file: StoredFile, found: StoredFile) -> StoreError:
-    """Return the error of a blob that is not what was written."""
+    """Return the error of a blob with another digest than its name."""
     size = "" if found.size_bytes == file.size_bytes else f" and {found.size_bytes} bytes where {file.size_bytes} were"
     return StoreError(
         f"{file.path} is not what was stored",
@@ -84,7 +84,7 @@ def blob_tampered(where: Path | str, file: StoredFile, found: StoredFile) -> Sto
 
 
 def blob_damaged(where: Path | str, file: StoredFile, why: str) -> StoreError:
-    """Return the error of a blob that the service itself no longer gives as it was written."""
+    """Return the error of a blob that the service itself reports as damaged."""
     return StoreError(
         f"{file.path} is not what was stored",
         where=str(where),
@@ -95,18 +95,18 @@ def blob_damaged(where: Path | str, file: StoredFile, why: str) -> StoreError:
 
 
 def name_refused(where: Path | str, name: str) -> StoreError:
-    """Return the error of a name that would leave the store's or the caller's folder, or that the store cannot hold."""
+    """Return the error of a name that would leave the folder of the store or caller, or is not supported."""
     return StoreError(
         "this name leaves its folder",
         where=str(where),
         why=repr(name),
-        remedy="delete the pointer that holds it: this product never writes one",
+        remedy="delete the pointer that contains it; Enginesmith never writes such a name",
         reason="InvalidName",
     )
 
 
 def access_denied(where: str, doing: str, why: str, credentials: str) -> StoreError:
-    """Return the error of a remote store that does not let this process in; `credentials` names where they go."""
+    """Return the error of a remote store that denies access. `credentials` names the variables to set."""
     return StoreError(
         f"{doing} is not allowed",
         where=where,
@@ -117,7 +117,7 @@ def access_denied(where: str, doing: str, why: str, credentials: str) -> StoreEr
 
 
 def connection_lost(where: str, doing: str, why: str) -> StoreError:
-    """Return the error of a remote store that did not answer, or answered that it cannot just now."""
+    """Return the error of a remote store that does not answer or is temporarily unavailable."""
     return StoreError(
         f"{doing} failed",
         where=where,
@@ -129,7 +129,7 @@ def connection_lost(where: str, doing: str, why: str) -> StoreError:
 
 
 def client_missing(where: str, client: StorageClient, error: ImportError) -> StoreError:
-    """Return the error of a store whose client library is not part of this installation."""
+    """Return the error of a store with a client library that is not installed."""
     return StoreError(
         "the client for this kind of store is not installed",
         where=where,

@@ -1,8 +1,8 @@
-"""An engine store in a folder: a local disk, or a volume that several nodes mount.
+"""An engine store in a folder on a local disk or on a volume that several nodes mount.
 
-Blobs are named by their digest and written first, pointers last (see `enginesmith_contract.store_layout`); each file
-appears whole or not at all (see `atomic_files`). A writer that is killed at any moment therefore leaves at most a
-temporary file, which a later `open` removes, and no pointer to anything that is not there.
+Blobs are named by their digest and written first, pointers last (see `enginesmith_contract.store_layout`); each file is
+written atomically (see `atomic_files`). A killed writer therefore leaves at most a temporary file, which a later `open`
+removes, and never a pointer to a missing blob.
 """
 
 import os
@@ -38,10 +38,10 @@ _BLOBS: Final = PurePosixPath(blob_name("")).as_posix()
 
 
 class FileStore:
-    """A store in the folder `root`. Several processes and threads may use it at once.
+    """A store in the folder `root`. Several processes and threads may use it at the same time.
 
     Attributes:
-        uri: `root` as a file:// URI, which `open_store` takes.
+        uri: `root` as a file:// URI for `open_store`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -50,11 +50,11 @@ class FileStore:
 
     @classmethod
     def open(cls, root: Path, *, now: float | None = None) -> Self:
-        """Return the store and remove what killed writers left in it more than a day ago.
+        """Return the store, and remove temporary files of killed writers that are older than a day.
 
         Args:
-            root: need not exist: the first write makes it.
-            now: seconds since the epoch; None asks the clock.
+            root: Folder of the store. It need not exist; the first write creates it.
+            now: Time in seconds since the epoch; None for the current time.
 
         Raises:
             enginesmith_contract.errors.StoreError: `NotAFolder`.
@@ -68,13 +68,13 @@ class FileStore:
         return store
 
     def put_files(self, folder: Path, paths: Iterable[Path]) -> tuple[StoredFile, ...]:
-        """Store files of `folder` as blobs; they are durable when this returns.
+        """Store files of `folder` as blobs. They are durable on return.
 
-        A blob that exists is not rewritten, unless it is no longer what its name says.
+        An existing blob is rewritten only if its digest is no longer that of its name.
 
         Args:
-            folder: what the stored paths are relative to.
-            paths: inside `folder`, absolute or relative to it; the one to open first.
+            folder: Base folder of the stored paths.
+            paths: Paths inside `folder`, absolute or relative to it. The first one is the one to open.
 
         Raises:
             enginesmith_contract.errors.StoreError: `DiskFull`, `ReadOnly`, `AccessDenied`, or a file cannot be read.
@@ -82,16 +82,15 @@ class FileStore:
         return tuple(self._put_file(folder, path) for path in paths)
 
     def get_files(self, files: Iterable[StoredFile], folder: Path, *, private: bool = False) -> Path:
-        """Lay the blobs out under their paths in `folder`, checking every digest.
+        """Place the blobs under their paths in `folder`, and check every digest.
 
         Args:
-            files: as a pointer names them, the one to open first.
-            folder: made if need be; files of the same paths are replaced.
-            private: copies instead of links, for readers that refuse links (onnx loads no linked external weights)
-                or want to write.
+            files: Files as in a pointer. The first one is the one to open.
+            folder: Target folder. It is created if necessary, and files with the same paths are replaced.
+            private: Whether to create copies instead of links, for readers that refuse links (onnx does) or write.
 
         Returns:
-            Path of the first file. May be links into the store: read only.
+            Path of the first file. The files may be links into the store and must not be changed.
 
         Raises:
             enginesmith_contract.errors.StoreError: `Tampered`, `BlobMissing`, `DiskFull`, `InvalidName`.
@@ -102,7 +101,7 @@ class FileStore:
         return folder / wanted[0].path
 
     def read_pointer(self, name: str) -> bytes | None:
-        """Return a pointer's document, None where there is none."""
+        """Return a pointer's document, or None if there is none."""
         path = self._pointer(name)
         with translated(self._root, f"reading {name}"):
             try:
@@ -111,7 +110,7 @@ class FileStore:
                 return None
 
     def create_pointer(self, name: str, document: bytes) -> bytes:
-        """Write a pointer unless it exists; the first one wins. Returns the document that is there afterwards."""
+        """Write a pointer unless it exists. Return the document that the pointer then has."""
         path = self._pointer(name)
         with translated(self._root, f"writing {name}", needed_bytes=len(document)):
             make_folder(path.parent)
@@ -122,7 +121,7 @@ class FileStore:
             return path.read_bytes()
 
     def replace_pointer(self, name: str, document: bytes) -> None:
-        """Write a pointer over an older one, whole or not at all."""
+        """Replace a pointer atomically."""
         path = self._pointer(name)
         with translated(self._root, f"writing {name}", needed_bytes=len(document)):
             make_folder(path.parent)
@@ -143,19 +142,19 @@ class FileStore:
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:
-        """Hold the right to produce the pointer `name`, waiting for another process that has it; Ctrl-C ends the wait.
+        """Hold the exclusive right to produce the pointer `name`. Wait for another holder; Ctrl-C ends the wait.
 
-        The kernel frees it when the holder dies. On a file system without locks, or a read-only one, it does nothing.
+        The kernel releases it when the holder ends. On a file system without locks or a read-only one, it does nothing.
         """
         lock = self._root / "locks" / f"{sha256(name.encode()).hexdigest()[:32]}.lock"
         with ExitStack() as stack:
-            # Only the taking is translated: what the body raises is its own.
+            # Translate only errors of the lock, and not those of the body.
             with translated(self._root, "taking a lock"):
                 stack.enter_context(hold_lock(lock))
             yield
 
     def refresh_pointer(self, name: str) -> None:
-        """Make a pointer young because a process relies on it from now on; see `Store.refresh_pointer`."""
+        """Refresh the timestamp of a pointer that a process uses; see `Store.refresh_pointer`."""
         _refresh(self._pointer(name))
 
     def pointer_entries(self, prefix: str) -> Iterator[PointerEntry]:
@@ -165,7 +164,7 @@ class FileStore:
                 yield PointerEntry(name=name, written_at=self._pointer(name).stat().st_mtime)
 
     def delete_pointer(self, name: str) -> None:
-        """Delete a pointer; one that is gone is fine."""
+        """Delete a pointer. A missing pointer is not an error."""
         with translated(self._root, f"deleting {name}"):
             self._pointer(name).unlink(missing_ok=True)
 
@@ -184,8 +183,8 @@ class FileStore:
     def delete_blob(self, digest: str, *, written_before: float) -> bool:
         """Delete a blob unless it was written or refreshed since; see `Store.delete_blob`."""
         path = self._root / blob_name(digest)
-        # Out of the writers' sight before its age is looked at again: one that refreshed it just now gets it back, one
-        # that comes later finds none and writes its own.
+        # Move the blob away before its age is checked again. If a writer has just refreshed it, it is moved back; a
+        # later writer does not find it and writes it again.
         taken = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(12)}")
         with translated(self._root, f"deleting {blob_name(digest)}"):
             try:
@@ -207,7 +206,7 @@ class FileStore:
         final = self._root / blob_name(wanted.digest)
         with translated(self._root, f"storing {name}", needed_bytes=wanted.size_bytes):
             make_folder(final.parent)
-            # Young first, so that a sweep which has not taken it yet leaves it: what is gone then is written below.
+            # Refresh it first, so that a sweep keeps it. If it is already deleted, it is written below.
             if _refresh(final) and _holds(final, wanted):
                 return wanted
             if free_bytes(self._root) < wanted.size_bytes:
@@ -217,7 +216,7 @@ class FileStore:
     def _write_blob(self, source: Path, wanted: StoredFile) -> StoredFile:
         folder = (self._root / blob_name(wanted.digest)).parent
         with source.open("rb", buffering=0) as reader, temporary_file(folder) as (temporary, stream):
-            # The digest of the copy names the blob: the source may have changed since it was read.
+            # Name the blob by the digest of the copy, because the source may have changed since it was read.
             written = copy_and_digest(reader, stream, name=wanted.path)
             final = self._root / blob_name(written.digest)
             if not publish_first(temporary, stream, final) and not _holds(final, written):
@@ -237,14 +236,14 @@ class FileStore:
 
 
 def _refresh(path: Path) -> bool:
-    """Make an old file young; returns whether it is there and young."""
+    """Refresh the timestamp of an old file. Return whether it exists and is recent."""
     try:
         if time.time() - path.stat().st_mtime >= REFRESH_SECONDS:
             os.utime(path)
     except FileNotFoundError:
         return False
     except PermissionError:
-        # Another user's: a blob is written again, a pointer stays as old as it is.
+        # The file belongs to another user. A blob is then written again, and a pointer keeps its age.
         return False
     return True
 

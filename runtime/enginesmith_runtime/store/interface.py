@@ -1,4 +1,4 @@
-"""What a store must do, whatever it lies on."""
+"""Interface of all engine stores."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -11,16 +11,16 @@ from enginesmith_contract.store_layout import StoredFile
 __all__ = ["REFRESH_SECONDS", "BlobEntry", "PointerEntry", "Store"]
 
 REFRESH_SECONDS: Final = 3600.0
-"""A process makes what it relies on young again if it is older than this, since a sweep judges by age (see `sweep`)."""
+"""A process refreshes pointers and blobs older than this before it uses them, because a sweep judges by age."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PointerEntry:
-    """A pointer as a listing shows it.
+    """A pointer in a listing.
 
     Attributes:
-        name: as `read_pointer` takes it.
-        written_at: when it was last written or refreshed, in seconds since the epoch.
+        name: Name for `read_pointer`.
+        written_at: Time of the last write or refresh in seconds since the epoch.
     """
 
     name: str
@@ -29,7 +29,7 @@ class PointerEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class BlobEntry:
-    """A blob as a listing shows it; `written_at` as in `PointerEntry`."""
+    """A blob in a listing; for `written_at` see `PointerEntry`."""
 
     digest: str
     size_bytes: int
@@ -42,35 +42,35 @@ class Store(Protocol):
     uri: str
 
     def put_files(self, folder: Path, paths: Iterable[Path]) -> tuple[StoredFile, ...]:
-        """Store files of `folder` as blobs; they are durable and young when this returns.
+        """Store files of `folder` as blobs. On return they are durable and have a recent timestamp.
 
-        A blob that exists is not rewritten, unless its age demands it.
+        An existing blob is rewritten only if its age requires it.
         """
         ...
 
     def get_files(self, files: Iterable[StoredFile], folder: Path, *, private: bool = False) -> Path:
-        """Lay the blobs out under their paths in `folder`, checking every digest.
+        """Place the blobs under their paths in `folder`, and check every digest.
 
         Args:
-            files: as a pointer names them, the one to open first.
-            folder: made if need be.
-            private: copies instead of links, for readers that refuse links or want to write.
+            files: Files as in a pointer. The first one is the one to open.
+            folder: Target folder, which is created if necessary.
+            private: Whether to create copies instead of links, for readers that refuse links or write.
 
         Returns:
-            Path of the first file. May be links into the store: read only.
+            Path of the first file. The files may be links into the store and must not be changed.
         """
         ...
 
     def read_pointer(self, name: str) -> bytes | None:
-        """Return a pointer's document, None where there is none."""
+        """Return a pointer's document, or None if there is none."""
         ...
 
     def create_pointer(self, name: str, document: bytes) -> bytes:
-        """Write a pointer unless it exists; the first one wins. Returns the document that is there afterwards."""
+        """Write a pointer unless it exists. Return the document that the pointer then has."""
         ...
 
     def replace_pointer(self, name: str, document: bytes) -> None:
-        """Write a pointer over an older one, whole or not at all."""
+        """Replace a pointer atomically."""
         ...
 
     def list_pointers(self, prefix: str) -> Iterator[str]:
@@ -78,15 +78,15 @@ class Store(Protocol):
         ...
 
     def exclusive(self, name: str) -> AbstractContextManager[None]:
-        """Hold the right to produce the pointer `name`, waiting for another process that has it.
+        """Hold the exclusive right to produce the pointer `name`, and wait for another holder.
 
-        An optimisation, never needed for correctness: where a store has no locks it does nothing, and two builders
-        that race both finish, the first pointer winning. A holder that dies frees it.
+        It is an optimisation and not necessary for correctness. In a store without locks it does nothing: two builders
+        both finish, and the first pointer wins. It is released when the holder ends.
         """
         ...
 
     def refresh_pointer(self, name: str) -> None:
-        """Make a pointer young because a process relies on it from now on; do nothing if it is young, or is gone."""
+        """Refresh the timestamp of a pointer that a process uses, unless it is recent or missing."""
         ...
 
     def pointer_entries(self, prefix: str) -> Iterator[PointerEntry]:
@@ -94,13 +94,13 @@ class Store(Protocol):
         ...
 
     def delete_pointer(self, name: str) -> None:
-        """Delete a pointer; one that is gone is fine."""
+        """Delete a pointer. A missing pointer is not an error."""
         ...
 
     def blob_entries(self) -> Iterator[BlobEntry]:
-        """Yield the blobs, in any order; none where the service itself looks after blobs that nothing names."""
+        """Yield the blobs in any order, or none if the service itself deletes unreferenced blobs."""
         ...
 
     def delete_blob(self, digest: str, *, written_before: float) -> bool:
-        """Delete a blob unless it was written or refreshed since; returns whether it was deleted."""
+        """Delete a blob unless it was written or refreshed since `written_before`. Return whether it was deleted."""
         ...

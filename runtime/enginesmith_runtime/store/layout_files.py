@@ -1,6 +1,6 @@
-"""Blobs as the files that an engine is opened from, each checked after it got its place.
+"""Places blobs of a folder as files for an engine, and checks each of them.
 
-The check comes after the link or copy, so that it is of the very bytes that the reader will open.
+The check is made after the link or copy, so that it covers the bytes that the reader will open.
 """
 
 import os
@@ -15,10 +15,10 @@ __all__ = ["lay_out"]
 
 
 def lay_out(root: Path, file: StoredFile, folder: Path, *, private: bool) -> None:
-    """Put one blob of the store at `root` under its path in `folder`: a hard link, or a copy where that cannot be.
+    """Place one blob of the store at `root` under its path in `folder`, as a hard link if possible, or as a copy.
 
     Raises:
-        enginesmith_contract.errors.StoreError: `Tampered`, `BlobMissing`, `InvalidName`, or as the disk says.
+        enginesmith_contract.errors.StoreError: `Tampered`, `BlobMissing`, `InvalidName`, or a disk error.
     """
     relative = PurePosixPath(file.path)
     if relative.is_absolute() or ".." in relative.parts or not relative.parts:
@@ -45,7 +45,7 @@ def _linked(blob: Path, target: Path, file: StoredFile) -> StoredFile:
     except FileNotFoundError:
         raise
     except OSError:
-        # Another file system, one without links, or a kernel that protects files of other owners from being linked.
+        # Another file system, one without links, or a kernel that forbids links to files of other owners.
         return _copied(blob, target, file)
     return digest_file(target, name=file.path)
 

@@ -1,8 +1,8 @@
 """Signatures in the manifests of engines.
 
 ENGINESMITH_ENGINE_KEYS has the public keys, ENGINESMITH_SIGNING_KEY the path of the private one. Without public keys
-any manifest is taken. The signature is of the document without its `signature`, in the canonical form of records and
-not as a release reads it, so that it holds for every release.
+any manifest is accepted. The signature covers the document without its `signature` in the canonical form of records. It
+does not depend on the fields that a release knows, so it is valid for every release.
 """
 
 import json
@@ -25,7 +25,7 @@ _TYPE: Final = "application/vnd.enginesmith.manifest.v1+json"
 
 
 def require_signing_key(variables: Mapping[str, str] | None = None) -> None:
-    """Refuse a build whose engine would not be accepted, before it takes minutes.
+    """Refuse a build whose engine would not be accepted, before the build takes minutes.
 
     Raises:
         SpecError: `KeyInvalid`.
@@ -34,16 +34,16 @@ def require_signing_key(variables: Mapping[str, str] | None = None) -> None:
     if not variables.get(ENGINE_KEYS) or variables.get(SIGNING_KEY):
         return
     raise SpecError(
-        "the store takes signed engines only, and there is no key to sign with",
+        "the store accepts only signed engines, and there is no key to sign with",
         where=SIGNING_KEY,
         why=f"{ENGINE_KEYS} is set",
-        remedy="have the administrator set signatures.engineSecret",
+        remedy="ask the administrator to set signatures.engineSecret",
         reason="KeyInvalid",
     )
 
 
 def why_untrusted(document: bytes, key: str) -> str:
-    """Return why a pointer's document is not taken for the manifest of the engine `key`; empty: it is."""
+    """Return why a pointer's document is not accepted as the manifest of the engine `key`, or "" if it is."""
     text = os.environ.get(ENGINE_KEYS)
     if not text:
         return ""
@@ -63,7 +63,7 @@ def why_untrusted(document: bytes, key: str) -> str:
     try:
         inputs = EngineKeyInputs.from_json(json.dumps(found["keyInputs"]).encode())
     except (KeyError, ValidationError):
-        return ""  # its reader says so
+        return ""  # its reader reports the error
     return "" if engine_key(inputs) == key else "its manifest is of another engine"
 
 

@@ -1,7 +1,7 @@
-"""The file system behind a store's URI, and how the words of its library become a StoreError.
+"""The file system of a store in a bucket, and the translation of its library's errors to a StoreError.
 
-All of them read, write, list and delete alike. What differs is how an object is written only where none is: a condition
-of the request, which `storage_clients` has and which not every server knows.
+All libraries read, write, list and delete in the same way. They differ in the condition that writes an object only if
+it does not exist. `storage_clients` has this condition, and not every server supports it.
 """
 
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ class ObjectClient:
     """The file system of one store.
 
     Attributes:
-        files: the fsspec file system.
+        files: The fsspec file system.
     """
 
     def __init__(self, address: StoreAddress, client: StorageClient, settings: StoreSettings) -> None:
-        """Open the file system; no request is made.
+        """Open the file system without a request.
 
         Raises:
             enginesmith_contract.errors.StoreError: `MissingClient`.
@@ -41,25 +41,25 @@ class ObjectClient:
                     settings.get,
                     endpoint=settings.endpoint,
                     region=settings.region,
-                    # Other processes write, so a listing is old at once.
+                    # Do not cache listings, because other processes write.
                     use_listings_cache=False,
                 )
             except ImportError as error:
                 raise client_missing(address.uri, client, error) from error
 
     def create(self, path: str, data: bytes) -> None:
-        """Write an object unless it exists; raises, in whatever words, where it does or where that cannot be told."""
+        """Write an object unless it exists. Raise the library's error if it exists or if this is not known."""
         self.files.pipe_file(path, data, **(self._client.create or {}))
 
     @contextmanager
     def translated(self, doing: str) -> Iterator[None]:
-        """Turn the library's error into a StoreError; FileNotFoundError passes: only the caller knows what it means."""
+        """Translate the library's error to a StoreError, except FileNotFoundError, which the caller handles."""
         with refusals_explained(self._uri, StoreError):
             try:
                 yield
             except (EnginesmithError, FileNotFoundError):
                 raise
-            except Exception as error:  # each library has a tree of exceptions of its own
+            except Exception as error:  # each library has its own exceptions
                 why = " ".join(str(error).split()) or type(error).__name__
                 if is_access_denied(error, why):
                     raise access_denied(self._uri, doing, why, self._client.credentials) from error

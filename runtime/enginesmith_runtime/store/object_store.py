@@ -1,10 +1,10 @@
 """An engine store in a bucket: the layout's names below a prefix, in S3, Google Cloud Storage or Alibaba OSS.
 
-An object appears whole or not at all, so a killed writer leaves nothing half; unfinished multipart uploads are the
-bucket's own lifecycle rule's business. The first pointer wins by a condition of the request. A server that does not
-know the condition gets a look before and a look after the write: two builders that write one key within the same moment
-may then each believe that its engine won, which costs a build, and never mixes two engines, since a manifest names its
-blobs by digest.
+Objects are written atomically, so a killed writer leaves no partial object. A lifecycle rule of the bucket should
+remove unfinished multipart uploads. The first pointer wins by a condition of the request. If a server does not support
+the condition, the pointer is read before and after the write. Two builders that write one key at the same time may then
+both assume that their engine won. This costs a build but never mixes two engines, because a manifest names its blobs by
+digest.
 """
 
 import errno
@@ -31,14 +31,14 @@ _READ_BYTES: Final = 8 << 20
 
 
 class ObjectStore:
-    """A store below a bucket's prefix. Any number of processes may use it at once.
+    """A store below a bucket's prefix. Any number of processes may use it at the same time.
 
     Attributes:
-        uri: that `open_store` takes.
+        uri: URI for `open_store`.
     """
 
     def __init__(self, address: StoreAddress, client: StorageClient, settings: StoreSettings) -> None:
-        """Open the client; no request is made.
+        """Open the client without a request.
 
         Raises:
             enginesmith_contract.errors.StoreError: `MissingClient`.
@@ -52,11 +52,11 @@ class ObjectStore:
         return tuple(self._put_file(folder, path) for path in paths)
 
     def get_files(self, files: Iterable[StoredFile], folder: Path, *, private: bool = False) -> Path:  # noqa: ARG002 - always copies
-        """Download the blobs to their paths in `folder`, checking every digest; see `Store.get_files`."""
+        """Download the blobs to their paths in `folder`, and check every digest; see `Store.get_files`."""
         return lay_out_remote(self.uri, files, folder, self._open_chunks)
 
     def read_pointer(self, name: str) -> bytes | None:
-        """Return a pointer's document, None where there is none."""
+        """Return a pointer's document, or None if there is none."""
         path = self._path(name)
         with self._translated(f"reading {name}"):
             try:
@@ -65,7 +65,7 @@ class ObjectStore:
                 return None
 
     def create_pointer(self, name: str, document: bytes) -> bytes:
-        """Write a pointer unless it exists; the first one wins. Returns the document that is there afterwards."""
+        """Write a pointer unless it exists. Return the document that the pointer then has."""
         there = self.read_pointer(name)
         if there is not None:
             return there
@@ -76,8 +76,8 @@ class ObjectStore:
             except FileNotFoundError:
                 raise
             except Exception as error:
-                # Clients word a failed condition, a conflict and an unknown condition each in their own way: what lies
-                # there now tells them apart.
+                # Clients report a failed condition, a conflict and an unknown condition in different ways. The current
+                # document distinguishes them.
                 there = self.read_pointer(name)
                 if there is not None:
                     return there
@@ -88,7 +88,7 @@ class ObjectStore:
         return document if written is None else written
 
     def replace_pointer(self, name: str, document: bytes) -> None:
-        """Write a pointer over an older one, whole or not at all."""
+        """Replace a pointer atomically."""
         with self._translated(f"writing {name}"), self._bucket_known(name):
             self._client.files.pipe_file(self._path(name), document)
 
@@ -97,11 +97,11 @@ class ObjectStore:
         yield from sorted(name for name in self._list(prefix) if name.endswith(".json"))
 
     def exclusive(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002 - buckets have no locks
-        """Do nothing: two builders of one key both build, and one wins."""
+        """Do nothing. Two builders of one key both build, and one wins."""
         return nullcontext()
 
     def refresh_pointer(self, name: str) -> None:
-        """Make a pointer young because a process relies on it from now on; see `Store.refresh_pointer`."""
+        """Refresh the timestamp of a pointer that a process uses; see `Store.refresh_pointer`."""
         with self._translated(f"looking at {name}"):
             facts = self._facts(self._path(name))
         if facts is None or _age_seconds(facts) < REFRESH_SECONDS:
@@ -117,7 +117,7 @@ class ObjectStore:
                 yield PointerEntry(name=name, written_at=_modified(facts).timestamp())
 
     def delete_pointer(self, name: str) -> None:
-        """Delete a pointer; one that is gone is fine."""
+        """Delete a pointer. A missing pointer is not an error."""
         self._delete(name)
 
     def blob_entries(self) -> Iterator[BlobEntry]:
@@ -130,7 +130,7 @@ class ObjectStore:
             )
 
     def delete_blob(self, digest: str, *, written_before: float) -> bool:
-        """Delete a blob unless it was written since: buckets have no such condition, so a moment stays in between."""
+        """Delete a blob unless it was written since. The check is separate, because buckets have no such condition."""
         name = blob_name(digest)
         with self._translated(f"looking at {name}"):
             facts = self._facts(self._path(name))
@@ -192,7 +192,7 @@ class ObjectStore:
                 try:
                     chunk = bytes(stream.read(_READ_BYTES))
                 except Exception as error:
-                    # S3 keeps a checksum with each object, and the client compares it by itself.
+                    # S3 stores a checksum with each object, and the client checks it.
                     if type(error).__name__ != "FlexibleChecksumError":
                         raise
                     raise blob_damaged(self.uri, file, str(error)) from error
@@ -228,7 +228,7 @@ def _age_seconds(facts: dict[str, Any]) -> float:
 
 
 def _modified(facts: dict[str, Any]) -> datetime:
-    """Return when an object was last written: S3's and OSS's `LastModified`, Google's `updated`; unknown: long ago."""
+    """Return the time of the last write (`LastModified` in S3 and OSS, `updated` in Google); very old if unknown."""
     value = facts.get("LastModified") or facts.get("updated") or facts.get("mtime")
     if isinstance(value, str):
         value = datetime.fromisoformat(value)

@@ -1,4 +1,4 @@
-"""From a store's URI to the store; a remote one's client is imported only when it is asked for."""
+"""Opens the store of a URI. The client of a remote store is imported only when it is needed."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,17 +16,17 @@ __all__ = ["open_store"]
 
 
 def open_store(uri: str, settings: StoreSettings | None = None) -> Store:
-    """Return the store at `uri`: a path, file:///path, or a URI whose scheme `storage_clients` has.
+    """Return the store at `uri`: a path, file:///path, or a URI with a scheme of `storage_clients`.
 
-    Nothing is asked of a remote store yet; a folder need not exist: the first write makes it.
+    No request is sent to a remote store. A folder need not exist; the first write creates it.
 
     Args:
-        uri: without credentials and options.
-        settings: how a remote store is reached; None: as this process's environment says.
+        uri: URI without credentials and options.
+        settings: Settings of a remote store; None to read them from this process's environment.
 
     Raises:
-        enginesmith_contract.errors.StoreError: `UnsupportedStore` for another URI, `NotAFolder` where a file is,
-            `MissingClient` where a remote store's library is not installed.
+        enginesmith_contract.errors.StoreError: `UnsupportedStore` for another URI, `NotAFolder` if the path is a file,
+            `MissingClient` if the library of a remote store is not installed.
     """
     if "://" not in uri:
         return FileStore.open(Path(uri).expanduser().absolute())
@@ -43,7 +43,7 @@ def _local_path(uri: str) -> Path:
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
         raise StoreError(
-            "a file:// URI has no host",
+            "a file:// URI must not have a host",
             where=uri,
             remedy=f"write three slashes: file:///{parts.netloc}{parts.path}",
             reason="UnsupportedStore",

@@ -1,4 +1,4 @@
-"""Which blobs a pointer's document names, whatever kind of document it is and whichever release wrote it."""
+"""Finds the blobs that a pointer's document names, for every kind of document and every release."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ __all__ = ["named_files"]
 
 
 def named_files(document: bytes) -> tuple[StoredFile, ...]:
-    """Return every `StoredFile` in a document, in its order, each blob once; none where it is no JSON."""
+    """Return every `StoredFile` in a document in order, each blob once. If it is not JSON, return none."""
     try:
         value = json.loads(document)
     except ValueError:

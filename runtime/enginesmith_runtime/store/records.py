@@ -1,4 +1,4 @@
-"""The records that pointers hold: one reader, and one sentence for a document that this release cannot read."""
+"""Reads the records of pointers, with one error message for documents that this release cannot read."""
 
 from typing import TypeVar
 
@@ -17,10 +17,10 @@ _R = TypeVar("_R", bound=Record)
 
 
 def read_record(store: Store, pointer: str, kind: type[_R]) -> _R | None:
-    """Return the record that a pointer holds, None where there is no such pointer.
+    """Return the record of a pointer, or None if the pointer does not exist.
 
     Raises:
-        StoreError: the store cannot be read; `PointerUnreadable`: the document is not a `kind` of this release.
+        StoreError: The store cannot be read, or `PointerUnreadable` if the document is not a `kind` of this release.
     """
     document = store.read_pointer(pointer)
     return None if document is None else parse_record(document, kind, f"{store.uri}, {pointer}")
@@ -30,9 +30,9 @@ def parse_record(document: bytes, kind: type[_R], where: str) -> _R:
     """Return a pointer's document as a record.
 
     Args:
-        document: what the pointer holds.
-        kind: the record's type.
-        where: store and pointer, for the message.
+        document: Contents of the pointer.
+        kind: Type of the record.
+        where: Store and pointer, for the message.
 
     Raises:
         StoreError: `PointerUnreadable`.
@@ -50,7 +50,7 @@ def parse_record(document: bytes, kind: type[_R], where: str) -> _R:
 
 
 def parse_if_readable(document: bytes, kind: type[_R]) -> _R | None:
-    """Return a pointer's document as a record, None where this release cannot read it."""
+    """Return a pointer's document as a record, or None if this release cannot read it."""
     try:
         return kind.from_json(document)
     except ValidationError:
@@ -58,12 +58,12 @@ def parse_if_readable(document: bytes, kind: type[_R]) -> _R | None:
 
 
 def parse_manifest_to_serve(document: bytes, key: str, where: str) -> Manifest:
-    """Return the manifest of the engine `key` for a process that is going to serve it.
+    """Return the manifest of the engine `key` for a process that will serve it.
 
     Args:
-        document: what the engine's pointer holds.
-        key: the engine's key, which must be that of the manifest's inputs.
-        where: store and pointer, for the message.
+        document: Contents of the engine's pointer.
+        key: Key of the engine, which must be equal to the key of the manifest's inputs.
+        where: Store and pointer, for the message.
 
     Raises:
         EngineRefusedError: `ManifestUnreadable`, `KeyMismatch`, `EngineUntrusted`.
@@ -84,13 +84,13 @@ def parse_manifest_to_serve(document: bytes, key: str, where: str) -> Manifest:
             "the engine is not signed by a trusted key",
             where=where,
             why=problem,
-            remedy="build the engine again, or have the administrator add the public key to signatures.engineKeys",
+            remedy="build the engine again, or ask the administrator to add the public key to signatures.engineKeys",
             reason="EngineUntrusted",
         )
     computed = engine_key(manifest.key_inputs)
     if computed != key:
         raise EngineRefusedError(
-            "the manifest is of another engine",
+            "the manifest belongs to another engine",
             where=where,
             why=f"its inputs give the key {computed[:12]}",
             remedy="build the engine again; the store was altered",

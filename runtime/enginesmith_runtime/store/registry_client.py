@@ -1,4 +1,4 @@
-"""The few calls of the OCI distribution API that a store needs, with errors in its words."""
+"""The calls of the OCI distribution API that a store needs, with StoreErrors."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ _NOT_ALLOWED: Final = 405
 
 
 class RegistryClient:
-    """One repository. Any error but "not found" is a StoreError: `AccessDenied`, `ConnectionLost`, `MissingClient`."""
+    """One repository. Errors except "not found" are StoreErrors: `AccessDenied`, `ConnectionLost`, `MissingClient`."""
 
     def __init__(self, address: StoreAddress, settings: StoreSettings) -> None:
         self._where = address.uri
@@ -51,7 +51,7 @@ class RegistryClient:
 
     @contextmanager
     def open_blob(self, digest: str) -> Iterator[Iterator[bytes] | None]:
-        """Give a blob's bytes in chunks; None where there is none."""
+        """Yield a blob's bytes in chunks, or None if the blob does not exist."""
         response = self._ask("GET", f"blobs/sha256:{digest}", "reading a blob", stream=True)
         if response is None:
             yield None
@@ -60,7 +60,7 @@ class RegistryClient:
             yield self._chunks(response)
 
     def put_blob(self, digest: str, body: Body) -> None:
-        """Upload a blob; the registry checks the digest before it shows it."""
+        """Upload a blob. The registry checks the digest before the blob is visible."""
         doing = "storing a blob"
         begun = self._need("POST", "blobs/uploads/", doing)
         place = urljoin(begun.url, begun.headers.get("Location", ""))
@@ -69,19 +69,19 @@ class RegistryClient:
         self._need("PUT", f"{place}{separator}digest=sha256:{digest}", doing, body=body, headers=headers)
 
     def read_manifest(self, reference: str) -> tuple[str, bytes] | None:
-        """Return digest and bytes of the manifest at a tag or digest; None where there is none."""
+        """Return digest and bytes of the manifest with a tag or digest, or None if it does not exist."""
         response = self._ask("GET", f"manifests/{reference}", "reading a manifest", headers={"Accept": MANIFEST_TYPE})
         if response is None:
             return None
         return response.headers.get("Docker-Content-Digest", ""), bytes(response.content)
 
     def put_manifest(self, tag: str, document: bytes) -> None:
-        """Write a manifest, all of whose blobs are there, and let the tag name it."""
+        """Write a manifest whose blobs all exist, and set the tag."""
         headers = {"Content-Type": MANIFEST_TYPE}
         self._need("PUT", f"manifests/{tag}", "writing a manifest", body=document, headers=headers)
 
     def delete_manifest(self, digest: str) -> None:
-        """Delete a manifest and its tags; its blobs are the registry's own garbage collection's business."""
+        """Delete a manifest and its tags. The registry's garbage collection deletes its blobs."""
         try:
             self._ask("DELETE", f"manifests/{digest}", "deleting a manifest")
         except StoreError as error:
@@ -96,7 +96,7 @@ class RegistryClient:
             ) from error
 
     def list_tags(self) -> Iterator[str]:
-        """Yield every tag, page by page; none for a repository that does not exist yet."""
+        """Yield every tag, page by page. A missing repository has no tags."""
         path: str | None = f"tags/list?n={_TAGS_A_PAGE}"
         while path is not None:
             response = self._ask("GET", path, "listing tags")
@@ -167,10 +167,10 @@ class RegistryClient:
                 raise client_missing(self._where, REGISTRY, error) from error
             except LoginMissingError as error:
                 raise access_denied(self._where, doing, str(error), _CREDENTIALS) from error
-            except Exception as error:  # requests' and urllib3's own, and oras's
+            except Exception as error:  # exceptions of requests, urllib3 and oras
                 raise connection_lost(self._where, doing, one_line(str(error))) from error
 
 
 def open_file(path: Path) -> Callable[[], IO[bytes]]:
-    """Return what opens a file for an upload."""
+    """Return a function that opens a file for an upload."""
     return lambda: path.open("rb")

@@ -1,13 +1,13 @@
-"""An engine store in a repository of an OCI registry: every pointer is an artifact, every blob one of its layers.
+"""An engine store in a repository of an OCI registry. A pointer is an artifact, and its blobs are the layers.
 
     tag keys__<engine key> ──> manifest ── config:  the pointer's document (media type by kind of pointer)
                                        └─ layers:   the files that the document names, titled as container tools do
 
-A registry shows a blob only once its digest was checked, and takes a manifest only when its blobs are there, so the
-order "blobs first, pointer last" is enforced by the registry itself. Layers keep the registry's garbage collection off
-the blobs. The distribution API has no conditional write of a tag: the tag is looked up before and read back after the
-write, so two builders that write one key within the same moment may each believe that its engine won; the last tag
-stays. That costs a build and never mixes two engines. A registry that makes tags immutable closes even this.
+A registry shows a blob only after its digest was checked, and accepts a manifest only if its blobs exist. So the
+registry itself enforces the order "blobs first, pointer last". Layers protect the blobs from the registry's garbage
+collection. The distribution API has no conditional write of a tag, so the tag is read before and after the write. Two
+builders that write one key at the same time may both assume that their engine won, and the last tag stays. This costs a
+build but never mixes two engines. With immutable tags it cannot happen.
 """
 
 import json
@@ -47,10 +47,10 @@ _CREATED: Final = "org.opencontainers.image.created"
 
 
 class RegistryStore:
-    """A store in one repository. Any number of processes may use it at once.
+    """A store in one repository. Any number of processes may use it at the same time.
 
     Attributes:
-        uri: that `open_store` takes.
+        uri: URI for `open_store`.
     """
 
     def __init__(self, address: StoreAddress, settings: StoreSettings) -> None:
@@ -62,11 +62,11 @@ class RegistryStore:
         return tuple(self._put_file(folder, path) for path in paths)
 
     def get_files(self, files: Iterable[StoredFile], folder: Path, *, private: bool = False) -> Path:  # noqa: ARG002 - always copies
-        """Download the blobs to their paths in `folder`, checking every digest; see `Store.get_files`."""
+        """Download the blobs to their paths in `folder`, and check every digest; see `Store.get_files`."""
         return lay_out_remote(self.uri, files, folder, self._open_chunks)
 
     def read_pointer(self, name: str) -> bytes | None:
-        """Return a pointer's document, None where there is none."""
+        """Return a pointer's document, or None if there is none."""
         found = self._client.read_manifest(tag_of_name(self.uri, name))
         if found is None:
             return None
@@ -78,7 +78,7 @@ class RegistryStore:
         return document
 
     def create_pointer(self, name: str, document: bytes) -> bytes:
-        """Write a pointer unless it exists; the first one wins. Returns the document that is there afterwards."""
+        """Write a pointer unless it exists. Return the document that the pointer then has."""
         there = self.read_pointer(name)
         if there is not None:
             return there
@@ -87,7 +87,7 @@ class RegistryStore:
         return document if written is None else written
 
     def replace_pointer(self, name: str, document: bytes) -> None:
-        """Write a pointer over an older one, whole or not at all."""
+        """Replace a pointer atomically."""
         tag = tag_of_name(self.uri, name)
         files = named_files(document)
         self._put_bytes(document)
@@ -101,11 +101,11 @@ class RegistryStore:
         yield from sorted(name for name in names if name is not None and name.startswith(prefix))
 
     def exclusive(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002 - registries have no locks
-        """Do nothing: two builders of one key both build, and one wins."""
+        """Do nothing. Two builders of one key both build, and one wins."""
         return nullcontext()
 
     def refresh_pointer(self, name: str) -> None:
-        """Make a pointer young because a process relies on it from now on; see `Store.refresh_pointer`."""
+        """Refresh the timestamp of a pointer that a process uses; see `Store.refresh_pointer`."""
         found = self._client.read_manifest(tag_of_name(self.uri, name))
         if found is None or time.time() - _written_at(found[1]) < REFRESH_SECONDS:
             return
@@ -114,24 +114,24 @@ class RegistryStore:
             self.replace_pointer(name, document)
 
     def pointer_entries(self, prefix: str) -> Iterator[PointerEntry]:
-        """Yield the pointers below `prefix`, sorted; a request for each."""
+        """Yield the pointers below `prefix`, sorted. This needs a request for each."""
         for name in self.list_pointers(prefix):
             found = self._client.read_manifest(tag_of_name(self.uri, name))
             if found is not None:
                 yield PointerEntry(name=name, written_at=_written_at(found[1]))
 
     def delete_pointer(self, name: str) -> None:
-        """Delete a pointer's artifact; one that is gone is fine."""
+        """Delete a pointer's artifact. A missing one is not an error."""
         found = self._client.read_manifest(tag_of_name(self.uri, name))
         if found is not None:
             self._client.delete_manifest(found[0])
 
     def blob_entries(self) -> Iterator[BlobEntry]:
-        """Yield nothing: a registry lists no blobs, and its own garbage collection takes those that nothing names."""
+        """Yield nothing. A registry does not list blobs, and its garbage collection deletes unreferenced ones."""
         return iter(())
 
     def delete_blob(self, digest: str, *, written_before: float) -> bool:  # noqa: ARG002 - see `blob_entries`
-        """Do nothing; returns False."""
+        """Do nothing and return False."""
         return False
 
     def _put_file(self, folder: Path, path: Path) -> StoredFile:
@@ -177,7 +177,7 @@ def _descriptor(media_type: str, digest: str, size_bytes: int) -> dict[str, Any]
 
 
 def _written_at(manifest: bytes) -> float:
-    """Return when a pointer was written; without its annotation: just now, so that nothing takes it for old."""
+    """Return when a pointer was written. Without the annotation it counts as new, so that no sweep deletes it."""
     try:
         return datetime.fromisoformat(json.loads(manifest)["annotations"][_CREATED]).timestamp()
     except (ValueError, KeyError, TypeError):
@@ -195,7 +195,7 @@ def _config_of(where: str, name: str, manifest: bytes) -> StoredFile:
 
 def _unreadable(where: str, name: str, why: str) -> StoreError:
     return StoreError(
-        "this pointer is not what this product writes",
+        "this pointer is not in Enginesmith's format",
         where=f"{where}, {name}",
         why=why,
         remedy="delete its tag and build again",

@@ -1,4 +1,4 @@
-"""Pointers' names as tags of a registry, and back.
+"""Converts names of pointers to tags of a registry and back.
 
 A tag has letters, digits, `_`, `.` and `-`, at most 128 of them, and does not begin with `.` or `-`; a pointer's name
 has folders. A slash becomes `__` and an underscore `_-`, so that every tag has one name and every name one tag:
@@ -23,7 +23,7 @@ def tag_of_name(where: str, name: str) -> str:
     """Return the tag of a pointer's name.
 
     Raises:
-        enginesmith_contract.errors.StoreError: `InvalidName` where there can be none.
+        enginesmith_contract.errors.StoreError: `InvalidName` if the name has no valid tag.
     """
     tag = name.removesuffix(_SUFFIX).replace("_", "_-").replace("/", "__")
     if not name.endswith(_SUFFIX) or ".." in name.split("/") or name.startswith("/") or not _TAG.fullmatch(tag):
@@ -32,7 +32,7 @@ def tag_of_name(where: str, name: str) -> str:
 
 
 def name_of_tag(tag: str) -> str | None:
-    """Return the name of a pointer's tag; None for a tag that is no pointer's."""
+    """Return the name of the pointer with this tag, or None if the tag is not that of a pointer."""
     if not re.fullmatch(r"(?:[^_]|__|_-)+", tag) or "__" not in tag:
         return None
     return re.sub(r"__|_-", lambda match: _ESCAPES[match[0]], tag) + _SUFFIX

@@ -1,4 +1,4 @@
-"""Blobs of a remote store as the files that an engine is opened from, digested on their way."""
+"""Downloads blobs of a remote store as files for an engine, and checks their digests."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -13,17 +13,17 @@ from enginesmith_runtime.store.failures import blob_tampered, disk_full, name_re
 __all__ = ["OpenChunks", "lay_out_remote"]
 
 OpenChunks = Callable[[StoredFile], AbstractContextManager[Iterator[bytes]]]
-"""Opens a blob for reading; raises StoreError where there is none."""
+"""Function that opens a blob for reading. It raises StoreError if the blob is missing."""
 
 
 def lay_out_remote(where: str, files: Iterable[StoredFile], folder: Path, open_chunks: OpenChunks) -> Path:
-    """Download blobs to their paths in `folder`; each appears there only where its digest is right.
+    """Download blobs to their paths in `folder`. A file appears there only if its digest is correct.
 
     Returns:
         Path of the first file.
 
     Raises:
-        enginesmith_contract.errors.StoreError: `Tampered`, `InvalidName`, `DiskFull`, or what `open_chunks` raises.
+        enginesmith_contract.errors.StoreError: `Tampered`, `InvalidName`, `DiskFull`, or an error of `open_chunks`.
     """
     wanted = tuple(files)
     for file in wanted:
@@ -41,7 +41,7 @@ def _lay_out(where: str, file: StoredFile, folder: Path, open_chunks: OpenChunks
         if free_bytes(target.parent) < file.size_bytes:
             raise disk_full(target.parent, file.size_bytes)
     hasher, size_bytes = sha256(), 0
-    # The files here are this machine's, the chunks are not: only the writing is translated as such.
+    # Translate only errors of writing, because the chunks come from the remote store.
     with (
         translated(folder, f"laying out {file.path}", needed_bytes=file.size_bytes),
         temporary_file(target.parent) as (temporary, stream),

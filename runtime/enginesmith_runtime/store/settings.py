@@ -1,7 +1,8 @@
-"""How a remote store is reached, from the environment: endpoint, region, TLS, credentials.
+"""Settings of a remote store from the environment: endpoint, region, TLS and credentials.
 
-A model and the store may lie in two services of one kind, each with an account of its own: a variable with the prefix
-`STORE_SECRET_PREFIX`, or a file in the folder STORE_CREDENTIALS, is the store's; the plain variable is anybody's.
+The model and the store may be in two services of one kind with different accounts. A variable with the prefix
+`STORE_SECRET_PREFIX`, or a file in the folder STORE_CREDENTIALS, applies only to the store; a plain variable applies to
+both.
 """
 
 import os
@@ -25,10 +26,10 @@ __all__ = ["StoreSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings:
-    """The variables that a store's client is made with.
+    """The variables for a store's client.
 
     Attributes:
-        variables: the environment, with the files of STORE_CREDENTIALS as variables of the store.
+        variables: The environment, with the files of STORE_CREDENTIALS as variables of the store.
     """
 
     variables: Mapping[str, str]
@@ -41,25 +42,25 @@ class StoreSettings:
 
     @property
     def endpoint(self) -> str | None:
-        """URL of the service; None: the client's own."""
+        """URL of the service; None for the client's default."""
         return self.variables.get(STORE_ENDPOINT) or self.get("AWS_ENDPOINT_URL_S3") or self.get("AWS_ENDPOINT_URL")
 
     @property
     def region(self) -> str | None:
-        """Region of the bucket; None: the client's own."""
+        """Region of the bucket; None for the client's default."""
         return self.variables.get(STORE_REGION) or self.get("AWS_REGION") or self.get("AWS_DEFAULT_REGION")
 
     @property
     def plain_http(self) -> bool:
-        """Whether the registry speaks no TLS."""
+        """Whether the registry does not use TLS."""
         return self.variables.get(STORE_PLAIN_HTTP, "").lower() == "true"
 
     @property
     def docker_config(self) -> Path | None:
-        """Folder of the registry's config.json; None: where the container tools have theirs."""
+        """Folder of the registry's config.json; None for the default of container tools."""
         named = self.variables.get(STORE_DOCKER_CONFIG)
         return Path(named) if named else None
 
     def get(self, name: str) -> str | None:
-        """Return the store's own value of a variable, else the plain one, else None; an empty one counts as none."""
+        """Return the store's value of a variable, else the plain value, else None. Empty values count as None."""
         return self.variables.get(f"{STORE_SECRET_PREFIX}{name}") or self.variables.get(name) or None

@@ -1,16 +1,16 @@
-"""Deletes what a store no longer needs: pointers first, then the blobs that no pointer names any more.
+"""Deletes unused data of a store: first pointers, then the blobs that no pointer names any more.
 
-A store knows no InferenceEngine, so the caller of a sweep says what is claimed (`Claims`); age decides on the rest.
+A store does not know InferenceEngines, so the caller passes the data in use (`Claims`). Age decides about the rest.
 
     kept engines     young (grace), named by a status or a running build, among the newest of their target, or not old
                      enough for their target's or the sweep's own retention
     kept the rest    preparations of kept engines; bases of refits with a kept engine; histograms that are not old;
                      every timing cache; what this release cannot read
-    blobs            every digest that stands anywhere in a kept pointer or in a claim, and every young blob
+    blobs            every digest in a kept pointer or in a claim, and every young blob
 
-It is safe without a lock while builders run. A process that relies on a pointer or a blob makes it young first
-(`Store.refresh_pointer`, `Store.put_files`), and age is the last thing that is looked at before anything is deleted.
-Blobs are judged by the pointers that are there after the deletions, so one that was written meanwhile keeps its blobs.
+A sweep is safe without a lock while builders run. A process refreshes a pointer or a blob before it uses it
+(`Store.refresh_pointer`, `Store.put_files`), and the sweep checks the age again right before each deletion. Blobs are
+judged by the pointers that exist after the deletions, so a pointer that was written meanwhile keeps its blobs.
 """
 
 import re
@@ -42,11 +42,11 @@ _DIGEST: Final = re.compile(rb"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """How old data without a claim may get, in seconds.
+    """Largest age of data without a claim, in seconds.
 
     Attributes:
-        keep_for_seconds: of engines and preparations that no claim names.
-        grace_seconds: nothing younger is touched; longer than any build runs.
+        keep_for_seconds: Retention of engines and preparations without a claim.
+        grace_seconds: Age below which nothing is deleted. It must be longer than any build.
     """
 
     keep_for_seconds: float = 30 * 24 * 3600.0
@@ -55,11 +55,12 @@ class Retention:
 
 @dataclass(frozen=True, kw_only=True)
 class Claims:
-    """What the objects of a cluster need of a store.
+    """Data of a store that the objects of a cluster need.
 
     Attributes:
-        words: keys and digests that are in use, or their first 20 digits or more.
-        keep_for_seconds: by engine key, the age up to which a target's earlier engine stays; infinity: always.
+        words: Keys and digests in use, or at least their first 20 digits.
+        keep_for_seconds: By engine key, the age up to which a target's earlier engine is kept; infinity to keep it
+            always.
     """
 
     words: frozenset[str] = frozenset()
@@ -71,7 +72,7 @@ class Claims:
 
 
 class Verdict(StrEnum):
-    """Why a pointer stays, or that it goes."""
+    """Reason why a pointer is kept or deleted."""
 
     YOUNG = "younger than the grace period"
     CLAIMED = "in use"
@@ -84,7 +85,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What becomes of one pointer."""
+    """Verdict on one pointer."""
 
     entry: PointerEntry
     verdict: Verdict
@@ -92,12 +93,12 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepReport:
-    """What a sweep did, or would do.
+    """Result of a sweep or a dry run.
 
     Attributes:
-        judgements: of every pointer, by name.
-        deleted_blobs: without a pointer.
-        kept_bytes: of the blobs that stay.
+        judgements: Verdicts on all pointers, by name.
+        deleted_blobs: Blobs without a pointer.
+        kept_bytes: Size of the kept blobs in bytes.
     """
 
     judgements: tuple[Judgement, ...]
@@ -106,22 +107,22 @@ class SweepReport:
 
     @property
     def freed_bytes(self) -> int:
-        """Of the deleted blobs."""
+        """Size of the deleted blobs in bytes."""
         return sum(blob.size_bytes for blob in self.deleted_blobs)
 
 
 def sweep(store: Store, claims: Claims, retention: Retention, *, delete: bool, now: float | None = None) -> SweepReport:
-    """Judge everything in a store and, where `delete` says so, delete what nothing needs.
+    """Judge all data of a store and, if `delete` is set, delete the unused data.
 
     Args:
-        store: to look after.
-        claims: what the cluster needs; seen before this is called.
-        retention: for what it does not name.
-        delete: whether anything is deleted; otherwise the report says what would be.
-        now: seconds since the epoch; None asks the clock.
+        store: The store.
+        claims: Data that the cluster needs, collected before this call.
+        retention: Retention of data without a claim.
+        delete: Whether to delete data. If False, the report lists what would be deleted.
+        now: Time in seconds since the epoch; None for the current time.
 
     Raises:
-        enginesmith_contract.errors.StoreError: the store cannot be read or written; the rest stays as it is.
+        enginesmith_contract.errors.StoreError: The store cannot be read or written. Remaining data is not changed.
     """
     moment = time.time() if now is None else now
     blobs = tuple(store.blob_entries())
@@ -131,7 +132,7 @@ def sweep(store: Store, claims: Claims, retention: Retention, *, delete: bool, n
     if delete:
         for name in sorted(doomed):
             store.delete_pointer(name)
-        # Read again: a pointer that was written meanwhile keeps its blobs.
+        # Read the pointers again, so that a pointer that was written meanwhile keeps its blobs.
         documents = _documents(store)
         doomed = set()
     named = {
@@ -154,7 +155,7 @@ def sweep(store: Store, claims: Claims, retention: Retention, *, delete: bool, n
 def judge_pointers(
     documents: Mapping[PointerEntry, bytes], claims: Claims, retention: Retention, now: float
 ) -> tuple[Judgement, ...]:
-    """Say of every pointer whether it stays, and why; pure."""
+    """Return the verdict on every pointer. This function is pure."""
     judge = _Judge(claims, retention, now)
     verdicts: dict[str, Verdict] = {}
     needed: set[str] = set()

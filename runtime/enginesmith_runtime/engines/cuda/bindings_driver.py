@@ -1,10 +1,10 @@
-"""What the engines use of pycuda.driver, made of the calls of cuda-bindings alone.
+"""The part of pycuda.driver that the engines use, implemented with cuda-bindings.
 
-pycuda is published as source: installing it takes a C++ compiler and CUDA's headers. cuda-bindings is a wheel, so an
-environment without pycuda runs the same engines through this module. Names and behaviour are pycuda's.
+pycuda is published as source, so its installation needs a C++ compiler and CUDA's headers. cuda-bindings is a wheel, so
+an environment without pycuda runs the same engines through this module. Names and behaviour are those of pycuda.
 """
 
-# ruff: noqa: A001, N802 - the names are pycuda's
+# ruff: noqa: A001, N802 - the names are those of pycuda
 
 import ctypes
 import weakref
@@ -21,26 +21,26 @@ _NAME_BYTES: Final = 256
 
 
 class BindingsDriver:
-    """Takes the place of the module pycuda.driver.
+    """Replaces the module pycuda.driver.
 
     Args:
-        bindings: the module cuda.bindings.driver.
+        bindings: The module cuda.bindings.driver.
     """
 
     class Error(Exception):
-        """The driver refused a call; the text has the call and CUDA's number."""
+        """The driver refused a call. The text has the call and the CUDA error number."""
 
     class MemoryError(Error):
-        """There is not so much memory."""
+        """There is not enough memory."""
 
     def __init__(self, bindings: Any) -> None:
         self.bindings = bindings
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Return what a call gives in addition to its CUresult.
+        """Return the results of a call without its CUresult.
 
         Raises:
-            BindingsDriver.Error: it did not succeed, or the driver's library cannot be loaded.
+            BindingsDriver.Error: The call failed, or the driver's library cannot be loaded.
         """
         try:
             code, *values = getattr(self.bindings, name)(*arguments)
@@ -64,7 +64,7 @@ class BindingsDriver:
         return _Stream(self, flags)
 
     def mem_alloc(self, size: int) -> "_DeviceMemory":
-        """Return `size` bytes of the device."""
+        """Allocate `size` bytes on the device."""
         return _DeviceMemory(self, self.call("cuMemAlloc", size), "cuMemFree")
 
     def IPCMemoryHandle(self, handle: bytearray) -> "_DeviceMemory":
@@ -126,12 +126,12 @@ class _Context:
         self._driver.call("cuCtxPopCurrent")
 
     def detach(self) -> None:
-        """Release the context; as with pycuda, the driver's stack keeps it until the caller pops it."""
+        """Release the context. As with pycuda, it stays on the driver's stack until the caller pops it."""
         self._driver.call("cuDevicePrimaryCtxRelease", self._device)
 
 
 class _Stream:
-    """A stream; destroyed with this object, whose owner has the context current then."""
+    """A stream. It is destroyed with this object, whose owner must make the context current first."""
 
     def __init__(self, driver: BindingsDriver, flags: int) -> None:
         stream = driver.call("cuStreamCreate", flags)
@@ -140,7 +140,7 @@ class _Stream:
 
 
 class _DeviceMemory:
-    """Device memory that is given back by `free`, or by `close` where it is another process's."""
+    """Device memory, released by `free`, or by `close` if it belongs to another process."""
 
     def __init__(self, driver: BindingsDriver, address: Any, give_back: str) -> None:
         self._driver = driver
@@ -157,7 +157,7 @@ class _DeviceMemory:
 
 
 def _free_pinned(bindings: Any, context: Any, address: int) -> None:
-    """Free page-locked memory, from any thread; a context that is gone took its memory with it."""
+    """Free page-locked memory from any thread. If the context is gone, its memory is already freed."""
     (code,) = bindings.cuCtxPushCurrent(context)
     if code == bindings.CUresult.CUDA_SUCCESS:
         bindings.cuMemFreeHost(address)

@@ -1,11 +1,11 @@
 """The first visible device's primary context, through pycuda and cuda-bindings.
 
 pycuda owns memory, streams and the context; cuda-bindings makes the calls that pycuda lacks (graphs) and those of the
-hot path, since it gives the driver's numbers and lets the interpreter's lock go. Both work on the same handles. Where
-pycuda is not installed, cuda-bindings does its part too (`bindings_driver`).
+hot path, because it returns the driver's error numbers and releases the interpreter's lock. Both use the same handles.
+Without pycuda, cuda-bindings replaces it (`bindings_driver`).
 
-A call may come from any thread. `current` pushes the context around calls that take or free memory, as pycuda wants
-it; `enter` makes it the thread's own for good, which costs a request nothing from its second call on. pycuda's own
+A call may come from any thread. `current` pushes the context around calls that allocate or free memory, as pycuda
+requires. `enter` makes it the thread's context permanently, which costs nothing from the second call on. pycuda's own
 stack must be empty when a thread ends, or it aborts the process, so `enter` does not use it.
 """
 
@@ -22,12 +22,12 @@ from enginesmith_runtime.engines.occupancy import describe_occupancy
 
 __all__ = ["CudaIdentity", "Gpu", "open_device"]
 
-# Of pycuda, and of our own `describe`: a GPU in exclusive mode takes one process.
+# Text of pycuda, and of `describe`, if a GPU in exclusive mode already has a process.
 _BUSY: Final = ("busy or unavailable", "CUDA error 46")
 
 
 class CudaIdentity(NamedTuple):
-    """What CUDA says of the device: its name, and its compute capability as "9.0"."""
+    """Name and compute capability ("9.0") of the device, as CUDA reports them."""
 
     name: str
     compute_capability: str
@@ -41,10 +41,10 @@ class Gpu:
     """One retained primary context.
 
     Attributes:
-        driver: the module pycuda.driver, or a BindingsDriver.
-        bindings: the module cuda.bindings.driver; its functions return (CUresult, ...).
-        identity: see CudaIdentity.
-        thread: `thread.entered` says whether the calling thread has entered; read in the hot path.
+        driver: The module pycuda.driver, or a BindingsDriver.
+        bindings: The module cuda.bindings.driver. Its functions return (CUresult, ...).
+        identity: Name and compute capability of the device.
+        thread: `thread.entered` is True if the calling thread has called `enter`. The hot path reads it.
     """
 
     def __init__(self, driver: Any, bindings: Any, device: Any, context: Any) -> None:
@@ -57,7 +57,7 @@ class Gpu:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context the calling thread's own while memory, streams or engines are made or freed."""
+        """Make the context current on the calling thread while memory, streams or engines are created or freed."""
         self._context.push()
         try:
             yield
@@ -65,31 +65,31 @@ class Gpu:
             self._context.pop()
 
     def enter(self) -> None:
-        """Make the context the calling thread's own from now on.
+        """Make the context current on the calling thread from now on.
 
         Raises:
-            CudaCallError: the driver refuses.
+            CudaCallError: The driver refused.
         """
         self.check("cuCtxSetCurrent", self.bindings.cuCtxSetCurrent(self._handle))
         self.thread.entered = True
 
     def check(self, call: str, answer: tuple[Any, ...]) -> Any:
-        """Return what a call of `bindings` returned in addition to its CUresult.
+        """Return the results of a call of `bindings` without its CUresult.
 
         Raises:
-            CudaCallError: it did not succeed.
+            CudaCallError: The call failed.
         """
         if answer[0] != self.bindings.CUresult.CUDA_SUCCESS:
             raise CudaCallError(call, int(answer[0]))
         return answer[1] if len(answer) == 2 else answer[1:]  # noqa: PLR2004 - the result and one value
 
     def free_bytes(self) -> int:
-        """Return the device's free memory, other processes' use included."""
+        """Return the free memory of the device in bytes, after the use of all processes."""
         return int(self.driver.mem_get_info()[0])
 
     def release(self) -> None:
-        """Let the primary context go; safe to call from any thread."""
-        # pycuda releases only what is current; the release takes it off pycuda's stack, and the driver's is ours.
+        """Release the primary context. Safe from any thread."""
+        # pycuda can only release the current context. It removes it from its own stack; we pop the driver's stack.
         self._context.push()
         self._context.detach()
         self.bindings.cuCtxPopCurrent()
@@ -99,11 +99,11 @@ def open_device(driver: Any = None, bindings: Any = None) -> Gpu:
     """Retain the first device's primary context, which other users of CUDA in this process share.
 
     Args:
-        driver: in place of pycuda.driver.
-        bindings: in place of cuda.bindings.driver.
+        driver: Replacement for pycuda.driver.
+        bindings: Replacement for cuda.bindings.driver.
 
     Raises:
-        EngineRefusedError: CUDA's Python bindings are missing, or find no device.
+        EngineRefusedError: CUDA's Python bindings are missing or find no device.
     """
     try:
         bindings = bindings or importlib.import_module("cuda.bindings.driver")
@@ -125,7 +125,7 @@ def open_device(driver: Any = None, bindings: Any = None) -> Gpu:
             "the GPU has no room for another process",
             where="device 0",
             why="; ".join(part for part in (str(error), describe_occupancy()) if part),
-            remedy="see with nvidia-smi who holds its memory; use a GPU that is not shared, or one with more",
+            remedy="find the users of its memory with nvidia-smi; use a GPU that is not shared, or a larger one",
             reason="OutOfMemory",
         ) from error
     except driver.Error as error:
@@ -147,7 +147,7 @@ def open_device(driver: Any = None, bindings: Any = None) -> Gpu:
 
 
 def _pycuda_driver() -> Any:
-    """Return the module pycuda.driver; None where it is missing, or was built for another CUDA or Python."""
+    """Return the module pycuda.driver, or None if it is missing or was built for another CUDA or Python."""
     try:
         return importlib.import_module("pycuda.driver")
     except ImportError:

@@ -1,4 +1,4 @@
-"""Whether there is a CUDA driver, asked before any library of NVIDIA's is: without one, TensorRT's Builder aborts."""
+"""Checks for a CUDA driver before any NVIDIA library is used, because TensorRT's Builder aborts without a driver."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ __all__ = ["require_driver"]
 _SUCCESS: Final = 0
 _NO_DEVICE: Final = 100
 _REMEDIES: Final[Mapping[int, str]] = {
-    34: "take the folder of stubs out of LD_LIBRARY_PATH, and give the container the driver's own libraries",
+    34: "remove the folder of stubs from LD_LIBRARY_PATH, and give the container the driver's own libraries",
     803: "restart the node: its driver was updated, and the old kernel module is still loaded",
     804: "remove the package cuda-compat from the image: this GPU needs the driver's own libraries",
 }
@@ -21,10 +21,10 @@ _LIBRARY = "libcuda.so.1"
 
 
 def require_driver(failure: type[EnginesmithError], library: str = _LIBRARY) -> None:
-    """Return where the driver's library loads and finds a device.
+    """Return if the driver's library loads and finds a device.
 
     Raises:
-        EnginesmithError: of the class `failure`, with the driver's own number.
+        EnginesmithError: An error of class `failure` with the driver's error number.
     """
     try:
         initialise = ctypes.CDLL(library).cuInit

@@ -1,7 +1,7 @@
-"""What an error of CUDA means for a request, an engine and the process; the one place that knows the numbers.
+"""Meaning of CUDA errors for a request, an engine and the process. Only this module knows the numbers.
 
 Most errors end one call. Some leave the process's CUDA context unusable: every later call gives the same error, no
-memory can be read or freed, and only a new process can go on. Those are "sticky": the driver repeats them.
+memory can be read or freed, and only a new process can continue. These errors are "sticky": the driver repeats them.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ _SUCCESS: Final = 0
 OUT_OF_MEMORY: Final = 2
 _NOT_READY: Final = 600
 
-# What TensorRT writes to its log where an allocation failed; its calls say only False.
+# Text that TensorRT logs if an allocation fails. Its calls only return False.
 _MEMORY_WORDS: Final = ("out of memory", "OutOfMemory", "outOfMemory")
 
 
 class CudaCallError(Exception):
-    """A call of the driver that did not succeed; never leaves the engine's modules.
+    """A failed call of the driver. It is only used within the engine's modules.
 
     Attributes:
-        call: the driver's function.
-        code: its CUresult.
+        call: Name of the driver's function.
+        code: CUresult of the call.
     """
 
     def __init__(self, call: str, code: int) -> None:
@@ -34,7 +34,7 @@ class CudaCallError(Exception):
 
 
 class EnqueueRefusedError(Exception):
-    """The library answered "no"; the reason is in its log. Never leaves the engine's modules."""
+    """The library refused a call. The reason is in its log. It is only used within the engine's modules."""
 
 
 class _Fault(NamedTuple):
@@ -43,7 +43,7 @@ class _Fault(NamedTuple):
     reason: str = "DeviceFailed"
 
 
-# Errors after which the context is of no use (CUDA driver API, "CUresult"; the numbers do not change).
+# Errors that make the context unusable (CUDA driver API, "CUresult"; the numbers do not change).
 _STICKY: Final = {
     3: _Fault("NOT_INITIALIZED", "the driver is not initialised"),
     4: _Fault("DEINITIALIZED", "the driver is shutting down"),
@@ -74,7 +74,7 @@ _STICKY: Final = {
     999: _Fault("UNKNOWN", "an error without a name; often a device that fell off the bus", "DeviceLost"),
 }
 
-# Errors of one call.
+# Errors that affect only one call.
 _PASSING: Final = {
     1: _Fault("INVALID_VALUE", "a parameter is out of range"),
     OUT_OF_MEMORY: _Fault("OUT_OF_MEMORY", "the device has not enough free memory"),
@@ -91,7 +91,7 @@ _PASSING: Final = {
 
 
 def is_sticky(code: int) -> bool:
-    """Whether the process's CUDA context is of no use after this error."""
+    """Whether this error makes the process's CUDA context unusable."""
     return code in _STICKY
 
 
@@ -102,38 +102,38 @@ def describe(code: int) -> str:
 
 
 def device_failed(code: int, *, doing: str, where: str, said: Sequence[str] = ()) -> DeviceFailedError:
-    """Return the error that every request gets after the device failed.
+    """Return the error for every request after a device failure.
 
     Args:
         code: a CUresult.
-        doing: the call that met it.
+        doing: Call that failed.
         where: the engine.
-        said: what the library wrote about it.
+        said: Messages of the library about it.
     """
     fault = _STICKY.get(code)
     return DeviceFailedError(
         "the GPU failed",
         where=where,
         why=" | ".join((f"{doing}: {describe(code)}", *said)),
-        remedy="let a new process take over; if it repeats, look at the node with nvidia-smi and dmesg",
+        remedy="let a new process take over; if it repeats, check the node with nvidia-smi and dmesg",
         reason=fault.reason if fault else "DeviceFailed",
     )
 
 
 def judge(error: CudaCallError | EnqueueRefusedError, now: int, *, where: str, said: Sequence[str]) -> EnginesmithError:
-    """Return what a failed call is to the one who asked: a broken device, or one failed inference.
+    """Return the error for the caller of a failed call: a device failure, or one failed inference.
 
     Args:
-        error: what failed.
-        now: the CUresult of asking the driver again, once the stream has run dry.
+        error: Error of the call.
+        now: CUresult of another driver call after the stream was synchronised.
         where: the engine.
-        said: the library's messages about it.
+        said: Messages of the library about it.
     """
     code = error.code if isinstance(error, CudaCallError) else now
     doing = error.call if isinstance(error, CudaCallError) else "the library could not enqueue the inference"
     if is_sticky(code):
         return device_failed(code, doing=doing, where=where, said=said)
-    # Whatever the driver repeats when asked again is sticky, known or not.
+    # An error that the driver repeats is sticky, even if it is not in the table.
     if now not in {_SUCCESS, _NOT_READY}:
         return device_failed(now, doing=doing, where=where, said=said)
     starved = code == OUT_OF_MEMORY or any(word in message for message in said for word in _MEMORY_WORDS)

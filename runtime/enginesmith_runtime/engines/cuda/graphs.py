@@ -1,8 +1,8 @@
-"""Records what an inference enqueues as a CUDA graph, and keeps the graphs that are used.
+"""Captures the work of an inference as a CUDA graph, and caches the graphs.
 
-A small request spends more time in launching kernels than in running them; a graph launches all of them, and the
-copies, with one call. It holds for the shapes and the addresses that it was recorded with, so there is one for each
-form of request, as many as the limit allows, and the one unused for longest is dropped.
+A small request spends more time in launching kernels than in running them. A graph launches all kernels and copies with
+one call. It is valid only for the shapes and addresses of its capture, so each form of request has its own graph. If
+the limit is reached, the least recently used graph is dropped.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from enginesmith_runtime.engines.cuda.faults import CudaCallError, EnqueueRefuse
 
 __all__ = ["FIRST_NEEDED", "GraphCache", "Recordable"]
 
-# A form of request must have been seen this often before it gets a graph: recording costs as much as many launches.
+# Number of requests of a form before it gets a graph, because a capture costs as much as many launches.
 FIRST_NEEDED: Final = 2
-# And this many times as often after it lost its graph to another, so that more forms than graphs do not chase each
-# other, recording at every request.
+# Factor of this number after a form lost its graph to another. It prevents a capture on every request if there are more
+# forms than graphs.
 _BACK_OFF: Final = 4
 _MOST_NEEDED: Final = 1024
 
@@ -25,11 +25,11 @@ class Recordable(Protocol):
     """A form of request.
 
     Attributes:
-        graph: the executable graph, or None.
-        can_record: False once a recording failed, or where it would be wrong.
-        seen: how often it ran since it was made or lost its graph.
-        needed: `seen` from which on it gets a graph.
-        used: when it was last launched, by the instance's count of launches.
+        graph: Executable graph, or None.
+        can_record: False if a capture failed or would be invalid.
+        seen: Number of runs since the form was created or lost its graph.
+        needed: Value of `seen` at which the form gets a graph.
+        used: Launch count of the instance at the last launch of the form.
     """
 
     graph: Any
@@ -50,23 +50,23 @@ class GraphCache:
 
     @property
     def is_on(self) -> bool:
-        """Whether any graph is recorded at all."""
+        """Whether graphs are enabled."""
         return self._limit > 0
 
     def wants(self, form: Recordable) -> bool:
-        """Whether it is worth while to record `form` now."""
+        """Whether `form` should be captured now."""
         return self.is_on and form.can_record and form.graph is None and form.seen >= form.needed
 
     def record(self, form: Recordable, enqueue: Callable[[], None], now: int) -> None:
-        """Record what `enqueue` puts on the stream; nothing runs. `form` continues without a graph where that fails.
+        """Capture the work of `enqueue` without running it. If the capture fails, `form` continues without a graph.
 
         Args:
-            form: gets the graph.
-            enqueue: has run once before with the same shapes and addresses.
-            now: the instance's present count of launches, as in `Recordable.used`.
+            form: Form that receives the graph.
+            enqueue: Function that enqueues the work. It must have run once with the same shapes and addresses.
+            now: Current launch count of the instance, as in `Recordable.used`.
 
         Raises:
-            CudaCallError: the device failed meanwhile.
+            CudaCallError: The device failed during the capture.
         """
         if len(self._kept) >= self._limit:
             self._evict()
@@ -79,7 +79,7 @@ class GraphCache:
         self._kept.append(form)
 
     def clear(self) -> None:
-        """Free every graph; none may be running."""
+        """Free every graph. No graph may be running."""
         for form in self._kept:
             self._gpu.bindings.cuGraphExecDestroy(form.graph)
             form.graph = None
@@ -95,7 +95,7 @@ class GraphCache:
 
     def _capture(self, enqueue: Callable[[], None]) -> Any | None:
         cuda, check = self._gpu.bindings, self._gpu.check
-        # Other threads may go on taking memory meanwhile; this one takes none.
+        # In this mode other threads may allocate memory during the capture. This thread does not.
         mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         graph = None
         try:
@@ -105,7 +105,7 @@ class GraphCache:
             finally:
                 graph = check("cuStreamEndCapture", cuda.cuStreamEndCapture(self._stream))
             executable = check("cuGraphInstantiate", cuda.cuGraphInstantiate(graph, 0))
-            # So that the first launch need not bring it to the device.
+            # Upload the graph now, so that the first launch does not have to.
             check("cuGraphUpload", cuda.cuGraphUpload(executable, self._stream))
         except EnqueueRefusedError:
             return None

@@ -1,6 +1,6 @@
-"""Every allocation of device and pinned memory of one engine goes through here, is counted, and may be limited.
+"""Allocates, counts and limits all device memory and pinned memory of one engine.
 
-Counting is the proof that a request in steady state takes no memory: `DeviceMemory.allocations` stands still.
+The counter proves that a request in steady state allocates no memory: `DeviceMemory.allocations` does not change.
 """
 
 import threading
@@ -18,7 +18,7 @@ __all__ = ["CudaMemory", "Purpose"]
 
 @unique
 class Purpose(Enum):
-    """What memory is for."""
+    """Purpose of an allocation."""
 
     CONTEXTS = "activations"
     BUFFERS = "inputs and outputs"
@@ -26,16 +26,16 @@ class Purpose(Enum):
 
 
 class CudaMemory:
-    """The ledger of one engine and its instances; called with the GPU's context current."""
+    """Memory of one engine and its instances. The GPU's context must be current on each call."""
 
     def __init__(self, gpu: Gpu, *, where: str, weights: int | None = None, limit: int | None = None) -> None:
-        """Begin with the weights, which the library took itself.
+        """Record the weights, which the library allocated itself.
 
         Args:
-            gpu: where memory is taken.
-            where: the engine, in errors.
-            weights: what loading took from the device, in bytes.
-            limit: of everything on the device, in bytes.
+            gpu: GPU that allocates the memory.
+            where: Name of the engine in errors.
+            weights: Device memory that was allocated during loading, in bytes.
+            limit: Limit of all device memory in bytes.
         """
         self._driver = gpu.driver
         self._gpu = gpu
@@ -47,10 +47,10 @@ class CudaMemory:
         self._lock = threading.Lock()
 
     def device(self, size: int, purpose: Purpose) -> Any:
-        """Return `size` bytes on the device, aligned to 256; `int()` is the address.
+        """Allocate `size` bytes on the device, aligned to 256 bytes. `int()` of the result is the address.
 
         Raises:
-            EngineRefusedError: `OutOfMemory`: there is not so much, or the limit forbids it.
+            EngineRefusedError: `OutOfMemory` if there is not enough memory, or the limit is exceeded.
         """
         self._refuse_beyond_limit(size, purpose)
         try:
@@ -65,7 +65,7 @@ class CudaMemory:
         """Return `size` bytes of page-locked host memory as an array of uint8, zeroed.
 
         Raises:
-            EngineRefusedError: `OutOfMemory`: the host cannot lock so much.
+            EngineRefusedError: `OutOfMemory` if the host cannot lock that much memory.
         """
         try:
             result: Array = self._driver.pagelocked_empty(size, np.uint8)
@@ -76,12 +76,12 @@ class CudaMemory:
         return result
 
     def forget(self, size: int, purpose: Purpose) -> None:
-        """Take note that memory was freed."""
+        """Record that memory was freed."""
         with self._lock:
             self._held[purpose] -= size
 
     def report(self) -> DeviceMemory:
-        """Return what is held now."""
+        """Return the memory that is allocated now."""
         with self._lock:
             return DeviceMemory(
                 weights=self._weights,

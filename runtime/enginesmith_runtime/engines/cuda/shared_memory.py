@@ -1,7 +1,7 @@
 """Device memory of another process on the same GPU, mapped into this one (CUDA shared memory of the protocol).
 
-What the client says of its region is checked against what the driver says: a kernel that reads beyond it would break
-the context for everybody.
+The size and device from the client are compared with those of the driver, because a kernel that reads beyond the region
+would break the context for all requests.
 """
 
 from typing import Any, Final
@@ -17,18 +17,18 @@ _FIRST_DEVICE: Final = 0
 
 
 class MappedRegion:
-    """A SharedRegion."""
+    """A SharedRegion of CUDA memory."""
 
     def __init__(self, gpu: Gpu, ipc_handle: bytes, size: int, device_id: int) -> None:
         """Map the region.
 
         Raises:
-            SpecError: `SharedMemoryRefused`: the handle, the size or the device is not what the driver finds.
+            SpecError: `SharedMemoryRefused` if the handle is invalid, or the size or device is not that of the driver.
         """
         if len(ipc_handle) != _HANDLE_BYTES:
-            raise _refused(f"a handle has {_HANDLE_BYTES} bytes, and this one has {len(ipc_handle)}")
+            raise _refused(f"a handle must have {_HANDLE_BYTES} bytes, and this one has {len(ipc_handle)}")
         if device_id != _FIRST_DEVICE:
-            raise _refused(f"the engine runs on device {_FIRST_DEVICE}, and the memory is said to be on {device_id}")
+            raise _refused(f"the engine runs on device {_FIRST_DEVICE}, and the request has the device {device_id}")
         self.size = size
         self._gpu = gpu
         self._mapping: Any = None
@@ -42,12 +42,12 @@ class MappedRegion:
         if found is None or not 0 < size <= found:
             self.close()
             raise _refused(
-                f"{size} bytes are said to be there, and "
+                f"the request says that it has {size} bytes, and "
                 + ("the driver cannot tell" if found is None else f"the allocation has {found}")
             )
 
     def close(self) -> None:
-        """Unmap it; safe to call twice."""
+        """Unmap the region. Safe to call twice."""
         if self._mapping is None:
             return
         with self._gpu.current():
@@ -68,6 +68,6 @@ def _refused(why: str) -> SpecError:
     return SpecError(
         "the CUDA shared memory region cannot be opened",
         why=why,
-        remedy="give the handle of one allocation of a process that lives, on the GPU of this server, and its size",
+        remedy="pass the handle and the size of one allocation of a running process on the GPU of this server",
         reason="SharedMemoryRefused",
     )

@@ -1,8 +1,8 @@
-"""The memory of one instance's inputs and outputs: one pinned and one device arena, with a fixed place for each tensor.
+"""Memory for the inputs and outputs of one instance: a pinned and a device arena with a fixed slot for each tensor.
 
-Both are taken once, for the largest shapes of every profile, so that a request takes nothing and every address stays
-what a recorded graph knows. Where the largest shapes are more than the limit, every place is cut by the same share
-and a request that does not fit gets an error.
+Both are allocated once, for the largest shapes of every profile. So a request allocates nothing, and the addresses in a
+captured graph stay valid. If the largest shapes exceed the limit, every slot is reduced by the same share, and a
+request that does not fit gets an error.
 """
 
 from collections.abc import Mapping
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["ALIGNMENT", "Arena", "Slot", "create_output_allocator", "size_bytes"]
 
 ALIGNMENT: Final = 256
-"""Of every tensor's address on the device, in bytes; what the allocator of CUDA guarantees and TensorRT expects."""
+"""Alignment of tensor addresses on the device in bytes, which CUDA's allocator guarantees and TensorRT expects."""
 
 _KEPT_VIEWS: Final = 512
 
 
 class Slot:
-    """One tensor's place.
+    """Memory of one tensor.
 
     Attributes:
-        capacity: in bytes.
-        address: on the device.
-        host_address: in pinned memory.
+        capacity: Size in bytes.
+        address: Address on the device.
+        host_address: Address in pinned memory.
     """
 
     def __init__(self, spec: TensorSpec, host: Array, address: int) -> None:
@@ -44,7 +44,7 @@ class Slot:
         self._views: dict[tuple[int, ...], Array] = {}
 
     def view(self, shape: tuple[int, ...]) -> Array:
-        """Return the place as an array of `shape`; the same object for the same shape.
+        """Return the pinned memory as an array of `shape`. The same shape gives the same object.
 
         Raises:
             InferenceError: `RequestTooLarge`.
@@ -72,7 +72,7 @@ class Slot:
 
 
 class Arena:
-    """The places of every input and output of one instance; used with the GPU's context current."""
+    """The slots of all inputs and outputs of one instance. The GPU's context must be current."""
 
     def __init__(
         self,
@@ -82,14 +82,14 @@ class Arena:
         needed: Mapping[str, int],
         limit: int,
     ) -> None:
-        """Take the memory.
+        """Allocate the memory.
 
         Args:
-            memory: where from.
-            specs: of the inputs and outputs.
-            wanted: bytes of each at the largest shapes.
-            needed: bytes of each at the largest opt: less is of no use.
-            limit: of all together, in bytes.
+            memory: Allocator.
+            specs: Specifications of the inputs and outputs.
+            wanted: Bytes of each at the largest shapes.
+            needed: Bytes of each at the largest opt. Less memory would be useless.
+            limit: Limit of the sum in bytes.
 
         Raises:
             EngineRefusedError: `OutOfMemory`.
@@ -111,7 +111,7 @@ class Arena:
             offset = end
 
     def free(self) -> None:
-        """Free both; safe to call twice. Pinned memory lives on while an array of it does."""
+        """Free both arenas. Safe to call twice. Pinned memory stays allocated while an array uses it."""
         if self._device is None:
             return
         self.slots.clear()
@@ -123,19 +123,19 @@ class Arena:
 
 
 def size_bytes(shape: tuple[int, ...], dtype: "np.dtype[np.generic]") -> int:
-    """Return the bytes of a tensor."""
+    """Return the size of a tensor in bytes."""
     return prod(shape) * dtype.itemsize
 
 
 def create_output_allocator(module: Any, slot: Slot, *, on_host: bool) -> Any:
-    """Return an IOutputAllocator that serves one output from its place.
+    """Return an IOutputAllocator that gives one output its slot.
 
-    Its `shape` is what the last run gave the output, its `refused` the bytes that were asked for in vain, or 0.
+    `shape` is the shape of the output in the last run. `refused` is the size in bytes of a refused request, or 0.
     """
     address = slot.host_address if on_host else slot.address
 
-    class _Allocator(module.IOutputAllocator):  # type: ignore[misc]  # the base is known at run time only
-        """Asked by the library while it enqueues."""
+    class _Allocator(module.IOutputAllocator):  # type: ignore[misc]  # the base class is known only at run time
+        """The library calls it while it enqueues."""
 
         def __init__(self) -> None:
             module.IOutputAllocator.__init__(self)
@@ -158,7 +158,7 @@ def create_output_allocator(module: Any, slot: Slot, *, on_host: bool) -> Any:
 
 
 def _aligned(size: int) -> int:
-    # A tensor of no elements gets an address, too.
+    # An empty tensor also needs an address.
     return max(-(-size // ALIGNMENT), 1) * ALIGNMENT
 
 

@@ -1,6 +1,6 @@
-"""The build itself, the same for both libraries: parse, configure, build, write.
+"""The build for TensorRT and TensorRT for RTX: parse, configure, build, write.
 
-plugins ─> parse (seconds, and every refusal) ─> configuration, profiles ─> build (the long part) ─> engine.plan
+plugins ─> parse (takes seconds, finds unsupported nodes) ─> configuration, profiles ─> build (minutes) ─> engine.plan
 """
 
 import shutil
@@ -44,11 +44,12 @@ class Plan:
     """A serialised engine on disk.
 
     Attributes:
-        files: the plan first, then plugin libraries in loading order.
-        layers: layers of the network by type, before the builder fused them.
-        builder_seconds: what the builder itself took, without the start of the library; None: there was no builder.
-        timing_cache: what the build found in the timing cache and added to it; None where there is none.
-        notes: what was done otherwise than one would expect.
+        files: The plan, followed by plugin libraries in loading order.
+        layers: Number of layers of the network by type, before fusion.
+        builder_seconds: Seconds of the builder without the start of the library; None if there was no builder.
+        timing_cache: Entries that the build found in the timing cache and added to it; None if there is no timing
+            cache.
+        notes: Deviations of the build that a user should know.
     """
 
     files: tuple[Path, ...]
@@ -72,16 +73,16 @@ def build_plan(
     """Build a plan.
 
     Args:
-        module: the library.
-        job: what to build.
-        progress: told of the library's phases; may cancel.
-        adjust: called with the configuration before the build, for what only one library has.
-        timing_cache: what the build starts from and adds to; None: the library's caches do nothing.
-        started: a builder that was created before; None: one is created.
+        module: The library.
+        job: The build.
+        progress: Receives the progress of the library's phases. Its `step` returns False to cancel the build.
+        adjust: Function that changes the configuration before the build, for options of only one library.
+        timing_cache: Timing cache that the build reads and extends; None to disable the library's caches.
+        started: Builder that was created earlier; None to create one.
 
     Raises:
-        BuildError: the parser or the builder refuses; its words are in the message.
-        CancelledBuildError: the sink said so.
+        BuildError: The parser or the builder refuses. Its error is in the message.
+        CancelledBuildError: `progress` cancelled the build.
     """
     log = create_logger(module) if started is None else started.log
     progress.phase(_PHASE, steps=_STEPS)
@@ -144,12 +145,12 @@ def install_plugins(module: Any, log: Any, job: BuildJob) -> tuple[Path, ...]:
 def _create_builder(module: Any, log: Any, job: BuildJob) -> Any:
     try:
         return module.Builder(log)
-    except (TypeError, RuntimeError) as error:  # pybind's words for a constructor that returned nothing
+    except (TypeError, RuntimeError) as error:  # pybind raises these if a constructor returns nothing
         raise _translate_failure(log, job) from error
 
 
 def _carry_plugins(config: Any, parser: Any) -> None:
-    """Put TensorRT's own plugins into a version-compatible plan, whose later runtime has them in another version."""
+    """Include TensorRT's own plugins in a version-compatible plan, because a newer runtime has other versions."""
     libraries = parser.get_used_vc_plugin_libraries()
     if libraries:
         config.plugins_to_serialize = libraries

@@ -1,4 +1,4 @@
-"""The builder's configuration, from the request's options. Flags are looked up by name, since versions differ."""
+"""Creates the builder's configuration from the request's options. Flags are found by name, because versions differ."""
 
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ _HARDWARE_LEVELS: Final = {"ampere-plus": "AMPERE_PLUS", "same-compute-capabilit
 def default_workspace_bytes(model_bytes: int) -> int:
     """Return 1 GiB, and 2 GiB for models of a gibibyte and more.
 
-    The library's own default is the whole device; in a shared pod, other processes need that memory.
+    The default of the library is the whole device, but other processes on the device also need memory.
     """
     return 2 * _GIB if model_bytes >= _GIB else _GIB
 
@@ -27,7 +27,7 @@ def configure(module: Any, builder: Any, job: BuildJob) -> Any:
     """Return a builder configuration for the job, without profiles, timing cache or progress.
 
     Raises:
-        BuildError: `OptionUnsupported`: this version of the library does not have an option that was asked for.
+        BuildError: `OptionUnsupported` if this version of the library does not have a requested option.
     """
     options = job.request.options
     # The library's own default is one thread.
@@ -36,9 +36,9 @@ def configure(module: Any, builder: Any, job: BuildJob) -> Any:
     workspace = options.workspace_bytes or default_workspace_bytes(job.preparation.facts.size_bytes)
     config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, workspace)
     config.builder_optimization_level = options.optimization_level
-    # The inspector tells layers and precisions apart only when they were recorded.
+    # The inspector reports layers and precisions only if the plan contains this detail.
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
-    # On by default in the library; here FP32 means FP32, and TF32 is a precision of its own.
+    # The library enables TF32 by default. In Enginesmith, FP32 means FP32, and TF32 is a separate precision.
     if job.preparation.precision.default is not Precision.TF32:
         config.clear_flag(module.BuilderFlag.TF32)
     if options.hardware_compatibility != "none":
@@ -53,7 +53,7 @@ def configure(module: Any, builder: Any, job: BuildJob) -> Any:
 
 
 def set_flag(module: Any, config: Any, name: str, option: str) -> None:
-    """Set a BuilderFlag by name; `option` is what the user wrote.
+    """Set a BuilderFlag by name. `option` is the name of the user's option, for errors.
 
     Raises:
         BuildError: `OptionUnsupported`.

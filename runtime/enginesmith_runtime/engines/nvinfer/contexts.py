@@ -1,7 +1,7 @@
-"""Execution contexts of one instance, one for each optimisation profile, over one piece of activation memory.
+"""Execution contexts of one instance, one for each optimisation profile. They share one block of activation memory.
 
-The contexts of an instance never run at the same time, so they share what the largest of them needs. It stays where
-it is for the instance's life, because recorded graphs know its address.
+The contexts of an instance never run at the same time, so the memory has the size that the largest of them needs. Its
+address never changes, because captured graphs contain it.
 """
 
 from collections.abc import Iterable
@@ -20,22 +20,22 @@ from enginesmith_runtime.engines.occupancy import describe_occupancy
 
 __all__ = ["ActivationMemory", "Library", "ProfileContext", "create_context", "measure", "needed_activations"]
 
-# Where the library cannot bound an output whose size depends on the data.
+# Size of an output that depends on the data, if the library gives no upper bound.
 _UNBOUNDED_OUTPUT: Final = 16 << 20
 
-# One fault makes the library say many things; the first tell the cause.
+# One fault causes many messages of the library. The first ones state the cause.
 _QUOTED_MESSAGES: Final = 5
 
 
 @dataclass(kw_only=True)
 class Library:
-    """A deserialised plan and what is known of it; `release` frees the plan, even if a caller still holds this object.
+    """A deserialised plan and facts about it. `release` frees the plan even if a caller still holds this object.
 
     Attributes:
         module: `tensorrt`, or a module of its interface.
         engine: ICudaEngine.
-        log: a MessageLog that is the engine's logger.
-        where: the engine, in errors.
+        log: Logger of the engine, which is a MessageLog.
+        where: Name of the engine in errors.
     """
 
     module: Any
@@ -46,12 +46,12 @@ class Library:
     where: str
 
     def release(self) -> None:
-        """Free the plan, once no context of it is left."""
+        """Free the plan. All its contexts must be closed."""
         self.engine = None
 
     @property
     def profiles(self) -> range:
-        """The library's own profiles. A plan of fixed shapes has one, whatever the manifest calls it."""
+        """Indices of the library's profiles. A plan of fixed shapes has one."""
         return range(max(self.engine.num_optimization_profiles, 1))
 
     def is_on_host(self, name: str) -> bool:
@@ -67,7 +67,7 @@ class Library:
 
     def values_at(self, name: str, profile: int, point: int) -> list[int]:
         """Return a shape tensor's values at a profile's min (0), opt (1) or max (2)."""
-        # The names that the binding gives its parameters are the wrong way round in some releases.
+        # Some releases of the binding swap the names of these parameters.
         try:
             values = self.engine.get_tensor_profile_values(profile, name)
         except TypeError:
@@ -75,8 +75,8 @@ class Library:
         return list(values[point])
 
     def take_messages(self) -> tuple[str, ...]:
-        """Return the first of what the library said since the last time, each once and on one line."""
-        # In one step, since other instances' threads write meanwhile.
+        """Return the first messages of the library since the last call, without duplicates, each on one line."""
+        # Take them in one step, because threads of other instances write at the same time.
         heard = tuple(self.log.errors)
         said = tuple(dict.fromkeys(one_line(message) for message in heard))
         self.log.errors.clear()
@@ -84,13 +84,13 @@ class Library:
 
 
 class ProfileContext:
-    """An IExecutionContext with its profile chosen.
+    """An IExecutionContext with a selected profile.
 
     Attributes:
-        native: the IExecutionContext.
-        bound: the run whose shapes and addresses it has; None: unknown.
-        allocators: of outputs whose shape depends on the data.
-        can_record: False once it refused the recording of its own opt shapes.
+        native: The IExecutionContext.
+        bound: Run whose shapes and addresses are set; None if unknown.
+        allocators: Allocators of outputs whose shape depends on the data.
+        can_record: False if the capture of its opt shapes failed.
     """
 
     def __init__(self, native: Any, library: Library) -> None:
@@ -101,20 +101,20 @@ class ProfileContext:
         self._library = library
 
     def set_shapes(self, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> None:
-        """Tell the inputs' shapes.
+        """Set the shapes of inputs.
 
         Raises:
-            InferenceError: `ShapeRefused`: the profile does not hold them.
+            InferenceError: `ShapeRefused` if the profile does not contain them.
         """
         for name, shape in shapes:
             if not self.native.set_input_shape(name, shape):
                 raise self._refused(name, f"shape {list(shape)}")
 
     def infer_shapes(self) -> None:
-        """Let the library work out the outputs' shapes.
+        """Let the library compute the shapes of the outputs.
 
         Raises:
-            InferenceError: `ShapeRefused`: the inputs contradict each other.
+            InferenceError: `ShapeRefused` if the inputs contradict each other.
         """
         try:
             missing = self.native.infer_shapes()
@@ -124,7 +124,7 @@ class ProfileContext:
             raise self._refused("inputs", f"no shape for {', '.join(missing)}")
 
     def bind(self, run: Run) -> None:
-        """Give the context a run's shapes and addresses again, after another had it.
+        """Set the shapes and addresses of a run again after another run used the context.
 
         Raises:
             InferenceError: `ShapeRefused`.
@@ -139,7 +139,7 @@ class ProfileContext:
     def _refused(self, where: str, why: str) -> InferenceError:
         self.bound = None
         return InferenceError(
-            "the engine takes no such shape",
+            "the engine does not accept this shape",
             where=where,
             why=" | ".join((why, *self._library.take_messages())),
             remedy="send a shape within the profile's ranges",
@@ -148,7 +148,7 @@ class ProfileContext:
 
 
 class ActivationMemory:
-    """What the contexts of one instance share on the device; used with the GPU's context current."""
+    """Activation memory of the contexts of one instance. The GPU's context must be current."""
 
     def __init__(self, memory: CudaMemory, size: int) -> None:
         self._memory = memory
@@ -156,14 +156,14 @@ class ActivationMemory:
         self._allocation: Any = memory.device(size, Purpose.CONTEXTS)
 
     def give_to(self, native: Any) -> None:
-        """Let a context use it."""
+        """Set the memory of a context."""
         if hasattr(native, "set_device_memory"):
             native.set_device_memory(int(self._allocation), self._size)
         else:
             native.device_memory = int(self._allocation)
 
     def free(self) -> None:
-        """Free it; safe to call twice."""
+        """Free the memory. Safe to call twice."""
         if self._allocation is None:
             return
         self._allocation.free()
@@ -172,7 +172,7 @@ class ActivationMemory:
 
 
 def needed_activations(library: Library) -> int | None:
-    """Return the bytes that the largest profile's activations take, or None where the library must take them itself."""
+    """Return the activation bytes of the largest profile, or None if the library must allocate them itself."""
     strategy = getattr(library.module, "ExecutionContextAllocationStrategy", None)
     size = getattr(library.engine, "device_memory_size_v2", None)
     if strategy is None or size is None or not hasattr(strategy, "USER_MANAGED"):
@@ -184,13 +184,13 @@ def create_context(library: Library, profile: int, activations: ActivationMemory
     """Create the context of one profile.
 
     Args:
-        library: the plan.
-        profile: the library's index.
-        activations: to use; None: the library takes its own.
-        stream: handle of the instance's; the caller synchronises it before the context runs.
+        library: The plan.
+        profile: Index of the profile in the library.
+        activations: Memory to use; None if the library allocates it.
+        stream: Handle of the instance's stream. The caller synchronises it before the context runs.
 
     Raises:
-        EngineRefusedError: the library refuses, mostly because of missing memory.
+        EngineRefusedError: The library refuses, mostly because of missing memory.
     """
     if activations is None:
         native = library.engine.create_execution_context()
@@ -207,7 +207,7 @@ def create_context(library: Library, profile: int, activations: ActivationMemory
 
 
 def measure(library: Library, context: ProfileContext, profile: int, point: int) -> dict[str, int]:
-    """Return the bytes of every input and output at a profile's opt (1) or max (2); leaves the context unbound."""
+    """Return the bytes of every input and output at a profile's opt (1) or max (2), and unbind the context."""
     native = context.native
     sizes: dict[str, int] = {}
     kept = []

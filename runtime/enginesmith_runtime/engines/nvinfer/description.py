@@ -1,6 +1,6 @@
-"""Whether a plan is what its manifest says: the same tensors, and in each profile the same shapes.
+"""Checks that a plan fits its manifest: it must have the same tensors and, in each profile, the same shapes.
 
-A manifest that promises more than its plan holds would have every request at the border refused by the library.
+If the ranges of a manifest were larger than those of its plan, the library would refuse requests at the limits.
 """
 
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ __all__ = ["refuse_unless_described"]
 
 
 def refuse_unless_described(manifest: Manifest, engine: Any) -> None:
-    """Return where the manifest tells the truth.
+    """Return if the manifest describes the engine.
 
     Raises:
-        EngineRefusedError: `ManifestDiffers`, with every difference.
+        EngineRefusedError: `ManifestDiffers` with every difference.
     """
     differences = tuple(_list_differences(manifest, engine))
     if not differences:
@@ -34,8 +34,8 @@ def _list_differences(manifest: Manifest, engine: Any) -> Iterator[str]:
     found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
     said = {spec.name for spec in (*manifest.inputs, *manifest.outputs)}
     for name in sorted(said ^ found):
-        yield f"the {'manifest' if name in said else 'engine'} alone has a tensor {name!r}"
-    # A plan of fixed shapes has one profile of its own, whatever the manifest calls it.
+        yield f"only the {'manifest' if name in said else 'engine'} has a tensor {name!r}"
+    # A plan of fixed shapes has one profile without a name.
     dynamic = [
         spec.name
         for spec in manifest.inputs
@@ -50,7 +50,8 @@ def _list_differences(manifest: Manifest, engine: Any) -> Iterator[str]:
             ranges = tuple(tuple(shape) for shape in engine.get_tensor_profile_shape(name, index))
             if told is not None and (told.min, told.opt, told.max) != ranges:
                 told_range = _range(told.min, told.opt, told.max)
-                yield f"profile {profile.name!r} of {name!r} is said to be {told_range}, and it is {_range(*ranges)}"
+                where = f"profile {profile.name!r} of {name!r}"
+                yield f"{where} is {told_range} in the manifest, and {_range(*ranges)} in the engine"
 
 
 def _range(low: tuple[int, ...], opt: tuple[int, ...], high: tuple[int, ...]) -> str:

@@ -1,7 +1,6 @@
-"""TensorRT's builder, created before there is a job: it fills gigabytes of memory as it starts, for 4 to 6 seconds.
+"""Creates TensorRT's builder before there is a job, because its start takes 4 to 6 seconds and gigabytes of memory.
 
-It holds Python's lock meanwhile, so that a thread would stop all others: what is to run at the same time is another
-process.
+The start holds Python's lock and would block all other threads, so parallel work must be in another process.
 """
 
 from collections.abc import Callable
@@ -14,17 +13,17 @@ __all__ = ["StartedBuilder", "start_builder"]
 
 
 class StartedBuilder(NamedTuple):
-    """A builder of the library, with the log that it writes."""
+    """A builder of the library with its log."""
 
     log: Any
     builder: Any
 
 
 def start_builder(load: Callable[[], Any]) -> StartedBuilder | None:
-    """Create a builder; None where that fails, for the build to try it and to say why.
+    """Create a builder, or return None if this fails. The build then tries again and reports the error.
 
     Args:
-        load: returns the library; raises an EnginesmithError where it must not be started, as without a driver.
+        load: Function that returns the library, or raises an EnginesmithError if it must not start (without a driver).
     """
     try:
         module = load()

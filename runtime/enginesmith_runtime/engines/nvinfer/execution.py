@@ -1,7 +1,6 @@
-"""A loaded plan and what all its instances share: the device, the ledger of its memory, and what broke it.
+"""A loaded plan and the state that its instances share: the device, the memory counters and a device failure.
 
-A device that failed is not asked again: the engine remembers, and every inference of every instance is refused at
-once.
+After a device failure the engine makes no further calls: it refuses every inference of every instance at once.
 """
 
 from typing import Any
@@ -23,11 +22,11 @@ __all__ = ["NvInferEngine"]
 
 
 class NvInferEngine(Engine):
-    """A deserialised plan: weights on the device.
+    """A deserialised plan with its weights on the device.
 
     Attributes:
-        gpu: the device; its `bindings` are what instances opened from now on call.
-        fault: what broke the device, None while it works.
+        gpu: The device. Instances that are opened later call its `bindings`.
+        fault: Failure of the device; None while it works.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class NvInferEngine(Engine):
             module=module, engine=engine, log=log, inputs=manifest.inputs, outputs=manifest.outputs, where=where
         )
         self.memory = CudaMemory(gpu, where=where, weights=weights_bytes, limit=self.options.device_memory_limit)
-        # The plan's memory belongs to the runtime.
+        # The runtime owns the plan's memory.
         self._runtime = runtime
         self._closed = False
 
@@ -77,7 +76,7 @@ class NvInferEngine(Engine):
             return
         self._closed = True
         if self.fault is not None:
-            # Nothing can be freed any more; what is held goes with the process.
+            # Nothing can be freed any more. The end of the process frees the memory.
             return
         with self.gpu.current():
             self.library.release()
@@ -85,10 +84,10 @@ class NvInferEngine(Engine):
         self.gpu.release()
 
     def refuse_if_broken(self) -> None:
-        """Raise what broke the device, if something did.
+        """Raise the failure of the device, if there is one.
 
         Raises:
-            DeviceFailedError: a new one each time, since several threads may raise it.
+            DeviceFailedError: A new exception each time, because several threads may raise it.
         """
         fault = self.fault
         if fault is not None:
@@ -97,11 +96,11 @@ class NvInferEngine(Engine):
             )
 
     def settle(self, error: CudaCallError | EnqueueRefusedError, now: int) -> EnginesmithError:
-        """Return what a failed call is to its caller, and remember it where the device is broken.
+        """Return the error for the caller of a failed call, and store it if the device has failed.
 
         Args:
-            error: what failed.
-            now: the CUresult of asking the driver again.
+            error: Error of the call.
+            now: CUresult of another driver call.
         """
         verdict = judge(error, now, where=self.library.where, said=self.library.take_messages())
         if isinstance(verdict, DeviceFailedError):

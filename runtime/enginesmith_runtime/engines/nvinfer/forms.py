@@ -1,4 +1,4 @@
-"""Works out a Run: what a request of a form that was not seen before reads, writes and copies."""
+"""Computes a Run for a new form of request: the addresses that it reads and writes, and its copies."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ __all__ = ["FormBuilder", "feed"]
 
 
 class FormBuilder:
-    """Of one instance."""
+    """Builds the runs of one instance."""
 
     def __init__(self, gpu: Gpu, library: Library, slots: Mapping[str, Slot]) -> None:
         self._library = library
@@ -36,17 +36,17 @@ class FormBuilder:
         outputs: Sequence[str],
         into: Mapping[str, DeviceArray],
     ) -> Run:
-        """Return the run, with `context` bound to it.
+        """Return the run, and bind `context` to it.
 
         Args:
-            context: of `profile`.
-            profile: the library's index.
-            inputs: as of `Instance.infer`; only the values of shape tensors are read.
-            outputs: as of `Instance.infer`.
-            into: as of `Instance.infer`.
+            context: Context of `profile`.
+            profile: Index of the profile in the library.
+            inputs: Inputs as for `Instance.infer`. Only the values of shape tensors are read.
+            outputs: Names as for `Instance.infer`.
+            into: Places as for `Instance.infer`.
 
         Raises:
-            InferenceError: a tensor has no room (`RequestTooLarge`, `OutputTooLarge`), or the engine does not take the
+            InferenceError: A tensor is too large (`RequestTooLarge`, `OutputTooLarge`), or the engine refuses the
                 shapes (`ShapeRefused`).
         """
         context.bound = None
@@ -54,7 +54,7 @@ class FormBuilder:
         for spec in self._library.inputs:
             self._place_input(run, spec, inputs[spec.name])
         context.set_shapes(run.shapes)
-        # A shape tensor's values are read here, so its address comes first.
+        # Set the address first, because the library reads the values of a shape tensor here.
         for name, address in run.addresses:
             context.native.set_tensor_address(name, address)
         context.infer_shapes()
@@ -66,7 +66,7 @@ class FormBuilder:
             context.native.set_tensor_address(name, address)
         run.order = tuple(outputs)
         run.results = {name: run.results[name] for name in outputs if name in run.results}
-        # Shapes that depend on data cannot be recorded; a tensor on the host would keep the recording's values.
+        # Data-dependent shapes cannot be captured, and a tensor on the host would keep the values of the capture.
         run.can_record = context.can_record and not context.allocators and not self._on_host
         context.bound = run
         return run
@@ -74,7 +74,7 @@ class FormBuilder:
     def place_open(
         self, name: str, shape: tuple[int, ...], into: DeviceArray | None
     ) -> tuple[Copy | None, Array | DeviceArray]:
-        """Return the copy that brings an output of a shape that only the run told, and where it will be.
+        """Return the copy of an output whose shape only the run determined, and its destination.
 
         Raises:
             InferenceError: `OutputTooLarge`.
@@ -110,11 +110,11 @@ class FormBuilder:
         if value.dtype != slot.dtype or value.nbytes < size or slot.name in self._on_host:
             on_host = "; the engine reads it in host memory" if slot.name in self._on_host else ""
             raise InferenceError(
-                "the device memory does not hold this input",
+                "the device memory is too small for this input",
                 where=slot.name,
                 why=f"shape {list(value.shape)} of {slot.dtype} has {size} bytes, and there are {value.nbytes} of "
                 f"{value.dtype}{on_host}",
-                remedy="send the tensor in the request, or in a region that holds it",
+                remedy="send the tensor in the request, or in a region that contains it",
                 reason="InputMismatch",
             )
         if value.address % ALIGNMENT == 0:
@@ -207,9 +207,9 @@ def _refuse_small(name: str, into: DeviceArray, shape: tuple[int, ...], size: in
     if size <= into.nbytes:
         return
     raise InferenceError(
-        "the output does not fit the place that was given for it",
+        "the output does not fit its place",
         where=name,
         why=f"shape {list(shape)} has {size} bytes, and there are {into.nbytes}",
-        remedy="give a larger part of the region",
+        remedy="use a larger part of the region",
         reason="OutputTooLarge",
     )

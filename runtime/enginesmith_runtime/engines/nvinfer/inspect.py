@@ -1,4 +1,4 @@
-"""What the builder made of a network: its engine's layers, in the library's words and in counts, and its memory."""
+"""Inspects the engine of a build: its layers, as the library's report and as counts, and its memory."""
 
 import json
 import re
@@ -18,7 +18,7 @@ __all__ = ["INSPECTOR_FILE", "DeviceMemory", "Inspection", "deserialise_plan", "
 
 INSPECTOR_FILE: Final = "inspector.json"
 
-# TensorRT writes datatypes into descriptions of memory formats, each in its own spelling.
+# TensorRT writes datatypes in different spellings into descriptions of memory formats.
 _DATATYPE: Final = re.compile(r"\b(bfloat16|bf16|fp\d+|u?int\d+|bool|half|float|e8m0)\b", re.IGNORECASE)
 _SPELLINGS: Final = {"BFLOAT16": "BF16", "HALF": "FP16", "FLOAT": "FP32"}
 _UNKNOWN: Final = "unknown"
@@ -33,12 +33,12 @@ class DeviceMemory(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What a deserialised plan says of itself.
+    """Facts about a deserialised plan.
 
     Attributes:
-        summary: counts of layers, precisions and bytes, fit for a manifest.
-        context_bytes: device memory of one execution context, for each of the plan's profiles.
-        memory: of the device while the engine is loaded, without any context.
+        summary: Counts of layers, precisions and bytes for the manifest.
+        context_bytes: Device memory of one execution context for each profile of the plan.
+        memory: Memory of the device while the engine is loaded and has no context.
     """
 
     summary: Mapping[str, JsonValue]
@@ -47,20 +47,20 @@ class Inspection:
 
 
 def deserialise_plan(module: Any, log: Any, plan: Path, *, host_code: bool) -> Any:
-    """Return the engine of a plan that this library has built; it keeps its Runtime alive.
+    """Return the engine of a plan that this library has built. The engine keeps its Runtime alive.
 
     Args:
-        module: the library.
-        log: a logger of the library.
-        plan: the file.
-        host_code: whether the plan carries host code (version-compatible ones do).
+        module: The library.
+        log: Logger of the library.
+        plan: File of the plan.
+        host_code: Whether the plan contains host code, as version-compatible plans do.
 
     Raises:
-        BuildError: the library does not load it.
-        BuildOutOfMemoryError: there is no room for it.
+        BuildError: The library does not load it.
+        BuildOutOfMemoryError: There is not enough memory for it.
     """
     engine = None
-    # Where no Runtime can be made, pybind finds its own words for a constructor that returned nothing.
+    # If no Runtime can be created, pybind raises its own error for a constructor that returned nothing.
     with suppress(TypeError, RuntimeError):
         runtime = module.Runtime(log)
         if host_code:
@@ -90,14 +90,14 @@ def inspect_plan(
     """Deserialise a plan and inspect it; needs a current CUDA context.
 
     Args:
-        module: the library.
-        plan: the file.
-        report: where the library's whole report goes, as JSON; it can be megabytes.
-        host_code: whether the plan carries host code.
-        device_memory: returns the device's free and all bytes.
+        module: The library.
+        plan: File of the plan.
+        report: File for the full report of the library as JSON, which can have megabytes.
+        host_code: Whether the plan contains host code.
+        device_memory: Function that returns the free and the total bytes of the device.
 
     Raises:
-        BuildError: the library does not load what it has built.
+        BuildError: The library does not load the plan.
     """
     log = create_logger(module)
     engine = deserialise_plan(module, log, plan, host_code=host_code)
@@ -110,10 +110,10 @@ def inspect_plan(
 
 
 def summarise_layers(text: str) -> dict[str, JsonValue]:
-    """Return counts out of an inspector's report; both the 10.x and the 11.x form are understood.
+    """Return counts from an inspector's report in the format of TensorRT 10.x or 11.x.
 
     A layer's precision is the datatype of its first output. TensorRT 10 has format and datatype in one text ("Row major
-    linear FP16 format (kLINEAR)"), 11 has fields of their own.
+    linear FP16 format (kLINEAR)"), and 11 has separate fields.
     """
     try:
         layers = json.loads(text).get("Layers", [])
@@ -140,13 +140,13 @@ def _precision(layer: Mapping[str, Any]) -> str:
 
 
 def _list_context_bytes(engine: Any) -> tuple[int, ...]:
-    # The older name is gone in 11, the newer one came with 10.1.
+    # TensorRT 11 does not have the older name, and the newer one was added in 10.1.
     ask = getattr(engine, "get_device_memory_size_for_profile_v2", None) or engine.get_device_memory_size_for_profile
     return tuple(int(ask(index)) for index in range(engine.num_optimization_profiles))
 
 
 def _weigh(module: Any, engine: Any) -> dict[str, JsonValue]:
-    """Return the bytes of the weights, as far as this version of the library tells."""
+    """Return the bytes of the weights, if this version of the library reports them."""
     found: dict[str, JsonValue] = {"streamableWeightsBytes": int(getattr(engine, "streamable_weights_size", 0))}
     statistic = getattr(getattr(module, "EngineStat", None), "TOTAL_WEIGHTS_SIZE", None)  # since 10.14
     if statistic is not None:

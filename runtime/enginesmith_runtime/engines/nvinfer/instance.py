@@ -1,10 +1,10 @@
 """Runs a plan: one stream, one arena of inputs and outputs, one context for each profile.
 
     infer ─ form of request known? ─ yes ─> values to pinned memory ─> graph, or copies + enqueue + copies ─> wait
-                    └─ no ─> bind the context, work out a Run, keep it
+                    └─ no ─> bind the context, compute a Run, cache it
 
-A form that comes again is recorded as a CUDA graph. A request allocates nothing on the device and waits for no other
-instance's stream.
+A form that repeats is captured as a CUDA graph. A request allocates nothing on the device and does not wait for the
+stream of another instance.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,8 @@ from enginesmith_runtime.engines.nvinfer.runs import Run, create_enqueue
 
 __all__ = ["NvInferInstance", "Owner"]
 
-# CU_STREAM_NON_BLOCKING of the driver API; pycuda has no name for it. The default stream would wait for every other.
+# CU_STREAM_NON_BLOCKING of the driver API; pycuda has no name for it. The default stream would wait for all other
+# streams.
 _NON_BLOCKING: Final = 1
 # CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING.
 _BLOCKING_EVENT: Final = 1 | 2
@@ -42,7 +43,7 @@ _BLOCKING_EVENT: Final = 1 | 2
 _OPT: Final = 1
 _MAX: Final = 2
 
-# Forms of request that are remembered. Each is small; without a bound, addresses in a client's region could be many.
+# Number of cached forms. Each is small, but a client's region can have many addresses, so the number is bounded.
 _KEPT_RUNS: Final = 512
 
 _NOWHERE: Final[Mapping[str, DeviceArray]] = {}
@@ -52,8 +53,8 @@ class Owner(Protocol):
     """The engine that an instance belongs to.
 
     Attributes:
-        gpu: its `bindings` are what the instance calls for all its life.
-        fault: what broke the device, None while it works.
+        gpu: The device. The instance always calls its `bindings`.
+        fault: Failure of the device; None while it works.
     """
 
     gpu: Gpu
@@ -63,10 +64,10 @@ class Owner(Protocol):
     fault: DeviceFailedError | None
 
     def refuse_if_broken(self) -> None:
-        """Raise what broke the device, if something did."""
+        """Raise the failure of the device, if there is one."""
 
     def settle(self, error: CudaCallError | EnqueueRefusedError, now: int) -> EnginesmithError:
-        """Return what a failed call is to its caller, and remember it where the device is broken."""
+        """Return the error for the caller of a failed call, and store it if the device has failed."""
         ...
 
 
@@ -74,11 +75,11 @@ class NvInferInstance(Instance):
     """One stream with its contexts, buffers and graphs."""
 
     def __init__(self, engine: Owner) -> None:
-        """Take all that the instance will ever hold, and run every profile's opt once; the context is current.
+        """Allocate all memory of the instance, and run every profile once at opt. The context must be current.
 
         Raises:
-            EngineRefusedError: `OutOfMemory`, or the engine does not run at its own shapes.
-            DeviceFailedError: the device broke.
+            EngineRefusedError: `OutOfMemory`, or the engine does not run with its own shapes.
+            DeviceFailedError: The device failed.
         """
         self._engine = engine
         self._library = engine.library
@@ -127,7 +128,7 @@ class NvInferInstance(Instance):
             raise _unopened(error) from error
 
     @override
-    def infer(  # noqa: C901 - the hot path: a call saved is time saved
+    def infer(  # noqa: C901 - this is the hot path, and each call takes time
         self,
         inputs: Mapping[str, Array | DeviceArray],
         *,
@@ -135,7 +136,7 @@ class NvInferInstance(Instance):
         outputs: Sequence[str],
         into: Mapping[str, DeviceArray] = _NOWHERE,
     ) -> dict[str, Array | DeviceArray]:
-        # The hot path, written for speed: at most about 20 us in addition to the GPU's own time.
+        # This hot path is written for speed: it adds at most about 20 us to the time of the GPU.
         if not self._open:
             raise RuntimeError("the instance is closed")
         if self._engine.fault is not None:
@@ -183,7 +184,7 @@ class NvInferInstance(Instance):
             return
         self._open = False
         if self._engine.fault is not None:
-            # Freeing would fail, or block; what is held goes with the process.
+            # Freeing would fail or block. The end of the process frees the memory.
             return
         with self._gpu.current():
             self._runs.clear()
@@ -201,7 +202,7 @@ class NvInferInstance(Instance):
             self._stream_owner = None
 
     def _bind_calls(self) -> None:
-        """Keep what the hot path calls: a lookup costs as much as the call."""
+        """Store the functions of the hot path in attributes, because a lookup costs as much as the call."""
         cuda = self._gpu.bindings
         self._success = cuda.CUresult.CUDA_SUCCESS
         self._launch = cuda.cuGraphLaunch
@@ -210,7 +211,7 @@ class NvInferInstance(Instance):
             self._event = self._gpu.check("cuEventCreate", cuda.cuEventCreate(_BLOCKING_EVENT))
 
     def _wait(self) -> None:
-        """Wait until the stream ran dry; other Python threads run meanwhile."""
+        """Wait until the stream is idle. Other Python threads can run meanwhile."""
         if self._event is not None:
             cuda = self._gpu.bindings
             self._gpu.check("cuEventRecord", cuda.cuEventRecord(self._event, self._stream))
@@ -227,7 +228,7 @@ class NvInferInstance(Instance):
             for point, sizes in ((_OPT, tuned), (_MAX, largest)):
                 for name, size in measure(self._library, context, profile, point).items():
                     sizes[name] = max(sizes.get(name, 0), size)
-        # What depends on the data may be larger at opt than the library's bound at max.
+        # A data-dependent output can be larger at opt than the library's bound at max.
         largest = {name: max(size, tuned[name]) for name, size in largest.items()}
         specs = (*self._library.inputs, *self._library.outputs)
         limit = self._engine.options.pinned_memory_limit
@@ -236,7 +237,7 @@ class NvInferInstance(Instance):
         self._forms = FormBuilder(self._gpu, self._library, self._slots)
 
     def _warm(self, graphs: GraphCache) -> None:
-        """Run every profile at opt, where kernels are loaded and the library takes its last memory, and record it."""
+        """Run every profile at opt, so that kernels are loaded and the last memory is allocated, and capture it."""
         outputs = tuple(spec.name for spec in self._library.outputs)
         for profile, context in enumerate(self._contexts):
             inputs: dict[str, Array | DeviceArray] = {}
@@ -254,11 +255,11 @@ class NvInferInstance(Instance):
                     self._record(run, graphs)
             except (CudaCallError, EnqueueRefusedError) as error:
                 raise self._settle(error) from error
-            # A profile whose own opt cannot be recorded has something in it that never can.
+            # If a profile cannot be captured at opt, it has a layer that can never be captured.
             context.can_record = run.can_record
 
     def _run_plain(self, run: Run) -> dict[str, Array | DeviceArray]:
-        """Run without a graph, and record one where the form has earned it."""
+        """Run without a graph, and capture one if the form is frequent enough."""
         context = self._contexts[run.profile]
         if context.bound is not run:
             context.bind(run)
@@ -276,14 +277,14 @@ class NvInferInstance(Instance):
         return answer
 
     def _record(self, run: Run, graphs: GraphCache) -> None:
-        """Record what has just run, with its context still bound to it."""
+        """Capture the run that has just ended. Its context is still bound to it."""
         enqueue = self._enqueues[run.profile]
         self._clock += 1
         graphs.record(run, lambda: enqueue(run), self._clock)
         if run.graph is None:
-            # What state a refused recording leaves a context in is the library's secret.
+            # TensorRT does not document the context's state after a failed capture.
             self._contexts[run.profile].bound = None
-            # What the refusal left in the log must not be taken for the next failure's reason.
+            # Clear the messages of the failed capture, so that they are not reported as the reason of the next failure.
             self._library.take_messages()
 
     def _prepare_run(
@@ -294,7 +295,7 @@ class NvInferInstance(Instance):
         outputs: Sequence[str],
         into: Mapping[str, DeviceArray],
     ) -> Run:
-        """Work out a form that was not seen before. With shape tensors, whose values matter, each request is one."""
+        """Compute the run of a new form. With shape tensors each request is a new form, because their values matter."""
         index = min(profile, len(self._contexts) - 1)
         run = self._forms.build(self._contexts[index], index, inputs, outputs, into)
         if self._reads_values:
@@ -311,7 +312,7 @@ class NvInferInstance(Instance):
                 return
 
     def _collect_open(self, run: Run, context: ProfileContext) -> dict[str, Array | DeviceArray]:
-        """Bring the outputs whose shapes the run has told, and return all of them."""
+        """Copy the outputs whose shapes the run determined, and return all outputs."""
         answer = dict(run.results)
         for name in run.open_outputs:
             shape = context.allocators[name].shape
@@ -343,14 +344,14 @@ class NvInferInstance(Instance):
             )
 
     def _settle(self, error: CudaCallError | EnqueueRefusedError) -> EnginesmithError:
-        """Let the stream run dry, ask the driver again, and say what it means."""
+        """Synchronise the stream, call the driver again, and return the resulting error."""
         for context in self._contexts:
             context.bound = None
         now = int(self._synchronize(self._stream)[0])
         return self._engine.settle(error, now)
 
     def _refusal(self, error: Exception) -> EnginesmithError:
-        """Return what an error of the driver means for an instance that is being opened."""
+        """Return the error of an instance that failed to open because of a driver error."""
         now = int(self._gpu.bindings.cuCtxSynchronize()[0])
         if not isinstance(error, CudaCallError):
             starved = isinstance(error, self._gpu.driver.MemoryError)

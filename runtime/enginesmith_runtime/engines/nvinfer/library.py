@@ -1,8 +1,8 @@
-"""The two libraries of one API shape: TensorRT and TensorRT for RTX.
+"""The two libraries with nearly the same API: TensorRT and TensorRT for RTX.
 
-Every helper called `nvinfer_*` takes the imported module as a parameter, so that what is proved with one library on a
-machine without a GPU is the code that runs with the other. Enumerations are always addressed by name: their numbers
-moved between TensorRT 10 and 11.
+The functions of this package take the imported module as a parameter. So tests with one library on a machine without a
+GPU cover the code that runs with the other. Enumerations are always used by name, because their numbers changed between
+TensorRT 10 and 11.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class NvInferLibrary:
     """One of the libraries.
 
     Attributes:
-        title: its name in messages.
-        module_name: what Python imports.
+        title: Name in messages.
+        module_name: Name of the Python module.
     """
 
     backend: Backend
@@ -31,10 +31,10 @@ class NvInferLibrary:
     module_name: str
 
     def version(self, failure: type[EnginesmithError] = BuildError) -> str:
-        """Return the installed version in full, from the package's metadata.
+        """Return the full installed version from the package's metadata.
 
         Raises:
-            EnginesmithError: of the class `failure`, where the library is not installed.
+            EnginesmithError: An error of class `failure` if the library is not installed.
         """
         for toolchain in installed_toolchains():
             if toolchain.backend is self.backend:
@@ -50,7 +50,7 @@ class NvInferLibrary:
         """Import the library.
 
         Raises:
-            EnginesmithError: of the class `failure`, where it is missing or one of its own libraries is.
+            EnginesmithError: An error of class `failure` if the library or a library that it needs is missing.
         """
         self.version(failure)
         try:
@@ -67,7 +67,7 @@ class NvInferLibrary:
     def _import(self) -> Any:
         if find_spec(self.module_name) is not None:
             return import_module(self.module_name)
-        # Images that bring the libraries themselves have the bindings alone, which the plain package only re-exports.
+        # Images that contain the native libraries have only the bindings package, which the plain package re-exports.
         return import_module(f"{self.module_name}_bindings")
 
 

@@ -1,7 +1,7 @@
-"""Loads a plan, after everything that the library would not say has been asked.
+"""Loads a plan after checks that the library does not make.
 
-The library answers "None", aborts without a driver, and takes a plan of another GPU with a warning. So the version
-matrix is asked first, then the driver, and the library last.
+The library returns None for most errors, aborts without a driver, and accepts a plan of another GPU with a warning. So
+the loader checks the version matrix first, then the driver, and calls the library last.
 """
 
 import os
@@ -42,7 +42,7 @@ class NvInferLoader:
         self._library = library
 
     def version(self) -> str:
-        """Return the installed version in full."""
+        """Return the full installed version."""
         return self._library.version(EngineRefusedError)
 
     def load(
@@ -51,12 +51,12 @@ class NvInferLoader:
         """Deserialise the plan on the first visible GPU.
 
         Raises:
-            EngineRefusedError: it does not fit this machine, the machine is not what it is labelled, the library
-                refuses the engine, or the device has no room for it (`OutOfMemory`).
-            DeviceFailedError: the device broke.
-            SpecError: an option is unknown or has a value that it cannot have.
+            EngineRefusedError: The engine does not fit this machine, the node has a wrong label, the library refuses
+                the engine, or the device has not enough memory (`OutOfMemory`).
+            DeviceFailedError: The device failed.
+            SpecError: An option is unknown or has an invalid value.
         """
-        del instances  # each has a stream and buffers of its own, and threads of none
+        del instances  # instances have their own streams and buffers, and share no threads
         execution = read_options(options)
         devices = detect_devices()
         device = next(iter(devices), host_hardware())
@@ -64,7 +64,7 @@ class NvInferLoader:
         refuse_unless_fits(manifest, device, self.version())
         require_driver(EngineRefusedError)
         module = self._library.load(EngineRefusedError)
-        # Needs CUDA's Python binding, which a machine without a driver cannot even import.
+        # This import needs CUDA's Python bindings, which cannot be imported without a driver.
         from enginesmith_runtime.engines.cuda.device import open_device
 
         gpu = open_device()
@@ -93,7 +93,7 @@ class NvInferLoader:
             runtime = module.Runtime(log)
             plan = (files / manifest.files[0].path).read_bytes()
             _check_validity(module, runtime, plan, log)
-            # A version-compatible plan carries host code; the manifest's digest vouches for it.
+            # A version-compatible plan contains host code. The digest in the manifest guarantees its origin.
             if manifest.key_inputs.flags.get(VERSION_COMPATIBLE_FLAG) == "true":
                 runtime.engine_host_code_allowed = True
             engine = runtime.deserialize_cuda_engine(plan)
@@ -109,13 +109,13 @@ class NvInferLoader:
                 log=log,
                 gpu=gpu,
                 options=execution,
-                # Other processes on the GPU may take or free memory meanwhile: the best there is to know.
+                # This is an estimate, because other processes on the GPU may allocate or free memory meanwhile.
                 weights_bytes=max(free - gpu.free_bytes(), 0),
             )
 
 
 def _check_validity(module: Any, runtime: Any, plan: bytes, log: Any) -> None:
-    """Ask TensorRT for RTX about the plan; TensorRT itself has no such question."""
+    """Check the plan with TensorRT for RTX. TensorRT has no such function."""
     if not hasattr(runtime, "get_engine_validity"):
         return
     validity, diagnostics = runtime.get_engine_validity(plan)
@@ -127,7 +127,7 @@ def _check_validity(module: Any, runtime: Any, plan: bytes, log: Any) -> None:
         if int(diagnostics) & int(member)
     ]
     raise EngineRefusedError(
-        "the library says that the engine cannot run here",
+        "the library reports that the engine cannot run here",
         why=", ".join((*found, *log.errors)),
         remedy="build the engine for this GPU with the installed version",
         reason="EngineInvalid",
@@ -152,7 +152,7 @@ def _refused(manifest: Manifest, log: Any, gpu: "Gpu") -> EngineRefusedError:
 
 
 def _allow_weight_streaming(engine: Any, budget: int | None) -> None:
-    """Set how many bytes of weights stay on the device; it must be set before the first context."""
+    """Set the number of weight bytes that stay on the device. It must be set before the first context is created."""
     streamable = getattr(engine, "streamable_weights_size", 0)
     if streamable <= 0:
         return

@@ -1,7 +1,6 @@
-"""What the library says in its log, which is the only place where it gives reasons.
+"""Messages of the library's log, which is the only place where it gives reasons.
 
-Its calls return None or False; the text is with the logger. Some texts are well known and are translated into what to
-do about them.
+Its calls return None or False, and the logger gets the text. Known texts are translated into a reason and a remedy.
 """
 
 import re
@@ -13,10 +12,10 @@ __all__ = ["MessageLog", "Translation", "create_logger", "list_reasons", "transl
 
 _KEPT_MESSAGES: Final = 50
 
-# Logged by builds on a CPU, which need no driver.
+# Message of builds on a CPU, which need no driver.
 _NO_DRIVER: Final = "CUDA driver version is insufficient"
 
-# Read in TensorRT 10.6 and for RTX 1.7.
+# Seen in TensorRT 10.6 and TensorRT for RTX 1.7.
 _CACHE_ENTRIES: Final = re.compile(r"(\d+) timing cache entries")
 _TIMED: Final = "Timing Runner: "
 
@@ -24,21 +23,21 @@ _LOGGERS: Final[list[Any]] = []
 
 
 class MessageLog(Protocol):
-    """The part of our logger that is not the library's."""
+    """The part of Enginesmith's logger that the library does not define."""
 
     errors: "deque[str]"
     warnings: "deque[str]"
     cache_entries: int | None
-    """Entries of the timing cache that was last read or written; None where the library has not said."""
+    """Entries of the timing cache that was last read or written; None if the library has not reported it."""
     timed: int
     """Layer implementations that a builder has timed."""
 
     def mark(self) -> int:
-        """Return a mark for `said_since`."""
+        """Return the current position for `said_since`."""
         ...
 
     def said_since(self, mark: int) -> list[str]:
-        """Return the errors and warnings since the mark that are still kept, oldest first."""
+        """Return the errors and warnings since the position, oldest first, as far as they are still kept."""
         ...
 
 
@@ -60,7 +59,7 @@ _BUSY: Final = "end the process that holds the GPU, or set its compute mode to d
 _NO_DEVICE: Final = "let the pod ask for a GPU resource such as nvidia.com/gpu"
 _REBUILD: Final = "build the engine for this GPU with the installed version"
 
-# Fragments of messages, in any case; the library adds numbers to them. Read in TensorRT 10.6, 11.4 and for RTX 1.7.
+# Parts of messages, compared without case. Seen in TensorRT 10.6 and 11.4, and TensorRT for RTX 1.7.
 _KNOWN: Final = (
     _Known("expecting compute", Translation("WrongDevice", _REBUILD)),
     _Known("which has compute capability", Translation("WrongDevice", "use a GPU that TensorRT for RTX supports")),
@@ -88,7 +87,7 @@ _KNOWN: Final = (
             "could not be allocated",
             "insufficient memory",
             "memory allocation fail",
-            # cudaErrorMemoryAllocation: not even a CUDA context had room.
+            # cudaErrorMemoryAllocation: there was not enough memory for a CUDA context.
             "initialization failure with error: 2",
         )
     ),
@@ -99,7 +98,7 @@ _KNOWN: Final = (
 
 
 def translate(messages: Iterable[str], otherwise: Translation) -> Translation:
-    """Return what is known of the first message that is known, in whatever case, else `otherwise`."""
+    """Return the translation of the first known message, compared without case, else `otherwise`."""
     for message in messages:
         said = message.casefold()
         for known in _KNOWN:
@@ -109,7 +108,7 @@ def translate(messages: Iterable[str], otherwise: Translation) -> Translation:
 
 
 def list_reasons(messages: "deque[str]") -> list[str]:
-    """Return the messages once each, without the library's remark that a CPU build has no driver."""
+    """Return the messages without duplicates, and without the message that a CPU build has no driver."""
     unique = list(dict.fromkeys(messages))
     return [message for message in unique if _NO_DRIVER not in message] or unique
 
@@ -117,12 +116,12 @@ def list_reasons(messages: "deque[str]") -> list[str]:
 def create_logger(module: Any) -> Any:
     """Return a logger of the library that keeps its last errors and warnings, oldest first (a MessageLog).
 
-    The library holds on to a logger longer than to the objects that it was made for, and one that is gone ends the
-    process; so loggers live as long as it does. There are as many as engines were loaded.
+    The library uses a logger longer than the objects that it was created for, and a freed logger crashes the process.
+    So loggers are never freed. Their number is the number of loaded engines.
     """
 
     class _Logger(module.ILogger):  # type: ignore[misc]  # the base is known at run time only
-        """Keeps messages in place of printing them."""
+        """Keeps messages instead of printing them."""
 
         def __init__(self) -> None:
             module.ILogger.__init__(self)
@@ -134,7 +133,7 @@ def create_logger(module: Any) -> Any:
             self._recent: deque[tuple[int, str]] = deque(maxlen=_KEPT_MESSAGES)
 
         def log(self, severity: Any, message: str) -> None:
-            """Receive a message; called from any thread."""
+            """Receive a message. Called from any thread."""
             if severity in {module.ILogger.INTERNAL_ERROR, module.ILogger.ERROR}:
                 self._keep(self.errors, message.strip())
             elif severity == module.ILogger.WARNING:

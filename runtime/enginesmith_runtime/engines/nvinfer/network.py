@@ -1,4 +1,4 @@
-"""From an ONNX file to a strongly typed network with its profiles, or every reason why not."""
+"""Parses an ONNX file to a strongly typed network with its profiles, or reports every reason of a failure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from enginesmith_runtime.engines.nvinfer.messages import MessageLog, list_reason
 
 __all__ = ["ParsedNetwork", "add_profiles", "describe_tensors", "parse_network"]
 
-# Names of nvinfer's DataType, and how clients spell them. FP8, INT4 and FP4 never cross an engine's border.
+# Names in nvinfer's DataType by datatype of clients. FP8, INT4 and FP4 are never inputs or outputs.
 _DTYPES: Final = {
     "FLOAT": DType.FP32,
     "HALF": DType.FP16,
@@ -30,7 +30,7 @@ _NO_NODE: Final = -1
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedNetwork:
-    """A network and its parser, which must live as long as the network: the library frees what both share."""
+    """A network and its parser, which must live as long as the network because they share memory."""
 
     network: Any
     parser: Any
@@ -41,12 +41,12 @@ def parse_network(module: Any, builder: Any, log: Any, model: Path) -> ParsedNet
 
     Args:
         module: the library.
-        builder: its Builder.
-        log: its logger.
-        model: the ONNX file; external weights are in the same folder.
+        builder: Builder of the library.
+        log: Logger of the library.
+        model: ONNX file. External weights are in the same folder.
 
     Raises:
-        BuildError: `UnsupportedOperators` with every node that the parser refuses, else `ParserRefused`.
+        BuildError: `UnsupportedOperators` with every node that the parser refuses, or `ParserRefused`.
     """
     network = builder.create_network(_strongly_typed(module))
     if network is None:
@@ -85,7 +85,7 @@ def add_profiles(
     """Add one optimisation profile for each of `profiles`; a network of fixed shapes without shape inputs needs none.
 
     Raises:
-        BuildError: `ProfileRefused`, with the library's words; `MissingValues` where an input holds sizes and its
+        BuildError: `ProfileRefused` with the library's error, or `MissingValues` if an input holds sizes and its
             profile has no values.
     """
     dynamic = [tensor for tensor in _list_inputs(network) if any(size < 0 for size in tensor.shape)]
@@ -114,7 +114,7 @@ def add_profiles(
 
 
 def describe_tensors(network: Any, specs: tuple[TensorSpec, ...], *, are_inputs: bool) -> tuple[TensorSpec, ...]:
-    """Return the model's tensors with the datatypes that the network has: the parser narrows FP64 to FP32."""
+    """Return the model's tensors with the datatypes of the network, because the parser converts FP64 to FP32."""
     tensors = _list_inputs(network) if are_inputs else _list_outputs(network)
     dtypes = {tensor.name: tensor.dtype.name for tensor in tensors}
     return tuple(
@@ -133,7 +133,7 @@ def _list_outputs(network: Any) -> Iterator[Any]:
 
 
 def _strongly_typed(module: Any) -> int:
-    """Return the creation flags. TensorRT 10 must be asked for strong typing; 11 knows nothing else and ignores it."""
+    """Return the creation flags. TensorRT 10 needs a flag for strong typing; 11 always has it and ignores the flag."""
     flag = getattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
@@ -175,7 +175,7 @@ def _profile_refused(profile: Profile, tensor: str, said: str) -> BuildError:
 
 def _describe_error(error: Any) -> str:
     description = str(error.desc()).strip()
-    # The parser's own words for an operator that it has no import function for.
+    # Message of the parser for an operator without an import function.
     if description == "false":
         description = "the operator is not supported"
     if error.node() == _NO_NODE:
@@ -184,7 +184,7 @@ def _describe_error(error: Any) -> str:
 
 
 def _list_siblings(model: Path, errors: list[Any]) -> Iterator[str]:
-    """Name the other nodes of every refused operator: the parser stops at the first one that lacks a plugin."""
+    """List the other nodes of every refused operator, because the parser stops at the first node without a plugin."""
     refused = {error.node_operator(): error for error in errors if _is_unsupported(error)}
     if not refused:
         return

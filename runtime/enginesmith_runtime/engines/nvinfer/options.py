@@ -1,4 +1,4 @@
-"""What a target's `backendOptions` may say to TensorRT at run time."""
+"""Options of TensorRT at run time, from a target's `backendOptions`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +21,15 @@ _FIELDS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionOptions:
-    """How an engine runs.
+    """Options of a running engine.
 
     Attributes:
-        cuda_graphs: of one instance; 0: none are recorded.
-        spin: whether a thread burns its CPU while it waits for the GPU, which saves the time that it takes to wake up.
-        pinned_memory_limit: bytes of inputs and outputs of one instance, as much on the host as on the device.
-        device_memory_limit: bytes of the engine and all its instances on the device; None: what the device has.
-        weight_streaming_budget: bytes of streamable weights that stay on the device; None: what the library advises.
+        cuda_graphs: Number of CUDA graphs of one instance; 0 to disable them.
+        spin: Whether a thread waits for the GPU with a busy loop, which saves the time to wake up.
+        pinned_memory_limit: Bytes for inputs and outputs of one instance, on the host and on the device each.
+        device_memory_limit: Bytes of the engine and all its instances on the device; None for no limit.
+        weight_streaming_budget: Bytes of streamable weights that stay on the device; None for the library's
+            recommendation.
     """
 
     cuda_graphs: int = 16
@@ -42,7 +43,7 @@ def read_options(options: Mapping[str, str]) -> ExecutionOptions:
     """Return the options.
 
     Raises:
-        SpecError: one is unknown, or has a value that it cannot have.
+        SpecError: An option is unknown or has an invalid value.
     """
     known = known_options(Backend.TENSORRT)
     fields: dict[str, Any] = {}

@@ -1,8 +1,8 @@
-"""Plugin libraries: the library's own, and those that an engine brings.
+"""Loads plugin libraries: those of TensorRT and those of an engine.
 
-A library is machine code that this process will run, so its digest is held against the engine's key first. Then the
-dynamic linker is asked before TensorRT is: TensorRT answers "None" and, before the first Builder or Runtime exists,
-logs nothing. A process loads a library once, whatever number of engines brings it.
+A library is machine code that this process runs, so its digest is compared with the engine's key first. Then the
+dynamic linker loads it before TensorRT does, because TensorRT only returns None and logs nothing before the first
+Builder or Runtime exists. A process loads a library only once, even if several engines have it.
 """
 
 import ctypes
@@ -18,12 +18,12 @@ from enginesmith_runtime.local_files.digests import digest_file
 __all__ = ["PLUGIN_FOLDER", "load_plugins"]
 
 PLUGIN_FOLDER: Final = "plugins"
-"""Folder next to a plan that holds the plan's plugin libraries, numbered in loading order."""
+"""Folder next to a plan with the plan's plugin libraries, numbered in loading order."""
 
 _ENTRY_POINTS: Final = ("getCreators", "getPluginCreators")
-"""What TensorRT calls in a library; one that has neither must register its plugins when it is loaded."""
+"""Functions that TensorRT calls in a library. A library without them must register its plugins when it is loaded."""
 
-# The beginning of an ELF file: <elf.h>, Elf64_Ehdr.
+# Header of an ELF file: <elf.h>, Elf64_Ehdr.
 _MAGIC: Final = b"\x7fELF"
 _CLASS_64: Final = 2
 _SHARED_OBJECT: Final = 3
@@ -31,7 +31,7 @@ _MACHINES: Final = {62: "x86_64", 183: "aarch64"}
 _HEADER_BYTES: Final = 20
 
 _LOADED: Final[set[str]] = set()
-"""Digests of the libraries that this process has loaded; TensorRT registers no plugin twice."""
+"""Digests of the libraries that this process has loaded, because TensorRT does not register a plugin twice."""
 
 
 class _Refusal(NamedTuple):
@@ -57,17 +57,18 @@ def load_plugins(
     *,
     digests: Sequence[str],
 ) -> None:
-    """Register the library's own plugins, then load the given ones in order.
+    """Register TensorRT's own plugins, then load the given libraries in order.
 
     Args:
         module: the library.
-        log: its logger.
-        libraries: files on the local disk, in loading order.
-        failure: the class of what is raised.
-        digests: SHA-256 of each, from the engine's key.
+        log: Logger of the library.
+        libraries: Files on the local disk in loading order.
+        failure: Class of the error to raise.
+        digests: SHA-256 of each library, from the engine's key.
 
     Raises:
-        EnginesmithError: `PluginDiffers`: not the files that the key names; `PluginRefused`: one cannot be loaded.
+        EnginesmithError: `PluginDiffers` if the files are not those of the key, `PluginRefused` if one cannot be
+            loaded.
     """
     module.init_libnvinfer_plugins(log, "")
     _check_digests(libraries, digests, failure)
@@ -98,9 +99,9 @@ def _check_header(library: Path, refusal: _Refusal) -> None:
         head = stream.read(_HEADER_BYTES)
     kind, machine = (int.from_bytes(head[start : start + 2], "little") for start in (16, 18))
     if len(head) < _HEADER_BYTES or not head.startswith(_MAGIC):
-        raise refusal.because("it is no shared library (it has no ELF header)")
+        raise refusal.because("it is not a shared library (it has no ELF header)")
     if kind != _SHARED_OBJECT:
-        raise refusal.because("it is an ELF file, but no shared library")
+        raise refusal.because("it is an ELF file, but not a shared library")
     here = platform.machine()
     if head[4] != _CLASS_64 or _MACHINES.get(machine) != here:
         bits = 64 if head[4] == _CLASS_64 else 32
@@ -110,7 +111,7 @@ def _check_header(library: Path, refusal: _Refusal) -> None:
 def _load(registry: Any, log: Any, library: Path, refusal: _Refusal) -> None:
     before = len(registry.all_creators)
     try:
-        # All symbols now: one that is missing would otherwise end the process in the middle of an inference.
+        # Resolve all symbols now. Otherwise a missing symbol would end the process during an inference.
         handle = ctypes.CDLL(str(library), mode=os.RTLD_NOW | os.RTLD_LOCAL)
     except OSError as error:
         raise refusal.because(str(error)) from error
@@ -121,7 +122,7 @@ def _load(registry: Any, log: Any, library: Path, refusal: _Refusal) -> None:
     mark = log.mark()
     try:
         known = registry.load_library(str(library))
-    except Exception as error:  # the binding raises what pybind makes of a C++ exception
+    except Exception as error:  # pybind translates C++ exceptions
         raise refusal.because(str(error)) from error
     if known is None:
         raise refusal.because(" | ".join(log.said_since(mark)) or "a plugin of the same name is already registered")

@@ -1,4 +1,4 @@
-"""The library's progress monitor, passed on to a ProgressSink, whose "stop" goes back as a cancelled build."""
+"""Passes the library's progress to a ProgressSink, and cancels the build if the sink stops it."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ __all__ = ["create_monitor"]
 
 
 def create_monitor(module: Any, sink: ProgressSink, root: str) -> Any:
-    """Return an IProgressMonitor with the attribute `cancelled`; the library's outermost phases go below `root`."""
+    """Return an IProgressMonitor with the attribute `cancelled`. Top-level phases become children of `root`."""
 
     class _Monitor(module.IProgressMonitor):  # type: ignore[misc]  # the base is known at run time only
         """Called from several threads of the builder."""

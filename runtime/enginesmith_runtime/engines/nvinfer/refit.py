@@ -1,9 +1,9 @@
-"""Another model's weights in an engine of the same structure: seconds in place of a build.
+"""Puts the weights of another model into an engine of the same structure, which takes seconds instead of a build.
 
     plan ──deserialise──> engine ──parser refitter──> every weight of the model by name ──refit──> serialise ──> plan
 
-The engine must have been built refittable. Weights that the library folded into others when it built are not there to
-be replaced; then it says so, and the caller builds.
+The engine must have been built refittable. Weights that the library folded into others during the build cannot be
+replaced. The library reports them, and the caller builds.
 """
 
 from pathlib import Path
@@ -19,17 +19,17 @@ _SHOWN_NAMES = 5
 
 
 def refit_plan(module: Any, log: Any, base: Path, model: Path, target: Path) -> None:
-    """Write to `target` the plan `base` with the weights of `model`; needs a current CUDA context.
+    """Write the plan `base` with the weights of `model` to `target`. A CUDA context must be current.
 
     Args:
-        module: the library; the plan's plugins are loaded.
-        log: a logger of the library.
-        base: a refittable plan of this version of the library, built on this kind of GPU.
-        model: an ONNX file of the same structure; external weights are in the same folder.
-        target: receives the plan.
+        module: The library. The plan's plugins must be loaded.
+        log: Logger of the library.
+        base: Refittable plan of this version of the library, built on this GPU product.
+        model: ONNX file of the same structure. External weights are in the same folder.
+        target: File that receives the plan.
 
     Raises:
-        BuildError: `RefitRefused`, with the library's words and the weights that are missing.
+        BuildError: `RefitRefused` with the library's error and the missing weights.
     """
     engine = deserialise_plan(module, log, base, host_code=False)
     if not engine.refittable:
@@ -45,7 +45,7 @@ def refit_plan(module: Any, log: Any, base: Path, model: Path, target: Path) -> 
 
 def _serialise(module: Any, engine: Any, log: Any) -> Any:
     config = engine.create_serialization_config()
-    # Since 10.14 a plan says whether it may be refitted again; the engine that was built always may.
+    # Since 10.14 a plan states whether it can be refitted again. An engine in memory always can.
     flag = getattr(module.SerializationFlag, "INCLUDE_REFIT", None)
     if flag is not None:
         config.set_flag(flag)

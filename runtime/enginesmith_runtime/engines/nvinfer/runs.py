@@ -1,8 +1,7 @@
-"""One form of request (profile, shapes, places of the outputs), worked out once and run many times.
+"""A run for one form of request (profile, shapes, places of the outputs). It is computed once and run many times.
 
-Everything that depends on the form alone lies ready in it: what to copy from where to where, which address the
-library reads, which views the answers are copied out of, and the recorded graph. A request of a known form does only
-what depends on its values.
+It contains everything that depends only on the form: the copies, the addresses for the library, the views of the
+results, and the captured graph. A request of a known form then only handles its values.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,10 +21,10 @@ class Copy:
     """One copy on the instance's stream.
 
     Attributes:
-        call: the driver's function.
-        target: address to write, as the function takes it.
-        source: address to read.
-        size: in bytes, not 0.
+        call: Function of the driver.
+        target: Address to write, in the type of the function.
+        source: Address to read.
+        size: Size in bytes, greater than 0.
     """
 
     call: Callable[..., tuple[Any, ...]]
@@ -36,20 +35,20 @@ class Copy:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """See the module; a Recordable.
+    """A run, which is a Recordable; see the module.
 
     Attributes:
-        profile: index of the library's profile, and of the context that runs it.
-        shapes: of every input.
-        addresses: of every input, and of every output that has no allocator.
-        feeds: the inputs that come from the host, with the pinned views that they are copied into.
-        before: copies ahead of the inference.
-        after: copies behind it.
-        order: names of the outputs wanted.
-        results: of each output wanted, a view to copy out of or memory of the caller's that was written; without
-            the open ones.
-        open_outputs: outputs wanted whose shape only the run tells.
-        open_into: where the caller wants them, of those that it wants on the device.
+        profile: Index of the library's profile and of its context.
+        shapes: Shapes of all inputs.
+        addresses: Addresses of all inputs, and of all outputs without an allocator.
+        feeds: Inputs from the host, with the pinned views that receive them.
+        before: Copies before the inference.
+        after: Copies after the inference.
+        order: Names of the requested outputs.
+        results: For each requested output except the open ones: a view to copy from, or memory of the caller that was
+            written.
+        open_outputs: Requested outputs whose shape only the run determines.
+        open_into: Places of those open outputs that the caller wants on the device.
     """
 
     profile: int
@@ -74,12 +73,12 @@ def create_enqueue(
     execute: Callable[[int], bool],
     stream: Any,
 ) -> Callable[[Run], None]:
-    """Return what puts a run on the stream of one context: copies, inference, copies.
+    """Return a function that enqueues a run on the stream of one context: copies, inference, copies.
 
     Args:
-        gpu: whose driver is called.
+        gpu: GPU with the driver to call.
         execute: `execute_async_v3` of a context that is bound to the run.
-        stream: the instance's.
+        stream: Stream of the instance.
 
     Returns:
         A function that raises CudaCallError or EnqueueRefusedError.

@@ -1,8 +1,8 @@
-"""TensorRT 10.x and 11.x: builds on the GPU that the engine is for, and runs there.
+"""The backend for TensorRT 10.x and 11.x, which builds an engine on the GPU that will run it.
 
-Nearly all of it is shared with TensorRT for RTX (the `nvinfer_*` modules). Its own are the driver check, without which
-the library aborts the process, the timing cache, which turns a two-minute rebuild into seconds, refitting, which turns
-it into less, and the inspector.
+It shares most of its code with TensorRT for RTX (the other modules of this package). Only TensorRT has the driver check
+(without a driver the library aborts the process), the timing cache (a rebuild takes seconds instead of two minutes),
+refitting (which is even faster) and the inspector.
 """
 
 from collections.abc import Iterator, Mapping
@@ -53,7 +53,7 @@ class TensorRtBuilder:
         self._started: StartedBuilder | None = None
 
     def start(self) -> None:
-        """Create the library's builder, which takes seconds and needs no job."""
+        """Create the library's builder, which takes seconds and does not need a job."""
         self._started = start_builder(self._load)
 
     def version(self) -> str:
@@ -61,23 +61,23 @@ class TensorRtBuilder:
         return TENSORRT_LIBRARY.version()
 
     def build(self, job: BuildJob, progress: ProgressSink) -> BuiltEngine:
-        """Build a plan, measuring tactics on this GPU.
+        """Build a plan with tactics that are timed on this GPU.
 
         Raises:
-            BuildError: there is no driver, or the parser or the builder refuses.
-            BuildOutOfMemoryError: the builder ran out of memory, or no context of the engine fits this GPU.
-            CancelledBuildError: the sink said so.
+            BuildError: There is no driver, or the parser or the builder refuses.
+            BuildOutOfMemoryError: The builder ran out of memory, or a context of the engine does not fit this GPU.
+            CancelledBuildError: `progress` cancelled the build.
         """
         module = self._load()
         plan = build_plan(module, job, progress, timing_cache=job.timing_cache, started=self._started)
         return _describe(module, job, plan, {"networkLayers": plan.layers})
 
     def refit(self, job: BuildJob, base: RefitBase, progress: ProgressSink) -> BuiltEngine:
-        """Put the job's weights into another engine's plan.
+        """Replace the weights in another engine's plan with those of the job's model.
 
         Raises:
-            BuildError: there is no driver, or the library refuses (`RefitRefused`).
-            CancelledBuildError: the sink said so.
+            BuildError: There is no driver, or the library refuses (`RefitRefused`).
+            CancelledBuildError: `progress` cancelled the build.
         """
         module = self._load()
         progress.phase(_REFIT, steps=1)
@@ -120,10 +120,10 @@ def _describe(module: Any, job: BuildJob, plan: Plan, network: Mapping[str, Json
 
 
 def require_room(job: BuildJob, inspection: Inspection) -> None:
-    """Return where a context of every profile fits the device's free memory, one at a time.
+    """Return if a context of each profile fits the free memory of the device, one at a time.
 
     Raises:
-        BuildOutOfMemoryError: `ProfileTooLarge`, with the profile, what it wants and what there is.
+        BuildOutOfMemoryError: `ProfileTooLarge` with the profile, the memory that it needs and the free memory.
     """
     for index, wanted in enumerate(inspection.context_bytes):
         if wanted <= inspection.memory.free:
@@ -142,7 +142,7 @@ def require_room(job: BuildJob, inspection: Inspection) -> None:
 
 @contextmanager
 def _opened_gpu() -> "Iterator[Gpu]":
-    """Give the GPU with its context current, which deserialising needs."""
+    """Yield the GPU with its context current, which deserialisation needs."""
     from enginesmith_runtime.engines.cuda.device import open_device
 
     try:
@@ -164,7 +164,7 @@ def _check_major(version: str) -> None:
     raise BuildError(
         "this version of TensorRT cannot build here",
         where=f"TensorRT {version}",
-        why="strongly typed networks came with TensorRT 10",
+        why="strongly typed networks need TensorRT 10",
         remedy="use TensorRT 10 or newer",
         reason="BuilderUnsupported",
     )

@@ -1,7 +1,7 @@
-"""TensorRT for RTX: builds on any CPU, ahead of time, and runs on RTX-class GPUs.
+"""The backend for TensorRT for RTX, which builds on any CPU and runs on RTX-class GPUs.
 
-The engine holds kernels for several compute capabilities and is finished by the driver at its first run, so building
-needs no GPU, no driver and a fraction of a second; only running it needs the device.
+The engine has kernels for several compute capabilities and is completed at its first run. So a build needs no GPU and
+no driver, and takes a fraction of a second. Only the run needs the device.
 """
 
 from typing import Any
@@ -39,8 +39,8 @@ class TensorRtRtxBuilder:
         """Build a plan for the request's compute capability, or for the library's default set.
 
         Raises:
-            BuildError: the parser or the builder refuses, or the library has no such target or option.
-            CancelledBuildError: the sink said so.
+            BuildError: The parser or the builder refuses, or the library does not have the target or an option.
+            CancelledBuildError: `progress` cancelled the build.
         """
         module = RTX_LIBRARY.load()
         _refuse_options(job)
@@ -65,7 +65,7 @@ class TensorRtRtxBuilder:
 
 
 def _refuse_options(job: BuildJob) -> None:
-    """Refuse what this library would ignore with a warning, or cannot do without a driver."""
+    """Refuse options that this library would ignore with a warning, or that need a driver."""
     options = job.request.options
     asked = {
         "build.hardwareCompatibility": options.hardware_compatibility != "none",
@@ -99,6 +99,6 @@ def _find_target(module: Any, capability: str) -> Any:
 
 
 def _capability(name: str) -> str:
-    """Return "12.0" of "SM120"."""
+    """Return "12.0" for "SM120"."""
     digits = name.removeprefix("SM")
     return f"{digits[:-1]}.{digits[-1]}"

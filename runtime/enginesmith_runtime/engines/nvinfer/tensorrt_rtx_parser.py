@@ -1,7 +1,7 @@
-"""`python -m enginesmith_runtime.engines.nvinfer.tensorrt_rtx_parser MODEL`: what the parser of TensorRT for RTX says.
+"""`python -m enginesmith_runtime.engines.nvinfer.tensorrt_rtx_parser MODEL`: runs the parser of TensorRT for RTX.
 
-Prints one JSON line: {"version", "errors": [{"node", "op", "message"}]}. A process of its own, since the parser can
-take its process along. It needs no GPU and no driver.
+Prints one JSON line: {"version", "errors": [{"node", "op", "message"}]}. It is a separate process, because the parser
+can crash. It needs no GPU and no driver.
 """
 
 import json
@@ -14,14 +14,14 @@ __all__ = ["main"]
 
 
 def main(path: str) -> int:
-    """Parse the model and print every node that the parser refuses; returns the exit code."""
+    """Parse the model and print every node that the parser refuses. Return the exit code."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # the library prints where it likes
+    os.dup2(2, 1)  # the library also prints to stdout
     import tensorrt_rtx as trt
 
     logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
     builder = trt.Builder(logger)
-    # The parser must not outlive its network: that crashes.
+    # Free the parser before its network. The other order crashes.
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
     parser.parse_from_file(path)
@@ -33,10 +33,10 @@ def main(path: str) -> int:
 
 
 def _described(error: object) -> dict[str, str]:
-    """Return a ParserError as plain words; its accessors are methods of the native class."""
+    """Return a ParserError as text. Its accessors are methods of the native class."""
     read = {name: str(getattr(error, name)()) for name in ("node_name", "node_operator", "desc")}
     words = one_line(read["desc"])
-    # For an operator that it has no importer for, the parser's description is the failed check itself.
+    # For an operator without an importer, the parser's description is only the failed check.
     message = "the parser has no importer for this operator" if words == "false" else words
     return {"node": read["node_name"], "op": read["node_operator"], "message": message}
 

@@ -1,7 +1,7 @@
-"""The library's timing cache in one build: opened before it, stored after it, however the build ended.
+"""The library's timing cache in one build. It is opened before the build and stored after it, even after a failure.
 
-Tactics that were measured stay measured where the builder then fails, so the cache is stored on every way out. It only
-saves time: whatever is wrong with one is said in a note and never fails a build.
+Measured tactics are also useful if the builder then fails. The cache only saves time, so a problem with it causes a
+note and never fails a build.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class CacheInUse:
     """The cache of one build.
 
     Attributes:
-        use: what the build found and added; None before it has ended, and where the library does not count.
+        use: Entries that the build found and added; None before it has ended, or if the library does not count them.
     """
 
     config: Any
@@ -37,7 +37,7 @@ class CacheInUse:
     use: TimingCacheUse | None = field(default=None, init=False)
 
     def open(self) -> None:
-        """Give the builder's configuration what is stored."""
+        """Load the stored cache into the builder's configuration."""
         self.kept = self._read()
         for one in self.kept:
             if one.data is None:
@@ -51,7 +51,7 @@ class CacheInUse:
         self.found = self._serialize()[1]
 
     def store(self) -> None:
-        """Store what the builder knows now."""
+        """Store the builder's cache."""
         data, entries = self._serialize()
         if self.found is not None and entries is not None:
             added = max(0, entries - self.found)
@@ -72,13 +72,13 @@ class CacheInUse:
             return ()
 
     def _take(self, data: bytes) -> None:
-        """Make a cache of `data` the builder's, or add it to the one that the builder has."""
+        """Create the builder's cache from `data`, or add `data` to the existing cache."""
         mark = self.log.mark()
         if self.cache is not None:
             taken = self._combine(data)
         else:
             cache = _create(self.config, data)
-            # Of a damaged cache the library makes an empty one, and only warns.
+            # For a damaged cache the library creates an empty one and only warns.
             taken = cache is not None and not self.log.said_since(mark)
             taken = taken and self.config.set_timing_cache(cache, ignore_mismatch=False)
             self.cache = cache if taken else None
@@ -87,7 +87,7 @@ class CacheInUse:
             self._say("the stored timing cache was ignored", said or "the library refuses it")
 
     def _combine(self, data: bytes) -> bool:
-        """Add measurements; where both have one, the builder's stays."""
+        """Add measurements. If both caches have a measurement, that of the builder is kept."""
         mark = self.log.mark()
         other = _create(self.config, data)
         if other is None or self.log.said_since(mark):
@@ -105,13 +105,13 @@ class CacheInUse:
 
 @contextmanager
 def timing_cache_in_use(config: Any, stored: TimingCache, log: MessageLog, notes: list[str]) -> Iterator[CacheInUse]:
-    """Let the builder start from the stored cache, and store what it knows at the end.
+    """Load the stored cache into the builder, and store the builder's cache at the end.
 
     Args:
-        config: the builder's configuration; gets the cache.
-        stored: of this device and this version of the library.
-        log: the library's log; says why a cache was not taken, and how many measurements one has.
-        notes: receives a sentence for everything that was not as it should be.
+        config: Configuration of the builder, which receives the cache.
+        stored: Stored caches for this device and this version of the library.
+        log: Log of the library, with the reason why a cache was refused and the number of measurements.
+        notes: List that receives one sentence for each problem.
     """
     cache = CacheInUse(config, stored, log, notes)
     cache.open()
@@ -124,5 +124,5 @@ def timing_cache_in_use(config: Any, stored: TimingCache, log: MessageLog, notes
 def _create(config: Any, data: bytes) -> Any:
     try:
         return config.create_timing_cache(data)
-    except (RuntimeError, ValueError, TypeError):  # what pybind makes of a C++ exception
+    except (RuntimeError, ValueError, TypeError):  # pybind translates C++ exceptions
         return None

@@ -1,9 +1,9 @@
-"""The onnxruntime backend: the model with every offline optimisation applied is the engine.
+"""The onnxruntime backend. Its engine is the model with all offline optimisations.
 
-Optimising again at every start would take seconds for a large model. What depends on the loading CPU (the layout of
-convolutions, which follows its vector width) stays out of the file and happens at load. FP16 and BF16 are emulated
-(see `onnx_graphs.emulation`), or the engine would compute in FP32 whatever its graph says. A provider
-that compiles whole subgraphs itself gets the standard operators only, for it does not know ONNX Runtime's fused ones.
+Optimising again at every start would take seconds for a large model. Optimisations that depend on the CPU (the layout
+of convolutions, which depends on its vector width) are not in the file and happen at load. FP16 and BF16 are emulated
+(see `onnx_graphs.emulation`), because otherwise the engine would compute in FP32 in spite of its graph. A provider that
+compiles whole subgraphs gets only standard operators, because it does not support ONNX Runtime's fused ones.
 """
 
 from pathlib import Path
@@ -31,14 +31,14 @@ __all__ = ["OnnxRuntimeBuilder", "create_builder", "create_loader"]
 ENGINE_FILE: Final = "model.onnx"
 WEIGHTS_FILE: Final = "model.onnx.data"
 
-# A protobuf file ends at 2 GiB; optimised graphs grow by folded constants, so weights leave the file well before.
+# A protobuf file is limited to 2 GiB, and folded constants enlarge optimised graphs. So weights are moved out early.
 _EXTERNAL_WEIGHTS_FROM_BYTES: Final = 1 << 28
 
 _PHASE: Final = "onnxruntime"
 
 _REFUSED: Final = {
     Precision.BF16: "it has BF16 kernels for few operators, and none for Conv, MatMul and Add",
-    Precision.FP8: "its optimised graphs leave out a Relu before a value becomes FP8 (ONNX Runtime 1.32)",
+    Precision.FP8: "its optimised graphs omit a Relu before a conversion to FP8 (ONNX Runtime 1.32)",
 }
 
 _UNKNOWN_OPERATOR: Final = ("is not a registered function/op", "No Op registered for")
@@ -68,8 +68,8 @@ class OnnxRuntimeBuilder:
         """Optimise the model and write it.
 
         Raises:
-            BuildError: ONNX Runtime has no implementation of a node, or refuses the model; its words are in it. Or the
-                model was prepared for a precision that it lacks, or has inputs or outputs in BF16.
+            BuildError: ONNX Runtime has no implementation of a node or refuses the model (the message has its error),
+                it does not support the precision of the model, or the model has inputs or outputs in BF16.
         """
         import onnxruntime
 
@@ -83,7 +83,7 @@ class OnnxRuntimeBuilder:
                 error.what, where=error.where, why=error.why, remedy=error.remedy, reason=error.reason
             ) from error
         progress.phase(_PHASE, steps=2)
-        # Only a build needs onnx.
+        # Only a build needs the package onnx.
         from enginesmith_runtime.onnx_graphs.emulation import emulation_of
         from enginesmith_runtime.onnx_graphs.graph import read_graph
         from enginesmith_runtime.onnx_graphs.scatters import losing_scatters, thread_warnings
@@ -148,7 +148,7 @@ def _write_optimised(
             emulation.open(runtime, job.model, options)
     except MemoryError:
         raise
-    except Exception as error:  # ONNX Runtime's errors share no other base
+    except Exception as error:  # ONNX Runtime's errors have no other common base
         raise _translate(error, job) from error
     weights = job.output / WEIGHTS_FILE
     if weights.exists():
@@ -157,10 +157,10 @@ def _write_optimised(
 
 
 def _keeps_weights_outside(job: BuildJob) -> bool:
-    """Whether the engine's weights get a file of their own.
+    """Whether the engine's weights are in a separate file.
 
-    Where the model's weights are outside its ONNX file, ONNX Runtime would write references to the model's files, which
-    are no part of the engine.
+    If the model's weights are outside its ONNX file, ONNX Runtime would otherwise write references to the model's
+    files, which are not part of the engine.
     """
     files = job.preparation.files_for(job.request.toolchain.backend)
     return len(files) > 1 or job.preparation.facts.size_bytes >= _EXTERNAL_WEIGHTS_FROM_BYTES
@@ -170,7 +170,7 @@ def _translate(error: Exception, job: BuildJob) -> BuildError:
     said = str(error).strip()
     if is_out_of_memory(said):
         return BuildOutOfMemoryError(
-            "ONNX Runtime could not have the memory that it asked for",
+            "ONNX Runtime ran out of memory",
             where=job.model.name,
             why=said,
             remedy="give the build more memory",

@@ -1,7 +1,7 @@
 """Runs an engine in ONNX Runtime: one session, shared by every instance.
 
-A session is safe to use from many threads, and its weights and thread pool are the costly part, so instances are only
-handles. Threads are set by the loader, since ONNX Runtime itself counts the machine's cores and not the pod's.
+A session is thread-safe, and its weights and thread pool are expensive, so instances are only handles of it. The loader
+sets the number of threads, because ONNX Runtime counts the cores of the machine and not those of the pod.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,10 +32,10 @@ __all__ = [
     "refuse_bf16",
 ]
 
-# What ONNX Runtime's arena and the C++ library say; it has no error code for it.
+# Messages of ONNX Runtime's arena and the C++ library, because there is no error code for this.
 _OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory")
 
-# In the inspector's report of an engine that answers wrongly on more threads inside a node (see `scatters`).
+# Key in the inspector's report of an engine that gives wrong results with more threads in a node (see `scatters`).
 MOST_THREADS: Final = "mostIntraOpThreads"
 
 _NOWHERE: Final[Mapping[str, DeviceArray]] = {}
@@ -58,8 +58,8 @@ class OnnxRuntimeLoader:
         """Open a session on the engine's model.
 
         Raises:
-            EngineRefusedError: another version, another architecture, or ONNX Runtime cannot read it.
-            SpecError: an option is unknown.
+            EngineRefusedError: The engine has another version or architecture, or ONNX Runtime cannot read it.
+            SpecError: An option is unknown.
         """
         import onnxruntime
 
@@ -78,7 +78,7 @@ class OnnxRuntimeLoader:
                 settings,
                 providers=[(provider.execution_provider, provider_options(provider, options))],
             )
-        except Exception as error:  # ONNX Runtime's errors share no other base
+        except Exception as error:  # ONNX Runtime's errors have no other common base
             raise EngineRefusedError(
                 "ONNX Runtime cannot load the engine",
                 where=path.name,
@@ -91,10 +91,10 @@ class OnnxRuntimeLoader:
 
 
 class OnnxRuntimeEngine(Engine):
-    """A session and the manifest that it was opened for.
+    """A session and the manifest of its engine.
 
     Args:
-        in_place: whether tensors may be in a client's memory.
+        in_place: Whether tensors may be in a client's memory.
     """
 
     def __init__(self, manifest: Manifest, session: Any, *, in_place: bool = False) -> None:
@@ -115,7 +115,7 @@ class OnnxRuntimeEngine(Engine):
 
 
 class OnnxRuntimeInstance(Instance):
-    """A handle on the shared session, which makes new arrays for each inference."""
+    """A handle of the shared session. Each inference creates new output arrays."""
 
     outputs_last = True
 
@@ -141,7 +141,7 @@ class OnnxRuntimeInstance(Instance):
         feed = self._feed(inputs)
         try:
             values = self._session.run(list(outputs), feed)
-        except Exception as error:  # ONNX Runtime's errors share no other base
+        except Exception as error:  # ONNX Runtime's errors have no other common base
             said = str(error).strip()
             starved = is_out_of_memory(said)
             raise InferenceError(
@@ -174,8 +174,8 @@ class OnnxRuntimeInstance(Instance):
         feed = self._feed(inputs)
         try:
             values = self._in_place.run(self._session, feed, outputs, placed)
-        except Exception:  # noqa: BLE001 - ONNX Runtime's errors share no other base
-            # Most likely an output has another shape than the model declares. If not, this run fails as well.
+        except Exception:  # noqa: BLE001 - ONNX Runtime's errors have no other common base
+            # Most likely an output has another shape than the model declares. For any other cause, this run also fails.
             result = self.infer(inputs, profile=profile, outputs=outputs)
             self._in_place.forget(placed)
             return result
@@ -199,15 +199,15 @@ class OnnxRuntimeInstance(Instance):
 
 
 def is_out_of_memory(said: str) -> bool:
-    """Whether an error's text is about memory that could not be had."""
+    """Whether the text of an error is about missing memory."""
     return any(fragment in said for fragment in _OUT_OF_MEMORY)
 
 
 def check_provider(runtime: Any, provider: Provider) -> None:
-    """Refuse a provider that the installed ONNX Runtime was built without.
+    """Refuse a provider that the installed ONNX Runtime does not have.
 
     Raises:
-        EngineRefusedError: ONNX Runtime would fall back to its CPU provider without a word.
+        EngineRefusedError: The provider is missing. ONNX Runtime would silently use its CPU provider.
     """
     available = runtime.get_available_providers()
     if provider.execution_provider in available:
@@ -216,21 +216,21 @@ def check_provider(runtime: Any, provider: Provider) -> None:
         "the installed ONNX Runtime lacks the provider",
         where=f"provider {provider.name}",
         why=f"{provider.execution_provider} is not among {', '.join(available)}",
-        remedy=f"install {provider.wheel} in place of the other onnxruntime package",
+        remedy=f"install {provider.wheel} instead of the other onnxruntime package",
         reason="ProviderMissing",
     )
 
 
 def refuse_bf16(specs: Iterable[TensorSpec]) -> None:
-    """Refuse inputs and outputs that the Python interface cannot pass.
+    """Refuse inputs and outputs that the Python interface does not support.
 
     Raises:
-        EngineRefusedError: one is BF16.
+        EngineRefusedError: A tensor is BF16.
     """
     for spec in specs:
         if spec.dtype is DType.BF16:
             raise EngineRefusedError(
-                "ONNX Runtime's Python interface passes no BF16 tensors",
+                "ONNX Runtime's Python interface does not support BF16 tensors",
                 where=spec.name,
                 remedy="keep the model's inputs and outputs in FP32 and cast them inside it, or use a GPU target",
                 reason="DTypeUnsupported",
@@ -238,7 +238,7 @@ def refuse_bf16(specs: Iterable[TensorSpec]) -> None:
 
 
 def _to_text(name: str, array: Array) -> Array:
-    # ONNX Runtime would take `bytes` by their Python representation ("b'...'").
+    # ONNX Runtime would use the Python representation of `bytes` ("b'...'").
     try:
         texts = [value.decode() if isinstance(value, bytes) else str(value) for value in array.ravel()]
     except UnicodeDecodeError as error:
@@ -246,7 +246,7 @@ def _to_text(name: str, array: Array) -> Array:
             "a BYTES element is not UTF-8",
             where=name,
             why=str(error),
-            remedy="send text; this backend's string tensors hold nothing else",
+            remedy="send text; this backend's string tensors support only UTF-8 text",
             reason="BytesNotUtf8",
         ) from error
     return np.array(texts, dtype=object).reshape(array.shape)

@@ -1,8 +1,8 @@
-"""Runs with inputs and outputs in memory that another process can change while the session uses it.
+"""Runs a session with inputs and outputs in memory that another process can change during the run.
 
-A kernel that reads a value twice may check one value and use another. With integers that is an access beyond a tensor
-(an index), with floats a wrong result, except where a node sorts: a sort of values that change runs out of its bounds.
-So only floats stay in place, and nothing in a model that sorts.
+A kernel that reads a value twice may check one value and use another. For an integer (an index) this can be an access
+outside a tensor. For a float it is only a wrong result, except in a node that sorts: a sort of changing values can also
+exceed its bounds. So only floats stay in place, and nothing in a model with a sorting node.
 """
 
 import mmap
@@ -18,28 +18,28 @@ __all__ = ["InPlace", "has_sorting_nodes"]
 _FLOATS: Final = (DType.FP16, DType.FP32, DType.FP64)
 
 _SORTING_NODE: Final = b"\x22\x04TopK"
-"""The field `op_type` of a serialised NodeProto: its tag, its length, its value."""
+"""The field `op_type` of a serialised NodeProto: tag, length, value."""
 
 
 class InPlace:
-    """Which tensors of a session may lie in a client's memory. Safe from any thread.
+    """Decides which tensors of a session may be in a client's memory. Safe from any thread.
 
     Attributes:
-        names: of inputs and outputs.
+        names: Names of inputs and outputs that may be in place.
     """
 
     def __init__(self, dtypes: Mapping[str, DType]) -> None:
         self.names = frozenset(name for name, dtype in dtypes.items() if dtype in _FLOATS)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Use these no more."""
+        """Stop using these tensors in place."""
         self.names -= frozenset(names)
 
     @staticmethod
     def run(
         session: Any, feed: Mapping[str, Array], outputs: Sequence[str], places: Mapping[str, Array]
     ) -> list[tuple[str, Array]]:
-        """Run `session` with some outputs in `places`; returns every output with its name."""
+        """Run `session` with some outputs in `places`. Return all outputs by name."""
         binding = session.io_binding()
         for name, array in feed.items():
             binding.bind_cpu_input(name, array)
@@ -59,6 +59,6 @@ class InPlace:
 
 
 def has_sorting_nodes(model: Path) -> bool:
-    """Return whether the ONNX file has a node that sorts; may say so of one that has none."""
+    """Return whether the ONNX file has a sorting node. The result can be a false positive."""
     with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(_SORTING_NODE) >= 0

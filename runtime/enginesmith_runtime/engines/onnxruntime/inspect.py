@@ -1,4 +1,4 @@
-"""What is in an optimised model: nodes by operator and by provider, weights by datatype."""
+"""Counts the contents of an optimised model: nodes by operator and by provider, weights by datatype."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,9 +15,9 @@ def inspect_model(runtime: Any, model: Path, provider: Provider) -> dict[str, Js
     """Return the number of nodes by operator, of weights by datatype, and of nodes by provider.
 
     Args:
-        runtime: the onnxruntime module.
-        model: the optimised model.
-        provider: the one that it will run on; what it does not take runs on the CPU provider.
+        runtime: The onnxruntime module.
+        model: The optimised model.
+        provider: Provider that will run the model. The CPU provider runs the nodes that it does not support.
     """
     import onnx
 

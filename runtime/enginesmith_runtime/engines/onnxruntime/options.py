@@ -1,4 +1,4 @@
-"""Session options of ONNX Runtime, from the words that a target's `backendOptions` may hold."""
+"""Session options of ONNX Runtime, from a target's `backendOptions`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,20 +20,20 @@ def session_options(runtime: Any, options: Mapping[str, str], *, instances: int 
         runtime: the onnxruntime module.
         options: `intraOpThreads`, `interOpThreads`, `executionMode` ("sequential" or "parallel"), `memoryPattern`,
             `cpuArena`, `spinning` ("true" or "false"), and `provider.<name>` for the provider's own options.
-        instances: inferences that run at once in the session.
-        cpus: that they share; None: those that this process may use.
+        instances: Number of inferences that run at the same time in the session.
+        cpus: Number of CPUs that they share; None for those that this process may use.
 
     Raises:
-        SpecError: an option is unknown or has a value that it cannot have.
+        SpecError: An option is unknown or has an invalid value.
     """
     result = runtime.SessionOptions()
     result.log_severity_level = 3
     result.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
     add_in_32_bits(result)
-    # The session's own threads serve all instances, and each instance brings one more: together one for each CPU.
+    # All instances share the session's threads, and each instance adds its own thread. The sum is one for each CPU.
     result.intra_op_num_threads = max(1, (count_usable_cpus() if cpus is None else cpus) - instances + 1)
     if instances > 1:
-        # A thread that spins after its part of a run would take the CPU from another instance.
+        # A thread that spins after its part of a run would take CPU time from another instance.
         _set_spinning(result, wanted=False)
     setters, known = _setters(runtime, result), known_options(Backend.ONNXRUNTIME)
     for name, value in options.items():

@@ -1,6 +1,6 @@
-"""Weights of inner graphs (the branches of If, the body of Loop), moved into an engine's ONNX file.
+"""Moves weights of inner graphs (the branches of If, the body of Loop) into an engine's ONNX file.
 
-ONNX Runtime checks them with onnx's own rules, which refuse weights files that are links. A store hands out links.
+ONNX Runtime checks these weights with the rules of onnx, which refuse links. The files of a store are links.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ __all__ = ["inline_inner_weights"]
 
 
 def inline_inner_weights(engine: Path) -> None:
-    """Rewrite the ONNX file `engine` where an inner graph has weights in the weights file next to it."""
+    """Rewrite the ONNX file `engine` if an inner graph has weights in the weights file next to it."""
     import onnx
     from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 

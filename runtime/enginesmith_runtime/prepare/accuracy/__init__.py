@@ -1,1 +1,1 @@
-"""How far the answers of a prepared model are from those of the FP32 model, on samples: `enginesmith accuracy`."""
+"""Compares the outputs of a prepared model and the FP32 model on samples, for `enginesmith accuracy`."""

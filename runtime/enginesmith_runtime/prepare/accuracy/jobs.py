@@ -1,4 +1,4 @@
-"""What a child that compares two models is asked, and what it answers."""
+"""Job and result of a child process that compares two models."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -11,17 +11,17 @@ __all__ = ["LayerError", "MeasureJob", "Measured"]
 
 
 class MeasureJob(Record):
-    """Run a prepared model with samples, and compare its answers with those of the FP32 model.
+    """Run a prepared model with samples, and compare its outputs with those of the FP32 model.
 
     Attributes:
-        reference: path of the FP32 model.
-        model: path of the model that is measured. FP16 and BF16 are computed in FP32 and rounded.
-        facts: of the FP32 model.
-        samples: paths of .npz files with arrays `input:<name>`, each named as its sample (percent-encoded). The FP32
-            model's answers are added to a file that lacks them, as `output:<name>`.
-        gates: how outputs are decoded, by output.
-        tolerances: of outputs that are compared as values, by output.
-        layers: number of samples that the values inside the model are compared with; 0: they are not compared.
+        reference: Path of the FP32 model.
+        model: Path of the measured model. FP16 and BF16 are computed in FP32 and rounded.
+        facts: Facts of the FP32 model.
+        samples: Paths of .npz files with arrays `input:<name>`. A file has the percent-encoded name of its sample.
+            Missing outputs of the FP32 model are added as `output:<name>`.
+        gates: Decoding and limits by output.
+        tolerances: Tolerances of outputs that are compared as values, by output.
+        layers: Number of samples for the comparison of values inside the model; 0 to disable it.
     """
 
     job: Literal["measure"] = "measure"
@@ -38,10 +38,10 @@ class LayerError(Record):
     """Error of one value inside the model.
 
     Attributes:
-        node: name of the FP32 model's node that makes it.
-        op: its operator.
-        tensor: the value's name.
-        sqnr_db: signal to noise ratio in dB; None: the values are equal.
+        node: Name of the FP32 model's node that produces it.
+        op: Operator of the node.
+        tensor: Name of the value.
+        sqnr_db: Signal-to-noise ratio in dB; None if the values are equal.
     """
 
     node: str
@@ -51,7 +51,7 @@ class LayerError(Record):
 
 
 class Measured(Record):
-    """Result of a `MeasureJob`; `layers` has the values that both models make, in the order of the nodes."""
+    """Result of a `MeasureJob`. `layers` has the values that both models have, in the order of the nodes."""
 
     outputs: tuple[OutputAgreement, ...]
     layers: tuple[LayerError, ...] = ()

@@ -1,4 +1,4 @@
-"""Two models on the same samples: errors of the outputs, agreement of the answers, errors of the values inside."""
+"""Compares two models on the same samples: errors of outputs, agreement of answers, errors of inner values."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,11 +23,11 @@ from enginesmith_runtime.prepare.worker_events import Emit
 __all__ = ["measure"]
 
 _GROUP: Final = 32
-"""Values inside the models that are in memory together."""
+"""Number of inner values that are in memory at the same time."""
 
 
 def measure(job: MeasureJob, emit: Emit) -> Measured:
-    """Compare the models; a `RAN` event with the number of samples follows each one."""
+    """Compare the models, and emit a `RAN` event with the number of samples after each sample."""
     feed = Feed(facts=job.facts)
     _add_answers(job, feed)
     meters = open_meters(job.facts.outputs, job.gates, [Path(path) for path in job.samples], job.tolerances)
@@ -46,7 +46,7 @@ def measure(job: MeasureJob, emit: Emit) -> Measured:
 
 
 def _add_answers(job: MeasureJob, feed: Feed) -> None:
-    """Write the answers of the FP32 model into the samples that lack them."""
+    """Add the outputs of the FP32 model to samples without them."""
     session = None
     for path in job.samples:
         with np.load(path, allow_pickle=False) as archive:
@@ -63,7 +63,7 @@ def _read(path: str, kind: str, names: Sequence[str]) -> dict[str, Array]:
 
 
 def _layers(job: MeasureJob, feed: Feed) -> Iterator[LayerError]:
-    """Yield the error of each FP32 value that both models make under one name; groups of them share a run."""
+    """Yield the error of each FP32 value that both models have under one name. A run computes a group of values."""
     source, other = read_graph(Path(job.reference)), read_graph(Path(job.model))
     name_nodes(source)
     emulation = emulate(other)
@@ -89,10 +89,10 @@ def _compare(
     samples: Sequence[Mapping[str, Array]],
     rectified: Collection[str],
 ) -> dict[str, Similarity]:
-    """Return the sums of named values of both models, each given as its graph and the folder of its weights.
+    """Return the sums for named values of both models. A model is given as its graph and the folder of its weights.
 
-    Values in `rectified` come from a Relu. One that was fused with the quantisation behind it leaves its name to the
-    value before it, which is therefore rectified here.
+    Values in `rectified` are outputs of a Relu. If the Relu was fused with the following quantisation, the value before
+    it has this name, so it is rectified here.
     """
     first, second = (open_exact(_watching(graph, names), folder) for graph, folder in (reference, model))
     sums = {name: Similarity() for name in names}
@@ -109,7 +109,7 @@ def _compare(
 
 
 def _watching(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """Return the model with named values as its only outputs, in FP32: numpy has no BF16."""
+    """Return the model with named values as its only outputs, in FP32 because numpy has no BF16."""
     taken = {name for node in model.graph.node for name in node.output}
     copies = [fresh_name(f"{name}_watched", taken) for name in names]
     watched = with_outputs(model, copies)

@@ -1,1 +1,1 @@
-"""A model in FP16, and which of its nodes stay in FP32: `cast.py` has a table of the reasons."""
+"""Casts a model to FP16 and decides which nodes stay in FP32. `cast.py` has a table of the reasons."""

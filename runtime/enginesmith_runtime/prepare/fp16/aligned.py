@@ -1,6 +1,6 @@
-"""Inputs that fit the weights of the layer that reads them, which makes its sums as large as they can be.
+"""Creates inputs that match the weights of the first layer, so that its sums are as large as possible.
 
-A matched filter meets its template, and trained layers have directions that they amplify: random values show neither.
+Matched filters react to their template, and trained layers amplify some directions. Random values show neither.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ _EXACT: Final = 0.05
 
 
 class _Layer(NamedTuple):
-    """A layer with its columns, and the sums of their magnitudes."""
+    """A layer with its columns and the sums of their magnitudes."""
 
     node: onnx.NodeProto
     columns: Columns
@@ -48,14 +48,14 @@ class _Layer(NamedTuple):
 def find_signs(
     path: Path, feed: Feed, ordinary: Mapping[str, Array], names: tuple[str, ...], *, by_direction: bool
 ) -> dict[str, Floats]:
-    """Return 1 and -1 for each element of inputs that a layer reads: the signs of its weights.
+    """Return 1 or -1 for each element of inputs that a layer reads: the signs of its weights.
 
     Args:
-        path: of the model.
-        feed: how it is run.
-        ordinary: values of all inputs.
-        names: of the inputs that are looked at.
-        by_direction: whether the direction that all columns share comes first, and not the largest column.
+        path: Path of the model.
+        feed: Feed of the model.
+        ordinary: Ordinary values of all inputs.
+        names: Names of the inputs to consider.
+        by_direction: Whether the common direction of all columns comes first, and not the largest column.
     """
     model = read_graph(path)
     name_nodes(model)
@@ -68,7 +68,7 @@ def find_signs(
         try:
             places = _places(prefix, feed, ordinary, name)
         except RUN_FAILURES:
-            continue  # the model takes no such values
+            continue  # the model refuses such values
         signs = None if places is None else _pattern(layer, places[0].shape, by_direction=by_direction)
         if places is not None and signs is not None:
             found[name] = np.ones(ordinary[name].shape)
@@ -77,7 +77,7 @@ def find_signs(
 
 
 def _first_layers(model: onnx.ModelProto, folder: Path, names: tuple[str, ...]) -> dict[str, list[_Layer]]:
-    """Return the first layers behind each input."""
+    """Return the first layers after each input."""
     weights = LayerWeights(model.graph, folder)
     origins = dict(zip(names, names, strict=True))
     layers: dict[str, list[_Layer]] = {}
@@ -95,7 +95,7 @@ def _first_layers(model: onnx.ModelProto, folder: Path, names: tuple[str, ...]) 
 
 
 def _before(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
-    """Return the part of a model that makes a value."""
+    """Return the part of a model that produces a value."""
     wanted = {value}
     kept = []
     for node in reversed(model.graph.node):
@@ -110,9 +110,9 @@ def _before(model: onnx.ModelProto, value: str) -> onnx.ModelProto:
 
 
 def _places(prefix: Watched, feed: Feed, ordinary: Mapping[str, Array], name: str) -> tuple[Integers, Floats] | None:
-    """Return of each element that a layer reads which element of an input it is, and with which sign.
+    """Return the input element, and its sign, for each element that a layer reads.
 
-    Moves and factors are found by runs with numbers of two digits; what a normalisation makes is where its input was.
+    Moves and factors are found by runs with numbers of two digits. A normalisation does not move elements.
     """
     spec = next(one for one in feed.facts.inputs if one.name == name)
     array = ordinary[name]
@@ -144,9 +144,9 @@ def _as_floats(_: str, array: Array) -> Floats:
 
 
 def _pattern(layer: _Layer, shape: tuple[int, ...], *, by_direction: bool) -> Floats | None:
-    """Return the signs for what a layer reads; None where shapes differ.
+    """Return the signs for the input of a layer, or None if shapes differ.
 
-    Rows have those of the largest column, of the common direction, and of the next columns, in turn.
+    Rows have, in turn, the signs of the largest column, of the common direction, and of the next columns.
     """
     if layer.node.op_type in WINDOWS:
         return _windows(layer, shape, by_direction=by_direction)
@@ -170,7 +170,7 @@ def _ranked(columns: Columns, sums: Floats, *, by_direction: bool) -> Floats:
 
 
 def _windows(layer: _Layer, shape: tuple[int, ...], *, by_direction: bool) -> Floats | None:
-    """Return kernels side by side, where the windows of a convolution lie."""
+    """Return kernels side by side at the positions of a convolution's windows."""
     attributes = {one.name: list(one.ints) for one in layer.node.attribute}
     channels, *sizes = layer.columns.shape[1:]
     if len(shape) != layer.columns.ndim or not channels or shape[1] % channels:

@@ -1,4 +1,4 @@
-"""Parts of an output that joins values of several kinds in one flat list, where large ones hide small ones."""
+"""Finds the parts of an output that joins several kinds of values in one list. Large values would hide small ones."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -14,11 +14,11 @@ _HANDS_ON: Final = _FLATTENS | {"Cast", "Identity", "Squeeze", "Transpose", "Uns
 
 
 def find_parts(model: onnx.ModelProto, cast: onnx.ModelProto) -> Mapping[str, str]:
-    """Return the values that a Concat joins before they are flattened, each with the output that has them.
+    """Return the values that a Concat joins before they are flattened, each with its output.
 
     Args:
-        model: the source.
-        cast: the FP16 model; values that it does not make are left out.
+        model: The source model.
+        cast: The FP16 model. Values that it does not have are omitted.
     """
     makers = {name: node for node in model.graph.node for name in node.output if name}
     floats = set(float_values(model)) & {name for node in cast.graph.node for name in node.output}

@@ -1,7 +1,7 @@
-"""Layers that can leave FP16's range with values that their inputs hold by their range or dtype.
+"""Finds layers that can leave FP16's range with inputs inside their known range or dtype.
 
-A sum reaches its bound with an input that fits the weights: a template, a dominant direction. So the bound counts, and
-not what usual inputs make.
+A sum reaches its bound if the input matches the weights (a template, a dominant direction). So the bound decides, and
+not the sums of usual inputs.
 """
 
 import operator
@@ -30,12 +30,12 @@ _RECURRENT: Final = frozenset({"GRU", "LSTM", "RNN"})  # bounded by their gates
 
 
 def nodes_beyond_bounds(flow: Dataflow, limits: Mapping[str, _Bound], folder: Path) -> dict[str, str]:
-    """Return the layers that have to stay in FP32 for it, with the reason.
+    """Return the layers that must stay in FP32 for this, with the reason.
 
     Args:
-        flow: the graph.
-        limits: the smallest and the largest value of inputs whose range is known.
-        folder: where weights outside the ONNX file lie.
+        flow: The graph.
+        limits: Smallest and largest value of inputs with known range.
+        folder: Folder of the weights outside the ONNX file.
     """
     weights = LayerWeights(flow.graph, folder)
     bounds = dict(limits)
@@ -63,7 +63,7 @@ def _largest_sum(columns: Columns, bound: _Bound) -> float:
 
 
 def _bound_of(node: onnx.NodeProto, bounds: Mapping[str, _Bound], flow: Dataflow) -> _Bound | None:
-    """Return the bound of a result; None where nothing is known of it."""
+    """Return the bound of a result, or None if it is not known."""
     others = [name for name in node.input if name and name not in bounds]
     if node.op_type in _KEEPS:
         made = [bounds[name] for name in node.input if name in bounds]

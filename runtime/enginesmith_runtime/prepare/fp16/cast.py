@@ -1,32 +1,29 @@
 """Precision by rewriting the graph: every TensorRT major builds a strongly typed network the same way (ADR 0005).
 
-A node computes in FP16 (or BF16, by the same rules apart from those about range) if the ONNX schema of its operator
-allows that and no file of this table keeps it in FP32:
+A node computes in FP16 (or in BF16, with the same rules except those about range) if the ONNX schema of its operator
+allows it and no file of this table keeps it in FP32:
 
-| file | keeps in FP32 |
-|---|---|
-| `keep_list` | nodes that `precision.keep` names |
-| `cast_rules` | operators without a usable FP16 form, nodes with inner graphs, arithmetic on shapes |
-| `layers` | nodes before the first layer with weights and behind the last one; nodes that compute constants |
-| `exactness` | comparisons, rounding, integers, sampling positions, and the nodes between them and the inputs |
-| `magnitudes` | lost constants, factors, long sums, quotients and what makes them (helpers: `growth`, `traits`) |
-| `twins` | results of the same layers that are taken from each other, and the layers |
-| `distances` | distances by their three terms: squares, products with centres, and their sum |
-| `bounds` | layers whose sums can leave FP16's range with values that their inputs are known to hold |
-| `features` | between layers: operators off a white list, and nodes that read no features; layers that read inputs |
-| `weights` | nodes with a weight outside FP16's range, or with few of its digits |
-| `value_ranges` | nodes whose values leave FP16's range in a reference run (`cast_stage` asks for it) |
-| `columns` | nodes with small columns of a tensor that has large ones, in the same run (`extents`, `places`) |
-| `rehearsal` | nodes that make NaN or infinity in emulated FP16 (`cast_stage` asks for it) |
-| `sweep` | nodes that make answers wrong with other values (`sweep_inputs` says which, `faults` finds the nodes) |
+| file | keeps in FP32 | |---|---| | `keep_list` | nodes that match `precision.keep` | | `cast_rules` | operators
+without a usable FP16 form, nodes with inner graphs, arithmetic on shapes | | `layers` | nodes before the first layer
+with weights and after the last one; nodes that compute constants | | `exactness` | comparisons, rounding, integers,
+sampling positions, and the nodes between them and the inputs | | `magnitudes` | lost constants, factors, long sums,
+quotients and the nodes before them (helpers: `growth`, `traits`) | | `twins` | differences of results of the same
+layers, and the layers | | `distances` | distances by their three terms: squares, products with centres, and their sum |
+| `bounds` | layers whose sums can leave FP16's range with values in the known range of their inputs | | `features` |
+between layers: operators that are not on a list, and nodes that read no features; layers that read inputs | | `weights`
+| nodes with a weight that is out of FP16's range or loses most digits | | `value_ranges` | nodes whose values leave
+FP16's range in a reference run (requested by `cast_stage`) | | `columns` | nodes with small columns in a tensor that
+also has large ones, in the same run (`extents`, `places`) | | `rehearsal` | nodes that produce NaN or infinity in
+emulated FP16 (requested by `cast_stage`) | | `sweep` | nodes that cause wrong outputs with other values (from
+`sweep_inputs`; `faults` finds the nodes) |
 
-`cast_model` collects the first ten; the others reach it in `CastJob.keep` and `CastJob.tried`. The nodes of
-`model.preprocess` stay in FP32 too. `pairs` gives QuantizeLinear and DequantizeLinear the type of what is around them.
+`cast_model` applies the first ten; the others are passed in `CastJob.keep` and `CastJob.tried`. The nodes of
+`model.preprocess` also stay in FP32. `pairs` gives QuantizeLinear and DequantizeLinear the type of their neighbours.
 
-A value has the type that its producer gives it. Casts stand only where producer and consumer differ, so a value between
-two kept nodes never passes through FP16. Inputs and outputs of the graph keep their types.
+A value has the type of its producer. There are Casts only between a producer and a consumer of different types, so a
+value between two kept nodes is never rounded to FP16. Inputs and outputs of the graph keep their types.
 
-Weights go one at a time from the old file to the new one, so a model of any size needs one weight's memory.
+Weights are converted one at a time from the old file to the new one, so only one weight is in memory.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +65,7 @@ def cast_model(job: CastJob) -> CastResult:
     """Write the model in FP16 or BF16 with FP32 inputs and outputs.
 
     Returns:
-        The new files, and every node that stayed in FP32 though it computes with floats, with the reason.
+        The new files, and every float node that stayed in FP32, with the reason.
     """
     source = Path(job.model)
     narrow = narrow_of(job.policy.default)
@@ -76,7 +73,7 @@ def cast_model(job: CastJob) -> CastResult:
     name_nodes(model)
     if narrow.wide:
         raise_for_bf16(model)
-        name_nodes(model)  # those that the conversion adds
+        name_nodes(model)  # nodes that the conversion added
     hoist_constants(model)
     writer = WeightWriter(source.parent, Path(job.output))
     inferred = shape_inference.infer_shapes(model, check_type=False, strict_mode=False).graph
@@ -124,7 +121,7 @@ def _reads_bf16(node: onnx.NodeProto, types: Mapping[str, int]) -> bool:
 def _judged_line(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
-    advice = "give production-like values in verification.inputs to judge it on them"
+    advice = "set production-like values in verification.inputs to judge it on them"
     return (f"FP16 was judged on generated values of {_listed(names)}; {advice}",)
 
 
@@ -152,7 +149,7 @@ def _kept_nodes(
 
 
 def kept_lines(kept: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line for each cause, with the first nodes that stay because of it."""
+    """Yield a line for each cause, with the first nodes that stay in FP32 because of it."""
     causes = {name: reason.rpartition(CAUSE)[2] for name, reason in kept.items()}
     for cause in dict.fromkeys(causes.values()):
         names = [name for name, each in causes.items() if each == cause]

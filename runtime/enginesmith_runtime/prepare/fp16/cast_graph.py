@@ -1,4 +1,4 @@
-"""The rewriting itself: Casts where types meet, weights in the type that their readers want."""
+"""Rewrites the graph: adds Casts between different types, and converts weights to the type of their readers."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ __all__ = ["Rewriter"]
 
 
 class Rewriter:
-    """Rewrites the main graph in place; its nodes are in topological order before and after."""
+    """Rewrites the main graph in place. Its nodes are in topological order before and after."""
 
     def __init__(self, graph: onnx.GraphProto, rules: CastRules, kept: frozenset[str], writer: WeightWriter) -> None:
         self._graph = graph
@@ -23,7 +23,7 @@ class Rewriter:
         self._kept = kept
         self._writer = writer
         self._weights = {tensor.name for tensor in graph.initializer}
-        # Outputs, and what inner graphs read by name, keep their name and FP32.
+        # Outputs, and values that inner graphs read by name, keep their name and FP32.
         self._pinned = {value.name for value in graph.output} | set(_captured(graph))
         self._half: set[str] = set()
         self._twins: dict[tuple[str, int], str] = {}  # (value, type) to the name of the value in that type
@@ -33,7 +33,7 @@ class Rewriter:
         self._nodes: list[onnx.NodeProto] = []
 
     def rewrite(self) -> frozenset[str]:
-        """Rewrite every node, then the weights; returns the values that are FP16 or BF16 now."""
+        """Rewrite every node, then the weights. Return the values that are now FP16 or BF16."""
         for node in self._graph.node:
             convert = node.name not in self._kept and self._rules.is_convertible(node)
             half = self._rules.half_inputs(node) if convert else frozenset()
@@ -47,12 +47,12 @@ class Rewriter:
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self._nodes]
         del self._graph.node[:]
         self._graph.node.extend(copies)
-        # Old types would contradict the new ones; parsers and runtimes infer them again.
+        # Remove old types, which would contradict the new ones. Parsers and runtimes infer them again.
         del self._graph.value_info[:]
         return frozenset(self._half | {name for (_, dtype), name in self._twins.items() if dtype == self._narrow})
 
     def _typed(self, name: str, wanted: int) -> str:
-        """Return the name of a value in the wanted type; adds a Cast before the node at hand where there is none."""
+        """Return the name of a value in the wanted type. Add a Cast before the current node if there is none."""
         if not name or self._rules.types.get(name) != TensorProto.FLOAT:
             return name
         if name in self._weights:
@@ -70,7 +70,7 @@ class Rewriter:
         return self._twins[key]
 
     def _pin(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        """Give an FP16 output that others know by name a new name, and its own name to an FP32 copy."""
+        """Rename an FP16 output that is used by name, and give its name to an FP32 copy."""
         for index, name in enumerate(node.output):
             if name not in self._pinned or name not in self._half:
                 continue
@@ -90,7 +90,7 @@ class Rewriter:
         return self._twins[key]
 
     def _convert_weights(self) -> None:
-        """Convert in place what only FP16 nodes read; a weight that both read exists in both types."""
+        """Convert weights that only FP16 nodes read in place. A weight for both types exists twice."""
         inputs = [value.name for value in self._graph.input]
         for tensor in list(self._graph.initializer):
             name = tensor.name
@@ -109,7 +109,7 @@ class Rewriter:
 
 
 def _captured(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield the names that inner graphs read; those that are their own do no harm."""
+    """Yield the names that inner graphs read, including their own names, which do no harm."""
     for node in graph.node:
         for inner in subgraphs(node):
             yield from (value.name for value in inner.output)

@@ -1,4 +1,4 @@
-"""Which nodes can compute in FP16 or BF16, read from ONNX's own operator schemas instead of a list kept by hand."""
+"""Decides from ONNX's operator schemas which nodes can compute in FP16 or BF16."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -11,7 +11,7 @@ from enginesmith_runtime.onnx_graphs.narrow import Narrow
 
 __all__ = ["CastRules"]
 
-# FP16 forms exist, and harm: sums over long axes, coordinates, and scales that calibration chose.
+# Operators with harmful FP16 forms: sums over long axes, coordinates, and scales from calibration.
 _STAY: Final[Mapping[str, str]] = {
     "CumSum": "a running sum leaves FP16's precision",
     "DequantizeLinear": "quantisation scales stay in FP32",
@@ -22,9 +22,9 @@ _STAY: Final[Mapping[str, str]] = {
     "Range": "integers above 2048 are not exact in FP16",
     "RoiAlign": "box coordinates need more than FP16's 11 bits",
 }
-# ONNX has BF16 forms, and TensorRT for RTX 1.7 refuses them.
+# Operators with BF16 forms that TensorRT for RTX 1.7 refuses.
 _STAY_IN_BF16: Final = dict.fromkeys(("ConvTranspose", "HardSwish"), "TensorRT has no BF16 form of it")
-# Their output's type is an attribute and no float input decides it: a Cast behind them does.
+# Operators whose output type is an attribute. It needs a Cast after the node.
 _TYPED_BY_ATTRIBUTE: Final = frozenset(
     {
         "Bernoulli", "Cast", "Constant", "ConstantOfShape", "EyeLike", "Multinomial", "RandomNormal",
@@ -35,12 +35,11 @@ _SHAPE_READERS: Final = frozenset({"Shape", "Size"})
 
 
 class CastRules:
-    """What of one model may become FP16 or BF16; "half" is the one that is asked for.
+    """The nodes of one model that may become FP16 or BF16. "half" is the requested type.
 
     Attributes:
-        narrow: the format.
-        types: ONNX dtype of each value of the main graph as the source model has it; completed from the schemas where
-            inference found none.
+        narrow: The 16-bit format.
+        types: ONNX dtype of each value of the main graph in the source model, from inference or from the schemas.
     """
 
     def __init__(self, model: onnx.ModelProto, types: Mapping[str, int], narrow: Narrow) -> None:
@@ -62,7 +61,7 @@ class CastRules:
         return not self.why_kept(node) and node.op_type not in _TYPED_BY_ATTRIBUTE and bool(self.half_inputs(node))
 
     def why_kept(self, node: onnx.NodeProto) -> str:
-        """Return why a node cannot compute in the format; empty where it can, or only hands values on."""
+        """Return why a node cannot compute in the format, or "" if it can or only passes values on."""
         if not is_onnx_domain(node.domain):
             return "an operator of another domain is left alone"
         if any(True for _ in subgraphs(node)):
@@ -76,7 +75,7 @@ class CastRules:
         return ""
 
     def half_inputs(self, node: onnx.NodeProto) -> frozenset[int]:
-        """Return the inputs that are FP32 in the source and may be half by the operator's schema."""
+        """Return the inputs that are FP32 in the source and can be half in the operator's schema."""
         schema = self._schema(node)
         if schema is None or not schema.inputs:
             return frozenset()
@@ -87,7 +86,7 @@ class CastRules:
         )
 
     def half_outputs(self, node: onnx.NodeProto) -> frozenset[int]:
-        """Return the outputs that become half when the half inputs do."""
+        """Return the outputs that become half together with the half inputs."""
         return self._bound(node, node.output, self.half_inputs(node))
 
     def _bound(self, node: onnx.NodeProto, outputs: Iterable[str], half: frozenset[int]) -> frozenset[int]:
@@ -112,12 +111,12 @@ class CastRules:
 
 
 def _formal(parameters: "Sequence[defs.OpSchema.FormalParameter]", index: int) -> "defs.OpSchema.FormalParameter":
-    """Return the formal parameter of an actual one; the last one may stand for many."""
+    """Return the formal parameter of an actual one. The last formal parameter may be variadic."""
     return parameters[min(index, len(parameters) - 1)]
 
 
 def _shape_nodes(graph: onnx.GraphProto) -> set[str]:
-    """Return the values that are made of shapes and constants alone."""
+    """Return the values that depend only on shapes and constants."""
     constants = {tensor.name for tensor in graph.initializer} | {""}
     constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
     made: set[str] = set()

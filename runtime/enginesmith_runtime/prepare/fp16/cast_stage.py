@@ -1,9 +1,9 @@
-"""The cast of one model: what to keep is looked up in a run, the cast is rehearsed in emulated arithmetic, then tried.
+"""Casts one model: a run shows which nodes to keep, and the cast is rehearsed in emulated arithmetic and tried.
 
 values out of range ──> cast ──> rehearsal ──> sweep ──> try in ONNX Runtime
                           ^          │           │
-                          ├── nodes that make NaN or infinity stay in FP32
-                          └── nodes that are wrong with other values stay in FP32
+                          ├── nodes that produce NaN or infinity stay in FP32
+                          └── nodes with wrong results for other values stay in FP32
 """
 
 import math
@@ -44,10 +44,10 @@ _QUICK: Final = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """The model that builds start from: its folder, its files (the ONNX file first) and what stayed in FP32.
+    """The model for builds: its folder, its files (the ONNX file first) and the nodes that stayed in FP32.
 
-    `said` has the nodes of `kept` that `warnings` name, in their order. `differences` is as of
-    `Rehearsal`; empty where nothing was rehearsed.
+    `said` has the nodes of `kept` that `warnings` name, in order. `differences` is that of `Rehearsal`, or empty
+    without a rehearsal.
     """
 
     folder: Path
@@ -64,18 +64,18 @@ class CastStage:
     """One cast.
 
     Attributes:
-        model: the source.
-        policy: see `PrecisionPolicy`.
-        feed: how the source is run.
-        exercised: points whose inputs and FP32 outputs lie in the folder `runs`.
-        budget: of the runs.
-        folder: of the whole preparation.
-        ask: runs a job within limits; returns its result, None where there is none.
-        do: runs a job that has to give a result.
-        tick: called often with a share of the work.
-        seen: values of inputs in samples, which the reference inputs do not have.
-        beyond: nodes whose values leave FP16's range in samples, with the reason.
-        most_sweeps: how often values of other kinds are tried. 0 where samples say what the inputs hold.
+        model: The source model.
+        policy: See `PrecisionPolicy`.
+        feed: Feed of the source.
+        exercised: Points with inputs and FP32 outputs in the folder `runs`.
+        budget: Budget of the runs.
+        folder: Folder of the whole preparation.
+        ask: Function that runs a job within limits and returns its result or None.
+        do: Function that runs a job that must give a result.
+        tick: Function that often receives the completed share of the work.
+        seen: Values of inputs in samples, which the reference inputs do not have.
+        beyond: Nodes whose values leave FP16's range in samples, with the reason.
+        most_sweeps: Limit of sweeps with other kinds of values; 0 if samples show the values of inputs.
     """
 
     model: Path
@@ -92,10 +92,10 @@ class CastStage:
     most_sweeps: int = _MOST_SWEEPS
 
     def run(self) -> Prepared:
-        """Cast, and cast again for as long as the rehearsal finds nodes that break.
+        """Cast, and repeat the cast as long as the rehearsal finds failing nodes.
 
         Raises:
-            enginesmith_contract.errors.ModelError: the cast did not finish, or ONNX Runtime refuses its result.
+            enginesmith_contract.errors.ModelError: The cast did not finish, or ONNX Runtime refuses its result.
         """
         keep, warnings = self._out_of_range()
         keep = {**keep, **self.beyond}
@@ -117,7 +117,7 @@ class CastStage:
             output, result = self._cast(keep, tried)
         if tried:
             rehearsal, rehearsed = self._rehearse(output / result.files[0])
-        # ONNX Runtime has hardly any BF16 kernels.
+        # ONNX Runtime has few BF16 kernels.
         emulated = self.feed.emulated or narrow_of(self.policy.default).wide
         feed = self.feed.model_copy(update={"emulated": emulated})
         try_prepared(output / result.files[0], feed, self.exercised, self.budget, self.folder, self.tick)
@@ -140,7 +140,7 @@ class CastStage:
         return narrow_of(self.policy.default).title
 
     def _cast(self, keep: Mapping[str, str], tried: Mapping[str, str]) -> tuple[Path, CastResult]:
-        """Write the cast model into an empty folder; returns that and what was kept."""
+        """Write the cast model into an empty folder. Return the folder and the result."""
         output = self.folder / "prepared"
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir()
@@ -159,7 +159,7 @@ class CastStage:
     def _sweep(
         self, model: Path, result: CastResult, rehearsal: Rehearsal, attempt: int
     ) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Try values of many kinds, at the largest point that takes little time; returns nodes to keep and warnings."""
+        """Try many kinds of values at the largest quick point. Return nodes to keep and warnings."""
         points = quick_points(self.exercised, _QUICK)
         if not points:
             return {}, ()
@@ -186,7 +186,7 @@ class CastStage:
         return sweep.keep, sweep.warnings
 
     def _out_of_range(self) -> tuple[dict[str, str], tuple[str, ...]]:
-        """Look at all values in the largest run that fits the budget; returns nodes to keep and warnings."""
+        """Check all values in the largest run that fits the budget. Return nodes to keep and warnings."""
         if narrow_of(self.policy.default).wide:
             return {}, ()
         folder = _folder(self.folder, "ranges")
@@ -222,12 +222,12 @@ class CastStage:
             results, end = self.ask(job, folder, self.budget.limits())
             if end.outcome is Outcome.FINISHED and results is not None:
                 return Rehearsal.model_validate(results), ()
-            points = points[:-1]  # the largest last
+            points = points[:-1]  # the last one is the largest
         return Rehearsal(), (_not_shown(f"what the model gives in {self._title}", end),)
 
 
 def _not_shown(what: str, end: ChildEnd | None) -> str:
-    """Say that a check was left out; of a crash, which is no matter of the budget, how it ended."""
+    """Return the warning that a check was skipped. After a crash it contains the cause."""
     if end is not None and end.detail:
         return f"no run showed {what}: the check ended with {end.detail}; report this together with the model"
     return f"no run within the budget showed {what}"
@@ -236,7 +236,7 @@ def _not_shown(what: str, end: ChildEnd | None) -> str:
 def try_prepared(
     model: Path, feed: Feed, exercised: Exercised, budget: Budget, folder: Path, tick: Callable[[float], None]
 ) -> None:
-    """Run a prepared model once, at the smallest point that the source model was seen to run at.
+    """Run a prepared model once, at the smallest point at which the source model ran.
 
     Raises:
         enginesmith_contract.errors.ModelError: ONNX Runtime refuses it.

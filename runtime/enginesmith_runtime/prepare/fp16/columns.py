@@ -1,12 +1,13 @@
-"""Small columns next to large ones: results of 60 and of 5e-7 (SI units), of which FP16 loses the small ones.
+"""Finds small columns next to large ones, such as results of 60 and 5e-7 (SI units), because FP16 loses the small ones.
 
-The tensor as a whole is ordinary, so its largest value says nothing of it. How far off an element may be follows from
-the outputs: by a share of the largest value of its column. This goes back from node to node: a layer divides it by its
-weights, a move takes it to the place that a value comes from. In front of other operators, such as a product of
-features, an element may be off by a share of the tensor's largest value. `base` is the value that the share is of.
+The tensor as a whole has ordinary values, so its largest value does not show the problem. The allowed error of an
+element follows from the outputs: it is a share of the largest value of its column. The search propagates it back from
+node to node: a layer divides it by its weights, and a move carries it to the source of a value. Before other operators,
+such as a product of features, the allowed error is a share of the tensor's largest value. `base` is the value to which
+the share refers.
 
-A node stays in FP32 where a channel of its results and the base of that channel are below 2^-18, for FP16's steps are
-1/64 and more there; or where a channel's weights are so small that their rounding shows.
+A node stays in FP32 if a channel of its results and the base of that channel are below 2^-18, where relative steps of
+FP16 are 1/64 and more, or if a channel's weights are so small that their rounding matters.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,7 @@ from enginesmith_runtime.prepare.fp16.places import base_of_places
 __all__ = ["nodes_with_small_columns"]
 
 _SHARE: Final = 2.0**-7
-_SHARE_OF_WEIGHTS: Final = 2.0**-9  # of errors as they add up, not of the largest
+_SHARE_OF_WEIGHTS: Final = 2.0**-9  # for the sum of errors, not for the largest error
 _ROUNDING: Final = 2.0**-25  # half a step between FP16's smallest numbers
 _SMALL: Final = _ROUNDING / _SHARE
 _NOTABLE: Final = 8.0
@@ -36,7 +37,7 @@ _PIECE: Final = 1 << 22
 _MOST_CONSTANT: Final = 1 << 20
 _MOST_NAMED: Final = 5
 
-# The error of a result is at most about that of the operands.
+# Operators whose result has at most about the error of the operands.
 _HANDS_ON: Final = frozenset(
     {
         "Abs", "Add", "Cast", "Celu", "Clip", "Cos", "Dropout", "Elu", "Erf", "Gelu", "HardSwish", "Identity",
@@ -44,27 +45,26 @@ _HANDS_ON: Final = frozenset(
         "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu", "Where",
     }
 )  # fmt: skip
-# The error of a result is a share of it, however small that is.
+# Operators whose error is always a share of the result.
 _OF_ITS_SIZE: Final = frozenset({"Exp", "HardSigmoid", "Sigmoid", "Softmax"})
 _OF_SHAPES: Final = frozenset({"Shape", "Size"})
 
 
 def nodes_with_small_columns(model: onnx.ModelProto, extents: Mapping[str, Extent], folder: Path) -> dict[str, str]:
-    """Return the nodes that have to stay in FP32 for it, with the reason.
+    """Return the nodes that must stay in FP32 for this, with the reason.
 
     Args:
-        model: whose constants are initializers.
-        extents: of its inputs and of all FP32 values that its nodes make; outputs with all magnitudes.
-        folder: where weights outside the ONNX file lie.
+        model: Model with initializers as its only constants.
+        extents: Extents of its inputs and of all FP32 values; outputs with all magnitudes.
+        folder: Folder of the weights outside the ONNX file.
     """
     return _Search(model.graph, extents, folder).run()
 
 
 class _Search:
-    """One pass over the nodes, the last one first.
+    """One pass over the nodes, from the last to the first.
 
-    Bases are arrays that broadcast to their value's shape; infinity where an element is read by nothing that it matters
-    to.
+    Bases are arrays that broadcast to the shape of their value. A base is infinity if no reader depends on the element.
     """
 
     def __init__(self, graph: onnx.GraphProto, extents: Mapping[str, Extent], folder: Path) -> None:
@@ -99,7 +99,7 @@ class _Search:
             return self._of_layer(node, columns)
         for name, base in self._handed_on(node):
             self._merge(name, base)
-        # A move has no digits of its own to lose, and the small shares of a Softmax are judged with the large ones.
+        # A move does not round, and the small shares of a Softmax are judged together with the large ones.
         moves = node.op_type in MOVES and node.input[0] in self._extents
         fine = moves or node.op_type in _OF_ITS_SIZE
         return "" if fine else next(filter(None, map(self._small_result, made)), "")
@@ -118,7 +118,7 @@ class _Search:
             self._merge(name, np.array(self._extents[name].peak or np.inf))
 
     def _handed_on(self, node: onnx.NodeProto) -> Iterator[tuple[str, Floats]]:
-        """Yield what a node reads, each with the base that follows for it."""
+        """Yield the inputs of a node, each with its resulting base."""
         base = self._bases.get(node.output[0])
         values = [name for name in node.input if name in self._extents]
         if node.op_type in _OF_ITS_SIZE:
@@ -138,7 +138,7 @@ class _Search:
         self._merge_peaks(node)
 
     def _inverse(self, node: onnx.NodeProto, name: str) -> Floats:
-        """Return by how much a product or a quotient makes one of its operands smaller, in a shape that broadcasts."""
+        """Return the factor by which a product or a quotient reduces an operand, in a shape that broadcasts."""
         if node.op_type == "BatchNormalization":
             arrays = [self._array(each) for each in (node.input[1], node.input[4])]
             if arrays[0] is None or arrays[1] is None:
@@ -177,7 +177,7 @@ class _Search:
         return ""
 
     def _columns(self, node: onnx.NodeProto) -> Columns | None:
-        """Return the weights of a layer as [groups, results, operands, ...]; None for other forms."""
+        """Return the weights of a layer as [groups, results, operands, ...], or None for other forms."""
         if node.op_type in {"GRU", "LSTM", "RNN"} or int_attribute(node, "transA", 0):
             return None
         columns = self._weights.columns(node)
@@ -189,7 +189,7 @@ class _Search:
         return columns.reshape(groups, count // groups, columns.shape[1], -1)
 
     def _of_layer(self, node: onnx.NodeProto, columns: Columns) -> str:
-        """Hand the base of a layer's results on to what it reads; returns why the layer stays in FP32, if it does."""
+        """Propagate the base of a layer's results to its inputs. Return why the layer stays in FP32, or ""."""
         name, read = node.output[0], node.input[0]
         extent, source = self._extents[name], self._extents[read]
         axis = _channel_axis(node, extent)
@@ -204,7 +204,7 @@ class _Search:
             rows = (slice(None), slice(start, start + step))
             part = np.abs(columns[rows])
             squares = (part**2).sum(axis=3)
-            # A single value may be small by chance.
+            # A single value can be small by chance.
             base = np.maximum(bases[rows], np.sqrt((squares * sizes**2).sum(axis=2)))
             lost[rows] = _are_small(own[rows], base) | _loses_weights(part, base, sizes)
             shares = _shares(squares, np.maximum(base, own[rows]), sizes)
@@ -219,12 +219,12 @@ class _Search:
 
 
 def _shares(squares: Floats, bases: Floats, sizes: Floats) -> Floats:
-    """Return how much more an error of an operand is, as a share, in the result that it matters most to.
+    """Return by how much the relative error of an operand increases in the result that depends on it most.
 
     Args:
-        squares: of the weights, [groups, results, operands].
-        bases: of the results, [groups, results].
-        sizes: of the operands, [groups, 1, operands]; small ones have errors together.
+        squares: Squares of the weights, [groups, results, operands].
+        bases: Bases of the results, [groups, results].
+        sizes: Sizes of the operands, [groups, 1, operands]. Errors of small operands add up.
     """
     small = (sizes > 0) & (sizes < FP16.tiny)
     small = small if small.any() else np.ones_like(small)
@@ -235,12 +235,12 @@ def _shares(squares: Floats, bases: Floats, sizes: Floats) -> Floats:
 
 
 def _loses_weights(magnitudes: Floats, bases: Floats, sizes: Floats) -> npt.NDArray[np.bool_]:
-    """Return the channels in which the rounding of weights below FP16's normal numbers is more than the share.
+    """Return the channels in which the rounding of weights below FP16's normal numbers exceeds the share.
 
     Args:
-        magnitudes: of the weights, [groups, results, operands, places].
-        bases: of the results, [groups, results].
-        sizes: of the operands, [groups, 1, operands].
+        magnitudes: Magnitudes of the weights, [groups, results, operands, places].
+        bases: Bases of the results, [groups, results].
+        sizes: Sizes of the operands, [groups, 1, operands].
     """
     peak, terms = float(sizes.max(initial=0)), magnitudes[0, 0].size
     lost = bases * _SHARE_OF_WEIGHTS < _ROUNDING * peak * np.sqrt(terms)
@@ -270,7 +270,7 @@ def _inverted(values: "npt.NDArray[Any]") -> Floats:
 
 
 def _largest(base: Floats, axes: tuple[int, ...]) -> Floats:
-    """Return the largest base along axes, which stay with a size of 1; infinity where no element matters."""
+    """Return the largest base along axes, which keep a size of 1, or infinity if no element matters."""
     finite = np.where(np.isfinite(base), base, 0)
     return _present(finite.max(axis=axes, initial=0, keepdims=True))
 
@@ -283,7 +283,7 @@ def _along(base: Floats, axis: int, extent: Extent) -> Floats:
 
 
 def _fitted(base: Floats, shape: tuple[int, ...]) -> Floats | None:
-    """Return a base for an operand that was broadcast; None where it does not fit."""
+    """Return a base for an operand that was broadcast, or None if it does not fit."""
     if base.ndim > len(shape):
         more = base.ndim - len(shape)
         base = _largest(base, tuple(range(more))).reshape(base.shape[more:])

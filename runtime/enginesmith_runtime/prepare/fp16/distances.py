@@ -1,6 +1,6 @@
-"""Distances by their three terms, x^2 - 2xc + c^2: near a centre, FP16 rounds away what is left of large terms.
+"""Finds distances that are computed as x^2 - 2xc + c^2. Near a centre, FP16 rounds away the small rest of large terms.
 
-RBF networks, nearest prototypes, k-nearest neighbours and code books are exported like that. The terms stay in FP32.
+Exports of RBF networks, nearest prototypes, k-nearest neighbours and code books have this form. The terms stay in FP32.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ _SQUARED: Final = 2
 
 @dataclass(frozen=True)
 class _Terms:
-    """What a summand is made of: the values that are squared, those that are multiplied, and the nodes on the way."""
+    """The parts of a summand: squared values, multiplied values, and the nodes between."""
 
     squares: set[str] = field(default_factory=set)
     products: set[str] = field(default_factory=set)
@@ -33,7 +33,7 @@ class _Terms:
 
 
 def nodes_of_distances(flow: Dataflow) -> dict[str, str]:
-    """Return the nodes that have to stay in FP32 for it, with the reason."""
+    """Return the nodes that must stay in FP32 for this, with the reason."""
     kept: dict[str, str] = {}
     for node in flow.graph.node:
         if node.op_type not in _SUMS:
@@ -76,7 +76,7 @@ def _terms_of(flow: Dataflow, summand: str) -> _Terms:
 
 
 def _squared(flow: Dataflow, node: onnx.NodeProto) -> str:
-    """Return the value that a node squares, sums of squares included; "" for other nodes."""
+    """Return the value that a node squares, also in a sum of squares, or "" for other nodes."""
     read = [_source(flow, name) for name in flow.floats(node)]
     if node.op_type == "ReduceSumSquare" or (node.op_type == "Mul" and len(read) == _SQUARED and read[0] == read[1]):
         return read[0]
@@ -87,7 +87,7 @@ def _squared(flow: Dataflow, node: onnx.NodeProto) -> str:
 
 
 def _source(flow: Dataflow, name: str) -> str:
-    """Return the value whose elements a value has."""
+    """Return the value that is the source of a value's elements."""
     while (node := flow.producers.get(name)) is not None and node.op_type in _UNCHANGED:
         name = node.input[0]
     return name

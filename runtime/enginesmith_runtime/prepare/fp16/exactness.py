@@ -1,7 +1,7 @@
-"""Nodes that need exact numbers: FP16 holds integers up to 2048, so 4097 equals 4096 there.
+"""Finds nodes that need exact numbers. FP16 is exact for integers up to 2048, so 4097 equals 4096 in it.
 
-Comparisons, rounding and conversions to integers stay in FP32, and so does what lies between them and the numbers that
-they compare: the graph's own inputs, integers that became floats, positions.
+Comparisons, rounding and conversions to integers stay in FP32, and so do the nodes between them and the numbers that
+they compare: the graph's inputs, integers that were converted to floats, and positions.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ __all__ = ["nodes_that_need_exact_numbers"]
 
 _COMPARES: Final = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _ORDERS: Final = frozenset({"ArgMax", "ArgMin", "Hardmax", "Sign", "TopK"})
-# They turn a value into an integer or a condition; a coordinate that is off by one reads another element.
+# Operators that convert a value to an integer or a condition. A coordinate that is off by one reads another element.
 _COUNTS: Final = frozenset({"Ceil", "Floor", "Mod", "NonZero", "OneHot", "Round", "Unique"})
 _RELATES: Final = frozenset({"LogSoftmax", "Softmax"})
 _TURNS: Final = frozenset({"Cos", "Sin", "Tan"})
@@ -30,15 +30,15 @@ _INTEGERS: Final = frozenset(
     }
 )  # fmt: skip
 _SHIFTS: Final = frozenset({"Add", "BatchNormalization", "Sub", "Sum"})
-# Operators that read at positions, with the input that has these.
+# Operators that read at positions, with the index of the input with positions.
 _PLACES: Final[Mapping[str, int]] = {"GridSample": 1, "MaxRoiPool": 1, "NonMaxSuppression": 0, "RoiAlign": 1}
-_FINE: Final = 1 / 8  # of the numbers up to which integers are exact: steps are a quarter there
+_FINE: Final = 1 / 8  # relative to the largest exact integer: steps are a quarter there
 _ENOUGH: Final = "and FP16 holds integers up to 2048 only"
 _COUNTED: Final = f"it computes with integers, {_ENOUGH}"
 
 
 def nodes_that_need_exact_numbers(flow: Dataflow) -> dict[str, str]:
-    """Return the nodes that have to stay in FP32 for it, with the reason."""
+    """Return the nodes that must stay in FP32 for this, with the reason."""
     kept: dict[str, str] = {}
     for node in flow.graph.node:
         reason = _why(node, flow)
@@ -55,7 +55,7 @@ def nodes_that_need_exact_numbers(flow: Dataflow) -> dict[str, str]:
 
 
 def _positions(flow: Dataflow) -> dict[str, str]:
-    """Return the nodes that compute where something is read from: boxes, grids."""
+    """Return the nodes that compute positions to read from, such as boxes and grids."""
     places = [(node, node.input[_PLACES[node.op_type]]) for node in flow.graph.node if node.op_type in _PLACES]
     return {
         before.name: f"its result goes to {node.name}{CAUSE}positions need more than FP16's 11 bits"
@@ -65,7 +65,7 @@ def _positions(flow: Dataflow) -> dict[str, str]:
 
 
 def _computed_on(flow: Dataflow, kept: Mapping[str, str]) -> dict[str, str]:
-    """Return the nodes that compute with whole numbers and with what they came from, such as x - floor(x)."""
+    """Return the nodes that combine integers with the values they were rounded from, such as x - floor(x)."""
     more: dict[str, str] = {}
     whole = set(flow.counted)
     exact = set(flow.given)
@@ -83,7 +83,7 @@ def _computed_on(flow: Dataflow, kept: Mapping[str, str]) -> dict[str, str]:
 
 
 def _why(node: onnx.NodeProto, flow: Dataflow) -> str:
-    """Return why a node itself needs exact numbers; empty where it does not."""
+    """Return why a node itself needs exact numbers, or "" if it does not."""
     if has_subgraph(node):
         return "its inner graphs compute in FP32" if flow.captured else ""
     read = [name for name in node.input if flow.is_float(name)]
@@ -107,12 +107,12 @@ def _why(node: onnx.NodeProto, flow: Dataflow) -> str:
 
 
 def _mixes(names: list[str], flow: Dataflow) -> bool:
-    """Whether a node joins integers with features, such as a mask with scores: it may then compute in FP16."""
+    """Whether a node combines integers with features, such as a mask with scores. Such a node may compute in FP16."""
     return any(name not in flow.given and name not in flow.weights for name in names)
 
 
 def _compares_inexact(node: onnx.NodeProto, flow: Dataflow) -> bool:
-    """Whether a constant that is compared, or one that is looked up in a table, is no number of FP16."""
+    """Whether a compared constant, or one that is looked up in a table, is not an FP16 number."""
     constants = [flow.constants.get(name) for name in node.input if name in flow.weights]
     tables = flow.upstream(flow.floats(node), lambda each: each.op_type in MOVES)
     return any(values is None or not is_exact(values, flow.narrow) for values in constants) or any(
@@ -126,7 +126,7 @@ def _has_inexact_integer(node: onnx.NodeProto, flow: Dataflow) -> bool:
 
 
 def _has_large_constant(node: onnx.NodeProto, flow: Dataflow) -> bool:
-    """Whether a node computes with a number that FP16 has with steps above one, and that is no mask."""
+    """Whether a node computes with a number, other than a mask, at which FP16 has steps above one."""
     constants = [flow.constants[name] for name in node.input if name in flow.constants and flow.is_float(name)]
     finite = [values[np.isfinite(values)] for values in constants]
     held = node.op_type in MOVES
@@ -138,7 +138,7 @@ def _has_large_constant(node: onnx.NodeProto, flow: Dataflow) -> bool:
 
 
 def _is_mask(values: Values, narrow: Narrow) -> bool:
-    """Whether what is added is 0, or so far below 0 that it only has to stay there."""
+    """Whether the added values are 0, or so far below 0 that their exact value does not matter."""
     return bool((values == 0).any()) and bool(((values == 0) | (values < -narrow.whole)).all())
 
 
@@ -161,12 +161,12 @@ def _is_exact_step(node: onnx.NodeProto) -> bool:
 
 
 def _is_given_product(node: onnx.NodeProto, flow: Dataflow) -> bool:
-    """Whether a node multiplies the graph's inputs or integers by a few constants, such as digits of an index."""
+    """Whether a node multiplies the graph's inputs or integers by few constants, such as digits of an index."""
     return flow.is_small_product(node) and any(name in flow.given for name in node.output)
 
 
 def _handed_on(flow: Dataflow) -> dict[str, str]:
-    """Return the nodes that only move inputs, or constants that FP16 rounds, to the outputs of the graph."""
+    """Return the nodes that only copy inputs, or constants that FP16 rounds, to the outputs of the graph."""
     carried = set(flow.given)
     for node in flow.graph.node:
         if node.op_type in MOVES and (_has_inexact_integer(node, flow) or not carried.isdisjoint(node.input)):

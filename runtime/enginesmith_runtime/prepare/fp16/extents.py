@@ -1,4 +1,4 @@
-"""How large the values of tensors are in a run, along the axes that channels lie on."""
+"""The magnitudes of tensors in a run along the possible channel axes."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,7 +10,7 @@ __all__ = ["Extent", "Floats", "extent_of"]
 
 Floats = npt.NDArray[np.floating[Any]]
 
-_CHANNELS_FROM: Final = 3  # ranks below have their channels on the last axis
+_CHANNELS_FROM: Final = 3  # for lower ranks the last axis has the channels
 _MAP_RANK: Final = 4
 _MOST_WHOLE: Final = 1 << 22
 
@@ -20,11 +20,11 @@ class Extent:
     """The magnitudes of one tensor.
 
     Attributes:
-        shape: of the tensor.
-        channels: largest magnitudes along axis 1, from rank 3 on; below, the same as `last`.
-        last: largest magnitudes along the last axis.
-        whole: all magnitudes; of more than 4 million the largest along one axis, in a shape that broadcasts. None where
-            they are not asked for.
+        shape: Shape of the tensor.
+        channels: Largest magnitudes along axis 1, from rank 3 on; for lower ranks equal to `last`.
+        last: Largest magnitudes along the last axis.
+        whole: All magnitudes, or, of more than 4 million, the largest along one axis in a shape that broadcasts. None
+            if not requested.
     """
 
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class Extent:
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """Return the axes that channels may lie on; the last axes of a map are places."""
+        """Return the possible channel axes. The last axes of a map are positions."""
         rank = len(self.shape)
         return (1,) if rank >= _MAP_RANK else (1, 2) if rank == _CHANNELS_FROM else (rank - 1,) if rank else ()
 
@@ -49,7 +49,7 @@ class Extent:
 
 
 def extent_of(array: npt.NDArray[np.generic], *, is_output: bool = False) -> Extent:
-    """Return the extent of a tensor; NaN and infinity count as 0. `is_output`: with all magnitudes."""
+    """Return the extent of a tensor. NaN and infinity count as 0. With `is_output` it has all magnitudes."""
     magnitudes: Floats = np.abs(array.astype(np.float32, copy=False))
     if not np.isfinite(magnitudes).all():
         magnitudes = np.where(np.isfinite(magnitudes), magnitudes, 0)

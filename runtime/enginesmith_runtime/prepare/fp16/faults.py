@@ -1,4 +1,4 @@
-"""Which nodes make FP16 answers wrong: those whose values leave the range, and those that enlarge a difference."""
+"""Finds the nodes that cause wrong FP16 outputs: values out of range, and amplified differences."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -23,16 +23,16 @@ __all__ = ["FaultSearch", "with_rounded_layers"]
 _Values = npt.NDArray[np.float64]
 _LAYERS: Final = frozenset({"Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 _MOST_SAMPLED: Final = 4096
-_NEAR_THE_END: Final = 0.5  # of the largest number: a sample does not hold the largest value
+_NEAR_THE_END: Final = 0.5  # share of the largest number, because a sample may not contain the largest value
 _ENLARGES: Final = 4.0
 _NOTABLE: Final = 0.004  # of FP16
-_LEVELS: Final = (1, 4, 16)  # of nodes before the one at fault, by how often it was tried
+_LEVELS: Final = (1, 4, 16)  # number of levels before the faulty node, by attempt
 _MANY_LAYERS: Final = 20
 _DEVIATIONS: Final = 20.0
 
 
 class FaultSearch:
-    """Looks into the source and the cast model of one job."""
+    """Searches the source and the cast model of one job."""
 
     def __init__(self, job: SweepJob) -> None:
         self._job = job
@@ -42,7 +42,7 @@ class FaultSearch:
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing but the whole model is left to keep."""
+        """Whether this attempt keeps the whole model."""
         return self._job.attempt >= len(_LEVELS)
 
     @property
@@ -51,7 +51,7 @@ class FaultSearch:
         return sum(node.op_type in _LAYERS for node in self._model.graph.node) >= _MANY_LAYERS
 
     def nodes(self, inputs: Mapping[str, Array], reason: str) -> dict[str, str]:
-        """Return the nodes to keep in FP32 for one filling of the inputs."""
+        """Return the nodes to keep in FP32 for one set of input values."""
         if self.is_last:
             return dict.fromkeys(self._all_names(), reason)
         names = float_values(self._model)
@@ -77,7 +77,7 @@ class FaultSearch:
         return dict.fromkeys(found if not found <= kept else self._all_names(), reason)
 
     def is_beyond_training(self, inputs: Mapping[str, Array]) -> bool:
-        """Whether the first BatchNormalization gets values far outside those that its statistics are of."""
+        """Whether the first BatchNormalization gets values far outside its statistics."""
         hoisted, folder = self._hoisted, Path(self._job.model).parent
         weights = {tensor.name: tensor for tensor in hoisted.graph.initializer}
         for node in hoisted.graph.node:
@@ -109,7 +109,7 @@ class FaultSearch:
         return dict(zip(names, (value for _, value in watch(watched, self._job.feed, inputs, _sampled)), strict=True))
 
     def _enlarging(self, errors: Mapping[str, float]) -> set[str]:
-        """Return the nodes whose result is much further off than what they read; else the one that adds most."""
+        """Return the nodes whose result has a much larger error than their inputs, else the one that adds most."""
         found: set[str] = set()
         most, largest = "", 0.0
         for node in self._model.graph.node:
@@ -123,7 +123,7 @@ class FaultSearch:
         return found or ({most} if most else set())
 
     def _with_makers(self, names: set[str]) -> set[str]:
-        """Return nodes and those before them, as many levels as this attempt takes."""
+        """Return nodes and the levels of nodes before them that this attempt includes."""
         makers = {name: node for node in self._model.graph.node for name in node.output if name}
         nodes = {node.name: node for node in self._model.graph.node}
         found = set(names)
@@ -138,7 +138,7 @@ class FaultSearch:
 
 
 def _with_copies(model: onnx.ModelProto, names: list[str]) -> list[str]:
-    """Add FP32 copies of values to a model, since ONNX Runtime hands out no BF16; returns their names."""
+    """Add FP32 copies of values to a model, because ONNX Runtime does not return BF16. Return their names."""
     taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
     copies = [fresh_name(f"{name}_seen", taken) for name in names]
     model.graph.node.extend(
@@ -148,7 +148,7 @@ def _with_copies(model: onnx.ModelProto, names: list[str]) -> list[str]:
 
 
 def with_rounded_layers(model: onnx.ModelProto, narrow: Narrow) -> onnx.ModelProto:
-    """Return a model whose layers have weights of a format and round their results to it, and nothing else."""
+    """Return a model in which only the weights and the results of layers are rounded to a format."""
     if narrow.wide:
         raise_for_bf16(model)
     hoist_constants(model)
@@ -187,7 +187,7 @@ def _whole(_: str, array: Array) -> _Values:
 
 
 def _apart(have: _Values, want: _Values) -> float:
-    """Return the largest difference as a share of the largest value; infinity where only one of them is finite."""
+    """Return the largest difference as a share of the largest value, or infinity if only one of them is finite."""
     if have.shape != want.shape or not np.array_equal(np.isfinite(have), np.isfinite(want)):
         return np.inf
     finite = np.isfinite(want)

@@ -1,9 +1,9 @@
-"""Between layers, FP16 is for few operators, and for values that layers made: the widest type of the inputs wins.
+"""Decides which nodes between layers compute in FP16: few operators on values that layers produced.
 
-A value is a feature if a node in FP16 made it. A node between layers computes in FP16 if its operator is in the white
-list below, its constants are of ordinary size, and each value that it reads is a feature or of ordinary size (a
-Softmax, a normalisation, a sine, a small table). All else is FP32. A layer reads FP32 values as FP16, unless a product,
-a power, an exponential, a sum or an integer may have made them large: such a layer stays in FP32 as well.
+A value is a feature if a node in FP16 produced it. A node between layers computes in FP16 if its operator is in the
+list below, its constants have ordinary sizes, and each value that it reads is a feature or has an ordinary size (a
+Softmax, a normalisation, a sine, a small table). All other nodes use FP32. A layer reads FP32 values as FP16 unless a
+product, a power, an exponential, a sum or an integer may have made them large. Such a layer also stays in FP32.
 """
 
 from collections.abc import Collection, Mapping
@@ -73,11 +73,11 @@ _BIAS: Final[Mapping[str, int]] = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """What is known of values from elsewhere.
+    """Facts about values from other rules.
 
     Attributes:
-        inputs: inputs of the graph that may hold values of any size, of any dtype.
-        held: nodes in FP32 whose results FP16 holds.
+        inputs: Inputs of the graph, of any dtype, that may hold values of any size.
+        held: Nodes in FP32 whose results fit FP16.
     """
 
     inputs: Collection[str] = ()
@@ -91,14 +91,14 @@ def nodes_that_widen(
     fragile: AbstractSet[str],
     sources: Sources,
 ) -> dict[str, str]:
-    """Return the nodes that stay in FP32 for what they do or read, with the reason.
+    """Return the nodes that stay in FP32 because of their operator or inputs, with the reason.
 
     Args:
-        flow: the graph.
-        rules: which inputs of a node may become FP16.
-        kept: nodes that stay in FP32 already.
-        fragile: those of them whose results may need the digits of FP32, though they are small.
-        sources: see there.
+        flow: The graph.
+        rules: Rules for inputs that may become FP16.
+        kept: Nodes that already stay in FP32.
+        fragile: Kept nodes whose results may need the digits of FP32 although they are small.
+        sources: See `Sources`.
     """
     search = _Widening(flow, rules, kept, fragile, sources)
     for node in flow.graph.node:
@@ -125,11 +125,11 @@ class _Widening:
         self._layers = layer_names(flow)
         self._alone = constant_values(flow)
         self._features: set[str] = set()
-        self._bounds: dict[str, float] = {}  # of values that are at most 10
-        self._ordinary: set[str] = set()  # normalised
+        self._bounds: dict[str, float] = {}  # bounds of values up to 10
+        self._ordinary: set[str] = set()  # normalised values
         self._large: set[str] = set(flow.counted)
         self._held = sources.held
-        self._raw: set[str] = set(sources.inputs)  # what no layer and no normalisation parts from them
+        self._raw: set[str] = set(sources.inputs)  # with everything before a layer or a normalisation
         self._compared = _compared_tables(flow, self._layers)
         self._readers: dict[str, list[onnx.NodeProto]] = {}
         for node in flow.graph.node:
@@ -137,7 +137,7 @@ class _Widening:
                 self._readers.setdefault(name, []).append(node)
 
     def look_at(self, node: onnx.NodeProto) -> None:
-        """Decide on a node, and note what is known of its results."""
+        """Decide about a node, and record facts about its results."""
         made = [name for name in node.output if self._flow.is_float(name)]
         if self._opens(node):
             self._raw.update(node.output)
@@ -163,7 +163,7 @@ class _Widening:
             self._large.update(made)
 
     def _opens(self, node: onnx.NodeProto) -> bool:
-        """Whether results come from open values of another dtype, or from an operator that nothing is known of."""
+        """Whether results come from open values of another dtype, or from an unknown operator."""
         if node.domain not in {"", "ai.onnx"}:
             known = self._features.union(self._alone)
             return not node.op_type.endswith("Normalization") and not any(
@@ -186,7 +186,7 @@ class _Widening:
             self._raw.update(made)
 
     def _known(self) -> set[str]:
-        """Return the values that FP16 holds as well as features."""
+        """Return the values that fit FP16 like features."""
         return (self._features | self._bounds.keys() | self._ordinary) - self._raw
 
     def _read(self, node: onnx.NodeProto) -> list[str]:
@@ -221,7 +221,7 @@ class _Widening:
                     len(node.input) == len(set(read)) and any(name in self._bounds for name in read)
                 )
             case "Conv" | "ConvTranspose" | "Div" | "Gemm" | "MatMul":
-                # Larger matrices are layers, or their sums are unknown.
+                # Larger matrices are layers or have unknown sums.
                 return node.input[1] in (self._alone if node.op_type == "Div" else self._flow.constants)
             case "BatchNormalization":
                 return len(read) == 1
@@ -234,7 +234,7 @@ class _Widening:
                 return operator in _MOVES | _SMOOTH | _SUMS | {"Identity", "Sum"}
 
     def _is_of_gelu(self, node: onnx.NodeProto) -> bool:
-        """Whether one is added to an Erf, and the sum is a factor."""
+        """Whether the node adds one to an Erf, and the sum is a factor."""
         sums = self._readers.get(node.output[0], [])
         ends = [each for one in sums for each in self._readers.get(one.output[0], [])]
         return bool(ends) and all(one.op_type == "Add" for one in sums) and all(one.op_type == "Mul" for one in ends)
@@ -258,12 +258,12 @@ class _Widening:
         return _SMALLEST_FACTOR <= size <= (_LARGEST_FACTOR if values.size == 1 else _LARGEST) or not size
 
     def _size(self, name: str) -> float:
-        """Return the largest magnitude of a constant; of a large one as far as it was read; 0 if it is unknown."""
+        """Return the largest magnitude of a constant (of its sample if it is large), or 0 if it is not known."""
         values = self._flow.constants.get(name, self._flow.samples.get(name))
         return 0.0 if values is None else float(np.max(np.abs(values), initial=0.0))
 
     def _bound(self, node: onnx.NodeProto) -> float:
-        """Return the largest magnitude of a result that no feature can exceed; infinity where there is none."""
+        """Return the upper bound of a result's magnitude for all features, or infinity if there is none."""
         bounds = [self._bound_of(name) for name in node.input if self._flow.is_float(name)]
         bound = np.inf
         if node.name in self._fragile and node.op_type not in _BOUNDED:
@@ -291,7 +291,7 @@ class _Widening:
         return self._bounds.get(name, np.inf) if values is None else self._size(name)
 
     def _is_ordinary(self, node: onnx.NodeProto, read: list[str]) -> bool:
-        """Whether a result is normalised, or a normalised value that is moved or scaled."""
+        """Whether a result is normalised, or is a moved or scaled normalised value."""
         known = self._known()
         if node.op_type in _NORMALISED:
             return self._has_ordinary_constants(node)
@@ -307,7 +307,7 @@ class _Widening:
         return moves and known.issuperset(read) and self._has_ordinary_constants(node)
 
     def _is_deviation(self, name: str, *, inverse: bool) -> bool:
-        """Whether a value is the root of a mean of squares, which makes ordinary what is divided by it."""
+        """Whether a value is the root of a mean of squares. A division by it gives ordinary values."""
         made = self._flow.producers.get(name)
         while made is not None and made.op_type in {"Add", "Clip", "Expand", "Max", "Unsqueeze"}:
             made = next((self._flow.producers.get(one) for one in self._read(made)), None)
@@ -323,13 +323,13 @@ class _Widening:
         return not inverse and made.op_type in _ROOTS
 
     def _may_be_large(self, node: onnx.NodeProto, read: list[str]) -> bool:
-        """Whether a result in FP32 may be above 65504 though the features and the inputs of the graph are not."""
+        """Whether a result in FP32 may exceed 65504 although the features and the graph's inputs do not."""
         grows = not self._flow.narrow.wide and self._grows(node, read)
         ends = node.op_type in _SHRINKS or (node.op_type == "Div" and node.input[1] not in self._alone)
         return grows or (not ends and any(name in self._large for name in read))
 
     def _grows(self, node: onnx.NodeProto, read: list[str]) -> bool:
-        """Whether a result may be much larger than what the node reads."""
+        """Whether a result may be much larger than the node's inputs."""
         grows = node.op_type in _GROWS and not (node.op_type == "Pow" and self._is_root(node))
         multiplies = (node.op_type in _PRODUCTS | {"Mul"} and sum(name not in self._bounds for name in read) > 1) or (
             node.op_type in _PRODUCTS and node.name in self._fragile
@@ -353,8 +353,8 @@ class _Widening:
 
 
 def _compared_tables(flow: Dataflow, layers: AbstractSet[str]) -> set[str]:
-    """Return the tables whose rows meet other rows of the table, or are taken from other values that no layer made."""
-    rows: dict[str, frozenset[tuple[str, str]]] = {}  # value to the tables whose rows it has, by node and by weight
+    """Return the tables whose rows are combined with other rows of the table, or subtracted from values of no layer."""
+    rows: dict[str, frozenset[tuple[str, str]]] = {}  # value to its source tables, by node and by weight
     found: set[str] = set()
     for node in flow.graph.node:
         read = flow.floats(node)

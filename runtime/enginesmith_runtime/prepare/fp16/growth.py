@@ -1,4 +1,4 @@
-"""Which nodes make values of ordinary ones that FP16 cannot hold: squares, factors, long sums."""
+"""Finds nodes that turn ordinary values into values out of FP16's range: squares, factors, long sums."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -32,19 +32,19 @@ _WINDOWS: Final = frozenset({"Conv", "ConvTranspose"})
 
 
 class Growth:
-    """What is known of the values of one graph, node by node in the graph's order."""
+    """Facts about the values of one graph, collected node by node in the graph's order."""
 
     def __init__(self, flow: Dataflow) -> None:
         self._flow = flow
         self._largest_shift = _LARGE_SHIFT_OF_BF16 if flow.narrow.wide else _LARGE_SHIFT
         self._firsts: dict[tuple[str, ...], str] = {}
-        self._same: dict[str, str] = {}  # value to the earlier one that is computed in the same way
-        self._gains: dict[str, float] = {}  # value to the product of the constant factors that made it
+        self._same: dict[str, str] = {}  # value to an earlier value with the same computation
+        self._gains: dict[str, float] = {}  # value to the product of its constant factors
         self._products: set[str] = set()  # sums of products of features
-        self._factors: dict[str, frozenset[str]] = {}  # value to those whose product it is
+        self._factors: dict[str, frozenset[str]] = {}  # value to the factors of its product
 
     def note(self, node: onnx.NodeProto) -> None:
-        """Take in a node; exporters compute twice what the source names twice."""
+        """Record a node. Exporters may compute the same value twice."""
         if len(node.output) != 1 or not node.input or has_subgraph(node):
             return
         attributes = sorted(str(attribute.SerializeToString()) for attribute in node.attribute)
@@ -64,7 +64,7 @@ class Growth:
             self._gains[node.output[0]] = gain
 
     def _note_products(self, node: onnx.NodeProto) -> None:
-        """Remember what multiplies features with features, and what such a product becomes without a bound."""
+        """Record products of features, and unbounded values computed from them."""
         read = self._flow.floats(node)
         scaled = node.op_type in {"Div", "Mul"} and len(read) == 1
         multiplies = node.op_type in _SUMMING_PRODUCTS and len(read) > 1
@@ -74,7 +74,7 @@ class Growth:
             self._products.update(node.output)
 
     def is_of_products(self, node: onnx.NodeProto) -> bool:
-        """Whether a result is a sum of products of features, or what such a sum becomes without a bound."""
+        """Whether a result is a sum of products of features, or an unbounded value computed from it."""
         return not self._products.isdisjoint(node.output)
 
     def is_product_of_products(self, node: onnx.NodeProto) -> bool:
@@ -84,7 +84,7 @@ class Growth:
         return multiplies and not self._flow.narrow.wide and not self._products.isdisjoint(read)
 
     def why(self, node: onnx.NodeProto) -> str:
-        """Return why an ordinary input makes a result that FP16 cannot hold; empty where it does not."""
+        """Return why ordinary inputs give a result out of FP16's range, or "" if they do not."""
         narrow = self._flow.narrow
         shifted = f"it shifts by more than {self._largest_shift:g}, and FP16 rounds away what is left"
         if narrow.wide:
@@ -104,7 +104,7 @@ class Growth:
         return next((reason for holds, reason in reasons if holds), "")
 
     def is_square(self, node: onnx.NodeProto) -> bool:
-        """Whether a node multiplies a value by itself, sums of such products included."""
+        """Whether a node multiplies a value by itself, also in a sum of products."""
         read = self._flow.floats(node)[:2]
         return (
             node.op_type in _PRODUCTS
@@ -113,7 +113,7 @@ class Growth:
         )
 
     def enlarges(self, node: onnx.NodeProto) -> bool:
-        """Whether a constant factor makes small differences of a node's input large."""
+        """Whether a constant factor amplifies small differences of a node's input."""
         return node.op_type in {"Div", "Mul"} and self._factor(node) > _LARGE_FACTOR
 
     def is_power(self, node: onnx.NodeProto) -> bool:
@@ -124,8 +124,8 @@ class Growth:
         return exponent is None or not exponent.size or bool(np.any(np.abs(exponent) > 1))
 
     def _is_shifted(self, node: onnx.NodeProto) -> bool:
-        """Whether a node adds large numbers alone to features; a bias has numbers of all sizes."""
-        given = any(name in self._flow.given for name in node.input)  # `exactness` looks at these
+        """Whether a node adds only large numbers to features. A bias has numbers of all sizes."""
+        given = any(name in self._flow.given for name in node.input)  # `exactness` handles these
         constants = [self._flow.constants[name] for name in node.input if name in self._flow.constants]
         finite = [np.abs(values) for values in constants if values.size and bool(np.isfinite(values).all())]
         return (
@@ -133,12 +133,12 @@ class Growth:
         )
 
     def _times(self, node: onnx.NodeProto) -> int:
-        """Return how often a sum has the same value."""
+        """Return how often a sum contains the same value."""
         roots = [self._root(name) for name in self._flow.floats(node)]
         return max((roots.count(root) for root in roots), default=1)
 
     def _factor(self, node: onnx.NodeProto) -> float:
-        """Return by how much a constant operand enlarges the other one; 1 where there is none."""
+        """Return the factor of a constant operand, or 1 if there is none."""
         values = self._flow.constants.get(node.input[1])
         if node.op_type == "Mul" and values is None:
             values = self._flow.constants.get(node.input[0])
@@ -150,7 +150,7 @@ class Growth:
         return self._factors.get(root, frozenset({root}))
 
     def _root(self, name: str) -> str:
-        """Return the value that a value is, apart from its sign and its shape."""
+        """Return the source of a value that differs only in sign and shape."""
         made = self._flow.producers.get(name)
         while made is not None and made.op_type in _SAME_SIZE:
             name = made.input[0]
@@ -158,7 +158,7 @@ class Growth:
         return self._same.get(name, name)
 
     def _summed(self, node: onnx.NodeProto) -> float:
-        """Return how many elements go into one of the result; infinity where an open dimension is among them."""
+        """Return the number of summed elements for one element of the result, or infinity for an open dimension."""
         if node.op_type == "Einsum" and len(node.input) == 1:
             return np.inf
         if node.op_type in _WINDOWS | _SUMMING_PRODUCTS:
@@ -174,7 +174,7 @@ class Growth:
         return float(np.prod([np.inf if size is None else float(size) for size in sizes]))
 
     def _sums_of_constants(self, node: onnx.NodeProto) -> Iterator[float]:
-        """Yield the largest sum of magnitudes of constants that no training made, such as a window of ones."""
+        """Yield the largest sum of magnitudes of untrained constants, such as a window of ones."""
         for index, name in enumerate(node.input[:2]):
             values = self._flow.constants.get(name)
             shape = [size or 0 for size in self._flow.shapes.get(name, (None,))]
@@ -192,7 +192,7 @@ class Growth:
 
 
 def _largest_sum(magnitudes: Values, node: onnx.NodeProto, index: int) -> float:
-    """Return the largest sum over what a product sums: of a matrix its rows or columns, of a window all but outputs."""
+    """Return the largest sum over the summed axes: rows or columns of a matrix, all axes but the output of a window."""
     if node.op_type in _WINDOWS:
         axes = tuple(range(1, magnitudes.ndim))
         return float(np.max(magnitudes.sum(axis=axes), initial=0.0))

@@ -1,8 +1,8 @@
 """`precision.keep`: node names and operator types, as they are or as shell patterns, and `from:TENSOR`.
 
-Exporters write brackets into names ("block[0]/mul"), which a shell pattern reads as a choice of characters. So an entry
-names what it matches as a pattern and what it matches with its brackets read as they are. `from:TENSOR` names every
-node between a tensor and the outputs: the nodes that read it, those that read their results, and so on.
+Exporters write brackets into names ("block[0]/mul"), which are a choice of characters in a shell pattern. So an entry
+matches names as a pattern, and also with its brackets taken literally. `from:TENSOR` matches every node between a
+tensor and the outputs: the nodes that read it, those that read their results, and so on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ _MOST_NAMES: Final = 3
 
 
 def named_nodes(graph: onnx.GraphProto, keep: Iterable[str]) -> dict[str, str]:
-    """Return the nodes of a graph that entries name, each with the first entry that does.
+    """Return the nodes of a graph that entries match, each with the first matching entry.
 
     Nodes have the names that `name_nodes` gives them.
     """
@@ -39,10 +39,10 @@ def named_nodes(graph: onnx.GraphProto, keep: Iterable[str]) -> dict[str, str]:
 
 
 def check_keep(graph: onnx.GraphProto, keep: Sequence[str]) -> None:
-    """Refuse an entry that names no node.
+    """Refuse an entry that matches no node.
 
     Raises:
-        enginesmith_contract.errors.SpecError: `KeepMatchesNothing`, with the nearest names.
+        enginesmith_contract.errors.SpecError: `KeepMatchesNothing` with the most similar names.
     """
     inner = [each for node in graph.node for one in subgraphs(node) for each in all_nodes(one)]
     others = {word for node in inner for word in (label(node), node.op_type)}

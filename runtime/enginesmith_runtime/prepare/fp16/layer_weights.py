@@ -1,4 +1,4 @@
-"""The weights of layers as sums: which elements of what a layer reads go into one element of its result."""
+"""The weights of layers, arranged by the elements of the result."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ _MATRIX_RANK: Final = 2
 
 
 class LayerWeights:
-    """The weights of one graph whose constants are initializers, read when they are asked for."""
+    """The weights of one graph with initializers as its only constants. They are read when they are needed."""
 
     def __init__(self, graph: onnx.GraphProto, folder: Path) -> None:
         self._folder = folder
@@ -35,7 +35,7 @@ class LayerWeights:
         return known and (node.input[1] in self._tensors or node.input[1] in self._turned)
 
     def columns(self, node: onnx.NodeProto) -> Columns | None:
-        """Return the weights as [results, ...], one entry for each element of a result; None for other forms.
+        """Return the weights as [results, ...], one entry for each element of a result, or None for other forms.
 
         The other axes are [inputs] for matrices, and [channels of a group, ...] for windows; those of ConvTranspose are
         [channels, ...] for each channel of a group.

@@ -1,9 +1,9 @@
-"""Where FP16 pays: in layers with weights, and between them.
+"""Finds the layers with weights. FP16 is useful in them and between them.
 
-Before the first layer lie the model's own inputs: pixels, identifiers, positions, masks, which nothing has scaled for
-FP16. Behind the last one lie boxes, scores, logarithms and comparisons. Both ends cost little in FP32, and no list of
-operators would find everything that FP16 can change there. Between layers, values are features: training keeps them
-ordinary, and `magnitudes` and `exactness` name what FP16 cannot hold of them.
+Before the first layer there are the model's inputs: pixels, identifiers, positions and masks, which are not scaled for
+FP16. After the last one there are boxes, scores, logarithms and comparisons. Both ends cost little in FP32, and no list
+of operators would find everything that FP16 can change there. Values between layers are features: training keeps them
+in an ordinary range, and `magnitudes` and `exactness` find the exceptions.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ _WINDOWS: Final = frozenset({"Conv", "ConvTranspose", "DeformConv"})
 _MATRICES: Final = frozenset({"Einsum", "Gemm", "MatMul"})
 _RECURRENT: Final = frozenset({"GRU", "LSTM", "RNN"})
 _OF_FEATURES: Final = _WINDOWS | _MATRICES | frozenset({"Attention"})
-# Part of the layer before them: builders fuse them with it, and features stay features.
+# Operators that belong to the layer before them, because builders fuse them and features stay features.
 _ENDS: Final = frozenset(
     {"Add", "BatchNormalization", "Flatten", "LeakyRelu", "PRelu", "Relu", "Reshape", "Squeeze", "Transpose",
      "Unsqueeze"}
@@ -43,7 +43,7 @@ _TABLE_RANK: Final = 2
 
 
 def nodes_outside_layers(flow: Dataflow) -> dict[str, str]:
-    """Return the nodes that lie before the first layer with weights or behind the last one, with the reason."""
+    """Return the nodes before the first layer with weights or after the last one, with the reason."""
     return _Layers(flow).outside()
 
 
@@ -53,14 +53,14 @@ def layer_names(flow: Dataflow) -> frozenset[str]:
 
 
 def constants_in_fp32(flow: Dataflow, kept: Mapping[str, str], outputs_in_half: Mapping[str, bool]) -> dict[str, str]:
-    """Return the nodes that read constants alone and stay in FP32.
+    """Return the nodes that read only constants and stay in FP32.
 
-    A move of weights, such as a Transpose, is FP16 where all that reads it is.
+    A move of weights, such as a Transpose, uses FP16 if all its readers do.
 
     Args:
-        flow: the graph.
-        kept: nodes that stay in FP32 already.
-        outputs_in_half: for each node whether it computes in FP16 unless it is kept.
+        flow: The graph.
+        kept: Nodes that already stay in FP32.
+        outputs_in_half: For each node, whether it computes in FP16 unless it is kept.
     """
     alone = constant_values(flow)
     outputs = {value.name for value in flow.graph.output} | flow.captured
@@ -78,7 +78,7 @@ def constants_in_fp32(flow: Dataflow, kept: Mapping[str, str], outputs_in_half: 
 
 
 class _Layers:
-    """The layers of one graph, and which values come from one or go to one."""
+    """The layers of one graph, and the values before and after layers."""
 
     def __init__(self, flow: Dataflow) -> None:
         self._flow = flow
@@ -96,7 +96,7 @@ class _Layers:
         for node in reversed(flow.graph.node):
             if node.name in self.names or not self._wanted.isdisjoint(node.output):
                 self._wanted.update(name for name in _read(node, flow) if name not in self._alone)
-        # A table alone has nothing to compute, and its rows are answers.
+        # A table alone computes nothing, and its rows are outputs.
         self.names -= {
             node.name for node in flow.graph.node if node.op_type == "Gather" and self._wanted.isdisjoint(node.output)
         }
@@ -104,7 +104,7 @@ class _Layers:
     def outside(self) -> dict[str, str]:
         """Return the nodes with the reasons."""
         found: dict[str, str] = {}
-        ends: set[str] = set()  # values of layers and of what belongs to them
+        ends: set[str] = set()  # values of layers and of nodes that belong to them
         for node in self._flow.graph.node:
             read = [name for name in _read(node, self._flow) if name not in self._alone]
             follows = any(name in self._features for name in read)
@@ -138,18 +138,18 @@ class _Layers:
         return node.op_type in _RECURRENT and self._has_weights(inputs[1], _MANY + 1)
 
     def _has_weights(self, name: str, least: int) -> bool:
-        """Whether a value is a constant of many numbers that look as if training had made them."""
+        """Whether a value is a constant of many numbers that look trained."""
         if name not in self._alone or not self._flow.is_float(name):
             return False
         values = self._flow.constants.get(name, self._flow.samples.get(name))
         shape = self._flow.shapes.get(name)
         size = values.size if values is not None else np.prod([0 if one is None else one for one in shape or (0,)])
-        # Of results of nodes with more than 65,536 numbers, only the shape is known.
+        # For node results with more than 65,536 numbers, only the shape is known.
         return bool(size >= least) and (values is None or looks_trained(values))
 
 
 def looks_trained(values: Values) -> bool:
-    """Whether numbers are of both signs, no integers and of many sizes: no window, no filter bank, no frequencies."""
+    """Whether numbers have both signs, fractions and many sizes, unlike windows, filter banks and frequencies."""
     signs = bool((values < 0).any()) and bool((values > 0).any())
     return signs and bool((values != values.round()).any()) and np.unique(values).size >= _LEAST_DISTINCT
 
@@ -171,6 +171,6 @@ def constant_values(flow: Dataflow) -> set[str]:
 
 
 def _read(node: onnx.NodeProto, flow: Dataflow) -> list[str]:
-    """Return the FP32 values that a node reads; quantised ones stand for what they were or become."""
+    """Return the FP32 values that a node reads. Quantised values count as their FP32 values."""
     quantised = node.input[:1] if node.op_type in _QUANTISERS else ()
     return [name for name in node.input if flow.is_float(name) or name in quantised]

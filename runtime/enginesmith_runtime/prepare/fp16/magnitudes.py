@@ -1,8 +1,8 @@
-"""Nodes whose values FP16 cannot hold whatever the input: lost constants, factors, long sums, quotients.
+"""Finds nodes with values out of FP16's range for any input: lost constants, factors, long sums, quotients.
 
-A constant of 1e-12 is 0 in FP16, and its node stays in FP32. So do the nodes before it that make small values of
-ordinary ones, what makes a denominator, and what makes a difference that becomes large. The nodes behind follow by
-`features`: they read FP32.
+A constant of 1e-12 is 0 in FP16, and its node stays in FP32. So do the nodes before it that produce small values from
+ordinary ones, those that produce a denominator, and those that produce a difference that is then amplified. `features`
+handles the nodes after it, which read FP32.
 """
 
 from typing import Final
@@ -15,9 +15,9 @@ from enginesmith_runtime.prepare.fp16.traits import BOUNDS, SUMS, lost_constant
 
 __all__ = ["nodes_beyond_magnitudes"]
 
-# Their slope has no end near 1, where FP16 tells apart three decimal digits.
+# Operators with an unbounded slope near 1, where FP16 has only three decimal digits.
 _STEEP_AT_ONE: Final = frozenset({"Acos", "Acosh", "Asin", "Atanh"})
-# They make small values of ordinary ones; sums, means and square roots only pass them on.
+# Operators that produce small values from ordinary ones. Sums, means and square roots only pass them on.
 _SHRINKS: Final = frozenset(
     {"Div", "Exp", "HardSigmoid", "Mul", "Pow", "ReduceL2", "ReduceProd", "ReduceSumSquare", "Sigmoid", "Softmax"}
 )
@@ -25,12 +25,12 @@ _PASSES: Final = MOVES | SUMS | MEANS | frozenset({"Abs", "Neg", "Sqrt"})
 _LIGHT: Final = _PASSES | _SHRINKS | frozenset({"LeakyRelu", "Relu", "Softplus", "Tanh"})
 _DIFFERENCES: Final = MOVES | MEANS | frozenset({"Add", "Neg", "Sigmoid", "Softmax", "Sub", "Tanh"})
 _DEVIATIONS: Final = MEANS | frozenset({"Neg", "Sigmoid", "Softmax", "Sub", "Tanh"})
-_QUOTIENT: Final = "a quotient tells apart small denominators that FP16 has not"
+_QUOTIENT: Final = "a quotient depends on small denominators that FP16 cannot represent"
 _ENLARGED: Final = "differences that FP16 rounds away become large"
 
 
 def nodes_beyond_magnitudes(flow: Dataflow) -> dict[str, str]:
-    """Return the nodes that have to stay in FP32 for it, with the reason."""
+    """Return the nodes that must stay in FP32 for this, with the reason."""
     return _Search(flow).run()
 
 
@@ -75,7 +75,7 @@ class _Search:
         self._kept.setdefault(node.name, reason)
 
     def _keep_makers(self, node: onnx.NodeProto) -> None:
-        """Keep a quotient and what makes its denominator, and what makes the differences that a node enlarges."""
+        """Keep a quotient with the nodes of its denominator, and the nodes of differences that a node amplifies."""
         denominator = _denominator_of(node, self._flow)
         if denominator and denominator not in self._flow.weights:
             self._keep(node, _QUOTIENT)
@@ -94,16 +94,16 @@ class _Search:
             self._keep(each, f"its result goes to {node.name}{CAUSE}{reason}")
 
     def _makes_denominators(self, node: onnx.NodeProto) -> bool:
-        """Whether a denominator's digits come through a node; squares and powers have a rule of their own."""
+        """Whether a node passes the digits of a denominator on. Squares and powers have a separate rule."""
         ends = self._growth.is_power(node) or self._growth.is_square(node)
         return not ends and self._is_light(node, _LIGHT)
 
     def _is_light(self, node: onnx.NodeProto, operators: frozenset[str]) -> bool:
-        """Whether a node is one of some operators; the sum of two features is where a search before a node ends."""
+        """Whether a node has one of these operators. A search stops at the sum of two features."""
         return node.op_type in operators and (node.op_type not in {"Add", "Sum"} or len(self._flow.floats(node)) == 1)
 
     def _keep_before(self, node: onnx.NodeProto, reason: str) -> None:
-        """Keep the nodes before that made small values of ordinary ones, and what lies between."""
+        """Keep the earlier nodes that produced small values from ordinary ones, and the nodes between."""
         left: list[tuple[str, tuple[onnx.NodeProto, ...]]] = [(name, ()) for name in self._flow.floats(node)]
         seen: set[str] = set()
         while left:
@@ -119,12 +119,12 @@ class _Search:
                 left += [(before, (*path, made)) for before in self._flow.floats(made)]
 
     def _is_scaled(self, node: onnx.NodeProto) -> bool:
-        """Whether a product or a quotient is with a constant, and so of its operand's own size."""
+        """Whether a product or a quotient has a constant operand, and so the size of the other operand."""
         return node.op_type in {"Div", "Mul"} and any(name in self._flow.weights for name in node.input)
 
 
 def _denominator_of(node: onnx.NodeProto, flow: Dataflow) -> str:
-    """Return the value that a node divides by; empty where it divides by none."""
+    """Return the value that a node divides by, or "" if it does not divide."""
     match node.op_type:
         case "Reciprocal":
             return str(node.input[0])
@@ -139,5 +139,5 @@ def _denominator_of(node: onnx.NodeProto, flow: Dataflow) -> str:
 
 def _why_it_is_steep(node: onnx.NodeProto) -> str:
     if node.op_type == "Log":
-        return "a logarithm tells apart small values that FP16 has not"
-    return "it tells apart values near 1 that FP16 has not" if node.op_type in _STEEP_AT_ONE else ""
+        return "a logarithm depends on small values that FP16 cannot represent"
+    return "it depends on values near 1 that FP16 cannot represent" if node.op_type in _STEEP_AT_ONE else ""

@@ -1,8 +1,8 @@
-"""QuantizeLinear and DequantizeLinear of a quantised source, in the type of what is around them.
+"""Gives QuantizeLinear and DequantizeLinear of a quantised source the type of their neighbours.
 
-The rules keep them in FP32, so that the scales which calibration chose stay what they are. A Cast between
-DequantizeLinear and its operator hides the pair from TensorRT, though: ResNet-50 in INT8 takes twice as long with it.
-So where the type around a pair is FP16 or BF16 its scale becomes that, unless the scale is too small for it.
+The rules keep them in FP32, so that the scales from calibration do not change. But a Cast between DequantizeLinear and
+its operator hides the pair from TensorRT: ResNet-50 in INT8 then takes twice as long. So if the type around a pair is
+FP16 or BF16, its scale gets this type, unless the scale is too small for it.
 """
 
 from collections import defaultdict
@@ -20,17 +20,17 @@ from enginesmith_runtime.onnx_graphs.narrow import Narrow
 __all__ = ["OLDEST_OPSET", "take_casts_off_pairs"]
 
 OLDEST_OPSET: Final = 19
-"""QuantizeLinear and DequantizeLinear have no other scales than FP32 before it."""
+"""First opset in which QuantizeLinear and DequantizeLinear support other scales than FP32."""
 
 
 def take_casts_off_pairs(graph: onnx.GraphProto, half: frozenset[str], narrow: Narrow, folder: Path) -> frozenset[str]:
-    """Remove the Casts behind DequantizeLinear and before QuantizeLinear, in place; return the pairs' changed nodes.
+    """Remove the Casts after DequantizeLinear and before QuantizeLinear in place. Return the changed nodes.
 
     Args:
-        graph: that a cast has rewritten.
-        half: its values in FP16 or BF16.
-        narrow: which of them.
-        folder: where weights outside the ONNX file lie.
+        graph: Graph after the cast.
+        half: Values in FP16 or BF16.
+        narrow: The 16-bit format.
+        folder: Folder of the weights outside the ONNX file.
     """
     return _Pairs(graph, half, narrow, folder).rewrite()
 
@@ -74,7 +74,7 @@ class _Pairs:
         return frozenset(found)
 
     def _has_room(self, node: onnx.NodeProto) -> bool:
-        """Whether the node's scale is an FP32 constant that the format holds with all of its digits."""
+        """Whether the node's scale is an FP32 constant in the normal range of the format."""
         tensor = self._scales.get(node.input[1]) if len(node.input) > 1 else None
         if tensor is None or tensor.data_type != TensorProto.FLOAT:
             return False
@@ -82,7 +82,7 @@ class _Pairs:
         return bool(np.all((magnitudes >= self._narrow.tiny) & (magnitudes <= self._narrow.largest)))
 
     def _casts_behind(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """Return the Casts that alone read the node, all to the format; empty where anything else does."""
+        """Return the Casts to the format that read the node, or nothing if there is another reader."""
         name = node.output[0]
         readers = self._readers[name]
         own = [one for one in readers if one.op_type == "Cast" and one.output[0] in self._half]
@@ -90,7 +90,7 @@ class _Pairs:
         return own if free and len(own) == len(readers) else []
 
     def _cast_before(self, node: onnx.NodeProto) -> str:
-        """Return the value in the format that a Cast brings to the node in FP32; empty where none does."""
+        """Return the value in the format that a Cast converts to FP32 for the node, or "" if there is none."""
         cast = self._casts.get(node.input[0])
         return cast.input[0] if cast is not None and cast.input[0] in self._half else ""
 

@@ -1,4 +1,4 @@
-"""Where the elements that a node moves come from: an array over its results becomes one over what it reads."""
+"""Maps an array over the results of a moving node back to an array over its inputs."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -26,14 +26,14 @@ def base_of_places(
     bases: Sequence[Floats | None],
     integers: Callable[[str], list[int] | None],
 ) -> list[Floats] | None:
-    """Return an array for each value that a node reads; None where it does more than move values.
+    """Return an array for each value that a node reads, or None if it does more than move values.
 
     Args:
-        node: any.
-        shapes: of the values that it reads, without its constants.
-        extents: of its results.
-        bases: of its results, in shapes that broadcast; None where nothing is known.
-        integers: returns the elements of a constant.
+        node: The node.
+        shapes: Shapes of the values that it reads, without constants.
+        extents: Extents of its results.
+        bases: Bases of its results in shapes that broadcast; None if not known.
+        integers: Function that returns the elements of a constant.
     """
     made, base = extents[0], bases[0]
     if node.op_type == "Split":
@@ -83,7 +83,7 @@ def _parts(node: onnx.NodeProto, shapes: Sequence[Shape], base: Floats) -> list[
 def _spread(
     node: onnx.NodeProto, shape: Shape, base: Floats, integers: Callable[[str], list[int] | None]
 ) -> list[Floats] | None:
-    """Return the base of a reduced value; the axes that went are there again with a size of 1."""
+    """Return the base of a reduced value. Removed axes are restored with a size of 1."""
     if base.ndim == len(shape):
         return [base]
     axes = next((list(one.ints) for one in node.attribute if one.name == "axes"), None)
@@ -95,7 +95,7 @@ def _spread(
 def _scattered(
     node: onnx.NodeProto, shape: Shape, base: Floats, integers: Callable[[str], list[int] | None]
 ) -> list[Floats] | None:
-    """Return a base that has that of a part of a value in its place."""
+    """Return a base with the base of a part of a value at the position of the part."""
     whole = np.full(shape, np.inf)
     constants = [integers(name) for name in node.input[1:] if name]
     lists = [each for each in constants if each is not None]
@@ -116,7 +116,7 @@ def _scattered(
 
 
 def _cut(lists: Sequence[list[int]], shape: Shape) -> tuple[slice, ...]:
-    """Return what Slice takes, of its starts, ends, axes and steps."""
+    """Return the slices for the starts, ends, axes and steps of a Slice."""
     empty: list[int] = []
     starts, ends, axes, steps = (*lists, empty, empty, empty)[:4]
     cut = [slice(None)] * len(shape)

@@ -1,6 +1,6 @@
-"""The cast model in emulated FP16 or BF16, before a GPU computes it: does it answer as the source model does?
+"""Runs the cast model in emulated FP16 or BF16 on the CPU and compares it with the source model.
 
-ONNX Runtime's own run of a cast model proves its types and shapes, not its arithmetic; see `emulation`.
+A normal run of a cast model in ONNX Runtime proves its types and shapes but not its arithmetic; see `emulation`.
 """
 
 import math
@@ -26,12 +26,12 @@ __all__ = ["rehearse"]
 
 
 def rehearse(job: RehearseJob) -> Rehearsal:
-    """Run every entry of the job; the first that makes NaN or infinity is searched for the nodes that do."""
+    """Run every entry of the job. For the first one with NaN or infinity, search for the nodes that cause it."""
     bound_memory(job.memory_bytes)
     emulated = job.feed.model_copy(update={"emulated": True})
     session = Session(job.model, emulated=True, threads=job.feed.threads)
     scales = learn_all_scales(job.feed.facts.outputs, [Path(job.folder) / f"{run}.npz" for run in job.runs])
-    judged = [spec for spec in job.feed.facts.outputs if spec.name in scales]  # the build's verification judges others
+    judged = [spec for spec in job.feed.facts.outputs if spec.name in scales]  # the build judges the others
     worst: dict[str, float] = {}
     for run, shapes in job.runs.items():
         feed = emulated.at(job.given.get(run, {}))
@@ -54,14 +54,14 @@ def rehearse(job: RehearseJob) -> Rehearsal:
 
 
 def _difference(parts: Iterable[Comparison]) -> float:
-    """Return the largest ratio, by the scales of the build's verification; that one judges ids, too."""
+    """Return the largest ratio with the scales of the verification, which also judges ids."""
     return max((part.difference for part in parts if part.mismatches is None), default=0.0)
 
 
 def _breaking_nodes(path: Path, feed: Feed, inputs: Mapping[str, Array], narrow: Narrow) -> dict[str, str]:
-    """Return the nodes that make NaN or infinity of finite inputs, with their neighbours.
+    """Return the nodes that produce NaN or infinity from finite inputs, with their neighbours.
 
-    A division by what FP16 made 0 is no fault of the division, so what it reads is kept as well.
+    If FP16 rounds a divisor to 0, the division is not the cause, so the nodes before it are also kept.
     """
     model = read_graph(path)
     emulation = emulate(model)
@@ -87,8 +87,8 @@ def _breaking_nodes(path: Path, feed: Feed, inputs: Mapping[str, Array], narrow:
 def _broken_values(
     model: onnx.ModelProto, watched: Watched, feed: Feed, inputs: Mapping[str, Array], narrow: Narrow
 ) -> set[str]:
-    """Return the values of the cast model that have NaN or infinity in emulated arithmetic."""
-    # What a Cast rounds is looked at before: 1e6 is a number there, and infinite in FP16.
+    """Return the values of the cast model with NaN or infinity in emulated arithmetic."""
+    # Check values before a Cast rounds them: 1e6 is finite there and infinite in FP16.
     rounded, singles = _rounded_values(watched.model, narrow)
     made = {name for node in model.graph.node for name in node.output}
     names = {name: rounded.get(name, name) for name in made if name in rounded or name in singles}
@@ -98,13 +98,13 @@ def _broken_values(
 
 
 def _is_finite(array: Array, narrow: Narrow) -> tuple[bool, bool]:
-    """Return whether all of a value is finite, and whether it is in the format."""
+    """Return whether all elements are finite, and whether they are finite in the format."""
     with np.errstate(over="ignore"):
         return bool(np.all(np.isfinite(array))), bool(np.all(np.isfinite(array.astype(narrow.numpy))))
 
 
 def _behind_casts(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes that made what a node reads."""
+    """Yield the producers of a node's inputs, before Casts."""
     for name in node.input:
         made = makers.get(name)
         while made is not None and made.op_type == "Cast":
@@ -114,7 +114,7 @@ def _behind_casts(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) ->
 
 
 def _rounded_values(model: onnx.ModelProto, narrow: Narrow) -> tuple[dict[str, str], set[str]]:
-    """Return the values of a format that are rounded of FP32 ones, with the name of that one; and all FP32 values."""
+    """Return the rounded values with the names of their FP32 sources, and all FP32 values."""
     inferred = shape_inference.infer_shapes(model, check_type=False, strict_mode=False).graph
     values = (*inferred.value_info, *inferred.output, *inferred.input)
     singles = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}

@@ -1,8 +1,8 @@
-"""FP16 or BF16 tried with many kinds of values before a user sends them: nodes at fault stay in FP32.
+"""Tries FP16 or BF16 with many kinds of values. Nodes that cause wrong outputs stay in FP32.
 
-Each sample of `sweep_inputs` is run in FP32 and in emulated FP16. Where the two differ, `faults` finds the nodes that
-make the difference. Rounding that every FP16 engine has is no fault: it is measured by rounding nothing but the results
-of layers. Nor are values for which FP32 itself answers by chance.
+Each sample of `sweep_inputs` is run in FP32 and in emulated FP16. If the two differ, `faults` finds the nodes that
+cause the difference. Rounding of every FP16 engine is not a fault; it is measured by rounding only the results of
+layers. Values for which the FP32 result itself is random are not a fault either.
 """
 
 import math
@@ -31,7 +31,7 @@ from enginesmith_runtime.prepare.runs.rounding import with_other_bits
 
 __all__ = ["sweep"]
 
-# Of FP16; the rounding of BF16 is coarser.
+# Tolerance of FP16. The rounding of BF16 is coarser.
 _TOLERANCE: Final = 0.02
 _LARGEST_TOLERANCE: Final = 0.1
 _OF_REFERENCES: Final = 3.0
@@ -62,7 +62,7 @@ class _Difference:
     output: str
     size: float
     is_share: bool
-    whole: str = ""  # output that this one is a part of
+    whole: str = ""  # output that contains this part
 
     @property
     def words(self) -> str:
@@ -75,7 +75,7 @@ class _Difference:
 
 
 def sweep(job: SweepJob) -> Sweep:
-    """Run every sample; returns nodes to keep, or what is wrong and stays so."""
+    """Run every sample. Return nodes to keep, and warnings about differences that stay."""
     return _Sweeper(job).run()
 
 
@@ -86,7 +86,7 @@ class _Sweeper:
         self._job = job
         self._deadline = time.monotonic() + job.seconds
         self._lines: dict[tuple[str, str], list[str]] = {}
-        self._lost: dict[str, str] = {}  # inputs to what FP16 loses of them
+        self._lost: dict[str, str] = {}  # by input, the values that FP16 loses
         self._parts = find_parts(read_graph(Path(job.model)), read_graph(Path(job.cast)))
         parts = tuple(TensorSpec(name=name, dtype=DType.FP32, shape=()) for name in self._parts)
         facts = job.feed.facts.model_copy(update={"outputs": (*job.feed.facts.outputs, *parts)})
@@ -97,7 +97,7 @@ class _Sweeper:
         )
 
     def run(self) -> Sweep:
-        """Return what all samples show."""
+        """Return the result of all samples."""
         everything = list(samples(Path(self._job.model), self._job.feed, self._job.shapes, self._job.run))
         runs = list(self._references(everything))
         compared = list(self._compare([run for run in runs if run.outputs]))
@@ -118,7 +118,7 @@ class _Sweeper:
         return Sweep(keep=keep, warnings=tuple(map(said, lines)))
 
     def _references(self, everything: Sequence[Sample]) -> Iterator[_Run]:
-        """Yield what FP32 answers, for as many samples as time and memory allow."""
+        """Yield the FP32 runs for as many samples as time and memory allow."""
         session = self._source
         taken = 0
         for sample in everything:
@@ -127,7 +127,7 @@ class _Sweeper:
             try:
                 outputs = session.run(self._feed, sample.inputs)
             except (RunFailedError, MemoryError):
-                outputs = {}  # the model takes no such values
+                outputs = {}  # the model refuses such values
             taken += sum(array.nbytes for array in (*outputs.values(), *sample.inputs.values()))
             yield _Run(sample=sample, outputs=outputs)
 
@@ -139,7 +139,7 @@ class _Sweeper:
             yield run, self._difference(session.run(self._feed, run.sample.inputs), run.outputs)
 
     def _difference(self, actual: Mapping[str, Array], reference: Mapping[str, Array]) -> _Difference | None:
-        """Return the output that is most wrong; None where all are right."""
+        """Return the output with the largest difference, or None if all are correct."""
         worst: _Difference | None = None
         for spec in self._feed.facts.outputs:
             size, is_share = _measure(actual[spec.name], reference[spec.name], spec.dtype)
@@ -150,7 +150,7 @@ class _Sweeper:
         return worst
 
     def _judge(self, search: FaultSearch, run: _Run, found: _Difference) -> dict[str, str]:
-        """Return the nodes to keep for a sample whose answers differ."""
+        """Return the nodes to keep for a sample with different outputs."""
         said = _said(run.sample)
         if self._is_chance(run):
             return {}
@@ -177,7 +177,7 @@ class _Sweeper:
         return "only precision fp32 has right answers" if known else "give the range in verification.inputs"
 
     def _is_chance(self, run: _Run) -> bool:
-        """Whether the last bits of the inputs decide on the FP32 answers."""
+        """Whether the last bits of the inputs determine the FP32 outputs."""
         random = np.random.default_rng(0)
         moved = {
             name: with_other_bits(array, random) if array.dtype == np.float32 else array
@@ -191,7 +191,7 @@ class _Sweeper:
         return Session(self._job.model, emulated=feed.emulated, threads=feed.threads, more=tuple(self._parts))
 
     def _of_layers(self, run: _Run) -> float:
-        """Return the difference that rounding the results of layers alone makes."""
+        """Return the difference from rounding only the results of layers."""
         if self._job.feed.emulated:
             return 0.0
         names = [spec.name for spec in self._job.feed.facts.outputs]
@@ -209,7 +209,7 @@ class _Sweeper:
 
 
 def _measure(actual: Array, reference: Array, dtype: DType) -> tuple[float, bool]:
-    """Return the largest difference as a share of the scale; of integers the share of those that differ, and True."""
+    """Return the largest difference as a share of the scale, or for integers the share that differs, and True."""
     if dtype is DType.BYTES or not reference.size:
         return 0.0, False
     if is_exact(dtype):
@@ -219,7 +219,7 @@ def _measure(actual: Array, reference: Array, dtype: DType) -> tuple[float, bool
     if not finite.any():
         return 0.0, False
     peak = float(np.abs(wanted[finite]).max())
-    factor = 1 / peak if 0 < peak < 1 else 1.0  # answers are held to their own size
+    factor = 1 / peak if 0 < peak < 1 else 1.0  # compare relative to the size of the outputs
     wanted, found = wanted * factor, found * factor
     parts = compare(found, wanted, DType.FP64, learn_scales([wanted]))
     return max((part.difference, False) if part.mismatches is None else (part.mismatches, True) for part in parts)

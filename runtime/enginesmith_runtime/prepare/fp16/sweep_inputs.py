@@ -1,7 +1,7 @@
-"""Values that inputs of unknown range are tried with: pixels, sensors with an offset, counts, spikes, small numbers.
+"""Values for inputs of unknown range: pixels, sensors with an offset, counts, spikes, small numbers.
 
-A model's file does not say what its inputs hold. Where the user does not say it either, FP16 has to hold for what
-inputs commonly are.
+A model's file does not describe the values of its inputs. If the user does not describe them either, FP16 must work for
+common kinds of inputs.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -32,14 +32,14 @@ _MOST_INPUTS: Final = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One filling of a model's inputs.
+    """One set of values for a model's inputs.
 
     Attributes:
-        names: the inputs that hold what `words` say; the others are filled as in the reference runs.
-        words: in a sentence behind the names.
-        inputs: arrays by name.
-        is_rare: whether a difference is said, and keeps no node in FP32.
-        tiny: the same where the answers are as small as the values; what all of these are below, as text.
+        names: Inputs with the values that `words` describe. The others have the values of the reference runs.
+        words: Description of the values, which follows the names in a sentence.
+        inputs: Arrays by name.
+        is_rare: Whether a difference only causes a warning and keeps no node in FP32.
+        tiny: Upper bound of the values as text. A difference then only causes a warning if the outputs are as small.
     """
 
     names: tuple[str, ...]
@@ -50,29 +50,29 @@ class Sample:
 
 
 def open_inputs(feed: Feed, precision: Precision) -> tuple[str, ...]:
-    """Return the inputs whose values the user has not described and the precision may not hold."""
+    """Return the inputs that the user has not described and whose values may not fit the precision."""
     held = {*_BYTES, DType(precision.value.upper())}
     return tuple(spec.name for spec in _undescribed(feed) if spec.dtype not in held)
 
 
 def generated_inputs(feed: Feed) -> tuple[str, ...]:
-    """Return the inputs of numbers, ids included, whose values the user has not described."""
+    """Return the numeric inputs, including ids, that the user has not described."""
     ids = feed.index_bounds.keys() - feed.values.keys() - feed.given.keys()
     names = {spec.name for spec in _undescribed(feed)} | ids
     return tuple(spec.name for spec in feed.facts.inputs if spec.name in names)
 
 
 def _undescribed(feed: Feed) -> Iterator[TensorSpec]:
-    """Yield the inputs of numbers that are no ids into a table and no sizes, and that have no values from the user."""
+    """Yield the numeric inputs except table ids and sizes that have no values from the user."""
     known = feed.values.keys() | feed.given.keys() | feed.index_bounds.keys()
     for spec in feed.facts.inputs:
-        number = spec.dtype in FLOATS or len(spec.shape) > 0  # one integer alone is a size or a count of steps
+        number = spec.dtype in FLOATS or len(spec.shape) > 0  # a single integer is a size or a number of steps
         if spec.dtype not in _UNSWEPT and number and spec.name not in known:
             yield spec
 
 
 def samples(model: Path, feed: Feed, shapes: Shapes, seed: str) -> Iterator[Sample]:
-    """Yield the fillings: all inputs together, what the model's weights say, inputs that differ from each other."""
+    """Yield the samples: all inputs together, values from the model's weights, and nearly equal inputs."""
     ordinary = fill_inputs(feed, shapes, seed)
     specs = {spec.name: spec for spec in feed.facts.inputs}
     ranges = _given_ranges(feed)
@@ -92,14 +92,14 @@ def samples(model: Path, feed: Feed, shapes: Shapes, seed: str) -> Iterator[Samp
 
 
 def input_limits(feed: Feed) -> dict[str, tuple[float, float]]:
-    """Return the smallest and the largest value of the inputs that have them by their dtype, range or constant."""
+    """Return the smallest and the largest value of inputs that are limited by their dtype, range or constant."""
     limits = {spec.name: _BYTES[spec.dtype] for spec in feed.facts.inputs if spec.dtype in _BYTES}
     constants = {name: (one.constant, one.constant) for name, one in feed.values.items() if one.constant is not None}
     return limits | constants | {name: values.range for name, values in feed.values.items() if values.range}
 
 
 def _given_ranges(feed: Feed) -> dict[str, InputValues]:
-    """Return the ranges of inputs of numbers that are no ids."""
+    """Return the ranges of numeric inputs except ids."""
     dtypes = {spec.name: spec.dtype for spec in feed.facts.inputs}
     return {
         name: values
@@ -109,7 +109,7 @@ def _given_ranges(feed: Feed) -> dict[str, InputValues]:
 
 
 def _fitting(model: Path, feed: Feed, ordinary: dict[str, Array]) -> Iterator[Sample]:
-    """Yield what fits the model: keys of its tables, nearly equal values, and the signs of its weights."""
+    """Yield samples for this model: keys of its tables, nearly equal values, and the signs of its weights."""
     keys = keys_of_inputs(model)
     for words, found in ((_KEYS, keys.known), (_AMPLIFIED, keys.amplified)):
         looked_up = {name: each for name, each in found.items() if name not in {*feed.values, *feed.given}}
@@ -147,7 +147,7 @@ def _sample(ordinary: dict[str, Array], dtypes: dict[str, DType], words: str, fi
 
 
 def _keyed(array: Array, keys: Array) -> Array:
-    """Return keys of an input's dtype, a part of them the first one, which stands for the largest number."""
+    """Return keys in an input's dtype. Some of them are the first key, which has the largest number."""
     random = np.random.default_rng(0)
     chosen = keys[random.integers(0, len(keys), array.size)]
     chosen[::7] = keys[0]
@@ -155,7 +155,7 @@ def _keyed(array: Array, keys: Array) -> Array:
 
 
 def _held(values: Array, dtype: DType) -> Array:
-    """Return values in a dtype, cut where its range ends."""
+    """Return values in a dtype, clipped to its range."""
     if dtype is DType.BF16:
         return typed_values(values, dtype)
     limits = np.finfo(dtype.numpy.name) if dtype in FLOATS else np.iinfo(dtype.numpy.name)
@@ -213,7 +213,7 @@ _OF_BYTES: Final[dict[str, _Fill]] = {
     "of the largest byte": lambda shape, _: np.full(shape, 255),
 }
 _FILLS: Final = _OF_FLOATS | _INTEGERS | _OF_BYTES
-# Kinds of which a range leaves the form.
+# Kinds that keep their form in another range.
 _SCALED: Final = {
     "on a line from 0 to 1": ("on a line from", "to"),
     "of a pure tone": ("of a pure tone between", "and"),
@@ -223,7 +223,7 @@ _LARGE: Final = _INTEGERS.keys() | _OF_BYTES | {"between -1000 and 1000", "betwe
 
 
 def _fills(spec: TensorSpec, shape: tuple[int, ...]) -> Iterator[str]:
-    """Yield what an input may hold by its dtype and shape: images have no positions, and a column may be one."""
+    """Yield the possible kinds of values for the dtype and shape. Images have no positions, but columns may."""
     if spec.dtype not in FLOATS:
         yield from _OF_BYTES if spec.dtype in _BYTES else _INTEGERS
         return
@@ -235,7 +235,7 @@ def _fills(spec: TensorSpec, shape: tuple[int, ...]) -> Iterator[str]:
 
 
 def _inside(values: InputValues, *, has_tiny: bool) -> dict[str, _Fill]:
-    """Return fillings inside a range that the user gives: its ends, narrow parts, and tiny numbers around 0."""
+    """Return the kinds of values inside a range of the user: its ends, narrow parts, and tiny numbers around 0."""
     low, high = values.range or (0.0, 0.0)
     middle, width = (low + high) / 2, (high - low) / 100
     narrow = f"between {middle - width:.6g} and {middle + width:.6g}"
@@ -257,7 +257,7 @@ def _inside(values: InputValues, *, has_tiny: bool) -> dict[str, _Fill]:
 
 
 def _scaled(fill: _Fill, low: float, high: float) -> _Fill:
-    """Return a filling whose smallest value is at one end of a range, and the largest at the other."""
+    """Return the kind of values scaled to a range."""
 
     def fill_scaled(shape: tuple[int, ...], random: np.random.Generator) -> Array:
         values = np.asarray(fill(shape, random), np.float64)

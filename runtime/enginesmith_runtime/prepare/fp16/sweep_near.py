@@ -1,4 +1,4 @@
-"""Values that are nearly equal: in inputs of one shape, in rows of a batch, in steps of a second axis, in ids."""
+"""Creates nearly equal values: in inputs of one shape, in rows of a batch, in steps of a second axis, in ids."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -21,13 +21,13 @@ _MOST_SHARED_AXES: Final = 2
 def nearly_equal(
     feed: Feed, ordinary: Mapping[str, Array], names: tuple[str, ...], alike: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Return inputs that differ by a thousandth of their range; integers by 0 or 1; ids are those of rows alike.
+    """Return inputs that differ by a thousandth of their range. Integers differ by 0 or 1. Ids have similar rows.
 
     Args:
-        feed: of the model.
-        ordinary: by input, for the shapes.
-        names: inputs of numbers that the user has not described.
-        alike: pairs of ids by input.
+        feed: Feed of the model.
+        ordinary: Ordinary values by input, which give the shapes.
+        names: Numeric inputs that the user has not described.
+        alike: Pairs of ids by input.
     """
     random = np.random.default_rng(1)
     bases: dict[tuple[object, ...], npt.NDArray[np.float64]] = {}
@@ -49,7 +49,7 @@ def nearly_equal(
 
 
 def _limits(spec: TensorSpec, feed: Feed, names: tuple[str, ...]) -> tuple[float, float] | None:
-    """Return what an input is filled between; None where it stays as it is."""
+    """Return the range of values for an input, or None if it does not change."""
     if spec.name in feed.values:
         known = spec.dtype not in {DType.BOOL, DType.BYTES} and spec.name not in feed.index_bounds
         return feed.values[spec.name].range if known else None

@@ -1,7 +1,7 @@
-"""Keys that a model knows: rows of its tables, labels of a LabelEncoder, integers that it compares with.
+"""Finds keys that a model knows: rows of its tables, labels of a LabelEncoder, integers that it compares with.
 
-Of the rows of a table, those with the largest numbers, those that a matrix of the model makes largest (a token that
-layers amplify), and pairs that are nearly equal.
+Of a table it selects the rows with the largest numbers, the rows that a matrix of the model amplifies most (tokens that
+layers amplify), and pairs of nearly equal rows.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,12 +30,12 @@ _OUTLIER: Final = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class TableKeys:
-    """Keys by the input that holds them.
+    """Keys by input.
 
     Attributes:
-        known: keys of tables and comparisons; the one of the largest number comes first.
-        amplified: ids of the rows that a matrix of the model makes far larger than other rows, the largest first.
-        alike: pairs of ids whose rows are nearly equal, of shape [n, 2].
+        known: Keys of tables and comparisons. The key of the largest number comes first.
+        amplified: Ids of the rows that a matrix of the model amplifies far more than other rows, the largest first.
+        alike: Pairs of ids with nearly equal rows, of shape [n, 2].
     """
 
     known: Mapping[str, Array] = field(default_factory=dict)
@@ -44,9 +44,9 @@ class TableKeys:
 
 
 def keys_of_inputs(path: Path) -> TableKeys:
-    """Return keys for the inputs that are looked up in tables or compared.
+    """Return keys for inputs that are looked up in tables or compared.
 
-    Ids of a Gather are int64, keys of a LabelEncoder int64 or `str` objects.
+    Ids of a Gather are int64; keys of a LabelEncoder are int64 or `str` objects.
     """
     model = read_graph(path)
     hoist_constants(model)
@@ -77,7 +77,7 @@ def keys_of_inputs(path: Path) -> TableKeys:
 
 
 def _has_rows(node: onnx.NodeProto, table: onnx.TensorProto) -> bool:
-    """Whether a node takes rows of a table of floats that is not very large."""
+    """Whether a node reads rows of a float table that is not very large."""
     axis = next((int(one.i) for one in node.attribute if one.name == "axis"), 0)
     is_float = helper.tensor_dtype_to_np_dtype(table.data_type).kind == "f"
     return is_float and not axis and 0 < int(np.prod(table.dims)) <= _MOST_NUMBERS
@@ -97,7 +97,7 @@ def _matrices(graph: onnx.GraphProto, width: int, folder: Path) -> Iterator[Colu
 
 
 def _amplified(rows: Columns, matrices: Iterable[Columns]) -> Array:
-    """Return the ids of rows that a matrix makes large, as they are or after a normalisation; empty where none is."""
+    """Return the ids of rows that a matrix amplifies, directly or after a normalisation."""
     best = np.zeros(len(rows))
     means, sizes = rows.mean(1, keepdims=True), rows.std(1, keepdims=True) + 1e-6
     for matrix in matrices:
@@ -110,7 +110,7 @@ def _amplified(rows: Columns, matrices: Iterable[Columns]) -> Array:
 
 
 def _alike(rows: Columns) -> Array:
-    """Return pairs of ids whose rows are near each other: neighbours after a projection, those nearest first."""
+    """Return pairs of ids with similar rows: neighbours after a projection, the most similar first."""
     random = np.random.default_rng(0)
     orders = [np.argsort(rows @ random.standard_normal(rows.shape[1])) for _ in range(_PROJECTIONS)]
     orders.append(np.arange(len(rows)))
@@ -121,7 +121,7 @@ def _alike(rows: Columns) -> Array:
 
 
 def _distances(rows: Columns, order: Array) -> Columns:
-    """Return how far each row is from the next one, in an order of them; 128 MiB of rows at a time."""
+    """Return the distance of each row to the next one in an order, for 128 MiB of rows at a time."""
     step = max(1, (1 << 25) // rows.shape[1])
     parts = [
         np.abs(rows[order[at : at + step + 1][:-1]] - rows[order[at : at + step + 1][1:]]).max(1, initial=0.0)
@@ -131,7 +131,7 @@ def _distances(rows: Columns, order: Array) -> Columns:
 
 
 def _codes(compared: onnx.TensorProto) -> Iterator[Array]:
-    """Yield the integers that an input is compared with; nothing for floats and weights outside the file."""
+    """Yield the integers that an input is compared with. Floats and external weights are ignored."""
     if compared.data_type in {onnx.TensorProto.INT32, onnx.TensorProto.INT64} and not compared.external_data:
         codes = numpy_helper.to_array(compared).reshape(-1)[:_MOST_KEYS]
         if codes.size:
@@ -139,7 +139,7 @@ def _codes(compared: onnx.TensorProto) -> Iterator[Array]:
 
 
 def _labels(node: onnx.NodeProto) -> Iterator[Array]:
-    """Yield the keys of a LabelEncoder; nothing where they are floats."""
+    """Yield the keys of a LabelEncoder, unless they are floats."""
     lists: dict[str, Any] = {one.name: _listed(one) for one in node.attribute}
     keys: list[Any] = next((lists[name] for name in lists if name.startswith(("keys_int", "keys_str", "keys_ten"))), [])
     values: list[Any] = next((lists[name] for name in lists if name.startswith("values_")), [])

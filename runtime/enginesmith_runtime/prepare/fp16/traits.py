@@ -1,4 +1,4 @@
-"""Constants that a format of 16 bits has as 0, as infinity or as one; sentences name FP16, see `Narrow.said`."""
+"""Finds constants that a 16-bit format rounds to 0, infinity or 1. Sentences name FP16; see `Narrow.said`."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ from enginesmith_runtime.onnx_graphs.narrow import Narrow
 
 __all__ = ["BOUNDS", "SUMS", "lost_constant", "size_of"]
 
-# Of a factor, all of the error is in the result; of an epsilon, a share.
+# The error of a factor is completely in the result; that of an epsilon only partly.
 _FACTOR_TOLERANCE: Final = 4  # roundings
 _TOLERANCE: Final = 0.05
 _VARIANCE_TOLERANCE: Final = 0.01
@@ -23,7 +23,7 @@ _NOT_ARITHMETIC: Final = frozenset({"cubic_coeff_a", "extrapolation_value", "rat
 
 
 def lost_constant(node: onnx.NodeProto, flow: Dataflow) -> str:
-    """Return which constant of a node FP16 cannot hold, in words; empty where it holds all."""
+    """Return a text about the constant of a node that FP16 cannot represent, or ""."""
     narrow = flow.narrow
     tolerance = _FACTOR_TOLERANCE * narrow.unit if node.op_type in _FACTORS else _TOLERANCE
     for name in node.input:
@@ -42,7 +42,7 @@ def lost_constant(node: onnx.NodeProto, flow: Dataflow) -> str:
 
 
 def size_of(values: Values | None) -> float | None:
-    """Return the size of a constant operand: of an exponent with its sign, of many values the largest."""
+    """Return the size of a constant operand: an exponent with its sign, or the largest of many values."""
     if values is None or not values.size:
         return None
     return float(values[np.argmax(np.abs(values))])
@@ -76,7 +76,7 @@ def _lost_variance(node: onnx.NodeProto, flow: Dataflow) -> str:
 
 
 def _gap(values: Values, narrow: Narrow) -> float:
-    """Return how far from one the values of a constant are that a format makes one."""
+    """Return the distance from 1 of the values of a constant that a format rounds to 1."""
     magnitudes = np.abs(values[np.isfinite(values)])
     near = magnitudes[(magnitudes != 1) & (rounded(magnitudes, narrow) == 1)]
     return float(np.min(np.abs(1 - near))) if near.size and near.size == magnitudes.size else 0.0

@@ -1,8 +1,8 @@
-"""Results of the same layers that are taken from each other: FP16 rounds away how nearly equal ones differ.
+"""Finds differences of results of the same layers. FP16 rounds away the difference of nearly equal results.
 
-Siamese encoders, neighbouring frames, two actions of one state: where requests hold nearly equal ones, the difference
-is what the model answers, and it may be smaller than FP16's steps. What makes both operands stays in FP32, and what
-computes with the difference alone.
+Examples are Siamese encoders, neighbouring frames and two actions of one state. For nearly equal inputs, the model's
+output is this difference, which may be smaller than FP16's steps. The nodes that produce both operands stay in FP32,
+and so do those that compute only with the difference.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -22,7 +22,7 @@ _DIFFERS: Final = (
     "results of the same layers are taken from each other, and FP16 rounds away how nearly equal ones differ"
 )
 
-# The result has elements of the input, wherever they are.
+# The result has elements of the input, at any position.
 _SAME_KIND: Final = frozenset(
     {
         "Cast", "Dropout", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad", "Reshape",
@@ -33,7 +33,7 @@ _SELECTS: Final = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "S
 _UNCHANGED: Final = frozenset({"Cast", "Dropout", "Identity"})
 _PRODUCTS: Final = frozenset({"Einsum", "Gemm", "MatMul", "Mul"})
 _OF_PRODUCTS: Final = MOVES | {"Div", "Mul", "Neg", "ReduceMean", "ReduceSum"}
-_GATES: Final = frozenset({"HardSigmoid", "Sigmoid", "Softmax"})  # a small difference hardly changes these
+_GATES: Final = frozenset({"HardSigmoid", "Sigmoid", "Softmax"})  # a small difference has little effect on these
 _HANDS_ON: Final = frozenset({"Abs", "Neg", "Relu", "Sqrt"})
 _JOINS: Final = frozenset({"Div", "Einsum", "Gemm", "MatMul", "Mul"})  # as small as one operand
 _COLUMNS_FIRST: Final = frozenset({"Conv", "ConvTranspose"})
@@ -46,14 +46,14 @@ _NEARLY_EQUAL: Final = 2.0**-5
 
 
 def nodes_before_differences(flow: Dataflow) -> dict[str, str]:
-    """Return the nodes that have to stay in FP32 for it, with the reason.
+    """Return the nodes that must stay in FP32 for this, with the reason.
 
-    A difference counts where an output shows it: where it is added to other values, its error is small next to them.
+    A difference counts only if an output shows it. If it is added to other values, its error is small relative to them.
     """
     twins = _Twins(flow)
     differences: dict[str, onnx.NodeProto] = {}
-    small: dict[str, set[str]] = {}  # value that follows from differences alone, to these
-    shown: dict[str, set[str]] = {}  # value that has elements of such ones, to the differences
+    small: dict[str, set[str]] = {}  # value computed only from differences, to these
+    shown: dict[str, set[str]] = {}  # value with elements of such values, to the differences
     gates: set[str] = set()
     for node in flow.graph.node:
         twins.note(node)
@@ -83,7 +83,7 @@ def nodes_before_differences(flow: Dataflow) -> dict[str, str]:
 
 
 class _Twins:
-    """Which values are computed in the same way from different parts of the inputs, node by node."""
+    """Finds values that are computed in the same way from different parts of the inputs, node by node."""
 
     def __init__(self, flow: Dataflow) -> None:
         self._flow = flow
@@ -91,8 +91,8 @@ class _Twins:
         self._layers = layer_names(flow)
         self._numbers: dict[tuple[object, ...], int] = {}
         self._kinds: dict[str, int] = {}
-        self._sources: dict[str, str] = {}  # value to the one that it is
-        self._deep: set[str] = set()  # what layers made, and what follows
+        self._sources: dict[str, str] = {}  # value to its source
+        self._deep: set[str] = set()  # results of layers, and values computed from them
         self._features: dict[str, int] = {}  # value to the axis along which a layer's weights differ
         self._weights: dict[tuple[object, ...], list[tuple[str, Values]]] = {}
         for value in flow.graph.input:
@@ -100,7 +100,7 @@ class _Twins:
             self._kinds[value.name] = self._number("input", value.type.tensor_type.elem_type, shape)
 
     def note(self, node: onnx.NodeProto) -> None:
-        """Take in a node."""
+        """Record a node."""
         data = [name for name in node.input if name and name not in self._alone]
         if node.name in self._layers or any(name in self._deep for name in data):
             self._deep.update(node.output)
@@ -113,13 +113,13 @@ class _Twins:
         for index, name in enumerate(node.output):
             kind = self._kind(data[0]) if same else self._number(node.op_type, node.domain, index, *attributes, *inputs)
             if node.op_type == "LogSoftmax" and name in self._deep:
-                kind = self._number(node.op_type)  # of a model and of another that is nearly the same
+                kind = self._number(node.op_type)  # equal in nearly equal copies of a model
             self._kinds[name] = kind
             if same and node.op_type in _UNCHANGED:
                 self._sources[name] = self._source(data[0])
 
     def are_taken_away(self, node: onnx.NodeProto) -> bool:
-        """Whether a node takes a twin from another, or a product of two from what may be as large."""
+        """Whether a node subtracts one twin from another, or a product of two from a value of similar size."""
         operands = _operands(node, self._flow)
         if len(operands) == _PAIR and self._are_twins(*operands):
             return not any(self._is_product(name) for name in operands)
@@ -130,7 +130,7 @@ class _Twins:
         return known and self._kind(one) == self._kind(other)
 
     def _is_product(self, name: str) -> bool:
-        """Whether a value is a product of two that do not come from each other, as in a rotation."""
+        """Whether a value is a product of two independent values, as in a rotation."""
         before = self._flow.upstream([name], lambda one: one.op_type in _SAME_KIND | {"Mul"})
         made = next((each for each in before if each.op_type == "Mul"), None)
         if made is None or len(self._flow.floats(made)) < _PAIR:
@@ -142,13 +142,13 @@ class _Twins:
         )
 
     def _is_likeness(self, name: str) -> bool:
-        """Whether a value is a product of twins, as of cosines."""
+        """Whether a value is a product of twins, such as a cosine."""
         before = list(self._flow.upstream([name], lambda one: one.op_type in _OF_PRODUCTS | _PRODUCTS))
         pairs = [self._flow.floats(each) for each in before if each.op_type in _PRODUCTS]
         return any(len(pair) > 1 and self._are_twins(pair[0], pair[1]) for pair in pairs)
 
     def _is_same_kind(self, node: onnx.NodeProto, data: list[str]) -> bool:
-        """Whether a result has elements of the same kind as the input: of a layer's results, of all columns."""
+        """Whether a result has elements of the same kind as the input (for results of layers: of all columns)."""
         if not data:
             return False
         if node.op_type == "Concat":
@@ -161,7 +161,7 @@ class _Twins:
         return bool(axes) and self._features.get(data[0]) not in {None, *axes}
 
     def _axes(self, node: onnx.NodeProto) -> list[int]:
-        """Return the axes along which a node selects; empty where they are unknown."""
+        """Return the axes along which a node selects, or nothing if they are unknown."""
         rank = len(self._flow.shapes.get(node.input[0], ()))
         if node.op_type == "Slice" and len(node.input) > _AXES:
             axes = self._flow.constants.get(node.input[_AXES])
@@ -175,7 +175,7 @@ class _Twins:
         return [axis % rank for axis in found] if rank else []
 
     def _note_features(self, node: onnx.NodeProto, data: list[str]) -> None:
-        """Note the axis of a result whose elements come from different weights."""
+        """Record the axis of a result along which elements come from different weights."""
         shape = self._flow.shapes.get(node.output[0]) if node.output else None
         if shape is None:
             return
@@ -206,7 +206,7 @@ class _Twins:
         return self._kinds[name]
 
     def _constant(self, name: str) -> object:
-        """Return what stands for a constant: of weights that are nearly equal, the first ones."""
+        """Return a key for a constant. Nearly equal weights get the key of the first ones."""
         values = self._flow.constants.get(name, self._flow.samples.get(name))
         if values is None or not values.size:
             return name
@@ -228,7 +228,7 @@ class _Twins:
 
 
 def _operands(node: onnx.NodeProto, flow: Dataflow) -> list[str]:
-    """Return the operands of a difference, without a sign; empty where a node makes none."""
+    """Return the operands of a difference without signs, or nothing if the node is not a difference."""
     read = flow.floats(node)
     if node.op_type == "Sub":
         return read
@@ -239,7 +239,7 @@ def _operands(node: onnx.NodeProto, flow: Dataflow) -> list[str]:
 
 
 def _negated(name: str, flow: Dataflow) -> str:
-    """Return the value whose negative a value is; empty where there is none."""
+    """Return the value whose negative a value is, or ""."""
     made = flow.producers.get(name)
     if made is None or made.op_type not in {"Div", "Mul", "Neg"}:
         return ""

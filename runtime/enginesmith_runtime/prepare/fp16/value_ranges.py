@@ -1,7 +1,7 @@
-"""Nodes whose values leave FP16's range in a reference run, as a whole or in columns.
+"""Finds nodes whose values leave FP16's range in a reference run, as a whole or in columns.
 
-Every FP32 value of the main graph is looked at once. The outputs of a run are held in memory together, so they are
-asked for in groups, each with a run of its own.
+Every FP32 value of the main graph is checked once. All outputs of a run are in memory together, so values are computed
+in groups, with one run for each group.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,11 +34,11 @@ _Seen = TypeVar("_Seen")
 
 
 def find_out_of_range(job: RangeJob) -> dict[str, str]:
-    """Return the nodes that make or read a value outside FP16's range, with what was seen.
+    """Return the nodes that produce or read a value out of FP16's range, with the observation.
 
-    A value is outside where its largest finite magnitude is above 65504 and, where the job says so, where all of it is
-    below the smallest normal number (6.1e-5), so that most of its digits would go. Small columns count always, see
-    `columns`.
+    A value is out of range if its largest finite magnitude is above 65504. If the job says so, it is also out of range
+    if it is completely below the smallest normal number (6.1e-5), because most of its digits would be lost. Small
+    columns always count; see `columns`.
     """
     path = Path(job.model)
     model = read_graph(path)
@@ -65,7 +65,7 @@ def find_out_of_range(job: RangeJob) -> dict[str, str]:
 
 
 def nodes_at(graph: onnx.GraphProto, found: Mapping[str, str]) -> dict[str, str]:
-    """Return the nodes that make or read values, with what was found of them."""
+    """Return the nodes that produce or read values, with the findings about them."""
     reasons: dict[str, str] = {}
     for node in graph.node:
         for name in (*node.output, *node.input):
@@ -79,8 +79,8 @@ class Watched:
     """FP32 values of the main graph of a model, by name.
 
     Attributes:
-        folder: has the weights outside the ONNX file.
-        weights: that were detached from the model.
+        folder: Folder of the weights outside the ONNX file.
+        weights: Weights that were detached from the model.
     """
 
     model: onnx.ModelProto
@@ -92,7 +92,7 @@ class Watched:
 def watch(
     places: Watched, feed: Feed, inputs: Mapping[str, Array], look: Callable[[str, Array], _Seen]
 ) -> Iterator[tuple[str, _Seen]]:
-    """Run a model and look at some of its values; yields each name and what `look` said of name and value."""
+    """Run a model and yield each name with the result of `look` for the name and its value."""
     for start in range(0, len(places.names), _GROUP):
         group = places.names[start : start + _GROUP]
         session = open_watched(places, group, feed.threads)
@@ -101,7 +101,7 @@ def watch(
 
 
 def float_values(model: onnx.ModelProto) -> list[str]:
-    """Return the FP32 values that nodes of the main graph make, in their order."""
+    """Return the FP32 values that nodes of the main graph produce, in order."""
     inferred = infer_types(model)
     values = (*inferred.value_info, *inferred.output)
     types = {value.name: value.type.tensor_type.elem_type for value in values}
@@ -110,12 +110,12 @@ def float_values(model: onnx.ModelProto) -> list[str]:
 
 
 def open_watched(places: Watched, names: Sequence[str], threads: int = 0) -> ort.InferenceSession:
-    """Return a session whose outputs are values of the main graph; it ends with the last of them."""
+    """Return a session with values of the main graph as outputs. It ends after the last of them."""
     made = [number for number, node in enumerate(places.model.graph.node, 1) if not set(names).isdisjoint(node.output)]
     watched = with_outputs(places.model, names)
     if made:
         del watched.graph.node[made[-1] :]
-    # ONNX Runtime refuses weights that no node reads.
+    # ONNX Runtime refuses weights without a reader.
     read = {name for node in all_nodes(watched.graph) for name in node.input}
     weights = {name: value for name, value in places.weights.items() if name in read}
     left = [one for one in watched.graph.initializer if one.name in read or one.name not in places.weights]
@@ -125,11 +125,11 @@ def open_watched(places: Watched, names: Sequence[str], threads: int = 0) -> ort
 
 
 def describe_extent(largest: float, *, small: bool) -> str:
-    """Return why FP16 does not hold values up to `largest`; empty: it does.
+    """Return why values up to `largest` do not fit FP16, or "" if they do.
 
     Args:
-        largest: magnitude of the values.
-        small: whether values that are all subnormal count.
+        largest: Largest magnitude of the values.
+        small: Whether tensors with only subnormal values count.
     """
     if largest > _MAX:
         return f"reach {largest:.3g}, and FP16 ends at 65504"

@@ -1,6 +1,6 @@
-"""Weights, one at a time: read in place, converted in pieces, written next to the new model.
+"""Converts weights one at a time: they are read in place, converted in pieces and written next to the new model.
 
-Weights that lay outside the ONNX file do so again; those inside stay inside, which ONNX allows up to 2 GiB in all.
+External weights stay external. Weights inside the ONNX file stay inside, which ONNX allows up to 2 GiB in total.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,8 +22,8 @@ __all__ = ["WeightWriter", "nodes_beyond_range"]
 
 _PIECE: Final = 1 << 22  # values: 16 MiB of FP32
 _ALIGNMENT: Final = 4096  # so that runtimes can map the file
-_MOST_LOST: Final = 4  # roundings, of the weights' own size; ordinary ones take half a rounding
-_MOST_LOST_ALONE: Final = 0.05  # of a bias or a scale
+_MOST_LOST: Final = 4  # roundings, relative to the weights; ordinary ones lose half a rounding
+_MOST_LOST_ALONE: Final = 0.05  # for a bias or a scale
 
 _Floats = npt.NDArray[np.float32]
 
@@ -32,8 +32,8 @@ class WeightWriter:
     """Writes the weights of one new model.
 
     Args:
-        source: folder of the old model's files.
-        output: folder of the new ones.
+        source: Folder of the old model's files.
+        output: Folder of the new files.
     """
 
     def __init__(self, source: Path, output: Path) -> None:
@@ -43,7 +43,7 @@ class WeightWriter:
         self._name = ""
 
     def to_half(self, tensor: TensorProto, name: str, narrow: Narrow) -> None:
-        """Turn an FP32 weight into a format of 16 bits under a new name, in place. All values must be in its range."""
+        """Convert an FP32 weight to a 16-bit format in place, under a new name. All values must be in its range."""
         values = _values(tensor, self._source)
         pieces = (piece.astype(narrow.numpy).tobytes() for piece in _pieces(values))
         outside = external_location(tensor) is not None
@@ -57,7 +57,7 @@ class WeightWriter:
             tensor.raw_data = data
 
     def finish(self, model: onnx.ModelProto, name: str) -> tuple[str, ...]:
-        """Copy the weights that stayed as they are and write the model; returns the files' names, the model first."""
+        """Copy the unchanged weights and write the model. Return the names of the files, the model first."""
         for tensor in all_tensors(model):
             if external_location(tensor) is not None and not self._is_new(tensor):
                 self._write(tensor, _raw_pieces(tensor, self._source))
@@ -71,7 +71,7 @@ class WeightWriter:
         return any(entry.key == "location" and entry.value == self._name for entry in tensor.external_data)
 
     def _free_name(self) -> str:
-        """Return a name that no weights file of the old model has: the name tells new weights from old ones."""
+        """Return a name that no weights file of the old model has, since the name marks new weights."""
         number = 0
         while (self._source / (name := f"prepared-weights{number or ''}.bin")).exists():
             number += 1
@@ -91,7 +91,7 @@ class WeightWriter:
 
 
 def nodes_beyond_range(graph: onnx.GraphProto, rules: CastRules, kept: frozenset[str], folder: Path) -> tuple[str, ...]:
-    """Return the nodes outside `kept` that would read a weight which the format cannot hold, in the graph's order."""
+    """Return the nodes outside `kept` with a weight that does not fit the format, in the graph's order."""
     weights: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
     heavy: dict[str, bool] = {}
     found: list[str] = []
@@ -108,7 +108,7 @@ def nodes_beyond_range(graph: onnx.GraphProto, rules: CastRules, kept: frozenset
 
 
 def _is_beyond_range(values: _Floats, rank: int, narrow: Narrow) -> bool:
-    """Whether a finite value would become infinite, or most lose digits; infinities stay what they are."""
+    """Whether a finite value would become infinite, or most values would lose digits. Infinities do not count."""
     most = _MOST_LOST * narrow.unit if rank > 1 else _MOST_LOST_ALONE
     squares = errors = 0.0
     for piece in _pieces(values):
@@ -121,7 +121,7 @@ def _is_beyond_range(values: _Floats, rank: int, narrow: Narrow) -> bool:
 
 
 def _values(tensor: TensorProto, folder: Path) -> _Floats:
-    """Return an FP32 weight as one flat array, mapped where it lies in a file of its own."""
+    """Return an FP32 weight as one flat array, which is mapped if it is in a separate file."""
     if external_location(tensor) is None:
         return np.asarray(numpy_helper.to_array(tensor), dtype=np.float32).reshape(-1)
     info = ExternalDataInfo(tensor)
@@ -138,7 +138,7 @@ def _pieces(values: _Floats) -> Iterator[_Floats]:
 
 def _raw_pieces(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
     info = ExternalDataInfo(tensor)
-    # The length is optional, and what follows in the file may be another tensor.
+    # The length is optional, and the following data in the file may be another tensor.
     left = info.length if info.length is not None else tensor_bytes(tensor)
     with (folder / info.location).open("rb") as file:
         file.seek(info.offset or 0)

@@ -1,1 +1,1 @@
-"""What the ONNX file says without a run: whether it is valid, its facts, and what its nodes will not do."""
+"""Checks an ONNX file without a run: validity, facts, and unsupported nodes."""

@@ -1,7 +1,8 @@
-"""Doubts about operators, each with the node it is about: what is said before a GPU is taken, and never a verdict.
+"""Possible problems of operators, each with its node. They are reported before a build and are never a verdict.
 
-Two voices: a table of operators by TensorRT version, and TensorRT for RTX's parser where it is installed. That parser
-shares its code with TensorRT's, runs on any CPU, and lacks the plugins. It can crash, so it runs as a process.
+There are two sources: a table of operators by TensorRT version, and the parser of TensorRT for RTX if it is installed.
+That parser shares its code with TensorRT's parser and runs on any CPU, but lacks the plugins. It can crash, so it runs
+in a process.
 """
 
 import json
@@ -25,7 +26,7 @@ _PARSER: Final = "enginesmith_runtime.engines.nvinfer.tensorrt_rtx_parser"
 
 
 class _Row(Record):
-    """One row of the table; `rank` is of the node's first input, None: any."""
+    """One row of the table. `rank` is the rank of the node's first input, or None for any."""
 
     ops: tuple[str, ...]
     rank: int | None = None
@@ -42,7 +43,7 @@ class _Table(Record):
 
 
 class _ParserNode(Record):
-    """A node that the parser refused; `node` is empty where it gave no name."""
+    """A node that the parser refused. `node` is empty if the parser gave no name."""
 
     node: str
     op: str
@@ -50,7 +51,7 @@ class _ParserNode(Record):
 
 
 class _ParserAnswer(Record):
-    """What the parser's process prints."""
+    """Output of the parser's process."""
 
     version: str
     errors: tuple[_ParserNode, ...]
@@ -61,11 +62,11 @@ def table_advice(
 ) -> tuple[Advice, ...]:
     """Return the table's rows for nodes, in the nodes' order.
 
-    `tensorrt` of the results is the range of versions that the row is about, as packaging's specifiers spell it.
+    `tensorrt` of the results is the version range of the row as a specifier of `packaging`.
 
     Args:
-        nodes: (name, operator, domain) of each.
-        ranks: of the first input, by the node's name; a row that is about one rank speaks where it is known.
+        nodes: (name, operator, domain) of each node.
+        ranks: Rank of the first input by node name. Rows with a rank apply only if it is known.
     """
     rows = _rows_by_operator()
     return tuple(
@@ -78,17 +79,17 @@ def table_advice(
 
 
 def ranked_operators() -> frozenset[str]:
-    """Return the operators of which the table speaks for one rank only."""
+    """Return the operators with rows for one rank only."""
     return frozenset(op for op, rows in _rows_by_operator().items() if any(row.rank is not None for row in rows))
 
 
 def parser_advice(
     model: Path, *, folder: Path, limits: Limits, tick: Callable[[], None]
 ) -> tuple[tuple[Advice, ...], str]:
-    """Ask TensorRT for RTX's parser, in a process of its own.
+    """Run the parser of TensorRT for RTX in a separate process.
 
     Returns:
-        Every node that it refuses; and a warning where it gave no opinion, empty where it did or is not installed.
+        Every node that it refuses, and a warning if it failed. The warning is empty if the parser is not installed.
     """
     if find_spec("tensorrt_rtx") is None:
         return (), ""

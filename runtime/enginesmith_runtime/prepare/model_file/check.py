@@ -1,6 +1,6 @@
-"""The file's own check: is it ONNX that today's runtimes read, and does everything that it names exist?
+"""Checks that the file is ONNX that current runtimes read, and that everything it names exists.
 
-Operators come before `onnx.checker`, which stops at the first unknown one; a user wants the whole list at once.
+Operators are checked before `onnx.checker`, which stops at the first unknown one, so that the user gets the whole list.
 """
 
 from collections.abc import Iterator
@@ -37,21 +37,21 @@ _ZERO_POINT: Final = 2  # input of QuantizeLinear
 _FP8: Final = frozenset(
     getattr(onnx.TensorProto, f"FLOAT8{kind}") for kind in ("E4M3FN", "E4M3FNUZ", "E5M2", "E5M2FNUZ")
 )
-_OLDEST_OPSET: Final = 7  # ONNX Runtime's floor ("Compatibility" page of its documentation)
-_PLUGIN_SUFFIX: Final = "_TRT"  # how TensorRT's own plugins are called in exports (EfficientNMS_TRT)
+_OLDEST_OPSET: Final = 7  # minimum of ONNX Runtime ("Compatibility" page of its documentation)
+_PLUGIN_SUFFIX: Final = "_TRT"  # suffix of TensorRT's own plugins in exports (EfficientNMS_TRT)
 
 
 def inspect(
     path: Path, output: Path | None = None, *, keep: tuple[str, ...] = (), preprocess: tuple[Preprocess, ...] = ()
 ) -> Inspection:
-    """Check a model and return what is known of it.
+    """Check a model and return its facts.
 
     Args:
-        path: of the ONNX file.
-        output: an empty folder, for a copy of the model with its nodes in order and weights that every reader takes;
-            None: no copy.
+        path: Path of the ONNX file.
+        output: Empty folder for a copy of the model with sorted nodes and weights that every reader supports; None for
+            no copy.
         keep: `precision.keep`.
-        preprocess: normalisation of image inputs, which the copy has.
+        preprocess: Normalisation of image inputs in the copy.
 
     Raises:
         enginesmith_contract.errors.ModelError: see `sort_nodes`, `check_model` and `facts_of`.
@@ -67,7 +67,7 @@ def inspect(
     insert_preprocess(model, preprocess)
     files = () if output is None else make_weights_readable(model, path, output, changed=late > 0 or bool(preprocess))
     if files:
-        said = facts_of(model, path)  # more follows from the values of weights that are in the file
+        said = facts_of(model, path)  # weights in the file give additional facts
     refusals = find_refusals(model, path.parent)
     emulation = emulate(model)
     warnings = (
@@ -99,7 +99,7 @@ def inspect(
 
 
 def _quantised_precisions(model: onnx.ModelProto) -> tuple[Precision, ...]:
-    """Return INT8 or FP8 where the source quantises values: one step of them is what an engine may be off by."""
+    """Return INT8 or FP8 if the source quantises values, because an engine may then differ by one step."""
     types = {one.name: one.data_type for one in model.graph.initializer}
     pairs = [node for node in all_nodes(model.graph) if node.op_type == "QuantizeLinear"]
     eight = {types.get(node.input[2]) if len(node.input) > _ZERO_POINT else None for node in pairs}
@@ -108,17 +108,17 @@ def _quantised_precisions(model: onnx.ModelProto) -> tuple[Precision, ...]:
 
 
 def check_model(model: onnx.ModelProto, path: Path, *, is_the_file: bool = True) -> tuple[str, ...]:
-    """Refuse a model that no runtime reads; returns warnings, one line each.
+    """Refuse a model that no runtime reads. Return warnings, one line each.
 
     Args:
-        model: to check.
-        path: of the file that it was read from.
-        is_the_file: whether the model is as that file has it.
+        model: Model to check.
+        path: Path of the file that it was read from.
+        is_the_file: Whether the model is equal to the file.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `ModelTooNew`, `OpsetTooOld`, `ExternalDataMissing`,
-            `OperatorsUnknown` (every one of them by node and operator), `ModelInvalid` (the ONNX checker's words) or
-            `DividesByZero` (integers by a constant).
+        enginesmith_contract.errors.ModelError: `ModelTooNew`, `OpsetTooOld`, `ExternalDataMissing`, `OperatorsUnknown`
+            (all of them by node and operator), `ModelInvalid` (the ONNX checker's error) or `DividesByZero` (integers
+            by a constant).
     """
     _check_versions(model, path)
     _check_files(model, path)
@@ -141,9 +141,9 @@ def _check_versions(model: onnx.ModelProto, path: Path) -> None:
     opset, newest = opset_of(model), defs.onnx_opset_version()
     if model.ir_version > onnx.IR_VERSION or opset > newest:
         raise ModelError(
-            "the model is newer than this release reads",
+            "the model is newer than this release supports",
             where=path.name,
-            why=f"IR version {model.ir_version} and opset {opset}; read are up to {int(onnx.IR_VERSION)} and {newest}",
+            why=f"IR version {model.ir_version} and opset {opset}; the newest are {int(onnx.IR_VERSION)} and {newest}",
             remedy=f"export it with opset {newest} or lower",
             reason="ModelTooNew",
         )
@@ -163,14 +163,14 @@ def _check_files(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError(
             "weights are missing",
             where=path.name,
-            why=f"the model says they lie in {', '.join(missing)} next to it",
-            remedy="put the weight files where the model file is, under the names that it knows",
+            why=f"the model names {', '.join(missing)} in its folder",
+            remedy="put the weights files into the folder of the model, under these names",
             reason="ExternalDataMissing",
         )
 
 
 def _foreign_operators(model: onnx.ModelProto) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the operators that ONNX should have and has not, and those of other domains, which need plugins."""
+    """Return the unknown operators of ONNX's domain, and those of other domains, which need plugins."""
     versions = {entry.domain: int(entry.version) for entry in model.opset_import}
     functions = {(function.domain, function.name) for function in model.functions}
     unknown: list[str] = []
@@ -215,9 +215,9 @@ def _run_checker(model: onnx.ModelProto | str, path: Path) -> None:
 
 
 def _checked(model: onnx.ModelProto, path: Path, *, is_the_file: bool) -> onnx.ModelProto | str:
-    """Return the file's path, since a model in memory may not pass 2 GiB; a copy where outputs lack their shapes.
+    """Return the file's path, because a model in memory is limited to 2 GiB, or a copy if outputs lack their shapes.
 
-    The checker refuses such outputs. Runtimes do not, and converters write them.
+    The checker refuses such outputs, but runtimes accept them, and converters write them.
     """
     if is_the_file and all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
         return str(path)
@@ -233,7 +233,7 @@ def _check_divisors(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError(
             "the model divides integers by zero",
             where=path.name,
-            why=f"a constant divisor holds 0: {', '.join(nodes)}",
+            why=f"a constant divisor contains 0: {', '.join(nodes)}",
             remedy="export it with a divisor that is not 0, or divide in float",
             reason="DividesByZero",
         )

@@ -1,7 +1,7 @@
-"""What an ONNX file says about itself: inputs, outputs, dtypes, open dimensions and their names.
+"""Reads the facts of an ONNX file: inputs, outputs, dtypes, open dimensions and their names.
 
-Older files list weights among the inputs; those are no inputs. PaddlePaddle names every open dimension "?", which is no
-name: two of them need not agree.
+Older files list weights among the inputs; they are ignored. PaddlePaddle names every open dimension "?". This does not
+count as a name, because two such dimensions need not be equal.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,11 +42,11 @@ _NO_NAMES: Final = frozenset({"", "?", "*", "-1", "None"})
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
-    """What a file and its nodes say.
+    """Facts from a file and its nodes.
 
     Attributes:
-        warnings: one for each output whose declared shape its nodes contradict.
-        unranked: names of outputs whose rank neither tells; their shape in `facts` means nothing.
+        warnings: One warning for each output whose declared shape contradicts its nodes.
+        unranked: Names of outputs with unknown rank. Their shape in `facts` is undefined.
     """
 
     facts: ModelFacts
@@ -55,11 +55,12 @@ class FileFacts:
 
 
 def inspect_model(path: Path) -> ModelFacts:
-    """Return what the model at `path` says about itself, without reading weights that lie in other files.
+    """Return the facts of the model at `path` without reading external weights.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `NotOnnx`; `GraphHasCycle`; `TensorTypeUnsupported`: an input or output
-            is a sequence, a map, an optional value, sparse, or of a dtype that the inference protocol has no name for.
+        enginesmith_contract.errors.ModelError: `NotOnnx`; `GraphHasCycle`; `TensorTypeUnsupported` if an input or
+            output is a sequence, a map, an optional value, sparse, or has a dtype that the inference protocol does not
+            support.
     """
     model = read_graph(path)
     sort_nodes(model, path.name)
@@ -106,7 +107,7 @@ def facts_of(model: onnx.ModelProto, path: Path) -> FileFacts:
 
 
 def model_files(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
-    """Return the files that make the model: the ONNX file first, then its weights' files in name order."""
+    """Return the files of the model: the ONNX file first, then its weights files by name."""
     locations = {external_location(tensor) for tensor in all_tensors(model)} - {None}
     return (path, *(path.parent / str(name) for name in sorted(str(location) for location in locations)))
 
@@ -149,7 +150,7 @@ def _contradictions(
 
 
 def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> int:
-    # PaddlePaddle writes open dimensions as the value -1. A value of 0 is a size like any other.
+    # PaddlePaddle writes open dimensions as -1. The value 0 is a normal size.
     return max(int(dimension.dim_value), -1) if dimension.HasField("dim_value") else -1
 
 
@@ -160,7 +161,7 @@ def _symbol(dimension: onnx.TensorShapeProto.Dimension) -> str | None:
 def _refuse_unsupported(
     inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto], path: Path
 ) -> None:
-    """Name every input and output whose type cannot cross the inference protocol, and inputs without a rank."""
+    """Refuse inputs and outputs with a type that the inference protocol does not support, and inputs without a rank."""
     problems = [f"{value.name}: {problem}" for value in (*inputs, *outputs) if (problem := _type_problem(value))]
     problems += [
         f"{value.name}: no rank (its shape is not in the file)"

@@ -1,7 +1,7 @@
-"""Which integer inputs index a table, and how large it is.
+"""Finds integer inputs that index a table, and the size of the table.
 
-A random token id outside an embedding is refused by ONNX Runtime and reads foreign memory on a GPU, so inputs are
-followed from the graph's entry to every Gather that uses them as indices.
+ONNX Runtime refuses a random token id outside an embedding, and a GPU would read other memory. So inputs are followed
+through the graph to every Gather that uses them as indices.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from enginesmith_runtime.onnx_graphs.graph import subgraphs
 
 __all__ = ["find_index_bounds"]
 
-# These hand on their first input's values as they are (padding aside).
+# Operators that pass on the values of their first input (except padding).
 _KEEP_VALUES: Final = frozenset(
     {
         "Cast", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose",
@@ -23,7 +23,7 @@ _KEEP_VALUES: Final = frozenset(
 
 
 def find_index_bounds(graph: onnx.GraphProto) -> dict[str, int]:
-    """Return, for inputs that are used as indices, the size of the smallest table that they index."""
+    """Return the size of the smallest table for each input that is used as an index."""
     bounds: dict[str, int] = {}
     tables = _table_shapes(graph)
     _follow(graph, {value.name: value.name for value in graph.input}, tables, bounds)
@@ -33,7 +33,7 @@ def find_index_bounds(graph: onnx.GraphProto) -> dict[str, int]:
 def _follow(
     graph: onnx.GraphProto, origins: dict[str, str], tables: Mapping[str, tuple[int, ...]], bounds: dict[str, int]
 ) -> None:
-    """Walk the nodes in order; `origins` says for a tensor which input's values it carries."""
+    """Visit the nodes in order. `origins` has the source input of each tensor's values."""
     for node in graph.node:
         if node.op_type == "Gather" and len(node.input) > 1:
             size = _gathered_size(node, tables)
@@ -60,7 +60,7 @@ def _table_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
         for attribute in node.attribute:
             if node.op_type == "Constant" and attribute.HasField("t"):
                 shapes[node.output[0]] = tuple(attribute.t.dims)
-        # An FP16 table is often stored and cast up, or the other way round.
+        # A table is often stored in FP16 and cast to FP32, or the reverse.
         if node.op_type in {"Cast", "Identity", "DequantizeLinear"} and node.input and node.input[0] in shapes:
             shapes[node.output[0]] = shapes[node.input[0]]
     return shapes

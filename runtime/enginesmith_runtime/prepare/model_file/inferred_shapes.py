@@ -1,7 +1,7 @@
-"""The output shapes that shape inference finds, whatever the file declares.
+"""Infers output shapes from the nodes, without the declarations in the file.
 
-Exporters declare shapes that are wrong ([1, K] of an output that is [N, 1, K]), and converters declare none. ONNX's
-shape inference never contradicts a declaration, so it sees a copy without them.
+Exporters declare wrong shapes ([1, K] for an output of [N, 1, K]), and converters declare none. ONNX's shape inference
+never contradicts a declaration, so it gets a copy without declarations.
 """
 
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ class Shape(NamedTuple):
 
 
 def infer_output_shapes(model: onnx.ModelProto) -> Mapping[str, onnx.TensorShapeProto]:
-    """Return the shapes of the graph's outputs that follow from its nodes, by name; those that do not are left out."""
+    """Return the shapes of the graph's outputs that follow from its nodes, by name. Others are omitted."""
     try:
         inferred = shape_inference.infer_shapes(without_declarations(model), data_prop=True)
-    except Exception:  # noqa: BLE001 - onnx raises several, and a model without inference is served by what is observed
+    except Exception:  # noqa: BLE001 - onnx raises several classes, and without inference the observed shapes are used
         return {}
     return {
         value.name: value.type.tensor_type.shape
@@ -36,15 +36,15 @@ def infer_output_shapes(model: onnx.ModelProto) -> Mapping[str, onnx.TensorShape
 
 
 def merge_shape(declared: Shape | None, inferred: Shape | None, input_symbols: frozenset[str]) -> Shape | None:
-    """Return the shape to believe; None where neither is known.
+    """Return the shape to use, or None if neither is known.
 
-    The declaration stands where the nodes do not contradict it. They do with another rank, another size, a dimension of
-    an input in place of a size, or another name or a size in place of an input's name.
+    The declaration is used unless the nodes contradict it. They contradict it with another rank, another size, an
+    input's dimension instead of a size, or another name or a size instead of an input's name.
     """
     if inferred is None:
         return declared
     if declared is None or len(declared.sizes) != len(inferred.sizes):
-        # Inference makes names of its own (unk__0), which tell nothing.
+        # Inference creates its own names (unk__0), which have no meaning.
         return Shape(inferred.sizes, tuple(name if name in input_symbols else None for name in inferred.symbols))
     sizes, symbols = list(declared.sizes), list(declared.symbols)
     for axis, (size, symbol) in enumerate(zip(inferred.sizes, inferred.symbols, strict=True)):
@@ -58,7 +58,7 @@ def merge_shape(declared: Shape | None, inferred: Shape | None, input_symbols: f
 
 
 def without_declarations(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose outputs have no declared sizes, and with inputs in place of large and external weights."""
+    """Return a copy without declared sizes of outputs, and with inputs instead of large and external weights."""
     copy = without_weights(model)
     del copy.graph.value_info[:]
     for value in copy.graph.output:

@@ -1,8 +1,8 @@
-"""Nodes that cannot work as asked, named with a fix before any builder sees the model.
+"""Finds nodes that cannot work, and reports them with a fix before a build.
 
-Two kinds: what every TensorRT parser refuses, or builds as something else (`find_refusals`: ONNX Runtime takes all of
-it), and what makes a model answer differently each time (`find_random_nodes`). Tried with TensorRT for RTX 1.7, whose
-parser is TensorRT's own, and in its documentation.
+There are two kinds: nodes that every TensorRT parser refuses or builds with another meaning (`find_refusals`; ONNX
+Runtime supports them), and nodes that make a model's outputs random (`find_random_nodes`). The rules come from tests
+with TensorRT for RTX 1.7, which uses TensorRT's parser, and from its documentation.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,21 +30,21 @@ _INTEGERS: Final = frozenset(
 )  # fmt: skip
 _UNKNOWN_TO_TENSORRT: Final = frozenset({TensorProto.INT16, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64})
 _QUANTISED: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
-# What TensorRT does with UINT8 besides; the nodes that carry graphs are looked into.
+# Other operators that TensorRT supports for UINT8. Nodes with inner graphs are searched.
 _TAKE_UINT8: Final = frozenset({"Cast", "CastLike", "Identity", "Shape", "Size", "If", "Loop", "Scan"}) | _QUANTISED
-_MOST_ELEMENTS: Final = 1 << 20  # of a constant whose values are looked at: a zero point, a divisor, a flag
+_MOST_ELEMENTS: Final = 1 << 20  # limit of a constant whose values are read: a zero point, a divisor, a flag
 _TRAINING: Final = "export in eval mode (model.eval() before torch.onnx.export)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Scope:
-    """What a node can know of its inputs.
+    """Facts about the inputs of a node.
 
     Attributes:
-        folder: where weights outside the ONNX file lie.
-        tensors: constants whose values can be read, by name.
-        constants: every name that depends on no input.
-        dtypes: element types by name, as far as they are known.
+        folder: Folder of the weights outside the ONNX file.
+        tensors: Constants with readable values, by name.
+        constants: All names that do not depend on an input.
+        dtypes: Known element types by name.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class _Scope:
         )
 
     def learn(self, node: onnx.NodeProto) -> None:
-        """Remember a node's outputs where they are constants."""
+        """Record the outputs of a node if they are constants."""
         for attribute in node.attribute:
             if node.op_type == "Constant" and attribute.HasField("t"):
                 self.tensors[node.output[0]] = attribute.t
@@ -78,7 +78,7 @@ class _Scope:
             self.constants.update(node.output)
 
     def values(self, name: str) -> np.ndarray | None:
-        """Return the values of a small constant; None where they are not known."""
+        """Return the values of a small constant, or None if they are not known."""
         tensor = self.tensors.get(name)
         if tensor is None or int(np.prod(tensor.dims, dtype=np.int64)) > _MOST_ELEMENTS:
             return None
@@ -89,11 +89,11 @@ _Check = Callable[[onnx.NodeProto, _Scope], str | None]
 
 
 def find_refusals(model: onnx.ModelProto, folder: Path) -> tuple[Refusal, ...]:
-    """Return every node that TensorRT refuses or builds as something else, in the graph's order.
+    """Return every node that TensorRT refuses or builds with another meaning, in the graph's order.
 
     Args:
-        model: without external weights.
-        folder: where those lie.
+        model: Model without external weights.
+        folder: Folder of the external weights.
     """
     whole = _typed(_inlined(model))
     outputs = {value.name for value in whole.graph.output}
@@ -119,7 +119,7 @@ def find_refusals(model: onnx.ModelProto, folder: Path) -> tuple[Refusal, ...]:
 
 
 def find_random_nodes(model: onnx.ModelProto, folder: Path) -> dict[str, str]:
-    """Return the nodes that answer differently from run to run, as "node 'noise' (RandomNormal)", with the fix."""
+    """Return the nodes with random results, as "node 'noise' (RandomNormal)", with the fix."""
     found = {}
     for node, scope in _walk(_inlined(model).graph, _Scope(folder=folder)):
         name = f"node {label(node)!r} ({node.op_type})"
@@ -131,7 +131,7 @@ def find_random_nodes(model: onnx.ModelProto, folder: Path) -> dict[str, str]:
 
 
 def find_zero_divisors(model: onnx.ModelProto, folder: Path) -> tuple[str, ...]:
-    """Return the nodes of the main graph that divide integers by a constant in which there is a zero."""
+    """Return the nodes of the main graph that divide integers by a constant with a zero."""
     found = []
     for node, scope in _walk(_inlined(model).graph, _Scope(folder=folder), deep=False):
         if node.op_type in {"Div", "Mod"} and scope.dtypes.get(node.input[1]) in _INTEGERS:
@@ -142,17 +142,17 @@ def find_zero_divisors(model: onnx.ModelProto, folder: Path) -> tuple[str, ...]:
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with the bodies of its functions in place of their nodes."""
+    """Return the model with its functions inlined."""
     return inliner.inline_local_functions(model) if model.functions else model
 
 
 def _typed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with the element types of values between nodes, where one that matters can occur."""
+    """Return the model with inferred element types if a relevant type can occur."""
     if not _mentions_types(model):
         return model
     try:
         return shape_inference.infer_shapes(model)
-    except (shape_inference.InferenceError, ValueError):  # a plugin's operator, or over 2 GiB: what is declared counts
+    except (shape_inference.InferenceError, ValueError):  # an operator of a plugin, or over 2 GiB: use the declarations
         return model
 
 
@@ -172,7 +172,7 @@ def _mentions_types(model: onnx.ModelProto) -> bool:
 
 
 def _walk(graph: onnx.GraphProto, outer: _Scope, *, deep: bool = True) -> Iterator[tuple[onnx.NodeProto, _Scope]]:
-    """Yield ONNX's own nodes with what is known at them, those of inner graphs too."""
+    """Yield nodes of ONNX's domain, including those of inner graphs, with their scope."""
     scope = outer.enter(graph)
     for node in graph.node:
         if is_onnx_domain(node.domain):
@@ -194,7 +194,7 @@ def _omits_condition(node: onnx.NodeProto, _scope: _Scope) -> str | None:
 
 
 def _third_input(node: onnx.NodeProto) -> str:
-    """Return the name of an optional input; empty: it is left out."""
+    """Return the name of the optional third input, or "" if it is omitted."""
     return node.input[2] if node.input[2:] else ""
 
 
@@ -235,12 +235,12 @@ def _has_unusable_scale(node: onnx.NodeProto, scope: _Scope) -> str | None:
         return None if name in scope.constants else "it computes its scale, and TensorRT takes constants only"
     plain = scales.astype(np.float64)
     bad = plain[~(np.isfinite(plain) & (plain > 0))]
-    # TensorRT refuses the others, and builds infinity without a word.
+    # TensorRT refuses the other values, but silently builds infinity.
     return f"its scale is {bad.flat[0]:g}, and scales are finite and above 0" if bad.size else None
 
 
 def _is_quantised_otherwise(node: onnx.NodeProto, scope: _Scope) -> str | None:
-    """Name the integer type of a quantised tensor that TensorRT does not take, or takes for INT8."""
+    """Return a text about an integer type of a quantised tensor that TensorRT refuses, or handles as INT8."""
     if node.op_type not in _QUANTISED:
         return None
     name = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]

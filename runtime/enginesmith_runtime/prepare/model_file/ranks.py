@@ -1,4 +1,4 @@
-"""The rank of what a node reads, where the file or ONNX's shape inference tells it."""
+"""Ranks of node inputs from the file or from ONNX's shape inference."""
 
 from collections.abc import Collection, Mapping
 
@@ -11,9 +11,9 @@ __all__ = ["first_input_ranks"]
 
 
 def first_input_ranks(model: onnx.ModelProto, operators: Collection[str]) -> Mapping[str, int]:
-    """Return the rank of the first input of every node of these operators, by the node's name as messages have it.
+    """Return the rank of the first input for every node with these operators, by the node's name in messages.
 
-    A rank that nothing tells is left out.
+    Unknown ranks are omitted.
     """
     nodes = [node for node in all_nodes(model.graph) if node.op_type in operators and node.input]
     if not nodes:
@@ -23,7 +23,7 @@ def first_input_ranks(model: onnx.ModelProto, operators: Collection[str]) -> Map
         try:
             ranks = _declared_ranks(shape_inference.infer_shapes(model).graph)
         except (shape_inference.InferenceError, ValueError):
-            # Broken shapes are for the exercise to find; this is advice only.
+            # The exercise finds invalid shapes; this is only advice.
             return {}
     return {label(node): ranks[node.input[0]] for node in nodes if node.input[0] in ranks}
 

@@ -1,8 +1,8 @@
-"""Weights in weights files, in the form that every reader takes.
+"""Writes external weights in a form that every reader supports.
 
 ONNX Runtime and ONNX's shape inference read the values of shapes, axes and sizes while they load a model, and neither
-reads them from another file ("Cannot parse data from external tensors"). A weight's length is optional in ONNX, and
-TensorRT's parser takes the rest of the file where it is left out.
+reads them from another file ("Cannot parse data from external tensors"). The length of a weight is optional in ONNX,
+and TensorRT's parser uses the rest of the file if it is missing.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from enginesmith_runtime.onnx_graphs.graph import all_tensors, external_location
 __all__ = ["make_weights_readable"]
 
 _MOST_BYTES: Final = 1024
-"""Of one weight: exporters keep these in the ONNX file by default, and no shape has more."""
+"""Largest size of one weight to move. Exporters keep these in the ONNX file by default, and shapes are smaller."""
 
 
 def make_weights_readable(
@@ -27,13 +27,13 @@ def make_weights_readable(
     """Move small weights into the ONNX file and give the others their lengths.
 
     Args:
-        model: as read from `path`; changed in place.
-        path: of the ONNX file; its weights files exist.
-        folder: an empty folder, for the changed model and the weights files that it still needs.
-        changed: whether `model` is to be written because it differs from the file at `path` already.
+        model: Model that was read from `path`. It is changed in place.
+        path: Path of the ONNX file. Its weights files must exist.
+        folder: Empty folder for the changed model and the weights files that it still needs.
+        changed: Whether `model` already differs from the file at `path` and must be written.
 
     Returns:
-        The written files relative to `folder`, the ONNX file first; empty where there was nothing to change.
+        The written files relative to `folder`, the ONNX file first, or nothing if nothing changed.
     """
     outside = [tensor for tensor in all_tensors(model) if external_location(tensor) is not None]
     small = [tensor for tensor in outside if tensor_bytes(tensor) <= _MOST_BYTES]
@@ -49,7 +49,7 @@ def make_weights_readable(
         entry = tensor.external_data.add()
         entry.key, entry.value = "length", str(tensor_bytes(tensor))
     names = sorted({str(external_location(tensor)) for tensor in left})
-    # Copies, since onnx refuses weights files that are links.
+    # Create copies, because onnx refuses weights files that are links.
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path.parent / name, folder / name)

@@ -1,4 +1,4 @@
-"""Axes along which operators work: a node that does so along the rows mixes them, or may do so for some values."""
+"""Axes along which operators work. A node that works along the rows mixes them, or may mix them for some values."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from enginesmith_runtime.onnx_graphs.constants import Values
 __all__ = ["AXES", "NodeView", "Rule"]
 
 _TO_THE_END: Final = 2.0**31 - 1
-_OPSET_OF_ONE_AXIS: Final = 13  # before, Softmax worked on all axes from its own on
+_OPSET_OF_ONE_AXIS: Final = 13  # before it, Softmax worked on all axes from its axis on
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeView:
-    """What the rules know of a graph: its opset, and small constants by name."""
+    """Facts about a graph for the rules: its opset, and small constants by name."""
 
     opset: int
     constants: Mapping[str, Values]
 
     def numbers(self, node: onnx.NodeProto, attribute: str, index: int) -> list[int] | None:
-        """Return the integers of an attribute or, in later opsets, of an input; None: absent, or not constant."""
+        """Return the integers of an attribute or, in later opsets, of an input, or None if missing or not constant."""
         for one in node.attribute:
             if one.name == attribute:
                 return list(one.ints) or [int(one.i)]
@@ -36,7 +36,7 @@ class NodeView:
 
 
 Rule = Callable[[onnx.NodeProto, int, int, NodeView], Sequence[int]]
-"""From a node, the number of an input, its rank and the view to the axes of that input along which it mixes."""
+"""Function of a node, the index of an input, its rank and the view. It returns the axes along which the node mixes."""
 
 
 def _reduced(node: onnx.NodeProto, index: int, rank: int, view: NodeView) -> Sequence[int]:
@@ -48,7 +48,7 @@ def _reduced(node: onnx.NodeProto, index: int, rank: int, view: NodeView) -> Seq
 
 
 def _axis(default: int, only: int | None = 0) -> Rule:
-    """Return the rule of an operator with an axis; `only`: the input that it is of, None: all of them."""
+    """Return the rule of an operator with an axis. `only` is the index of its input, or None for all inputs."""
 
     def axes(node: onnx.NodeProto, index: int, rank: int, view: NodeView) -> Sequence[int]:
         del rank

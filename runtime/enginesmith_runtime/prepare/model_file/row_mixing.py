@@ -1,8 +1,8 @@
-"""Nodes that are not known to keep the rows of a batch apart: where there is one, trials prove little.
+"""Finds nodes that are not known to process the rows of a batch separately. With such a node, trials prove little.
 
-The rows are followed from the first dimension of every input. Each node on the way to an output has to be known: its
-operator has a rule, does not work along the axis of the rows, and leaves them where the rule says. Values that follow
-from shapes alone are the same whatever the rows hold.
+The search follows the rows from the first dimension of every input. Each node on the way to an output must be known:
+its operator has a rule, does not work along the axis of the rows, and the rule gives the position of the rows in its
+output. Values that depend only on shapes do not depend on the contents of rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,14 +28,14 @@ _FROM_SHAPES: Final = frozenset({"EyeLike", "Shape", "Size"})
 _ACROSS: Final = "works across rows"
 _UNKNOWN: Final = "is not known to keep rows apart"
 _COUNTS: Final = "computes with the number of rows"
-_SIZES: Final = {  # inputs that say a shape or a place, and no values
+_SIZES: Final = {  # inputs with shapes or positions instead of values
     "ConstantOfShape": {0}, "Expand": {1}, "Pad": {1}, "Reshape": {1}, "Resize": {2, 3}, "Slice": {1, 2, 3, 4},
     "Split": {1}, "Squeeze": {1}, "Tile": {1}, "Unsqueeze": {1}, "Upsample": {1},
 }  # fmt: skip
 
 
 def find_mixing_nodes(model: onnx.ModelProto, folder: Path) -> tuple[str, ...]:
-    """Return nodes that work across rows or may do so, the first eight, as "node 'm' (ReduceMax) works across rows"."""
+    """Return the first eight nodes that work across rows or may do so, as "node 'm' (ReduceMax) works across rows"."""
     search = _Search(inliner.inline_local_functions(model) if model.functions else model, folder)
     return tuple(search.run()[:_MOST])
 
@@ -60,7 +60,7 @@ class _Search:
                     self._found.append(f"input {value.name!r} is not known to have rows")
 
     def run(self) -> list[str]:
-        """Return what was found, in the order of the graph."""
+        """Return the findings in the order of the graph."""
         used = _used(self._graph)
         for node in self._graph.node:
             if used.intersection(node.output):
@@ -94,7 +94,7 @@ class _Search:
             self._values[name] = RowValue.lost() if place is None else self._placed(node, at, place)
 
     def _counts_rows(self, node: onnx.NodeProto, inputs: Sequence[RowValue | None]) -> bool:
-        """Whether elements of a node's output may depend on how many rows there are."""
+        """Whether elements of a node's output may depend on the number of rows."""
         if node.op_type in {"Shape", "Size"}:
             dims = inputs[0].dims if inputs and inputs[0] is not None else None
             return dims is None or any(ROWS in dim.names for dim in dims)
@@ -102,7 +102,7 @@ class _Search:
         return any(one is not None and one.counts_rows and at not in sizes for at, one in enumerate(inputs))
 
     def _place(self, node: onnx.NodeProto, call: Call) -> Place | None:
-        """Return where the rows are behind a node; a node that may mix them is noted."""
+        """Return the position of the rows after a node, and record a node that may mix them."""
         rule = PLACES.get(node.op_type) if is_onnx_domain(node.domain) else None
         if rule is not None and self._mixes(node, call):
             self._found.append(f"node {label(node)!r} ({node.op_type}) {_ACROSS}")
@@ -131,7 +131,7 @@ class _Search:
         inferred = self._shapes.get(name)
         if inferred is None or len(inferred) != len(sizes):
             inferred = tuple(Dim(1, (f"{name}#{axis}",)) for axis in range(len(sizes)))
-        if at > 0:  # statistics, say
+        if at > 0:  # for example statistics
             sizes = [size if axis == rows else None for axis, size in enumerate(sizes)]
         filled = [inferred[axis] if size is None else size for axis, size in enumerate(sizes)]
         return RowValue(dims=tuple(filled), rows=rows)
@@ -165,7 +165,7 @@ def _inferred(model: onnx.ModelProto) -> Mapping[str, tuple[Dim, ...]]:
             value.type.tensor_type.shape.dim[0].dim_param = ROWS
     try:
         inferred = shape_inference.infer_shapes(copy, data_prop=True).graph
-    except Exception:  # noqa: BLE001 - onnx raises several; without shapes less is known
+    except Exception:  # noqa: BLE001 - onnx raises several classes; without shapes less is known
         inferred = copy.graph
     shapes = {
         tensor.name: tuple(Dim(size) for size in tensor.dims)
@@ -192,6 +192,6 @@ def _used(graph: onnx.GraphProto) -> set[str]:
 
 
 def _body(node: onnx.NodeProto) -> onnx.GraphProto:
-    """Return the nodes of a node's graphs as one graph."""
+    """Return the nodes of a node's inner graphs as one graph."""
     nodes = [inner for attribute in node.attribute if attribute.HasField("g") for inner in attribute.g.node]
     return onnx.GraphProto(node=nodes)

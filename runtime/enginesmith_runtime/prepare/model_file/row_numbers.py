@@ -1,4 +1,4 @@
-"""Integers that follow from shapes: what a Reshape's target is made of."""
+"""Computes integers that follow from shapes, such as the target of a Reshape."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -16,11 +16,11 @@ Numbers = tuple[Dim | None, ...]
 
 
 def numbers_of(node: onnx.NodeProto, inputs: Sequence[RowValue | None]) -> Numbers | None:
-    """Return the elements of a node's output, as far as they follow from shapes; None: nothing is known.
+    """Return the elements of a node's output that follow from shapes, or None if nothing is known.
 
     Args:
-        node: one that no input's content reaches, or a Shape.
-        inputs: None for one that is left out.
+        node: Node that does not depend on contents of inputs, or a Shape.
+        inputs: Inputs of the node; None for an omitted one.
     """
     ints = {one.name: one.i for one in node.attribute if one.type == onnx.AttributeProto.INT}
     first = inputs[0] if inputs else None
@@ -35,7 +35,7 @@ def numbers_of(node: onnx.NodeProto, inputs: Sequence[RowValue | None]) -> Numbe
 
 
 def _given(value: RowValue) -> Numbers | None:
-    """Return a value's elements, unknown ones where only their number is known."""
+    """Return a value's elements. They are unknown if only their number is known."""
     if value.numbers is not None or value.dims is None or len(value.dims) > 1:
         return value.numbers
     size = _int(value.dims[0]) if value.dims else 1
@@ -77,7 +77,7 @@ def _paired(operation: Callable[[Dim, Dim], Dim | None]) -> Callable[[Sequence[N
 def _equal(left: Dim, right: Dim) -> Dim | None:
     if left == right:
         return Dim(1)
-    # A size is never negative, whatever its names stand for.
+    # A size is never negative.
     differs = (left.number < 0) != (right.number < 0) or not (left.names or right.names)
     return Dim(0) if differs else None
 

@@ -1,4 +1,4 @@
-"""Where the rows are behind a node that is known to keep them apart. Any other operator has no rule here."""
+"""Position of the rows after a node that keeps them separate. Other operators have no rule here."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ _STATES: Final = (5, 6)
 _MATRIX: Final = 2
 
 Place = tuple[Sequence[Dim | None], int]
-"""The shape of an output, None for a size that is not known, and the axis of the rows."""
+"""The shape of an output (None for an unknown size) and the axis of the rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A node and its inputs, None for one that is left out; some input holds rows, and every such one has its rank."""
+    """A node and its inputs (None for an omitted one). At least one input has rows, and those with rows have a rank."""
 
     node: onnx.NodeProto
     inputs: Sequence[RowValue | None]
@@ -29,11 +29,11 @@ class Call:
 
     @property
     def fed(self) -> dict[int, RowValue]:
-        """Return the inputs that hold rows, by number."""
+        """Return the inputs with rows, by index."""
         return {at: one for at, one in enumerate(self.inputs) if one is not None and one.rows is not None}
 
     def only(self, at: int = 0) -> RowValue | None:
-        """Return the input `at` if no other one holds rows."""
+        """Return the input `at` if no other input has rows."""
         return self.fed[at] if set(self.fed) == {at} else None
 
     def numbers(self, attribute: str, index: int = 99) -> list[int] | None:
@@ -66,7 +66,7 @@ def _elementwise(call: Call) -> Place | None:
 
 
 def _first(call: Call) -> Place | None:
-    """Return the place of the first input, for operators that change no rank; its other sizes may change."""
+    """Return the place of the first input for operators that keep the rank. Other sizes may change."""
     value = call.only()
     return None if value is None else (_only_rows(value), value.rows or 0)
 
@@ -85,7 +85,7 @@ def _only_rows(value: RowValue) -> list[Dim | None]:
 
 
 def _along(call: Call) -> Place | None:
-    """Return the first input's place; sizes are the same except along an axis."""
+    """Return the first input's place. Sizes are equal except along an axis."""
     value, said = call.only(), call.numbers("axis")
     if value is None:
         return None
@@ -144,7 +144,7 @@ def _reduced(call: Call) -> Place | None:
         axes = call.numbers("axis") or [0]
     else:
         said = call.numbers("axes", 1)
-        if not said:  # not known, all of them, which mixes, or none
+        if not said:  # unknown, all axes (which mixes), or none
             is_known = said is not None or not call.view.has(call.node, 1)
             return (dims, rows) if is_known and (call.numbers("noop_with_empty_axes") or [0])[0] else None
         axes = said
@@ -236,7 +236,7 @@ def _one_hot(call: Call) -> Place | None:
 
 
 def _summed(call: Call) -> Place | None:
-    """Return the place behind an Einsum with one label for the rows of all inputs, which its output has."""
+    """Return the place after an Einsum with one label for the rows of all inputs and of its output."""
     equation = next((one.s.decode() for one in call.node.attribute if one.name == "equation"), "").replace(" ", "")
     terms, arrow, output = equation.partition("->")
     labels = terms.split(",")
@@ -307,7 +307,7 @@ def _gemm(call: Call) -> Place | None:
 
 
 def _paired(call: Call) -> Place | None:
-    """Return the place where all inputs have the rows first."""
+    """Return the place if the rows are the first axis of all inputs."""
     places = {(one.rows, _rows(one)) for one in call.fed.values()}
     value = call.fed.get(0)
     if value is None or len(places) != 1 or value.rows != 0 or len(call.fed) < len(call.inputs):

@@ -1,4 +1,4 @@
-"""What the search for nodes that mix rows knows of a value: where its rows are, and its shape as products of names."""
+"""Facts about a value for the search for mixed rows: the axis of its rows, and its shape as products of names."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ ROWS: Final = "enginesmith_rows"
 
 
 class Dim(NamedTuple):
-    """A size: a number times the product of names, sorted."""
+    """A size: a number times the product of sorted names."""
 
     number: int
     names: tuple[str, ...] = ()
@@ -20,7 +20,7 @@ class Dim(NamedTuple):
         return Dim(self.number * other.number, tuple(sorted((*self.names, *other.names))))
 
     def over(self, other: "Dim") -> "Dim | None":
-        """Return the quotient; None where it is not shown to be whole."""
+        """Return the quotient, or None if it is not known to be an integer."""
         names = list(self.names)
         for name in other.names:
             if name not in names:
@@ -40,11 +40,11 @@ class RowValue:
     """A value of a graph.
 
     Attributes:
-        dims: its shape; None: not even the rank is known.
-        rows: the axis that holds the rows, each as one block; None: what the inputs hold has no influence.
-        numbers: the elements of integers that follow from shapes, None for one that is not known.
-        is_lost: the inputs have an influence, and where the rows are is not known.
-        counts_rows: its elements may depend on how many rows there are.
+        dims: Shape of the value; None if its rank is not known.
+        rows: Axis of the rows, each as one block; None if the value does not depend on contents of inputs.
+        numbers: Elements of integers that follow from shapes; None for an unknown element.
+        is_lost: Whether the value depends on inputs but the position of the rows is not known.
+        counts_rows: Whether its elements may depend on the number of rows.
     """
 
     dims: tuple[Dim, ...] | None
@@ -55,12 +55,12 @@ class RowValue:
 
     @property
     def from_end(self) -> int:
-        """Return how far from the end the axis of the rows is: 1 is the last."""
+        """Return the position of the rows' axis from the end; 1 is the last axis."""
         return len(self.dims or ()) - (self.rows or 0)
 
     @classmethod
     def lost(cls) -> Self:
-        """Return a value of which nothing is known."""
+        """Return a value without known facts."""
         return cls(dims=None, is_lost=True)
 
 
@@ -73,7 +73,7 @@ def product(dims: Iterable[Dim]) -> Dim:
 
 
 def broadcast(shapes: Sequence[tuple[Dim, ...]], from_end: int, rows: Dim) -> list[Dim | None]:
-    """Return the shape of an elementwise result, with `rows` at an axis; None where a size is not known."""
+    """Return the shape of an elementwise result with `rows` at an axis. Unknown sizes are None."""
     rank = max(len(shape) for shape in shapes)
     sizes: list[Dim | None] = []
     for axis in range(rank):
@@ -86,9 +86,10 @@ def broadcast(shapes: Sequence[tuple[Dim, ...]], from_end: int, rows: Dim) -> li
 def reshaped(
     value: RowValue, target: Sequence[Dim | None], *, is_zero_kept: bool
 ) -> tuple[list[Dim | None], int] | None:
-    """Return the shape and the axis of the rows behind a Reshape; None where the rows are not shown to stay whole.
+    """Return the shape and the axis of the rows after a Reshape, or None if rows may be divided.
 
-    Rows stay whole where as many blocks lie before their axis as before, and their axis is a multiple of their number.
+    Rows are not divided if the number of blocks before their axis is unchanged and their axis is a multiple of their
+    number.
     """
     dims = value.dims or ()
     sizes = list(target)

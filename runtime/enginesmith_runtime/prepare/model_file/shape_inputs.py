@@ -1,8 +1,8 @@
-"""Integer inputs whose values are sizes or shapes: TensorRT builds an engine for a range of their values.
+"""Finds integer inputs whose values are sizes or shapes. TensorRT builds an engine for a range of their values.
 
-Every operator that takes a shape, a size, a count or an axis as a tensor is followed back to the model's inputs,
-through what computes shapes from shapes. What a shape operator reads of a tensor is its shape and not its values, so
-Shape and Size end the way.
+Every operator that reads a shape, a size, a count or an axis from a tensor is followed back to the model's inputs,
+through operators that compute shapes from shapes. Shape and Size end the search, because they read the shape of a
+tensor and not its values.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from enginesmith_runtime.onnx_graphs.graph import all_nodes
 
 __all__ = ["find_shape_inputs"]
 
-_MOST_DIMENSIONS: Final = 1  # of a shape tensor in TensorRT
+_MOST_DIMENSIONS: Final = 1  # limit of a shape tensor in TensorRT
 _INTEGERS: Final = frozenset({TensorProto.INT32, TensorProto.INT64})
 
-# By operator: which of its inputs are sizes.
+# Indices of inputs that are sizes, by operator.
 _SIZES: Final[Mapping[str, tuple[int, ...]]] = {
     "CenterCropPad": (1,),
     "Col2Im": (1, 2),
@@ -49,10 +49,10 @@ _COMPUTE_SHAPES: Final = frozenset(
 
 
 def find_shape_inputs(graph: onnx.GraphProto) -> tuple[str, ...]:
-    """Return the inputs of INT32 or INT64 and fixed rank 0 or 1 whose values are used as sizes, in the graph's order.
+    """Return the INT32 or INT64 inputs of fixed rank 0 or 1 whose values are used as sizes, in the graph's order.
 
     Args:
-        graph: the main graph; inner graphs are followed too.
+        graph: The main graph. Inner graphs are also searched.
     """
     candidates = [value.name for value in graph.input if _may_be_shape(value)]
     if not candidates:

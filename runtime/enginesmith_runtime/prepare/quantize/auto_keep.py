@@ -1,7 +1,8 @@
-"""`precision.autoKeep`: which nodes must not be quantised for the decoded answers to be those of FP32.
+"""`precision.autoKeep`: searches for nodes that must not be quantised so that decoded answers are those of FP32.
 
-Samples of the calibration are searched with; the held-out ones judge the result, so the search cannot fit them. What is
-not quantised is FP32 here: the loss of FP16 is small next to that of INT8, and emulating it takes three times as long.
+The search uses samples of the calibration. Held-out samples judge the result, so the search cannot fit them. Nodes that
+are not quantised compute in FP32 here: the loss of FP16 is small relative to that of INT8, and its emulation takes
+three times as long.
 """
 
 import time
@@ -44,17 +45,17 @@ _JUDGED: Final = 256
 _DECODED: Final = 64
 _MOST_BYTES: Final = 512 << 20
 _TRIALS: Final = 20
-# Shares of the time until which something ends.
+# Ends of phases as shares of the time.
 _REFERENCES: Final = 0.05
 _RANKING: Final = 0.4
 _TENSORRT: Final = 0.75
-_NEVER: Final = 1 << 40  # answers, of which none is right: NaN, infinity or another shape
+_NEVER: Final = 1 << 40  # number of wrong answers for NaN, infinity or another shape
 
 _Place = Callable[[frozenset[str]], onnx.ModelProto]
 
 
 class _Clock:
-    """The time of a search, in shares of its timeout, which are its progress too."""
+    """The time of a search in shares of its timeout, which is also its progress."""
 
     def __init__(self, seconds: float, tick: Callable[[float], None]) -> None:
         self._began = time.monotonic()
@@ -62,11 +63,11 @@ class _Clock:
         self._tick = tick
 
     def is_over(self, share: float) -> bool:
-        """Whether a share of the time is."""
+        """Whether this share of the time is over."""
         return time.monotonic() - self._began > share * self._seconds
 
     def say(self, begin: float, end: float, done: float) -> None:
-        """Say how much of a part is done."""
+        """Report the completed fraction of a part."""
         self._tick(begin + (end - begin) * min(done, 1.0))
 
 
@@ -74,11 +75,11 @@ def find_nodes_to_keep(job: AutoKeepJob, tick: Callable[[float], None]) -> AutoK
     """Search for the nodes that are not quantised.
 
     Args:
-        job: what is quantised.
-        tick: called with the share of the search that is done.
+        job: The job.
+        tick: Function that receives the completed share of the search.
 
     Raises:
-        enginesmith_contract.errors.EnginesmithError: as of `write_quantized` and `open_samples`.
+        enginesmith_contract.errors.EnginesmithError: An error of `write_quantized` or `open_samples`.
     """
     clock = _Clock(job.bounds.timeout_seconds, tick)
     normal = read_graph(Path(job.model))
@@ -117,7 +118,7 @@ def find_nodes_to_keep(job: AutoKeepJob, tick: Callable[[float], None]) -> AutoK
 
 
 def _placements(job: AutoKeepJob, normal: onnx.ModelProto, named: Mapping[str, str]) -> tuple[_Place, _Place | None]:
-    """Return what quantises all nodes but the named and the kept ones: for TensorRT, and for ONNX Runtime."""
+    """Return functions that quantise all nodes except the named and the kept ones, for TensorRT and ONNX Runtime."""
     calibration, kind = job.policy.calibration, job.policy.default
     if calibration is None:
         raise ValueError(job.policy)
@@ -141,7 +142,7 @@ def _placements(job: AutoKeepJob, normal: onnx.ModelProto, named: Mapping[str, s
 
 
 def _references(job: AutoKeepJob, clock: _Clock) -> tuple[Path, ...]:
-    """Run the source on samples of the calibration, as many as trials have time for; returns a file for each."""
+    """Run the source on calibration samples, as many as trials have time for. Return a file for each."""
     folder, data = Path(job.folder), job.data
     session = Session(job.source, emulated=job.feed.emulated, threads=job.feed.threads)
     paths: list[Path] = []
@@ -153,7 +154,7 @@ def _references(job: AutoKeepJob, clock: _Clock) -> tuple[Path, ...]:
             try:
                 outputs = session.run(job.feed, inputs)
             except RunFailedError:
-                continue  # the run on held-out samples says it, and the collection of histograms did
+                continue  # reported by the run on held-out samples and by the collection of histograms
             path = folder / f"search-{len(paths)}.npz"
             size += save_run(path, inputs, outputs)
             paths.append(path)
@@ -163,7 +164,7 @@ def _references(job: AutoKeepJob, clock: _Clock) -> tuple[Path, ...]:
 
 
 def _read(path: Path) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return inputs and outputs of a run; texts as ONNX Runtime takes them."""
+    """Return inputs and outputs of a run, with texts in the form of ONNX Runtime."""
     found: dict[str, dict[str, Array]] = {"input": {}, "output": {}}
     with np.load(path, allow_pickle=False) as archive:
         for key in archive.files:
@@ -174,7 +175,7 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Array]]:
 
 
 class _Judge:
-    """Measures how many decoded answers agree; of sequences, how many agree as a whole."""
+    """Measures the share of equal decoded answers; sequences must be equal as a whole."""
 
     def __init__(self, job: AutoKeepJob, paths: Sequence[Path]) -> None:
         self._feed = job.feed
@@ -187,15 +188,15 @@ class _Judge:
         least = DEFAULT_AGREEMENT if job.bounds.agreement is None else job.bounds.agreement
         asked = {name: gates.get(name, OutputGate()).agreement for name in meters}
         limits = {name: least if limit is None else limit for name, limit in asked.items()}
-        # Held-out samples judge the result: the search leaves them a half of what may differ. The share of sequences
-        # that are right is far below that of their answers, by which they are judged.
+        # The search uses only half of the allowed difference, because held-out samples judge the result. Sequences are
+        # judged by their single answers, whose share is far above that of correct sequences.
         self._wanted = {name: limit if self._is_sequence(name) else (1 + limit) / 2 for name, limit in limits.items()}
 
     def _is_sequence(self, output: str) -> bool:
         return len(self._decodings[output].places) == 1
 
     def measure(self, model: onnx.ModelProto, is_over: Callable[[], bool]) -> Trial | None:
-        """Run every sample; returns None where the time is over."""
+        """Run every sample. Return None if the time is over."""
         session = open_exact(model, self._weights, self._feed.threads)
         specs = self._feed.facts.outputs
         names = [spec.name for spec in specs]
@@ -214,9 +215,9 @@ class _Judge:
         )
 
     def _count(self, spec: TensorSpec, answer: Array, expected: Array) -> tuple[int, int]:
-        """Return how many answers one sample has, and how many of them are those of FP32."""
+        """Return the number of answers of one sample, and how many of them are equal to FP32."""
         if find_unlike(answer, expected, spec.dtype) is not None:
             return _NEVER, 0
         answers, same = count_answers(self._decodings[spec.name], answer, expected, spec.dtype)
-        # One wrong character makes another text, and hardly changes the share of characters.
+        # One wrong character changes the text, but hardly the share of characters.
         return (1, int(answers == same)) if self._is_sequence(spec.name) else (answers, same)

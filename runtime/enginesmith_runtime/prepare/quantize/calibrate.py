@@ -1,4 +1,4 @@
-"""The normal form of a model, and what its tensors hold over the calibration data."""
+"""Writes the normal form of a model and the histograms of its tensors over the calibration data."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,12 +16,12 @@ from enginesmith_runtime.prepare.quantize.samples import open_data
 __all__ = ["calibrate"]
 
 _HISTOGRAMS: Final = "histograms.bin"
-# A quarter: the rest is for the run, the sample and the weights.
+# Use a quarter. The rest is for the run, the sample and the weights.
 _SHARE_OF_MEMORY: Final = 4
 
 
 def calibrate(job: CalibrateJob, tick: Callable[[float], None]) -> Calibrated:
-    """Write both; `tick` is called with the share of the samples that were run.
+    """Write both. `tick` receives the completed share of the samples.
 
     Raises:
         enginesmith_contract.errors.ModelError: `NotQuantisable`.
@@ -65,6 +65,6 @@ def calibrate(job: CalibrateJob, tick: Callable[[float], None]) -> Calibrated:
 
 
 def _beyond_fp16(histograms: Mapping[str, Histogram]) -> dict[str, str]:
-    """Return the tensors that FP16 does not hold in a sample, as noise of the same range may not show."""
+    """Return the tensors that do not fit FP16 in a sample, which noise of the same range may not show."""
     found = {name: describe_extent(each.amax, small=False) for name, each in histograms.items()}
     return {name: f"{words} (calibration data)" for name, words in found.items() if words}

@@ -1,4 +1,4 @@
-"""Calibration data of a preparation on the local disk."""
+"""Fetches the calibration data of a preparation to the local disk."""
 
 import os
 from functools import partial
@@ -16,13 +16,13 @@ __all__ = ["fetch_calibration_data"]
 def fetch_calibration_data(
     request: PreparationRequest, folder: Path, reporter: Reporter, base: Path | None
 ) -> FetchedData | None:
-    """Fetch the files that the calibration uses; None: there is no calibration.
+    """Fetch the files that the calibration uses, or return None if there is no calibration.
 
     Args:
-        request: of the preparation.
-        folder: keeps downloads.
-        reporter: gets the stage "fetch".
-        base: the folder that a relative path starts from.
+        request: Request of the preparation.
+        folder: Folder for downloads.
+        reporter: Receives the stage "fetch".
+        base: Base folder of a relative path.
 
     Raises:
         enginesmith_contract.errors.SourceError: see `fetch_data`.

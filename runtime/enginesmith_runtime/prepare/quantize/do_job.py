@@ -1,4 +1,4 @@
-"""The jobs of a quantisation, done in the child."""
+"""Runs the jobs of a quantisation in the child process."""
 
 from collections.abc import Callable
 from typing import assert_never
@@ -18,11 +18,11 @@ def do_job(job: AutoKeepJob | CalibrateJob | QuantizeJob | SamplesJob, tick: Cal
     """Do a job and return its result.
 
     Args:
-        job: what to do.
-        tick: called with the share that is done, by jobs that take long.
+        job: The job.
+        tick: Function that receives the completed share of long jobs.
 
     Raises:
-        enginesmith_contract.errors.EnginesmithError: of the job.
+        enginesmith_contract.errors.EnginesmithError: The error of the job.
     """
     match job:
         case AutoKeepJob():

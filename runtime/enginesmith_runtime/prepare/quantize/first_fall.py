@@ -1,9 +1,9 @@
-"""Where a quantised model goes wrong: the first tensor whose signal-to-quantization-noise ratio (SQNR) falls.
+"""Finds the first tensor of a quantised model whose signal-to-quantization-noise ratio (SQNR) falls.
 
-Noise of good INT8 grows slowly from node to node. A wrong range shows at its own tensor: the SQNR falls from what the
-tensor was made of to nearly nothing when it is quantised. Both models run on two samples as they are written, and
-tensors that both have are compared. The worse of the two counts: ranges that are too wide show in small values, ranges
-that are too narrow in large ones.
+The noise of good INT8 grows slowly from node to node. A wrong range shows at its own tensor: when it is quantised, the
+SQNR falls from that of the node's inputs to nearly nothing. Both models run on two samples, and tensors that both have
+are compared. The lower SQNR of the two samples counts, because too wide ranges show in small values and too narrow
+ranges in large ones.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ __all__ = ["extremes", "locate"]
 
 _GROUP: Final = 32
 _EXACT_DB: Final = 60.0
-"""Stands for the SQNR of what is not quantised: no 8-bit tensor has more."""
+"""SQNR of tensors that are not quantised. No 8-bit tensor has more."""
 _BROKEN_DB: Final = 10.0
 _LEAST_FALL_DB: Final = 6.0
 _DOUBTFUL_DB: Final = 20.0
@@ -48,10 +48,10 @@ class _Place:
     """One tensor that both models have.
 
     Attributes:
-        source: its name in the FP32 model.
-        name: its name in the quantised model; behind DequantizeLinear where it is quantised.
-        node: that makes it, or quantises it.
-        quantised: whether it is.
+        source: Name in the FP32 model.
+        name: Name in the quantised model, after DequantizeLinear if it is quantised.
+        node: Node that produces or quantises it.
+        quantised: Whether it is quantised.
     """
 
     source: str
@@ -69,7 +69,7 @@ class _Place:
             return
         finite = np.isfinite(b)
         values, error = b[finite], a[finite] - b[finite]
-        # No product of BLAS: its threads cost more than they give, on arrays of this size.
+        # Do not use BLAS: for arrays of this size its threads cost more than they gain.
         signal = float((values * values).sum())
         noise = float((error * error).sum()) if np.isfinite(error).all() else np.inf
         if signal:
@@ -80,7 +80,7 @@ class _Place:
 
 @dataclass(kw_only=True)
 class _Graph:
-    """A graph without its large weights, and these."""
+    """A graph without its large weights, and the weights."""
 
     model: onnx.ModelProto
     weights: Mapping[str, ort.OrtValue]
@@ -93,16 +93,16 @@ class _Graph:
 
     @classmethod
     def read(cls, path: Path) -> "_Graph":
-        """Read an ONNX file; scales stay in the graph."""
+        """Read an ONNX file. Scales stay in the graph."""
         model = read_graph(path)
         scales = {name for node in model.graph.node if node.op_type in _QUANTISED for name in node.input[1:]}
         light, weights = detach_weights(model, kept=scales)
         return cls(model=light, weights=weights)
 
     def places(self, original: "_Graph") -> Iterator[_Place]:
-        """Yield tensors that the FP32 model knows by name, in the order of the nodes.
+        """Yield tensors that the FP32 model also has by name, in the order of the nodes.
 
-        Where tensors are quantised: those, what they are made of, and the outputs. Else all of them.
+        If there are quantised tensors, yield those, the inputs of their nodes, and the outputs. Else yield all of them.
         """
         known = frozenset(float_values(original.model)) | {value.name for value in original.model.graph.input}
         quantised = {node.input[0] for node in self.model.graph.node if node.op_type == "QuantizeLinear"}
@@ -114,12 +114,12 @@ class _Graph:
                     source = None if quantiser is None else self._origin(node.input[0], known)
                     if quantiser is not None and source is not None:
                         yield _Place(source=source, name=name, node=quantiser, quantised=True)
-                # A Relu that was fused leaves its name to a value that is not rectified yet.
+                # The output name of a fused Relu belongs to a value that is not rectified yet.
                 elif name in wanted & known and node.op_type == original.makers[name].op_type:
                     yield _Place(source=name, name=name, node=node, quantised=False)
 
     def before(self, place: _Place, measured: Mapping[str, _Place]) -> float:
-        """Return the lowest SQNR of what a tensor is made of."""
+        """Return the lowest SQNR of the inputs of a tensor's node."""
         seen: set[str] = set()
         names = [name for name in place.node.input if name]
         found = [_EXACT_DB]
@@ -142,7 +142,7 @@ class _Graph:
         return float(np.max(numpy_helper.to_array(scale).astype(np.float64))) * _levels(place.node, self.constants)
 
     def _origin(self, name: str, known: frozenset[str]) -> str | None:
-        """Return the tensor of the FP32 model that a quantised one holds."""
+        """Return the FP32 model's tensor of a quantised tensor."""
         node = self.makers.get(name)
         while name not in known and node is not None and node.op_type in _PASSED:
             name = node.input[0]
@@ -157,16 +157,16 @@ def extremes(samples: Iterable[Mapping[str, Array]]) -> list[Mapping[str, Array]
 
 
 def locate(source: Path, quantised: Path, feed: Feed, samples: Iterable[Mapping[str, Array]]) -> FirstFall | None:
-    """Return the first tensor of a quantised model whose SQNR falls; None where none does.
+    """Return the first tensor of a quantised model whose SQNR falls, or None.
 
     Args:
-        source: the FP32 model that was quantised; its tensors have their names in both.
-        quantised: the model with QuantizeLinear and DequantizeLinear.
-        feed: the inputs of both.
-        samples: inputs by name; `extremes` of them are used.
+        source: The FP32 model before the quantisation. Its tensors have the same names in both.
+        quantised: The model with QuantizeLinear and DequantizeLinear.
+        feed: The inputs of both.
+        samples: Inputs by name. Their `extremes` are used.
 
     Raises:
-        onnxruntime's own errors, where a model does not run on a sample.
+        Errors of onnxruntime if a model does not run on a sample.
     """
     original, graph = _Graph.read(source), _Graph.read(quantised)
     inputs = extremes(samples)
@@ -192,7 +192,7 @@ def _measure(
     sources = [name for name in dict.fromkeys(place.source for place in places) if name not in fed]
     names = list(dict.fromkeys(place.name for place in places))
     for sample in inputs:
-        # One session after the other: each has all weights of its model while it runs.
+        # Run one session after the other, because each has all weights of its model.
         expected = dict(sample) | _run(original, sources, feed, sample)
         found = _run(quantised, names, feed, sample)
         for place in places:
@@ -215,7 +215,7 @@ def _first(graph: _Graph, places: Sequence[_Place]) -> FirstFall | None:
         if place.sqnr_db < _DOUBTFUL_DB and before - place.sqnr_db >= _LEAST_FALL_DB
     ]
     broken = [each for each in steep if each[0].sqnr_db < _BROKEN_DB]
-    # A wrong range shows where it quantises; other tensors of a good engine are as noisy in places (a sum near zero).
+    # Only quantised tensors show a wrong range. Other tensors of a good engine can also be noisy (a sum near zero).
     broken = [each for each in broken if each[0].quantised] or broken
     if not steep:
         return None
@@ -237,7 +237,7 @@ def _largest_value(sample: Mapping[str, Array]) -> float:
 
 
 def _levels(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> float:
-    """Return how many steps of its scale a quantised tensor can be away from zero."""
+    """Return the largest number of steps of a quantised tensor."""
     zero = next((constants[name] for name in node.input[2:3] if name in constants), None)
     if zero is None:
         return _LARGEST[TensorProto.INT8]

@@ -1,10 +1,10 @@
 """Histograms of the absolute values of tensors over many samples, in one pass over the data.
 
-A histogram has 2,048 equal bins from 0 to a power of two, which doubles by joining pairs of bins. So the result does
-not depend on the order of the samples, and every method of choosing a range starts from the same histograms.
+A histogram has 2,048 equal bins from 0 to a power of two. The range doubles by joining pairs of bins, so the result
+does not depend on the order of the samples. Every method uses the same histograms.
 
-All outputs of a run of ONNX Runtime are in memory together. Tensors that do not fit are watched in groups: one session
-for each group, which share the weights.
+All outputs of a run of ONNX Runtime are in memory together. If the tensors do not fit, they are computed in groups,
+with one session for each group. The sessions share the weights.
 """
 
 import json
@@ -26,9 +26,9 @@ from enginesmith_runtime.prepare.runs.reference_runs import RunFailedError
 __all__ = ["BINS", "Histogram", "collect", "read_histograms", "write_histograms"]
 
 BINS: Final = 2048
-# Fits into the processor's cache with its copies.
+# This size fits into the CPU cache with its copies.
 _CHUNK: Final = 1 << 15
-# The factor from values to bins stays a number of FP32.
+# With this limit the factor from values to bins is an FP32 number.
 _LEAST_EXPONENT: Final = -100
 _MEMORY_BYTES: Final = 1 << 30
 _FORMAT: Final = 1
@@ -39,14 +39,14 @@ class Histogram:
     """Values of one tensor over all samples.
 
     Attributes:
-        counts: int64 [2048]; number of values v with v != 0 in each of the equal bins of |v| from 0 to `limit`.
-        limit: upper end of the last bin, a power of two; 0: there is no value but 0.
-        zeros: number of values that are exactly 0.
-        lowest: smallest value.
-        highest: largest value.
+        counts: int64 [2048]; number of values v != 0 in each of the equal bins of |v| from 0 to `limit`.
+        limit: Upper end of the last bin, a power of two; 0 if all values are 0.
+        zeros: Number of values that are exactly 0.
+        lowest: Smallest value.
+        highest: Largest value.
         largest: float32 [samples]; largest |v| of each sample.
-        widest_sample: name of the sample with the largest of them.
-        not_finite: name of the first sample with NaN or infinity; its values are not counted. Empty: there is none.
+        widest_sample: Name of the sample with the largest |v|.
+        not_finite: Name of the first sample with NaN or infinity, which is not counted; empty if there is none.
     """
 
     counts: npt.NDArray[np.int64]
@@ -77,11 +77,11 @@ def collect(
 
     Args:
         model: ONNX file.
-        samples: name and inputs of each; one is in memory at a time.
-        tensors: names of float values or inputs of the main graph.
-        memory_bytes: what the watched tensors of one run may take.
-        threads: of ONNX Runtime inside a node; 0: its own choice.
-        tick: called with the number of samples that are done; what it raises ends the work.
+        samples: Name and inputs of each sample. One is in memory at a time.
+        tensors: Names of float values or inputs of the main graph.
+        memory_bytes: Memory limit of the tensors of one run in bytes.
+        threads: Number of threads inside a node; 0 for ONNX Runtime's default.
+        tick: Function that receives the number of completed samples. If it raises, the work ends.
 
     Raises:
         enginesmith_contract.errors.SpecError: `SampleRefusedByModel`.
@@ -100,7 +100,7 @@ def collect(
 
 
 def write_histograms(histograms: Mapping[str, Histogram]) -> bytes:
-    """Return histograms as bytes: the same for the same histograms."""
+    """Return histograms as bytes. Equal histograms give equal bytes."""
     head = {
         "format": _FORMAT,
         "tensors": [
@@ -127,7 +127,7 @@ def read_histograms(data: bytes) -> dict[str, Histogram]:
     """Return the histograms of `write_histograms`.
 
     Raises:
-        ValueError: `data` has another form.
+        ValueError: `data` has another format.
     """
     try:
         head, _, rest = zlib.decompress(data).partition(b"\n")
@@ -158,7 +158,7 @@ def read_histograms(data: bytes) -> dict[str, Histogram]:
 
 @dataclass
 class _Growing:
-    """The histogram of one tensor while samples come."""
+    """The histogram of one tensor while samples are added."""
 
     counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     exponent: int | None = None
@@ -190,7 +190,7 @@ class _Growing:
         self._count(values)
 
     def result(self) -> Histogram:
-        """Return what was counted."""
+        """Return the histogram."""
         seen = self.lowest <= self.highest
         return Histogram(
             counts=self.counts,

@@ -1,4 +1,4 @@
-"""What the children are asked that calibrate and quantise, and what they answer."""
+"""Jobs and results of the child processes that calibrate and quantise."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -29,11 +29,11 @@ class Data(Record):
     """Calibration data on the local disk.
 
     Attributes:
-        path: of the folder or file.
-        calibration: how it is used.
-        profiles: that a sample must fit.
-        preprocess: normalisation of images that the model's inputs are the pixels of.
-        batched: whether the rows of a batch are known not to change each other.
+        path: Path of the folder or file.
+        calibration: How the data is used.
+        profiles: Profiles, one of which a sample must fit.
+        preprocess: Normalisation in the model, whose inputs are then pixels.
+        batched: Whether the rows of a batch are known to be independent.
     """
 
     path: str
@@ -47,8 +47,8 @@ class CalibrateJob(Record):
     """Write the normal form of a model and the histograms of its tensors over the calibration data.
 
     Attributes:
-        output: an empty folder for both.
-        known: path of histograms that were collected before; None: collect them.
+        output: Empty folder for both.
+        known: Path of existing histograms; None to collect them.
     """
 
     job: Literal["calibrate"] = "calibrate"
@@ -61,15 +61,15 @@ class CalibrateJob(Record):
 
 
 class Calibrated(Record):
-    """What a calibration wrote.
+    """Result of a calibration.
 
     Attributes:
-        model: file of the normal form in the output folder.
-        histograms: path of the histograms.
-        sources: nodes of the source that each node of the normal form stands for.
-        held_out: names of the samples that judge the result.
-        input_ranges: smallest and largest value of each float input over the calibration data.
-        beyond_fp16: nodes of the normal form that make or read values outside FP16's range, with what was seen.
+        model: File of the normal form in the output folder.
+        histograms: Path of the histograms.
+        sources: Nodes of the source for each node of the normal form.
+        held_out: Names of the samples that judge the result.
+        input_ranges: Smallest and largest value of each float input over the calibration data.
+        beyond_fp16: Nodes of the normal form with values out of FP16's range, with the observation.
     """
 
     model: str
@@ -84,13 +84,13 @@ class QuantizeJob(Record):
     """Quantise a normal form, once for TensorRT and once for ONNX Runtime.
 
     Attributes:
-        source: path of the source model, whose nodes `policy.keep` names.
-        model: path of the normal form.
-        cast: path of the normal form in FP16, which TensorRT gets.
-        sources: as of `Calibrated`.
-        histograms: path of the histograms.
-        output: an empty folder that receives a folder for each of the two.
-        found: what a search found; None: there was none.
+        source: Path of the source model, whose nodes `policy.keep` names.
+        model: Path of the normal form.
+        cast: Path of the normal form in FP16 for TensorRT.
+        sources: See `Calibrated`.
+        histograms: Path of the histograms.
+        output: Empty folder that receives a folder for each of the two.
+        found: Result of the search; None if there was no search.
     """
 
     job: Literal["quantize"] = "quantize"
@@ -108,10 +108,10 @@ class AutoKeepJob(Record):
     """Search for nodes of a normal form that are not quantised.
 
     Attributes:
-        source, model, sources, histograms: as of `QuantizeJob`.
-        bounds: of the search.
-        folder: an empty folder for references.
-        limit: default limit of outputs that are measures, as a ratio.
+        source, model, sources, histograms: See `QuantizeJob`.
+        bounds: Bounds of the search.
+        folder: Empty folder for references.
+        limit: Default limit of outputs that are measures, as a ratio.
     """
 
     job: Literal["autoKeep"] = "autoKeep"
@@ -132,8 +132,8 @@ class AutoKeepJob(Record):
 class Quantized(Record):
     """Files relative to the output, the ONNX file first; nodes that are not quantised, with the reason.
 
-    `onnxruntime` is empty where ONNX Runtime takes the same model. `quantised` has the nodes that compute in 8 bits in
-    the model for TensorRT, and `kept` those of it that do not.
+    `onnxruntime` is empty if ONNX Runtime uses the same model. `quantised` has the nodes that compute in 8 bits in the
+    model for TensorRT, and `kept` has the others.
     """
 
     tensorrt: tuple[str, ...]
@@ -146,15 +146,15 @@ class Quantized(Record):
 
 
 class SamplesJob(Record):
-    """Run the source model on held-out samples, keep inputs and outputs of each, and look where a quantised one fails.
+    """Run the source model on held-out samples, store inputs and outputs, and find the first fall of quantised models.
 
     Attributes:
-        normal: path of the normal form.
-        quantized: path of the quantised model.
-        onnxruntime: path of the one for ONNX Runtime; None: it takes `quantized`.
-        names: of the samples, in the order in which they are run.
-        folder: receives one .npz for each.
-        most_bytes: of all files.
+        normal: Path of the normal form.
+        quantized: Path of the quantised model.
+        onnxruntime: Path of the model for ONNX Runtime; None if it uses `quantized`.
+        names: Names of the samples in the order of the runs.
+        folder: Folder that receives one .npz file for each.
+        most_bytes: Size limit of all files in bytes.
     """
 
     job: Literal["samples"] = "samples"
@@ -171,7 +171,7 @@ class SamplesJob(Record):
 
 
 class SampleRun(Record):
-    """A sample that was run: its name, the profile that has its shapes, and its file in the folder."""
+    """A sample that was run: its name, a profile with its shapes, and its file in the folder."""
 
     name: str
     profile: str
@@ -179,7 +179,7 @@ class SampleRun(Record):
 
 
 class SampleRuns(Record):
-    """What held-out samples showed: their runs, and the first tensor whose SQNR falls in each model (None: none)."""
+    """Result for held-out samples: their runs, and the first tensor whose SQNR falls in each model (or None)."""
 
     runs: tuple[SampleRun, ...]
     first_fall: FirstFall | None = None

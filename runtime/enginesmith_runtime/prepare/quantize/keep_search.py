@@ -1,9 +1,9 @@
 """The search for the fewest nodes that must not be quantised.
 
-    by damage per byte ──> halve: how many of the first are needed ──> give the largest back, one by one
+    order by damage per byte ──> bisect the number of nodes ──> try to quantise the largest again, one by one
 
-Damage is no order of what the answers need: a fixed number of nodes is not monotonic in the agreement. So only trials
-decide, and the search ends on a set that passed one.
+The order by damage is not the order of effect on the answers: the agreement is not monotonic in the number of nodes. So
+only trials decide, and the result of the search is a set that passed a trial.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,19 +14,19 @@ from enginesmith_contract.calibration import AutoKeep
 
 __all__ = ["Trial", "by_damage_per_byte", "search"]
 
-_OVERHEAD_BYTES: Final = 20_000  # a node with few weights is not free: it ends a fused INT8 sequence
+_OVERHEAD_BYTES: Final = 20_000  # also a node with few weights has a cost, because it ends a fused INT8 sequence
 _MOST_RETURNS: Final = 8
 
 
 class Trial(NamedTuple):
-    """What a set of kept nodes gives: the smallest agreement over the outputs, and whether all reach their limits."""
+    """Result for a set of kept nodes: the smallest agreement over the outputs, and whether all reach their limits."""
 
     agreement: float
     passed: bool
 
 
 def by_damage_per_byte(ranking: Iterable[Sensitivity]) -> tuple[Sensitivity, ...]:
-    """Return nodes in the order in which keeping them pays."""
+    """Return nodes in the order of the benefit of keeping them."""
     return tuple(sorted(ranking, key=lambda one: (-one.damage / (one.size_bytes + _OVERHEAD_BYTES), one.node)))
 
 
@@ -36,9 +36,9 @@ def search(
     """Search within the bounds.
 
     Args:
-        ranking: all nodes that could be kept, in the order of `by_damage_per_byte`.
-        bounds: of the nodes that are kept.
-        measure: runs a trial; returns None where the time is over.
+        ranking: All nodes that could be kept, in the order of `by_damage_per_byte`.
+        bounds: Bounds of the kept nodes.
+        measure: Function that runs a trial, or returns None if the time is over.
     """
     order, stopped_by = _within(ranking, bounds)
     found = _Search(ranking, measure).run(order)
@@ -48,7 +48,7 @@ def search(
 
 
 def _within(ranking: Sequence[Sensitivity], bounds: AutoKeep) -> tuple[list[str], tuple[str, ...]]:
-    """Return the nodes that may be kept together, in order, and the bounds that left others out."""
+    """Return the nodes that may be kept together, in order, and the bounds that excluded others."""
     left = bounds.budget * sum(one.size_bytes for one in ranking)
     most = len(ranking) if bounds.max_nodes is None else bounds.max_nodes
     chosen: list[str] = []
@@ -65,7 +65,7 @@ def _within(ranking: Sequence[Sensitivity], bounds: AutoKeep) -> tuple[list[str]
 
 
 class _TimeIsOverError(Exception):
-    """No trial is run any more."""
+    """No time is left for another trial."""
 
 
 class _Search:
@@ -105,7 +105,7 @@ class _Search:
         self._curve.append(
             KeptPoint(kept_nodes=len(kept), kept_bytes=size, agreement=trial.agreement, passed=trial.passed)
         )
-        # Of sets that pass, the last tried is the smallest; of others, the one that agrees best.
+        # The last passing set is the smallest one. Without a passing set, use the one with the best agreement.
         if trial.passed or (not self._best[0] and trial.agreement > self._best[1]):
             self._best = (trial.passed, trial.agreement, tuple(kept))
         return trial.passed

@@ -1,8 +1,8 @@
 """The graph that is calibrated and quantised: weights as initializers, one opset, normalisations folded.
 
-Exporters keep weights in Constant nodes, and each of a BatchNormalization's constants would be a node between a
-quantised convolution and its activation. ONNX Runtime's basic level folds them. It renames and fuses nodes, so the
-normal form says for each of its nodes which nodes of the source it stands for.
+Exporters keep weights in Constant nodes, and a BatchNormalization would be a node between a quantised convolution and
+its activation. ONNX Runtime's basic level folds them. It renames and fuses nodes, so the normal form has the source
+nodes of each of its nodes.
 """
 
 from collections import defaultdict
@@ -33,11 +33,11 @@ from enginesmith_runtime.prepare.quantize.weighted_nodes import FLOATS, find_wei
 __all__ = ["OPSET", "NormalForm", "normalise_file"]
 
 OPSET: Final = 21
-"""QuantizeLinear takes FP16 from 19 and blocks from 21."""
+"""QuantizeLinear supports FP16 from 19 on and blocks from 21 on."""
 
 _IR_VERSION: Final = 10  # the first with opset 21
 _SOURCE_WEIGHTS: Final = "source.weights"
-_SMALL: Final = 4096  # bytes of a weight whose values a conversion of the opset, or folding, may need
+_SMALL: Final = 4096  # bytes of a weight whose values an opset conversion or folding may need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ class NormalForm:
     """A model in normal form.
 
     Attributes:
-        model: every node of the main graph has a name of its own.
-        sources: names of the source's nodes (see `node_names`) that a node stands for, by the node's name.
+        model: Model in which every node of the main graph has a unique name.
+        sources: Names of the source nodes (see `node_names`) of each node, by its name.
     """
 
     model: onnx.ModelProto
@@ -57,18 +57,18 @@ def normalise_file(path: Path, folder: Path) -> NormalForm:
     """Return the normal form of a model file.
 
     Args:
-        path: of the ONNX file; its weights may lie in others.
-        folder: receives the larger weights of the normal form.
+        path: Path of the ONNX file. Its weights may be in other files.
+        folder: Folder for the larger weights of the normal form.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `NotQuantisable`: it is quantised already, its opset cannot be raised,
-            ONNX Runtime cannot load it, or no node has a weight that 8-bit kernels take.
+        enginesmith_contract.errors.ModelError: `NotQuantisable` if it is already quantised, its opset cannot be raised,
+            ONNX Runtime cannot load it, or no node has a weight that 8-bit kernels support.
     """
     return _normal_form(_with_weights_in(folder, _hoisted(path)), folder)
 
 
 def _hoisted(path: Path) -> onnx.ModelProto:
-    """Return a model whose weights are initializers: only these go to a file. PaddlePaddle's are in nodes."""
+    """Return a model whose weights are initializers, because only these are written to a file."""
     model = onnx.load(path)
     if not model.functions:
         name_nodes(model)
@@ -77,7 +77,7 @@ def _hoisted(path: Path) -> onnx.ModelProto:
 
 
 def _normal_form(source: onnx.ModelProto, folder: Path) -> NormalForm:
-    """Return the normal form of a model whose larger weights lie in a file of a folder; so do those of the result."""
+    """Return the normal form of a model. Larger weights of model and result are in files of a folder."""
     name_nodes(source)
     sort_nodes(source, source.graph.name)
     hoist_constants(source, FLOATS)
@@ -85,11 +85,11 @@ def _normal_form(source: onnx.ModelProto, folder: Path) -> NormalForm:
     raised.CopyFrom(source)
     _raise(raised, newest_opset(source, OPSET))
     name_nodes(raised)
-    # ONNX Runtime would put Casts around each node in FP16, for which its CPU provider has no kernel.
+    # ONNX Runtime would add Casts around each FP16 node without a CPU kernel.
     folded = _folded(raised, folder) if emulate(raised) is None else raised
     _tidy(folded)
     if not find_weighted(folded.graph):
-        why = "no convolution or matrix product has a constant weight that 8-bit kernels take"
+        why = "no convolution or matrix product has a constant weight that 8-bit kernels support"
         raise _unusable("the model has nothing to quantise", why, "choose fp32 or fp16")
     return NormalForm(model=folded, sources=_sources(source.graph, folded.graph))
 
@@ -98,11 +98,11 @@ def _refuse_quantised(model: onnx.ModelProto) -> None:
     node = next((node for node in all_nodes(model.graph) if "Quantize" in node.op_type), None)
     if node is not None:
         why = f"node {label(node)} ({node.op_type}) is in the source"
-        raise _unusable("the model is quantised already", why, "choose fp32 or fp16, or give the model before that")
+        raise _unusable("the model is quantised already", why, "choose fp32 or fp16, or use the model before that")
 
 
 def _with_weights_in(folder: Path, model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose larger weights lie in a file of a folder, and are constants: no input of the graph."""
+    """Return a copy whose larger weights are in a file of a folder and are constants, not graph inputs."""
     _refuse_quantised(model)
     model = inliner.inline_local_functions(model) if model.functions else model
     copy = onnx.ModelProto(ir_version=model.ir_version, producer_name=model.producer_name)
@@ -140,14 +140,16 @@ def _raise(model: onnx.ModelProto, opset: int) -> None:
 
 
 def _folded(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """Return what ONNX Runtime's basic level makes of a model; both have their larger weights in files of a folder."""
+    """Return the result of ONNX Runtime's basic level. Larger weights of model and result are in files of a folder."""
     source, target = folder / "source.onnx", folder / "folded.onnx"
     source.write_bytes(model.SerializeToString())
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "folded.weights")
-    options.add_session_config_entry("session.disable_prepacking", "1")  # nothing runs, and it copies each weight
+    options.add_session_config_entry(
+        "session.disable_prepacking", "1"
+    )  # nothing is run, and prepacking copies each weight
     options.log_severity_level = 4
     try:
         onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
@@ -161,7 +163,7 @@ def _folded(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 
 
 def _tidy(model: onnx.ModelProto) -> None:
-    """Remove what ONNX Runtime adds and what no longer holds, and name and sort the nodes."""
+    """Remove additions of ONNX Runtime and outdated data, and name and sort the nodes."""
     used = {"", *(node.domain for node in all_nodes(model.graph))}
     opsets = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
@@ -174,7 +176,7 @@ def _tidy(model: onnx.ModelProto) -> None:
 
 
 def _clear_repeated_names(graph: onnx.GraphProto) -> None:
-    """Clear names that two dimensions of one value have: some exporters call all "?", and builders believe it."""
+    """Clear names that two dimensions of one value share. Some exporters use "?" for all, and builders believe it."""
     values = (*graph.input, *graph.output)
     repeated = set()
     for value in values:
@@ -187,7 +189,7 @@ def _clear_repeated_names(graph: onnx.GraphProto) -> None:
 
 
 def _sources(source: onnx.GraphProto, normal: onnx.GraphProto) -> dict[str, frozenset[str]]:
-    """Return what each node stands for: the source's nodes between the values that both graphs know."""
+    """Return the source nodes of each node: those between values that both graphs have."""
     makers = {name: node for node in source.node for name in node.output if name}
     normal_makers = {name: node for node in normal.node for name in node.output if name}
     readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
@@ -203,7 +205,7 @@ def _sources(source: onnx.GraphProto, normal: onnx.GraphProto) -> dict[str, froz
 
 
 def _known_ahead(node: onnx.NodeProto, borders: "set[str]", readers: Mapping[str, list[onnx.NodeProto]]) -> set[str]:
-    """Return the first values behind a node that the source has too."""
+    """Return the first values after a node that the source also has."""
     ends: set[str] = set()
     left, seen = [node], {node.name}
     while left:
@@ -218,7 +220,7 @@ def _known_ahead(node: onnx.NodeProto, borders: "set[str]", readers: Mapping[str
 
 
 def _made_between(ends: set[str], makers: Mapping[str, onnx.NodeProto], borders: "set[str]") -> Iterator[str]:
-    """Yield the names of the source's nodes that lead to values, as far as the first values that both graphs have."""
+    """Yield the names of the source nodes before values, back to the first values that both graphs have."""
     left, seen = list(ends), set(ends)
     while left:
         node = makers.get(left.pop())

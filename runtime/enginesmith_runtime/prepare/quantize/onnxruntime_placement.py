@@ -1,7 +1,8 @@
-"""QuantizeLinear and DequantizeLinear where ONNX Runtime's CPU provider turns them into integer kernels.
+"""Places QuantizeLinear and DequantizeLinear so that ONNX Runtime's CPU provider uses integer kernels.
 
-It needs a pair in front of a node and a Q behind it, and the bias in INT32: TensorRT refuses the one and slows down by
-the other, so the two have a graph each. The rest stays in FP32, as ONNX Runtime has few FP16 kernels for CPUs.
+It needs a pair before a node, a Q after it, and the bias in INT32. TensorRT refuses such a bias, and the additional Q
+makes it slower, so each library has its own graph. Other nodes stay in FP32, because ONNX Runtime has few FP16 kernels
+for CPUs.
 """
 
 import math
@@ -37,11 +38,11 @@ _HAND_ON: Final = frozenset(
 
 
 def tensors_to_watch(model: onnx.ModelProto, kept: Collection[str] = ()) -> tuple[str, ...]:
-    """Return the values whose ranges `place` needs: inputs and outputs of weighted nodes and of the Relus behind them.
+    """Return the values whose ranges `place` needs: inputs and outputs of weighted nodes and of the Relus after them.
 
     Args:
-        model: a normal form.
-        kept: nodes that stay in FP32.
+        model: A normal form.
+        kept: Nodes that stay in FP32.
     """
     return tuple(dict.fromkeys(_watched(model.graph, kept)))
 
@@ -53,16 +54,16 @@ def place(
     kept: Collection[str] = (),
     weights: Path = Path(),
 ) -> onnx.ModelProto:
-    """Return the model with its weighted nodes in INT8. Weights in files stay there, unless they are quantised.
+    """Return the model with its weighted nodes in INT8. External weights stay in their files unless they are quantised.
 
     Args:
-        model: a normal form in FP32.
-        ranges: largest absolute value to represent, by name of the value.
-        kept: nodes that stay in FP32.
-        weights: folder of the files in which weights lie.
+        model: A normal form in FP32.
+        ranges: Largest absolute value to represent, by name of the value.
+        kept: Nodes that stay in FP32.
+        weights: Folder of the external weights.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `RangeMissing`: a value has no range, or one that is not above 0.
+        enginesmith_contract.errors.ModelError: `RangeMissing` if a value has no range above 0.
     """
     known = RangesByValue(model.graph, ranges)
     positive = _positive_values(model.graph)
@@ -73,10 +74,10 @@ def place(
         table[name] = (np.float32(lowest), np.float32(amax))
     placed = onnx.ModelProto()
     placed.CopyFrom(model)
-    # The quantiser leaves values of unknown type alone.
+    # The quantiser ignores values of unknown type.
     placed.graph.value_info.extend(shape_inference.infer_shapes(without_declarations(model)).graph.value_info)
     nodes = list(_quantised_nodes(model.graph, kept))
-    if not nodes:  # to the quantiser none means all
+    if not nodes:  # for the quantiser an empty list means all nodes
         return placed
     _put_biases(placed, nodes, weights)
     large = _put_stand_ins(placed, nodes, weights)
@@ -85,7 +86,7 @@ def place(
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,  # of INT8 ONNX Runtime makes UINT8 on x86, and not where a value branches
+        activation_qType=QuantType.QUInt8,  # ONNX Runtime converts INT8 to UINT8 on x86, but not always
         tensors_range=TensorsData(CalibrationMethod.MinMax, table),
         nodes_to_quantize=[node.name for node in nodes],
         nodes_to_exclude=[],
@@ -103,7 +104,7 @@ def place(
 
 
 def _quantised_nodes(graph: onnx.GraphProto, kept: Collection[str]) -> Iterator[onnx.NodeProto]:
-    """Yield the weighted nodes, and the Relus that a Q behind a node replaces."""
+    """Yield the weighted nodes, and the Relus that a Q after a node replaces."""
     made = set()
     constants = {tensor.name: tensor for tensor in graph.initializer}
     weighted = {
@@ -124,13 +125,13 @@ def _quantised_nodes(graph: onnx.GraphProto, kept: Collection[str]) -> Iterator[
 
 
 def _has_plain_bias(gemm: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
-    """Whether a constant bias is one row: the INT32 of an integer kernel has no factor and no other rows."""
+    """Whether a constant bias is one row, as in an integer kernel, whose INT32 bias has no factor."""
     bias = constants.get(next(iter(gemm.input[2:]), ""))
     return bias is None or (_float_attribute(gemm, "alpha") == 1 and math.prod(bias.dims[:-1]) == 1)
 
 
 def _put_biases(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], folder: Path) -> None:
-    """Load the biases of nodes. Those of a Gemm become [n] without a factor: the quantiser gets others wrong."""
+    """Load the biases of nodes. Those of a Gemm become [n] without a factor, because the quantiser fails for others."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     names = {node.name for node in nodes}
     taken = _taken_names(model.graph)
@@ -162,10 +163,11 @@ def _float_attribute(node: onnx.NodeProto, name: str) -> float:
 def _put_stand_ins(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], folder: Path
 ) -> dict[str, tuple[onnx.TensorProto, int]]:
-    """Put the largest value of each channel in place of weights; returns the weights and their axis, by its name.
+    """Replace weights by the largest value of each channel. Return the weights and their axes by name.
 
-    The quantiser needs no more for its scales, and makes several copies of a model. Other nodes that read a weight get
-    the weight. The mark says that shapes are inferred, for which it would write the model to a file with all weights.
+    The quantiser needs only these values for its scales, and it copies a model several times. Other readers of a weight
+    get the weight. The metadata says that shapes are inferred; otherwise the quantiser would write the model with all
+    weights to a file.
     """
     names = {node.name for node in nodes}
     taken = _taken_names(model.graph)
@@ -189,7 +191,7 @@ def _put_stand_ins(
 def _replace_stand_ins(
     graph: onnx.GraphProto, weights: Mapping[str, tuple[onnx.TensorProto, int]], folder: Path
 ) -> None:
-    """Put each weight in 8 bits where its stand-in is, with the scales that the quantiser chose."""
+    """Replace each placeholder by its weight in 8 bits, with the scales of the quantiser."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     scales = {node.input[0]: node.input[1] for node in graph.node if node.op_type == "DequantizeLinear"}
     for name, (weight, axis) in weights.items():
@@ -205,7 +207,7 @@ def _watched(graph: onnx.GraphProto, kept: Collection[str]) -> Iterator[str]:
 
 
 def _positive_values(graph: onnx.GraphProto) -> set[str]:
-    """Return values that are never below 0, so that all 255 steps are theirs."""
+    """Return values that are never below 0, which can use all 255 steps."""
     found: set[str] = set()
     for node in graph.node:
         reads = node.input[:1] if node.op_type in {"Reshape", "Slice", "Squeeze", "Unsqueeze"} else node.input

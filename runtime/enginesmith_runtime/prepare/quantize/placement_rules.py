@@ -1,7 +1,7 @@
-"""What has to hold of a quantised graph, because TensorRT's parser refuses it late or, worse, accepts it silently.
+"""Rules for a quantised graph. TensorRT's parser reports a violation late or, worse, accepts it silently.
 
-UINT8 is built as INT8, a scale of infinity is built, and a Cast behind DequantizeLinear costs the fusion. So each rule
-is checked here, and what a graph breaks is said by node.
+TensorRT builds UINT8 as INT8, it builds a scale of infinity, and a Cast after DequantizeLinear prevents the fusion. So
+each rule is checked here, and a violation is reported with its node.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ _PAIR: Final = frozenset({"DequantizeLinear", "QuantizeLinear"})
 _ACTIVATIONS: Final = frozenset({TensorProto.INT8, TensorProto.FLOAT8E4M3FN})
 _WEIGHTS: Final = _ACTIVATIONS | {TensorProto.INT4, TensorProto.FLOAT4E2M1}
 _OPSET_OF_TYPE: Final[Mapping[int, int]] = {
-    TensorProto.INT8: 13,  # with an axis; without one 10
+    TensorProto.INT8: 13,  # with an axis; 10 without one
     TensorProto.FLOAT8E4M3FN: 19,
     TensorProto.INT4: 21,
     TensorProto.FLOAT4E2M1: 23,
@@ -36,10 +36,10 @@ _NARROW: Final = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
 def check_rules(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Return a sentence for each place in which a quantised model breaks a rule of TensorRT; empty: none.
+    """Return a sentence for each violation of a rule of TensorRT in a quantised model.
 
     Args:
-        model: with its weights loaded.
+        model: Model with loaded weights.
     """
     view = _View(model)
     rules = (_order, _names_of_dimensions, _types, _zero_points, _scales, _opsets, _casts, _weights, _activations)
@@ -48,7 +48,7 @@ def check_rules(model: onnx.ModelProto) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _View:
-    """A model as the rules look at it."""
+    """A view of a model for the rules."""
 
     model: onnx.ModelProto
 
@@ -78,7 +78,7 @@ class _View:
         return None if tensor is None else numpy_helper.to_array(tensor)
 
     def type_of(self, node: onnx.NodeProto) -> int:
-        """Return the 8-bit type of a Q or DQ; 0 where the graph does not say it in this place."""
+        """Return the 8-bit type of a Q or DQ, or 0 if the node does not have it."""
         zero_point = _zero_point(node)
         if zero_point in self.tensors:
             return int(self.tensors[zero_point].data_type)
@@ -90,7 +90,7 @@ class _View:
         return self.type_of(maker) if maker is not None and maker.op_type == "QuantizeLinear" else 0
 
     def weight_of(self, node: onnx.NodeProto) -> TensorProto | None:
-        """Return the constant that a Q or DQ belongs to; None where it belongs to a value."""
+        """Return the constant that a Q or DQ belongs to, or None if it belongs to a value."""
         name = node.input[0]
         while (maker := self.makers.get(name)) is not None and maker.op_type in _PAIR:
             name = maker.input[0]
@@ -113,7 +113,7 @@ def _order(view: _View) -> Iterator[str]:
     for node in view.graph.node:
         late = next((name for name in node.input if name in view.makers and name not in known), None)
         if late is not None:
-            yield f"{label(node)} stands before {label(view.makers[late])}, whose output it reads: sort the nodes"
+            yield f"{label(node)} is before {label(view.makers[late])}, whose output it reads: sort the nodes"
         known |= set(node.output)
 
 
@@ -142,7 +142,7 @@ def _zero_points(view: _View) -> Iterator[str]:
             continue
         zeros = view.array(name)
         if zeros is None:
-            yield f"{label(node)} ({node.op_type}) computes its zero point: it has to be a constant"
+            yield f"{label(node)} ({node.op_type}) computes its zero point, which must be a constant"
         elif np.any(zeros.astype(np.float32) != 0):
             yield f"{label(node)} ({node.op_type}) has a zero point other than 0: quantise symmetrically"
 
@@ -151,7 +151,7 @@ def _scales(view: _View) -> Iterator[str]:
     for node in view.pairs:
         array = view.array(node.input[1])
         if array is None:
-            yield f"{label(node)} ({node.op_type}) computes its scale: it has to be a constant"
+            yield f"{label(node)} ({node.op_type}) computes its scale, which must be a constant"
             continue
         scales = array.astype(np.float64)
         bad = scales[~(np.isfinite(scales) & (scales > 0))]
@@ -179,7 +179,7 @@ def _casts(view: _View) -> Iterator[str]:
     for node in view.graph.node:
         maker = view.makers.get(node.input[0]) if node.op_type == "Cast" else None
         if maker is not None and maker.op_type == "DequantizeLinear":
-            yield f"{label(node)} (Cast) stands behind DequantizeLinear {label(maker)}: give its scale the Cast's type"
+            yield f"{label(node)} (Cast) is after DequantizeLinear {label(maker)}: give its scale the Cast's type"
 
 
 def _weights(view: _View) -> Iterator[str]:
@@ -190,7 +190,7 @@ def _weights(view: _View) -> Iterator[str]:
         dtype, others = view.type_of(weight), 0 if value is None else view.type_of(value)
         if others and dtype in _ACTIVATIONS and dtype != others:
             both = f"{_name(dtype)} weights and {_name(others)} values"
-            yield f"{label(node)} ({node.op_type}) has {both}: they have to be of one type"
+            yield f"{label(node)} ({node.op_type}) has {both}: they must have one type"
         scale = view.array(weight.input[1])
         if scale is None or dtype != TensorProto.INT8 or int_attribute(weight, "block_size", 0):
             continue
@@ -209,7 +209,7 @@ def _activations(view: _View) -> Iterator[str]:
 
 
 def _zero_point(node: onnx.NodeProto) -> str:
-    """Return the name of a zero point; empty where a Q or DQ has none."""
+    """Return the name of a zero point, or "" if a Q or DQ has none."""
     return next(iter(node.input[2:]), "")
 
 

@@ -1,7 +1,7 @@
-"""From the histogram of a tensor to its range, and which histograms give none.
+"""Computes ranges from histograms, and refuses histograms that give no good range.
 
-Builders accept every range: one of zero becomes scale 1, and one that is a hundred times too wide leaves two digits. So
-data that cannot give a good range is refused here, with the names of the tensors.
+Builders accept every range: a range of zero becomes scale 1, and a range that is a hundred times too wide leaves two
+steps. So data that cannot give a good range is refused here, with the names of the tensors.
 """
 
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ from enginesmith_runtime.prepare.quantize.histograms import BINS, Histogram
 __all__ = ["INT8_LEVELS", "WIDEST", "choose_range", "refuse_same_samples", "refuse_unusable"]
 
 INT8_LEVELS: Final = 127
-"""Positive numbers of symmetric INT8."""
+"""Number of positive values of symmetric INT8."""
 WIDEST: Final = 20.0
-"""Largest |v| of a tensor over the median of its samples, above which a sample is an outlier."""
+"""Ratio of the largest |v| of a tensor to the median over samples, above which a sample is an outlier."""
 _CANDIDATES: Final = 160
-# Of the largest absolute value: what is clipped below it is no longer rounding.
+# Smallest range relative to the largest absolute value. A smaller one would clip too much.
 _NARROWEST: Final = 1 / 64
 _SAID: Final = 5
 
 
 def choose_range(histogram: Histogram, calibration: Calibration, levels: int = INT8_LEVELS) -> float:
-    """Return the absolute value that the largest quantised number stands for.
+    """Return the absolute value of the largest quantised number.
 
     Args:
-        histogram: of the tensor, with a value other than 0.
-        calibration: has the method.
-        levels: positive numbers of the quantised type.
+        histogram: Histogram of the tensor, with a value other than 0.
+        calibration: Calibration with the method.
+        levels: Number of positive values of the quantised type.
     """
     match calibration.method:
         case CalibrationMethod.MIN_MAX:
@@ -46,10 +46,10 @@ def choose_range(histogram: Histogram, calibration: Calibration, levels: int = I
 
 
 def refuse_unusable(histograms: Mapping[str, Histogram]) -> None:
-    """Refuse tensors whose data gives no range that other data would fit.
+    """Refuse tensors with data that gives no useful range.
 
     Raises:
-        enginesmith_contract.errors.SpecError: `CalibrationUnusable`, with each such tensor.
+        enginesmith_contract.errors.SpecError: `CalibrationUnusable` with each such tensor.
     """
     faults = [f"{name}: {fault}" for name, each in histograms.items() if (fault := _fault(each))]
     if faults:
@@ -57,10 +57,11 @@ def refuse_unusable(histograms: Mapping[str, Histogram]) -> None:
 
 
 def refuse_same_samples(histograms: Mapping[str, Histogram]) -> None:
-    """Refuse data that is one sample many times: its ranges fit no other, and held-out copies judge nothing.
+    """Refuse data that repeats one sample, because its ranges do not fit other data and held-out copies prove nothing.
 
     Args:
-        histograms: of inputs and outputs of layers. The largest value of an input alone may be the same in all samples.
+        histograms: Histograms of inputs and outputs of layers. The largest value of only an input may be equal in all
+            samples.
 
     Raises:
         enginesmith_contract.errors.SpecError: `CalibrationUnusable`.
@@ -71,7 +72,7 @@ def refuse_same_samples(histograms: Mapping[str, Histogram]) -> None:
 
 
 def _fault(histogram: Histogram) -> str:
-    """Return what is wrong with a tensor's data; empty: nothing."""
+    """Return the problem of a tensor's data, or ""."""
     if histogram.not_finite:
         return f"NaN or infinity in sample {histogram.not_finite}"
     if not len(histogram.largest) or histogram.amax == 0:
@@ -100,7 +101,7 @@ def _unusable(faults: list[str]) -> SpecError:
 
 
 def _percentile(histogram: Histogram, percent: float) -> float:
-    """Return the value below which a share of the values other than 0 lies; linear inside a bin."""
+    """Return the percentile of the values other than 0, interpolated linearly inside a bin."""
     shares = np.cumsum(histogram.counts)
     wanted = shares[-1] * percent / 100
     index = int(np.searchsorted(shares, wanted))
@@ -111,7 +112,7 @@ def _percentile(histogram: Histogram, percent: float) -> float:
 
 
 def _least_error(histogram: Histogram, levels: int) -> float:
-    """Return the range with the smallest squared error of rounding and clipping, of ranges in steps of 2.7 %."""
+    """Return the range with the smallest squared error of rounding and clipping, among ranges in steps of 2.7 %."""
     candidates = np.geomspace(histogram.amax * _NARROWEST, histogram.amax, _CANDIDATES)
     errors = [_squared_error(histogram, float(amax), levels) for amax in candidates]
     return float(candidates[int(np.argmin(errors))])
@@ -124,7 +125,7 @@ def _squared_error(histogram: Histogram, amax: float, levels: int) -> float:
     step = amax / levels
     rounded = np.minimum(np.rint(centres / step), levels) * step
     errors: npt.NDArray[np.float64] = (centres - rounded) ** 2
-    # A bin holds values of several steps: their mean error, not that of its centre.
+    # A bin has values of several steps, so use their mean error and not the error of its centre.
     if step < 2 * width:
         errors = np.where(centres < amax, step**2 / 12, errors)
     return float(errors @ histogram.counts)

@@ -1,4 +1,4 @@
-"""Ranges that calibration found, looked up for the values of a graph."""
+"""Looks up ranges of a calibration for the values of a graph."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,7 +11,7 @@ __all__ = ["RangesByValue"]
 
 
 class RangesByValue:
-    """Ranges of a cast model's values: a Cast between float types does not change them."""
+    """Ranges of the values in a cast model. A Cast between float types does not change a range."""
 
     def __init__(self, graph: onnx.GraphProto, ranges: Mapping[str, float]) -> None:
         self._ranges = ranges
@@ -22,7 +22,7 @@ class RangesByValue:
             self._copies.setdefault(node.input[0], []).append(node.output[0])
 
     def of(self, name: str) -> float:
-        """Return the largest absolute value that a value has to represent.
+        """Return the largest absolute value that a value must represent.
 
         Raises:
             enginesmith_contract.errors.ModelError: `RangeMissing`.
@@ -44,6 +44,6 @@ class RangesByValue:
         source: str | None = name
         while source is not None:
             yield source
-            # An output of the graph keeps its name and FP32; its maker has another name for what it makes.
+            # An output of the graph keeps its name and FP32, and its producer's output has another name.
             yield from self._copies.get(source, ())
             source = self._sources.get(source)

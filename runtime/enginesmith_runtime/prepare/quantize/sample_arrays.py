@@ -1,4 +1,4 @@
-"""Arrays in files: what their headers say, and their rows one at a time."""
+"""Reads arrays in files: their headers, and their rows one at a time."""
 
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -18,18 +18,18 @@ from enginesmith_runtime.prepare.runs.inputs import Array
 
 __all__ = ["ArraySource", "NpyStream", "RawStream", "open_npz", "open_raw"]
 
-# An array in column order has no rows that lie together, so it is read as a whole.
+# The rows of an array in column order are not contiguous, so it is read as a whole.
 _COLUMN_ORDER_BYTES: Final = 256 << 20
 _SKIPPED_BYTES: Final = 1 << 20
 
 
 class ArraySource(Protocol):
-    """One array that is read from its beginning to its end.
+    """One array that is read from start to end.
 
     Attributes:
-        where: name of the file, for messages.
-        shape: of the whole array.
-        dtype: of its elements.
+        where: Name of the file, for messages.
+        shape: Shape of the whole array.
+        dtype: Datatype of its elements.
     """
 
     where: str
@@ -41,7 +41,7 @@ class ArraySource(Protocol):
         ...
 
     def skip(self, rows: int) -> None:
-        """Leave out the next `rows` rows."""
+        """Skip the next `rows` rows."""
         ...
 
 
@@ -64,13 +64,13 @@ class RawStream:
             while done < len(buffer):
                 part = self._stream.read(min(len(buffer) - done, _SKIPPED_BYTES))
                 if not part:
-                    raise EOFError(f"it is cut short: {array.nbytes - done} bytes are missing")
+                    raise EOFError(f"it is cut off: {array.nbytes - done} bytes are missing")
                 buffer[done : done + len(part)] = np.frombuffer(part, np.uint8)
                 done += len(part)
         return array
 
     def skip(self, rows: int) -> None:
-        """Leave out the next `rows` rows."""
+        """Skip the next `rows` rows."""
         size = rows * self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
         with unreadable(self.where):
             self._stream.seek(size, 1)
@@ -94,7 +94,7 @@ class NpyStream(RawStream):
             raise _refused(where, str(error)) from error
         super().__init__(stream, where, shape, dtype)
         if dtype.hasobject:
-            raise _refused(where, "it holds Python objects")
+            raise _refused(where, "it contains Python objects")
         self._whole: Array | None = None
         if columns:
             self._load_columns()
@@ -111,7 +111,7 @@ class NpyStream(RawStream):
 
     @override
     def skip(self, rows: int) -> None:
-        """Leave out the next `rows` rows."""
+        """Skip the next `rows` rows."""
         if self._whole is None:
             super().skip(rows)
         else:
@@ -154,7 +154,7 @@ def _refused(where: str, why: str) -> SpecError:
 
 
 def open_raw(stream: IO[bytes], where: str, spec: TensorSpec, ranges: Sequence[ShapeRange | None]) -> ArraySource:
-    """Open a raw tensor, whose shape follows from its size: all dimensions but the first must be fixed.
+    """Open a raw tensor. Its shape follows from its size, so all dimensions except the first must be fixed.
 
     Raises:
         enginesmith_contract.errors.SpecError: `CalibrationDataUnreadable`.
@@ -169,12 +169,12 @@ def open_raw(stream: IO[bytes], where: str, spec: TensorSpec, ranges: Sequence[S
     row_bytes = spec.dtype.numpy.itemsize * int(np.prod(shapes[0], dtype=np.int64))
     if not row_bytes or not size or size % row_bytes:
         raise _refused(
-            where, f"its {size} bytes are no multiple of the {row_bytes} bytes of a row of input {spec.name}"
+            where, f"its {size} bytes are not a multiple of the {row_bytes} bytes of a row of input {spec.name}"
         )
     return RawStream(stream, where, (size // row_bytes, *shapes[0]), spec.dtype.numpy)
 
 
 def _fixed(sizes: tuple[int, ...], given: ShapeRange | None) -> tuple[int, ...] | None:
-    """Return the sizes of the inner dimensions, None where the profile leaves one open."""
+    """Return the sizes of the inner dimensions, or None if the profile leaves one open."""
     low, high = (given.min[1:], given.max[1:]) if given is not None else (sizes, sizes)
     return low if low == high and min(low, default=0) >= 0 else None

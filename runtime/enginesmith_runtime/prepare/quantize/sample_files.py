@@ -1,8 +1,8 @@
-"""Files of calibration data in a folder, an archive or alone: opened one at a time, and never unpacked as a whole.
+"""Files of calibration data: in a folder, in an archive, or a single file. They are opened one at a time.
 
-A folder is read in place. The members of an archive are read where they lie. A compressed tar archive can only be read
-forwards, so its files come in its own order; only there, and for an .npz file inside an archive, a member is copied to
-the scratch folder, one at a time.
+Folders and archives are read in place and never unpacked as a whole. A compressed tar archive can only be read
+forwards, so its files are read in its order. Only there, and for an .npz file in an archive, one member at a time is
+copied to the scratch folder.
 """
 
 import shutil
@@ -24,7 +24,7 @@ ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 ARRAYS: Final = (".npz", ".npy")
 RAW: Final = (".bin", ".raw")
 IMAGES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-# A larger member goes to the disk.
+# Larger members are written to the disk.
 _SPOOLED_BYTES: Final = 32 << 20
 _ERRORS: Final = (
     OSError,
@@ -41,9 +41,9 @@ class DataFiles(Protocol):
     """Files with calibration data.
 
     Attributes:
-        names: relative paths in the order in which reading is cheap.
-        where: path of the folder, the archive or the file, for messages.
-        is_random: whether a file can be read from any offset at no cost.
+        names: Relative paths in the cheapest order for reading.
+        where: Path of the folder, the archive or the file, for messages.
+        is_random: Whether files can be read from any offset without additional cost.
     """
 
     names: tuple[str, ...]
@@ -56,9 +56,9 @@ class DataFiles(Protocol):
 
 
 def select_files(names: Iterable[str], calibration: Calibration) -> list[str]:
-    """Return the files that hold the first `max_samples` samples in order of their names, sorted.
+    """Return the sorted files of the first `max_samples` samples in the order of their names.
 
-    A name ends at its first dot here: `a.ids.npy` and `a.mask.npy` are inputs of one sample.
+    The name of a sample ends at the first dot: `a.ids.npy` and `a.mask.npy` are inputs of one sample.
     """
     data = sorted(name for name in names if _is_data(name))
     keys = sorted({_key(name) for name in data})[: calibration.max_samples]
@@ -81,7 +81,7 @@ def open_files(path: Path) -> Iterator[DataFiles]:
 
 @contextmanager
 def unreadable(where: str) -> Iterator[None]:
-    """Turn what readers of files and archives raise into a SpecError that names the file."""
+    """Translate errors of file and archive readers to a SpecError with the file."""
     try:
         yield
     except _ERRORS as error:
@@ -96,7 +96,7 @@ def unreadable(where: str) -> Iterator[None]:
 
 @contextmanager
 def seekable(files: DataFiles, name: str, scratch: Path) -> Iterator[IO[bytes]]:
-    """Open a file that is read from its end, as .npz files are."""
+    """Open a file for random access, as .npz files need it."""
     with files.open(name) as stream:
         if files.is_random:
             yield stream

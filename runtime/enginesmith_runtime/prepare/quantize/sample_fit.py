@@ -1,4 +1,4 @@
-"""Whether samples fit the model: their shapes lie in a profile, their numbers in the dtypes of the inputs."""
+"""Checks that samples fit the model: shapes must fit a profile, and numbers the dtypes of the inputs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ _ANY_SIZE = 1 << 31
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the arrays of one file become samples.
+    """Division of the arrays of one file into samples.
 
     Attributes:
-        pieces: number of samples.
-        rows: of each sample along axis 0; None: the whole array is one sample.
-        adds_axis: inputs whose arrays lack the batch axis.
+        pieces: Number of samples.
+        rows: Rows of each sample along axis 0; None if the whole array is one sample.
+        adds_axis: Inputs whose arrays lack the batch axis.
     """
 
     pieces: int = 1
@@ -38,7 +38,7 @@ class Layout:
         return array[np.newaxis] if name in self.adds_axis else array
 
     def skip(self, sources: Mapping[str, ArraySource]) -> None:
-        """Leave out the next sample."""
+        """Skip the next sample."""
         if self.rows is not None:
             for source in sources.values():
                 source.skip(self.rows)
@@ -47,7 +47,7 @@ class Layout:
 def lay_out(
     shapes: Shapes, facts: ModelFacts, profiles: Sequence[Profile], *, batched: bool, where: str, is_image: bool
 ) -> Layout:
-    """Return how arrays of these shapes are divided into samples that lie in a profile.
+    """Return the division of arrays with these shapes into samples that fit a profile.
 
     Raises:
         enginesmith_contract.errors.SpecError: `CalibrationDataDoesNotFit`.
@@ -60,7 +60,7 @@ def lay_out(
         return found
     remedy = "set calibration.images.size, or add a profile" if is_image else "add a profile, or remove the sample"
     why = _outside(shapes, facts, ranges, profiles)
-    raise does_not_fit("the sample lies in no profile", where, why, remedy)
+    raise does_not_fit("the sample fits no profile", where, why, remedy)
 
 
 def typed(array: Array, spec: TensorSpec, profiles: Iterable[Profile], where: str) -> Array:
@@ -86,7 +86,7 @@ def typed(array: Array, spec: TensorSpec, profiles: Iterable[Profile], where: st
 
 
 def does_not_fit(what: str, where: str, why: str, remedy: str) -> SpecError:
-    """Return the error of a sample that the model does not take."""
+    """Return the error of a sample that does not fit the model."""
     return SpecError(what, where=where, why=why, remedy=remedy, reason="CalibrationDataDoesNotFit")
 
 
@@ -116,7 +116,7 @@ def _is_bits(spec: TensorSpec) -> bool:
 
 
 def _range(profile: Profile, spec: TensorSpec) -> ShapeRange:
-    """Return the profile's range of an input, or what the model itself says."""
+    """Return the profile's range of an input, or the fixed shape in the model."""
     low = tuple(max(size, 0) for size in spec.shape)
     high = tuple(size if size >= 0 else _ANY_SIZE for size in spec.shape)
     return profile.inputs.get(spec.name) or ShapeRange(min=low, opt=low, max=high)
@@ -127,7 +127,7 @@ def _contains(ranges: Mapping[str, ShapeRange], shapes: Shapes) -> bool:
 
 
 def _by_rows(shapes: Shapes, ranges: Mapping[str, ShapeRange], *, batched: bool) -> Layout | None:
-    """Return the division into samples of the same number of rows; None: the arrays have no more rows than that."""
+    """Return the division into samples with the same number of rows, or None if there are not more rows."""
     counts = {shape[0] if shape else 0 for shape in shapes.values()}
     if len(counts) != 1 or not all(each.min for each in ranges.values()):
         return None
@@ -135,7 +135,7 @@ def _by_rows(shapes: Shapes, ranges: Mapping[str, ShapeRange], *, batched: bool)
     rows = max(1, *(each.min[0] for each in ranges.values()))
     fixed = all(each.min[0] == each.max[0] for each in ranges.values())
     if not (batched or fixed):
-        # The axis may be one of time: as much of it as the profile allows belongs together.
+        # The axis may be a time axis, so a sample has as many rows as the profile allows.
         rows = min(each.max[0] for each in ranges.values())
     if count <= rows:
         return None
@@ -144,7 +144,7 @@ def _by_rows(shapes: Shapes, ranges: Mapping[str, ShapeRange], *, batched: bool)
 
 
 def _with_axes(shapes: Shapes, ranges: Mapping[str, ShapeRange]) -> Layout | None:
-    """Return one sample, whose arrays without the batch axis get it: a raw tensor in the same sample always has it."""
+    """Return one sample. A batch axis is added to arrays without it, because a raw tensor always has it."""
     lacking = frozenset(name for name, shape in shapes.items() if len(shape) < len(ranges[name].min))
     full = {name: (1, *shape) if name in lacking else shape for name, shape in shapes.items()}
     return Layout(adds_axis=lacking) if _contains(ranges, full) else None
@@ -153,7 +153,7 @@ def _with_axes(shapes: Shapes, ranges: Mapping[str, ShapeRange]) -> Layout | Non
 def _outside(
     shapes: Shapes, facts: ModelFacts, ranges: Sequence[Mapping[str, ShapeRange]], profiles: Sequence[Profile]
 ) -> str:
-    """Return the first input that no profile takes, and what profiles take."""
+    """Return the first input that fits no profile, and the ranges of the profiles."""
     names = [spec.name for spec in facts.inputs]
     wrong = next((name for name in names if not any(each[name].contains(shapes[name]) for each in ranges)), names[0])
     takes = "; ".join(

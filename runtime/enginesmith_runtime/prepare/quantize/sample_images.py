@@ -1,4 +1,4 @@
-"""Image files as an input of the model: pixels, or normalised values where the model has no normalisation."""
+"""Reads image files as an input of the model: as pixels, or as normalised values if the model has no normalisation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ __all__ = ["ImageDecoder", "ImageSource"]
 
 _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
 _RANK: Final = 4
-# Sixteen bits and more a channel: a conversion would cut the values off.
+# Modes with 16 bits and more per channel. A conversion would cut the values off.
 _DEEP: Final = ("I", "F")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDecoder:
-    """What is known of images before the first one is read.
+    """Settings for reading images.
 
     Attributes:
-        reading: how images are read.
-        inputs: that may be images, in the graph's order.
-        normalised: inputs that the model normalises itself.
+        reading: How images are read.
+        inputs: Inputs that may be images, in the graph's order.
+        normalised: Inputs that the model normalises itself.
     """
 
     reading: ImageReading
@@ -53,7 +53,7 @@ class ImageDecoder:
         return cls(reading=reading or ImageReading(), inputs=names, normalised=frozenset(normalised))
 
     def input_of(self, file: str) -> str:
-        """Return the input that an image is for.
+        """Return the input of an image.
 
         Raises:
             enginesmith_contract.errors.SpecError: `CalibrationDataDoesNotFit`.
@@ -73,7 +73,7 @@ class ImageDecoder:
         is_pixels = spec.dtype is DType.UINT8
         if len(spec.shape) != _RANK or not (is_pixels or spec.dtype in FLOATS):
             why = f"it is {spec.dtype} with {len(spec.shape)} dimensions"
-            raise does_not_fit(f"input {spec.name} is no batch of images", file, why, "give .npy or .npz files")
+            raise does_not_fit(f"input {spec.name} is not a batch of images", file, why, "use .npy or .npz files")
         if not is_pixels and not (self.reading.mean and self.reading.std):
             why = f"input {spec.name} has no entry in model.preprocess"
             remedy = "set mean and std in calibration.images, or add the entry"
@@ -96,7 +96,7 @@ class ImageDecoder:
         mode = _MODES.get(channels)
         if mode is None:
             why = f"the input has {channels} channels"
-            raise does_not_fit("an image has 1, 3 or 4 channels", file, why, "give .npy or .npz files")
+            raise does_not_fit("an image has 1, 3 or 4 channels", file, why, "use .npy or .npz files")
         is_bgr = self.reading.channels is ChannelOrder.BGR
         if is_bgr and channels == 1:
             why = "the input has one channel"
@@ -118,7 +118,7 @@ class ImageDecoder:
 
 
 class ImageSource:
-    """One image as an `ArraySource`; it is decoded when it is opened."""
+    """One image as an `ArraySource`. It is decoded when it is opened."""
 
     def __init__(self, stream: IO[bytes], file: str, spec: TensorSpec, decoder: ImageDecoder) -> None:
         self._array = decoder.decode(stream, file, spec)
@@ -131,18 +131,18 @@ class ImageSource:
         return self._array[:rows]
 
     def skip(self, rows: int) -> None:
-        """Leave out the image."""
+        """Skip the image."""
 
 
 def _open_image(stream: IO[bytes]) -> Image.Image:
     try:
         return Image.open(stream)
-    except UnidentifiedImageError as error:  # its own words have no more than the address of the stream
-        raise OSError("it is no image, whatever its name says") from error
+    except UnidentifiedImageError as error:  # its message only has the address of the stream
+        raise OSError("it is not an image") from error
 
 
 def _read_pixels(stream: IO[bytes], file: str, mode: str, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
-    """Return UINT8 [h, w, c], or [h, w] of one channel."""
+    """Return UINT8 [h, w, c], or [h, w] for one channel."""
     try:
         with unreadable(file):
             image = ImageOps.exif_transpose(_open_image(stream))
@@ -150,7 +150,7 @@ def _read_pixels(stream: IO[bytes], file: str, mode: str, size: tuple[int, int] 
     except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise does_not_fit("the image cannot be decoded", file, str(error), "save it again as PNG") from error
     if image.mode.startswith(_DEEP):
-        raise does_not_fit("the image has more than 8 bits a channel", file, f"mode {image.mode}", "save 8 bits")
+        raise does_not_fit("the image has more than 8 bits per channel", file, f"mode {image.mode}", "save 8 bits")
     image = image.convert(mode)
     if size is not None:
         image = image.resize(size[::-1], resample=Image.Resampling.BILINEAR)

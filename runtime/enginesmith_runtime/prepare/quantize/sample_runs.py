@@ -1,4 +1,4 @@
-"""Held-out samples with the answers of the source model, which every engine is compared with."""
+"""Runs the source model on held-out samples. Every engine is compared with the outputs."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ __all__ = ["run_samples"]
 
 
 def run_samples(job: SamplesJob, tick: Callable[[float], None]) -> SampleRuns:
-    """Run samples until the files have `most_bytes`; one is run in any case. `tick` gets the share that was run.
+    """Run samples until the files have `most_bytes`, at least one. `tick` receives the completed share.
 
     Raises:
         enginesmith_contract.errors.ModelError: `SampleRefusedByModel`.

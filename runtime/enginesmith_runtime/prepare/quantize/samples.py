@@ -1,11 +1,12 @@
-"""Samples of calibration data: one dictionary of input arrays at a time, from files of any size.
+"""Reads samples of calibration data, one dictionary of input arrays at a time, from files of any size.
 
     a.npz                   arrays by input name
     a.npy, a.bin, a.png     the model's only input
     a.ids.npy, a.mask.bin   the inputs `ids` and `mask` of one sample
 
 An array with more rows along axis 0 than the smallest batch holds several samples, `a[0]`, `a[1]`, ...; only the rows
-of one sample are read at a time. Raw tensors (.bin, .raw) have no header: all dimensions but the first must be fixed.
+of one sample are read at a time. Raw tensors (.bin, .raw) have no header, so all dimensions except the first must be
+fixed.
 """
 
 import re
@@ -51,7 +52,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class _Group:
-    """Files that belong together; `files` has the input of each, None for an .npz file with all inputs."""
+    """Files of one sample or batch. `files` has the input of each, or None for an .npz file with all inputs."""
 
     key: str
     files: tuple[tuple[str | None, str], ...]
@@ -59,7 +60,7 @@ class _Group:
 
 @dataclass(frozen=True, kw_only=True)
 class _Model:
-    """What samples must fit."""
+    """Properties of the model that samples must fit."""
 
     facts: ModelFacts
     profiles: tuple[Profile, ...]
@@ -74,7 +75,7 @@ class Samples:
     """The samples of one calibration; see `open_samples`.
 
     Attributes:
-        names: of all samples that are used, in order of the files' names and of their rows.
+        names: Names of all used samples, in the order of file names and rows.
     """
 
     def __init__(self, files: DataFiles, calibration: Calibration, model: _Model, scratch: Path, least: int) -> None:
@@ -99,16 +100,16 @@ class Samples:
                 "there are too few samples to calibrate with",
                 where=files.where,
                 why=f"found {len(self.names)}",
-                remedy=f"give at least {least} samples that look like production data, better 200",
+                remedy=f"provide at least {least} samples that look like production data, better 200",
                 reason="CalibrationTooFewSamples",
             )
 
     def split(self) -> Split:
-        """Divide the samples by the share that is held out; the same data is always divided in the same way.
+        """Divide the samples by the held-out share. The same data is always divided in the same way.
 
         Raises:
-            enginesmith_contract.errors.SpecError: `CalibrationTooFewSamples`: less than half of the least number of
-                samples is left to calibrate with.
+            enginesmith_contract.errors.SpecError: `CalibrationTooFewSamples` if less than half of the least number of
+                samples is left for the calibration.
         """
         order = sorted(self.names, key=lambda name: sha256(name.encode()).digest())
         count = min(max(1, round(len(order) * self._held_out)), len(order) - 1)
@@ -118,7 +119,7 @@ class Samples:
                 "too few samples are left to calibrate with",
                 where="precision.calibration.heldOut",
                 why=f"{self._held_out:g} leaves {left} of {len(order)}",
-                remedy="set a smaller share, such as 0.2, or give more samples",
+                remedy="set a smaller share, such as 0.2, or provide more samples",
                 reason="CalibrationTooFewSamples",
             )
         held_out = frozenset(order[:count])
@@ -137,7 +138,7 @@ class Samples:
         for group in self._groups:
             with self._open(group) as sources:
                 layout = self._lay_out(group, sources)
-                # Every name that is used is among the first ones.
+                # All used names are among the first ones.
                 pieces = list(islice(_piece_names(group.key, layout.pieces), len(self.names)))
                 while pieces and pieces[-1] not in wanted:
                     pieces.pop()
@@ -158,8 +159,8 @@ class Samples:
             raise does_not_fit(
                 "precision.calibration.images has no effect",
                 self._files.where,
-                f"no file that is used is an image; the first one is {file}, whose values are used as they are",
-                f"remove the field and save the values that the model takes, or give images ({', '.join(IMAGES)})",
+                f"no used file is an image; the first one is {file}, whose values are used unchanged",
+                f"remove the field and save the values that the model expects, or use images ({', '.join(IMAGES)})",
             )
 
     def _count(self, group: _Group) -> int:
@@ -182,7 +183,7 @@ class Samples:
         missing = [spec.name for spec in model.facts.inputs if spec.name not in sources]
         if missing:
             why = f"it has {', '.join(sources) or 'nothing'}"
-            raise does_not_fit(f"the sample has no input {missing[0]}", where, why, "give every input of the model")
+            raise does_not_fit(f"the sample has no input {missing[0]}", where, why, "provide every input of the model")
         shapes: Shapes = {spec.name: sources[spec.name].shape for spec in model.facts.inputs}
         is_image = _has_image(group)
         return lay_out(shapes, model.facts, model.profiles, batched=model.batched, where=where, is_image=is_image)
@@ -228,18 +229,18 @@ def open_samples(
     batched: bool = True,
     least: int = LEAST_SAMPLES,
 ) -> Iterator[Samples]:
-    """Open calibration data that lies on the local disk, and hold its headers against the model.
+    """Open calibration data on the local disk, and check its headers against the model.
 
     Args:
-        calibration: what is read, and how.
-        path: of the folder, the archive or the file.
-        facts: of the model that the samples are run with; its inputs are pixels where it has a normalisation.
-        profiles: at least one of which every sample lies in.
-        scratch: folder for the copy of one file of an archive.
-        preprocess: normalisation that the model has.
-        batched: whether rows along axis 0 are independent. If so, samples have the fewest rows that a profile allows.
+        calibration: What is read, and how.
+        path: Path of the folder, the archive or the file.
+        facts: Facts of the model for the samples. Its inputs are pixels if it has a normalisation.
+        profiles: Profiles. Every sample must fit at least one.
+        scratch: Folder for the copy of one file of an archive.
+        preprocess: Normalisation of the model.
+        batched: Whether rows along axis 0 are independent. If so, samples have the fewest rows that a profile allows.
             If not, only arrays with too many rows are divided, into samples with the most rows.
-        least: smallest number of samples.
+        least: Smallest number of samples.
 
     Raises:
         enginesmith_contract.errors.SpecError: `CalibrationDataMissing`, `CalibrationDataUnreadable`,
@@ -253,7 +254,7 @@ def open_samples(
 
 @contextmanager
 def open_data(data: Data, facts: ModelFacts, scratch: Path) -> Iterator[Samples]:
-    """Open the calibration data of a job, each declaration of which must have an effect; see `open_samples`."""
+    """Open the calibration data of a job. All its settings must have an effect; see `open_samples`."""
     with open_samples(
         data.calibration,
         Path(data.path),
@@ -268,7 +269,7 @@ def open_data(data: Data, facts: ModelFacts, scratch: Path) -> Iterator[Samples]
 
 
 def _group(names: Sequence[str], model: _Model) -> dict[str, _Group]:
-    """Return the files of each sample by its key, in the order of their first files."""
+    """Return the files of each sample by key, in the order of their first files."""
     found: dict[str, list[tuple[str | None, str]]] = {}
     for name in names:
         key, given = _read_name(name, model)
@@ -277,7 +278,7 @@ def _group(names: Sequence[str], model: _Model) -> dict[str, _Group]:
 
 
 def _read_name(name: str, model: _Model) -> tuple[str, str | None]:
-    """Return the key of a file's sample and the input that the file has; None: all inputs."""
+    """Return the key of a file's sample and the input in the file, or None for all inputs."""
     suffix = next(end for end in (*ARRAYS, *RAW, *IMAGES) if name.lower().endswith(end))
     stem = name[: -len(suffix)]
     if suffix == ".npz":
@@ -293,7 +294,7 @@ def _read_name(name: str, model: _Model) -> tuple[str, str | None]:
     names = [spec.name for spec in model.facts.inputs]
     why = f"the model has the inputs {', '.join(names)}"
     raise does_not_fit(
-        "the file's name does not say which input it has", name, why, f"call it {stem}.{names[0]}{suffix}"
+        "the file's name does not contain its input", name, why, f"rename it to {stem}.{names[0]}{suffix}"
     )
 
 
@@ -311,6 +312,6 @@ def _no_data(files: DataFiles) -> SpecError:
         "there is no calibration data",
         where=files.where,
         why=f"found {found}" if found else "it is empty",
-        remedy=f"give files of the types {', '.join((*ARRAYS, *RAW, *IMAGES))}",
+        remedy=f"provide files of the types {', '.join((*ARRAYS, *RAW, *IMAGES))}",
         reason="CalibrationDataMissing",
     )

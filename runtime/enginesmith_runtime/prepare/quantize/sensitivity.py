@@ -1,6 +1,6 @@
-"""How much each node damages the outputs if it alone is quantised.
+"""Measures the damage of each node to the outputs if only this node is quantised.
 
-The run is in FP32 but for that node: a network that is noisy already hardly shows one node more or less.
+All other nodes compute in FP32, because an already noisy network hardly shows the effect of one more node.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +24,10 @@ Sample = tuple[Mapping[str, Array], Mapping[str, Array]]
 
 
 class Candidates:
-    """Nodes of a normal form that TensorRT gets quantised, and could be kept.
+    """Nodes of a normal form that are quantised for TensorRT and could be kept.
 
     Attributes:
-        sizes: of each node's weight in bytes of INT8 or FP8, by name; 0 for the Adds whose shortcut is quantised.
+        sizes: Size of each node's weight in bytes of INT8 or FP8, by name; 0 for Adds with a quantised shortcut.
     """
 
     def __init__(self, normal: onnx.GraphProto, named: Mapping[str, str]) -> None:
@@ -43,11 +43,11 @@ class Candidates:
         self.sizes |= dict.fromkeys(self._convolutions, 0)
 
     def with_alone(self, name: str) -> frozenset[str]:
-        """Return the nodes that are quantised to see what one does: an Add needs its convolution."""
+        """Return the nodes to quantise for the measurement of one node. An Add also needs its convolution."""
         return frozenset({name, self._convolutions.get(name, name)})
 
     def before(self, name: str) -> str | None:
-        """Return the convolution of an Add, whose damage is not the Add's."""
+        """Return the convolution of an Add, because its damage does not count for the Add."""
         return self._convolutions.get(name)
 
 
@@ -61,16 +61,16 @@ def rank(
     is_over: Callable[[], bool],
     tick: Callable[[float], None],
 ) -> tuple[Sensitivity, ...]:
-    """Return the damage of every candidate; where the time was over before it was seen, the mean of the others.
+    """Return the damage of every candidate. If the time is over before, the mean of the others is used.
 
     Args:
-        candidates: of the model.
-        samples: few are enough.
-        place: returns the model with all candidates quantised but those that it gets.
-        weights: folder of the files in which weights of the placed models lie.
-        feed: names and dtypes of inputs and outputs.
-        is_over: whether the time is.
-        tick: called with the share that is done.
+        candidates: Candidates of the model.
+        samples: A few samples.
+        place: Function that returns the model with all candidates quantised except its argument.
+        weights: Folder of the external weights of these models.
+        feed: Names and dtypes of inputs and outputs.
+        is_over: Function that returns whether the time is over.
+        tick: Function that receives the completed share.
     """
     names = [spec.name for spec in feed.facts.outputs]
     damages: dict[str, float] = {}
@@ -95,7 +95,7 @@ def rank(
 
 
 def _damage(have: Mapping[str, Array], want: Mapping[str, Array], specs: Sequence[TensorSpec]) -> float:
-    """Return noise over signal of each output, summed; of exact outputs the share that differs."""
+    """Return the sum of noise over signal of all outputs. For exact outputs it is the share that differs."""
     total = 0.0
     for spec in specs:
         actual, reference = have[spec.name], want[spec.name]

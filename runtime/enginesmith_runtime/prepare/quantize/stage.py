@@ -1,4 +1,4 @@
-"""The quantisation of one model: calibrated once for all GPUs, placed once for each family of backends.
+"""Quantises one model: one calibration for all GPUs, and one placement for each family of backends.
 
 normal form and histograms ──> FP16 ──> Q/DQ ──> try in ONNX Runtime ──> references of the held-out samples
 """
@@ -41,11 +41,11 @@ from enginesmith_runtime.store.records import read_record
 
 __all__ = ["QuantizeStage", "QuantizedModel"]
 
-# A large model at a large shape; a hang takes longer.
+# Time of a large model at a large shape. Only a hang takes longer.
 _SAMPLE_SECONDS: Final = 30.0
 _LATE_SECONDS: Final = 600.0
 MOST_SAMPLE_BYTES: Final = 128 << 20
-"""All held-out samples of one preparation and their answers: every build and every first server reads them."""
+"""Size limit of all held-out samples and outputs of a preparation. Every build and every first server reads them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +53,13 @@ class QuantizedModel(Prepared):
     """A quantised model.
 
     Attributes:
-        onnxruntime: its files for ONNX Runtime, stored; None: those of every backend.
-        auto_keep: what the search for nodes to keep found; None: it was not asked for.
-        samples: held-out samples with the source's answers, stored.
-        first_fall: first tensor whose SQNR falls on them; None: none does.
-        onnxruntime_kept: as `kept`, in the files for ONNX Runtime.
-        onnxruntime_first_fall: as `first_fall`, in the files for ONNX Runtime.
-        tensorrt_warnings: lines that hold for `files`, and not for those for ONNX Runtime.
+        onnxruntime: Stored files for ONNX Runtime; None if it uses the same files.
+        auto_keep: Result of the search for nodes to keep; None if it was not requested.
+        samples: Stored held-out samples with the outputs of the source.
+        first_fall: First tensor whose SQNR falls on them; None if no SQNR falls.
+        onnxruntime_kept: Kept nodes in the files for ONNX Runtime.
+        onnxruntime_first_fall: First tensor whose SQNR falls in the files for ONNX Runtime.
+        tensorrt_warnings: Warnings that apply to `files` but not to the files for ONNX Runtime.
     """
 
     onnxruntime: tuple[StoredFile, ...] | None
@@ -76,21 +76,21 @@ class QuantizeStage:
     """One quantisation.
 
     Attributes:
-        model: the source.
-        request: of the preparation.
-        source_digest: of the source as fetched.
-        calibration: how `data` is used.
-        data: as fetched.
-        batched: whether the batching proof succeeded.
-        feed: how the source is run.
-        profiles: complete ones.
-        exercised: points whose inputs and FP32 outputs are in the folder `runs`.
-        budget: of the runs on reference inputs.
-        folder: of the whole preparation.
-        store: receives histograms, samples and what is not the main model.
-        ask: runs a job within limits; returns its result, None where there is none.
-        do: runs a job that has to give a result.
-        tick: called often with a share of the work.
+        model: The source model.
+        request: Request of the preparation.
+        source_digest: Digest of the fetched source.
+        calibration: How `data` is used.
+        data: Fetched data.
+        batched: Whether the batching proof succeeded.
+        feed: Feed of the source.
+        profiles: Complete profiles.
+        exercised: Points with inputs and FP32 outputs in the folder `runs`.
+        budget: Budget of the runs on reference inputs.
+        folder: Folder of the whole preparation.
+        store: Store that receives histograms, samples and the additional model.
+        ask: Function that runs a job within limits and returns its result or None.
+        do: Function that runs a job that must give a result.
+        tick: Function that often receives the completed share of the work.
     """
 
     model: Path
@@ -113,8 +113,8 @@ class QuantizeStage:
         """Calibrate, quantise, try.
 
         Raises:
-            enginesmith_contract.errors.ModelError: the data cannot be used, or a step did not finish.
-            enginesmith_contract.errors.StoreError: the store failed.
+            enginesmith_contract.errors.ModelError: The data cannot be used, or a step did not finish.
+            enginesmith_contract.errors.StoreError: The store failed.
         """
         calibrated = self._calibrate()
         normal = self.folder / "calibrate"
@@ -155,9 +155,9 @@ class QuantizeStage:
         )
 
     def _cast(self, normal: Path, calibrated: Calibrated) -> Prepared:
-        """Cast what is not quantised to FP16; `precision.keep` names nodes that are not quantised, but are cast.
+        """Cast nodes that are not quantised to FP16. Nodes of `precision.keep` are also cast.
 
-        The calibration data says what the inputs hold, as `verification.inputs` does for other precisions.
+        The calibration data gives the ranges of inputs, like `verification.inputs` for other precisions.
         """
         stage = CastStage(
             model=normal,
@@ -176,7 +176,7 @@ class QuantizeStage:
         return stage.run()
 
     def _search(self, calibrated: Calibrated, normal: Path) -> AutoKeepResult | None:
-        """Search for nodes to keep, where the spec asks for it."""
+        """Search for nodes to keep if the spec requests it."""
         bounds = self.request.precision.auto_keep
         if isinstance(bounds, bool):
             return None
@@ -194,7 +194,7 @@ class QuantizeStage:
             folder=str(_empty(self.folder, "search")),
             memory_bytes=self.budget.memory_bytes,
         )
-        # A model that runs for long ends its trial late.
+        # A slow model ends its last trial late.
         limits = Limits(seconds=2 * bounds.timeout_seconds + _LATE_SECONDS)
         result, end = self.ask(job, self.folder / "search", limits)
         if end.outcome is not Outcome.FINISHED or result is None:
@@ -202,7 +202,7 @@ class QuantizeStage:
                 "the search for nodes to keep did not finish",
                 where="precision.autoKeep",
                 why=f"{end.outcome.value} {end.detail}".strip(),
-                remedy="give a longer timeout or more memory, or name the nodes in precision.keep",
+                remedy="set a longer timeout, give it more memory, or name the nodes in precision.keep",
                 reason="PreparationCrashed",
             )
         return AutoKeepResult.model_validate(result)
@@ -279,7 +279,7 @@ class QuantizeStage:
 
 
 def _without(cast: Prepared, quantised: Collection[str]) -> Iterator[str]:
-    """Yield the warnings of a cast, but for the nodes that compute in 8 bits in its place."""
+    """Yield the warnings of a cast except those for nodes that compute in 8 bits."""
     lines = frozenset(kept_lines({name: cast.kept[name] for name in cast.said}))
     yield from (line for line in cast.warnings if line not in lines)
     yield from kept_lines({name: cast.kept[name] for name in cast.said if name not in quantised})

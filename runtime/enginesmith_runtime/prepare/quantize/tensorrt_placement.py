@@ -1,14 +1,14 @@
-"""QuantizeLinear and DequantizeLinear where TensorRT fuses them.
+"""Places QuantizeLinear and DequantizeLinear so that TensorRT fuses them.
 
     value ── Q ── DQ ──┐                    value ── Q ── DQ ── Conv ── Add ── ...
     8-bit weight ─ DQ ─┴─ Conv ── ...       shortcut ────── Q ── DQ ────┘
 
-The model comes as it is to compute: cast to FP16 or BF16, or not. A pair has the float type of its operator's weight,
-so no Cast stands between DequantizeLinear and the operator. TensorRT's kernels are symmetric: zero points are 0, INT8
-uses -127 to 127. Biases stay floats, which TensorRT adds before it rounds.
+The model has its final float type: cast to FP16 or BF16, or FP32. A pair has the float type of its operator's weight,
+so there is no Cast between DequantizeLinear and the operator. TensorRT's kernels are symmetric: zero points are 0, and
+INT8 uses -127 to 127. Biases stay floats, which TensorRT adds before it rounds.
 
-Without the pair at an Add's shortcut the convolution before the Add has to write floats: ResNet-50 on an H200 is then
-1.5 to 1.9 times slower than in FP16, and 1.4 times faster with it.
+Without the pair at an Add's shortcut, the convolution before the Add must write floats. ResNet-50 on an H200 is then
+1.5 to 1.9 times slower than in FP16, and with the pair 1.4 times faster.
 """
 
 from collections.abc import Collection, Mapping
@@ -29,7 +29,7 @@ from enginesmith_runtime.prepare.quantize.weighted_nodes import WeightedNode, fi
 __all__ = ["SMALLEST_FP16_SCALE", "place", "tensors_to_watch"]
 
 SMALLEST_FP16_SCALE: Final = 2.0**-14
-"""Smaller ones are subnormal or 0 in FP16, and the parser refuses 0."""
+"""Smaller scales are subnormal or 0 in FP16, and the parser refuses 0."""
 
 _SMALLEST_SCALE: Final = 2.0**-60  # so that the product of two scales is a normal FP32 number
 _TYPES: Final[Mapping[Precision, tuple[int, float]]] = {
@@ -44,8 +44,8 @@ def tensors_to_watch(model: onnx.ModelProto, kept: Collection[str] = ()) -> tupl
     """Return the values whose ranges `place` needs, in the graph's order: inputs of weighted nodes, and shortcuts.
 
     Args:
-        model: a normal form.
-        kept: nodes that stay in the type that they have; with more of them `place` needs no other range.
+        model: A normal form.
+        kept: Nodes that keep their type. With more kept nodes, `place` needs no other ranges.
     """
     inputs = {one.node.name: one.value for one in find_weighted(model.graph) if one.node.name not in kept}
     shortcuts = find_shortcuts(model.graph, inputs.keys())
@@ -66,14 +66,14 @@ def place(
     """Return the model with its weighted nodes and residual shortcuts in 8 bits. Other weights in files stay there.
 
     Args:
-        model: in topological order, with named nodes and opset 19 or later: a normal form, cast or not.
-        ranges: largest absolute value to represent, by name of the value in the model before the cast.
-        kept: nodes that stay in the type that they have. An Add that is kept keeps its shortcut.
+        model: A normal form, cast or not, in topological order, with named nodes and opset 19 or later.
+        ranges: Largest absolute value to represent, by name of the value in the model before the cast.
+        kept: Nodes that keep their type. The shortcut of a kept Add is not quantised.
         kind: INT8, with one scale for each channel of a weight; or FP8 (E4M3), with one scale for each tensor.
-        weights: folder of the files in which weights lie.
+        weights: Folder of the external weights.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `RangeMissing`: a value has no range, or one that is not above 0.
+        enginesmith_contract.errors.ModelError: `RangeMissing` if a value has no range above 0.
     """
     placed = onnx.ModelProto()
     placed.CopyFrom(model)
@@ -94,7 +94,7 @@ class _Placement:
         for node in all_nodes(graph):
             self._taken |= {node.name, *node.input, *node.output}
         self._nodes: list[onnx.NodeProto] = []
-        self._twins: dict[str, str] = {}  # value or weight and axis to its copy behind DequantizeLinear
+        self._twins: dict[str, str] = {}  # value or weight and axis to its copy after DequantizeLinear
 
     def rewrite(self, kept: frozenset[str]) -> None:
         weighted = {one.node.name: one for one in find_weighted(self._graph) if one.node.name not in kept}
@@ -115,7 +115,7 @@ class _Placement:
         self._drop_unread()
 
     def _quantised(self, name: str, float_type: int) -> str:
-        """Return the value's copy behind Q and DQ; adds the pair before the node at hand where there is none."""
+        """Return the value's copy after Q and DQ. Add the pair before the current node if there is none."""
         if name not in self._twins:
             scale = self._scales(np.float32(self._ranges.of(name)), float_type)
             eight_bits = fresh_name(f"{name}_quantized", self._taken)
@@ -148,20 +148,20 @@ class _Placement:
         self._nodes.append(node)
 
     def _scales(self, largest: "_Floats | np.float32", float_type: int) -> _Floats:
-        """Return what one step stands for, as the float type holds it."""
+        """Return the value of one step in the float type."""
         smallest = SMALLEST_FP16_SCALE if float_type == TensorProto.FLOAT16 else _SMALLEST_SCALE
         exact = np.maximum(np.asarray(largest, dtype=np.float32) / self._largest, smallest)
         return np.asarray(exact.astype(helper.tensor_dtype_to_np_dtype(float_type)), dtype=np.float32)
 
     def _rounded(self, steps: _Floats) -> npt.NDArray[np.generic]:
-        """Return the 8-bit numbers; `steps` is changed, so that a large weight is not copied."""
+        """Return the 8-bit numbers. `steps` is changed in place, so that a large weight is not copied."""
         if self._has_channels:
             np.rint(steps, out=steps)
         np.clip(steps, -self._largest, self._largest, out=steps)
         return np.asarray(steps.astype(helper.tensor_dtype_to_np_dtype(self._dtype)))
 
     def _parameters(self, name: str, scale: _Floats, float_type: int) -> list[str]:
-        """Store a scale and its zero points; returns their names."""
+        """Store a scale and its zero points. Return their names."""
         names = [fresh_name(f"{name}_{part}", self._taken) for part in ("scale", "zero_point")]
         self._store(scale.astype(helper.tensor_dtype_to_np_dtype(float_type)), names[0])
         self._store(np.zeros(scale.shape, helper.tensor_dtype_to_np_dtype(self._dtype)), names[1])

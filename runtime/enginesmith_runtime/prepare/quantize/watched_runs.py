@@ -1,4 +1,4 @@
-"""Runs of a model in which values inside the graph are read, in groups that fit into memory."""
+"""Runs a model and reads inner values of the graph, in groups that fit into memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,20 +24,20 @@ _VALUE_BYTES: Final = 4
 
 
 class WatchedRuns:
-    """A model of which some values are read at every run.
+    """A model with inner values that are read in every run.
 
-    The sizes of the values are computed by a session of their own before the first run and before each run with larger
-    inputs than all runs before it.
+    A separate session computes the sizes of the values before the first run, and before each run with larger inputs
+    than all earlier runs.
     """
 
     def __init__(self, path: Path, names: Sequence[str], *, memory_bytes: int, threads: int) -> None:
         """Read the model.
 
         Args:
-            path: of the ONNX file.
-            names: of float values or inputs of the main graph.
-            memory_bytes: what the values of one group may take.
-            threads: of ONNX Runtime inside a node.
+            path: Path of the ONNX file.
+            names: Names of float values or inputs of the main graph.
+            memory_bytes: Memory limit of the values of one group in bytes.
+            threads: Number of threads of ONNX Runtime inside a node.
         """
         self._model, self._weights = detach_weights(read_graph(path))
         self._folder = path.parent
@@ -55,7 +55,7 @@ class WatchedRuns:
         """Run the model and yield name and value of each watched tensor.
 
         Raises:
-            RunFailedError: ONNX Runtime refused or had no memory.
+            RunFailedError: ONNX Runtime refused or ran out of memory.
         """
         with failures_translated():
             self._plan(inputs)
@@ -65,7 +65,7 @@ class WatchedRuns:
         for group in self._groups:
             with failures_translated():
                 arrays = self._sessions[group].run(list(group), dict(inputs))
-            # Each is freed as soon as it was read.
+            # Free each value when it has been read.
             for name in reversed(group):
                 yield name, np.asarray(arrays.pop())
 
@@ -108,7 +108,7 @@ class WatchedRuns:
 
 
 def refused_by_model(kind: type[_ErrorT], sample: str, error: RunFailedError) -> _ErrorT:
-    """Return the error for a sample that the model does not run on, of the kind that the caller raises."""
+    """Return the error for a sample that the model does not run on, of the class `kind`."""
     return kind(
         "the model does not run on a sample of the calibration data",
         where=sample,
@@ -119,7 +119,7 @@ def refused_by_model(kind: type[_ErrorT], sample: str, error: RunFailedError) ->
 
 
 def _groups(names: Sequence[str], elements: Mapping[str, int], memory_bytes: int) -> Iterator[tuple[str, ...]]:
-    """Yield names in groups whose values fit into memory; a value that does not fit alone is a group of its own."""
+    """Yield names in groups whose values fit into memory. A value that does not fit at all is a separate group."""
     group: list[str] = []
     taken = 0
     for name in names:

@@ -1,4 +1,4 @@
-"""The values of weights that may lie in a file: one weight is in memory at a time, and one copy of it."""
+"""Reads values of weights that may be external. Only one weight and one copy of it are in memory at a time."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ _Floats = npt.NDArray[np.float32]
 
 
 def weight_values(weight: onnx.TensorProto, folder: Path) -> npt.NDArray[Any]:
-    """Return the values of a weight; those that lie in a file of `folder` are mapped."""
+    """Return the values of a weight. Values in a file of `folder` are mapped."""
     if not uses_external_data(weight) or 0 in weight.dims:
         return np.asarray(numpy_helper.to_array(weight))
     info = ExternalDataInfo(weight)
@@ -24,7 +24,7 @@ def weight_values(weight: onnx.TensorProto, folder: Path) -> npt.NDArray[Any]:
 
 
 def inside(weight: onnx.TensorProto, folder: Path) -> onnx.TensorProto:
-    """Return a copy of a weight with its values in it."""
+    """Return a copy of a weight that contains its values."""
     copy = onnx.TensorProto()
     copy.CopyFrom(weight)
     if uses_external_data(copy):
@@ -42,7 +42,7 @@ def largest_values(values: npt.NDArray[Any], axis: int | None) -> _Floats:
 
 
 def along(scales: _Floats, axis: int | None, rank: int) -> _Floats:
-    """Return one number for each channel, or one for all, in the shape that multiplies a weight."""
+    """Return one number for each channel, or one for all, in a shape that broadcasts to a weight."""
     return scales.reshape([-1 if index == axis else 1 for index in range(rank)])
 
 

@@ -1,4 +1,4 @@
-"""The nodes that gain by 8 bits: products of a value and a constant weight, and the Adds that fuse with one."""
+"""Finds the nodes that are faster in 8 bits: products of a value and a constant weight, and Adds that fuse with one."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -16,7 +16,7 @@ __all__ = ["FLOATS", "WEIGHTED", "WeightedNode", "channel_axis", "find_shortcuts
 WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
-"""The dtypes of weights that are quantised, and of the scales that take their place."""
+"""Datatypes of weights that are quantised, and of their scales."""
 
 _MATRIX: Final = 2
 
@@ -26,9 +26,9 @@ class WeightedNode:
     """A node whose second input is a constant weight.
 
     Attributes:
-        value: name of its first input.
-        weight: FP32, FP16 or BF16; the first input has the same dtype.
-        axis: of the weight, along which the output's channels lie.
+        value: Name of its first input.
+        weight: Weight in FP32, FP16 or BF16. The first input has the same dtype.
+        axis: Axis of the output channels in the weight.
     """
 
     node: onnx.NodeProto
@@ -52,11 +52,11 @@ def find_weighted(graph: onnx.GraphProto) -> tuple[WeightedNode, ...]:
 
 
 def channel_axis(node: onnx.NodeProto, rank: int) -> int | None:
-    """Return the axis of a weight's output channels; None where no 8-bit kernel takes such a weight."""
+    """Return the axis of a weight's output channels, or None if no 8-bit kernel supports the weight."""
     match node.op_type:
         case "Conv":
             return 0
-        case "ConvTranspose":  # axis 1 counts the channels of one group
+        case "ConvTranspose":  # axis 1 has the channels of one group
             return 1 if int_attribute(node, "group", 1) == 1 else None
         case "Gemm":
             return 0 if int_attribute(node, "transB", 0) else 1
@@ -65,14 +65,14 @@ def channel_axis(node: onnx.NodeProto, rank: int) -> int | None:
 
 
 def find_shortcuts(graph: onnx.GraphProto, quantised: Collection[str]) -> dict[str, int]:
-    """Return the Adds that a quantised convolution fuses with, and the index of the input that goes around it.
+    """Return the Adds that fuse with a quantised convolution, and the index of the shortcut input.
 
-    A convolution fuses with an Add, and writes 8 bits, only where the Add alone reads it. Of two such convolutions the
-    one that fewer layers lead to is the shortcut, as a block's projection is.
+    A convolution fuses with an Add, and writes 8 bits, only if the Add is its only reader. Of two such convolutions,
+    the one with fewer layers before it is the shortcut, such as the projection of a block.
 
     Args:
-        graph: in topological order.
-        quantised: weighted nodes in 8 bits. Which input of an Add is the shortcut does not depend on them.
+        graph: Graph in topological order.
+        quantised: Weighted nodes in 8 bits. They do not determine which input of an Add is the shortcut.
     """
     convolutions = {one.node.output[0]: one.node.name for one in find_weighted(graph) if one.node.op_type == "Conv"}
     constants = {tensor.name for tensor in graph.initializer}
@@ -82,7 +82,8 @@ def find_shortcuts(graph: onnx.GraphProto, quantised: Collection[str]) -> dict[s
     for node in graph.node:
         if node.op_type != "Add" or not is_onnx_domain(node.domain) or not constants.isdisjoint(node.input):
             continue
-        # Behind a Cast none fuses, but it counts: a cast model has the shortcuts of its source, or none.
+        # After a Cast there is no fusion, but the convolution counts: a cast model has the shortcuts of its source, or
+        # none.
         makers = [cast.get(name, name) for name in node.input]
         alone = [reads[name] == reads[maker] == 1 for name, maker in zip(node.input, makers, strict=True)]
         fusible = [

@@ -1,4 +1,4 @@
-"""Quantised models from histograms: one graph for TensorRT, one for ONNX Runtime."""
+"""Writes quantised models from histograms: one graph for TensorRT, and one for ONNX Runtime."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -23,10 +23,10 @@ from enginesmith_runtime.prepare.structure import structure_digest
 __all__ = ["kept_nodes", "ranges_of", "save_model", "write_quantized"]
 
 _LEVELS: Final[Mapping[Precision, int]] = {Precision.INT8: 127, Precision.FP8: 448}
-# ONNX files end at 2 GiB.
+# ONNX files are limited to 2 GiB.
 _MOST_INLINE_BYTES: Final = 1 << 30
 _NO_KERNELS: Final = (
-    "no node computes in INT8 for ONNX Runtime: its integer kernels take Conv, Gemm and MatMul, with weights in FP32"
+    "no node computes in INT8 for ONNX Runtime: its integer kernels support Conv, Gemm and MatMul with FP32 weights"
 )
 _SENSITIVE: Final = "the answers depend on it most (precision.autoKeep)"
 
@@ -35,7 +35,7 @@ def write_quantized(job: QuantizeJob) -> Quantized:
     """Write both models.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `CalibrationUnusable` and `RangeMissing`, with the tensors;
+        enginesmith_contract.errors.ModelError: `CalibrationUnusable` or `RangeMissing` with the tensors, or
             `NotQuantisable`.
     """
     calibration, kind = job.policy.calibration, job.policy.default
@@ -64,7 +64,7 @@ def write_quantized(job: QuantizeJob) -> Quantized:
             "the quantised model breaks a rule of TensorRT",
             where=Path(job.source).name,
             why="; ".join(broken),
-            remedy="keep these nodes (precision.keep), and report it: the placement is at fault",
+            remedy="keep these nodes (precision.keep), and report this bug of the placement",
             reason="NotQuantisable",
         )
     quantised = _quantised_nodes(tensorrt.graph)
@@ -95,7 +95,7 @@ def _has_8_bits(model: onnx.ModelProto) -> bool:
 
 
 def _quantised_nodes(graph: onnx.GraphProto) -> tuple[str, ...]:
-    """Return the nodes of which value and weight come from 8 bits."""
+    """Return the nodes with value and weight in 8 bits."""
     made = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     return tuple(node.name for node in graph.node if made.issuperset(node.input[:2]) and node.input[1:2])
 
@@ -107,12 +107,12 @@ def _found(searched: KeepSearch | None) -> dict[str, str]:
 def kept_nodes(
     source: onnx.GraphProto, keep: Collection[str], sources: Mapping[str, Collection[str]]
 ) -> dict[str, str]:
-    """Return the nodes of the normal form that entries of `precision.keep` name, each with the entry.
+    """Return the nodes of the normal form that match `precision.keep`, each with the entry.
 
     Args:
-        source: graph whose nodes `keep` names.
-        keep: entries.
-        sources: nodes of the source that each node of the normal form stands for.
+        source: Graph with the nodes that `keep` names.
+        keep: Entries.
+        sources: Nodes of the source for each node of the normal form.
     """
     named = named_nodes(source, keep)
     found = {name: [named[one] for one in sorted(stands_for) if one in named] for name, stands_for in sources.items()}
@@ -125,7 +125,7 @@ def ranges_of(
     """Return the range of each tensor.
 
     Raises:
-        enginesmith_contract.errors.SpecError: `CalibrationUnusable`, with every tensor whose data gives none.
+        enginesmith_contract.errors.SpecError: `CalibrationUnusable` with every tensor without a good range.
     """
     used = {name: histograms[name] for name in tensors if name in histograms}
     refuse_unusable(used)
@@ -134,10 +134,10 @@ def ranges_of(
 
 
 def save_model(model: onnx.ModelProto, folder: Path, weights: Path) -> tuple[str, ...]:
-    """Write a model, whose weights may lie in files of another folder and are loaded.
+    """Write a model. Weights in files of another folder are loaded.
 
     Returns:
-        Its files relative to the folder of `folder`, the ONNX file first.
+        Its files relative to the parent of `folder`, the ONNX file first.
     """
     folder.mkdir()
     load_external_data_for_model(model, str(weights))

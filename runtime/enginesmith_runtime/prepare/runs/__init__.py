@@ -1,1 +1,1 @@
-"""The model run in ONNX Runtime: inputs, points, references, and what the runs show."""
+"""Runs of the model in ONNX Runtime: inputs, points, references and results."""

@@ -1,4 +1,4 @@
-"""Random models and NaN: what the reference runs show of the model itself, before an engine is compared with them."""
+"""Checks the reference runs for random results and NaN before an engine is compared with them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -14,17 +14,17 @@ _NO_REPEATS: Final = "give every index once (verification.inputs), or export Sca
 def check_answers(
     model: str, exercised: Exercised, random: Mapping[str, str], unordered: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Refuse a model whose answers no engine can be held against; returns warnings, one line each.
+    """Refuse a model with outputs that no engine can be compared with. Return warnings, one line each.
 
     Args:
-        model: its file's name.
-        exercised: what the runs showed.
-        random: nodes that are random by themselves, as text, each with its fix.
-        unordered: nodes whose result depends on the order of threads where indices repeat, as text.
+        model: Name of the model's file.
+        exercised: Results of the runs.
+        random: Random nodes as text, each with its fix.
+        unordered: Nodes with results that depend on the order of threads if indices repeat, as text.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `AnswersVary`: two runs with the same inputs gave different answers;
-            `AnswersAreNaN`: an output was NaN throughout in every run.
+        enginesmith_contract.errors.ModelError: `AnswersVary` if two runs with the same inputs gave different outputs,
+            `AnswersAreNaN` if all values of an output were NaN in every run.
     """
     if exercised.varied:
         raise _varying(model, exercised.varied, random, unordered)

@@ -1,10 +1,10 @@
-"""The child's side of the batching proof.
+"""The batching proof in the child process.
 
-Two kinds of trial. Joining: f(a then b) is f(a) then f(b), for several seeds, and once in the largest batch. Exchange:
-in a batch of one shape, the answers of some rows stay what they are while the other rows are filled with the smallest,
-the largest and spread values that the spec allows, and again with the watched rows near one end of the range and the
-others at the other end. A model that mixes rows only beyond some value passes the first kind by luck. The second kind
-has no rounding to allow for, since the same kernels add in the same order.
+There are two kinds of trials. Join trials check that f(a then b) is f(a) then f(b), for several seeds and once in the
+largest batch. Exchange trials check that, in a batch of one shape, the outputs of some rows do not change while the
+other rows get the smallest, the largest and spread values that the spec allows; and again with the watched rows near
+one end of the range and the others at the other end. A model that mixes rows only beyond some value can pass join
+trials by chance. Exchange trials need no tolerance for rounding, because the same kernels add in the same order.
 """
 
 import math
@@ -35,16 +35,16 @@ from enginesmith_runtime.prepare.worker_events import Emit
 __all__ = ["compare_batches"]
 
 _SEEDS: Final = 3
-# Where the spec gives no range: what activations, FP16 and sums reach.
+# Values without a range in the spec: sizes that activations, FP16 and sums reach.
 _MAGNITUDES: Final = (16.0, 1.0, 150.0, 1000.0, 65504.0, 1e9)
 _SPREADS: Final = 6
 _SPREAD_BITS: Final = (-6.0, 17.0)
-_PARTS: Final = tuple(number / 8 for number in range(1, 8))  # where in a range that the spec gives
-_ENDS: Final = (1 / 4, 1 / 16, 1 / 256)  # of a range that the spec gives
+_PARTS: Final = tuple(number / 8 for number in range(1, 8))  # positions in a range of the spec
+_ENDS: Final = (1 / 4, 1 / 16, 1 / 256)  # shares of a range of the spec
 _EXCHANGE_TOLERANCE: Final = 1e-5
 _ROUNDING: Final = 0.05
-"""Share of the largest value. For another number of rows a processor's kernels add in another order, and there are
-models that make much of the last bits; what the number of rows itself changes is more than this."""
+"""Tolerance as a share of the largest value. With another number of rows, CPU kernels add in another order, and some
+models amplify the last bits. A real dependence on the number of rows is larger."""
 _FP32_MAX: Final = 3.3e38
 _FP16_MAX: Final = 65504.0
 
@@ -54,11 +54,11 @@ class _Contrast:
     """Two fillings of rows that are compared.
 
     Attributes:
-        quiet: how watched rows are filled.
-        loud: how rows around them are filled.
-        words: what `loud` is, for a message.
-        largest: the largest value of an input without a range of its own; 0: every input has one.
-        spread: above 0: inputs without a range of their own hold numbers of every size, others for each number.
+        quiet: Values of the watched rows.
+        loud: Values of the rows around them.
+        words: Description of `loud` for messages.
+        largest: Largest value of an input without a range; 0 if every input has a range.
+        spread: If above 0, inputs without a range hold numbers of every size, which depend on this number.
     """
 
     quiet: Feed
@@ -70,7 +70,7 @@ class _Contrast:
 
 @dataclass(kw_only=True)
 class _Trials:
-    """One proof on its way."""
+    """State of one proof."""
 
     job: BatchJob
     session: Session
@@ -82,7 +82,7 @@ class _Trials:
     rounding: float = 0.0
 
     def join(self) -> str:
-        """Return as text how a joined run differs from the single ones; empty where it does not."""
+        """Return a text about the difference between a joined run and single runs, or ""."""
         for seed in range(_SEEDS):
             feed = self.job.feed if seed == 0 else _around_files(self.job.feed)
             first = fill_inputs(feed, self.job.first, f"batch a {seed}")
@@ -101,7 +101,7 @@ class _Trials:
     def _fill(
         self, first: dict[str, Array], second: dict[str, Array], of_first: dict[str, Array], of_second: dict[str, Array]
     ) -> str:
-        """Join `first` with as many rows of `second` as the largest batch has; empty where memory does not suffice."""
+        """Join `first` with rows of `second` up to the largest batch. Return "" if there is not enough memory."""
         rows = next(iter((self.job.largest or self.job.second).values()))[0]
         try:
             together = self.session.run(self.job.feed, _joined(first, _repeated(second, rows)))
@@ -112,7 +112,7 @@ class _Trials:
         return self._difference(of_first, _repeated(of_second, rows), together)
 
     def _difference(self, first: dict[str, Array], second: dict[str, Array], both: dict[str, Array]) -> str:
-        """Return as text how the joined run differs from the two single ones; empty where by rounding at most."""
+        """Return a text about the difference of the joined run, or "" if there is only rounding."""
         for name, joined in both.items():
             parts = [first[name], second[name]]
             if any(part.ndim == 0 for part in parts) or [part.shape[1:] for part in parts] != [joined.shape[1:]] * 2:
@@ -130,7 +130,7 @@ class _Trials:
         return ""
 
     def exchange(self, contrast: _Contrast) -> str:
-        """Return as text which rows change with the others; empty where none does, or the model refuses the values."""
+        """Return a text about rows that change with others, or "" if none does or the model refuses the values."""
         job = self.job
         sides = (("exchange a", job.first), ("exchange b", job.second))
         quiet = [fill_inputs(contrast.quiet, shapes, seed) for seed, shapes in sides]
@@ -159,7 +159,7 @@ class _Trials:
         return ""
 
     def _plain(self, contrast: _Contrast, quiet: Sequence[dict[str, Array]]) -> dict[str, Array]:
-        """Return the answers to quiet rows alone; ordinary rows are run once."""
+        """Return the outputs for quiet rows alone. Ordinary rows are run only once."""
         if contrast.quiet is not self.job.feed:
             return self.session.run(self.job.feed, _joined(*quiet))
         if self.ordinary is None:
@@ -167,7 +167,7 @@ class _Trials:
         return self.ordinary
 
     def verdict(self) -> Batching:
-        """Return the claim as shown so far."""
+        """Return the result so far."""
         parts = (self.job.first, self.job.second)
         most = self.most or sum(next(iter(shapes.values()))[0] for shapes in parts)
         reason = f"shown in {self.joined} joined batches of up to {most} rows"
@@ -184,7 +184,7 @@ class _Trials:
 
 
 def compare_batches(job: BatchJob, emit: Emit) -> None:
-    """Say whether rows are independent: once for ordinary values, then again after each extreme filling."""
+    """Emit whether rows are independent: first for ordinary values, then after each extreme filling."""
     bound_memory(job.memory_bytes)
     session = open_session(job.model, job.feed, emit)
     if session is None:
@@ -195,7 +195,7 @@ def compare_batches(job: BatchJob, emit: Emit) -> None:
         _deny(difference, emit)
         return
     if trials.rounding > SAME_RELATIVE:
-        # Until rows in a batch of one shape were exchanged, it may as well be a model that mixes rows a little.
+        # Without an exchange of rows in a batch of one shape, the model might also mix rows a little.
         _deny(
             f"the answers of joined batches differ by {trials.rounding:.2g} of the largest value, and nothing shows "
             "that this is rounding of this processor; prepare the model on another one, or give verification.inputs",
@@ -222,7 +222,7 @@ def _deny(reason: str, emit: Emit) -> None:
 
 
 def _repeated(arrays: Mapping[str, Array], rows: int) -> dict[str, Array]:
-    """Return arrays of that many rows: those that there are, over and over."""
+    """Return arrays with this number of rows, by repeating the existing rows."""
     return {
         name: array if array.ndim == 0 else np.take(array, np.arange(rows), axis=0, mode="wrap")
         for name, array in arrays.items()
@@ -234,7 +234,7 @@ def _joined(first: Mapping[str, Array], second: Mapping[str, Array]) -> dict[str
 
 
 def _contrasts(feed: Feed) -> Iterator[_Contrast]:
-    """Yield ordinary rows with rows at the borders of what the spec allows, then rows at both ends of it."""
+    """Yield ordinary rows with rows at the limits of the spec, then rows at both ends of it."""
     seen: list[Mapping[str, InputValues]] = []
     for magnitude in _MAGNITUDES:
         borders = {spec.name: _borders(spec, feed, magnitude) for spec in feed.facts.inputs}
@@ -270,7 +270,7 @@ def _contrasts(feed: Feed) -> Iterator[_Contrast]:
 
 
 def _of_every_size(inputs: Mapping[str, Array], feed: Feed, number: int) -> dict[str, Array]:
-    """Return inputs with numbers of every size, by element or by row, where the spec gives no range."""
+    """Return inputs with numbers of every size, by element or by row, if the spec gives no range."""
     random = np.random.default_rng(number)
     filled = dict(inputs)
     for spec in feed.facts.inputs:
@@ -301,7 +301,7 @@ def _between(pair: tuple[float, float], share: float, feed: Feed, name: str) -> 
 
 
 def _borders(spec: TensorSpec, feed: Feed, magnitude: float) -> tuple[float, float] | None:
-    """Return the smallest and the largest value that an input may hold; None where it holds text."""
+    """Return the smallest and the largest value of an input, or None if it holds text."""
     given = feed.values.get(spec.name)
     if spec.dtype is DType.BYTES:
         return None
@@ -345,7 +345,7 @@ def _borders_of_file(name: str, path: str) -> tuple[float, float] | None:
 
 
 def _around_files(feed: Feed) -> Feed:
-    """Return the feed with random values from each file's range in its place: files repeat when they are short."""
+    """Return the feed with random values in the range of each file instead of the file, because short files repeat."""
     values = dict(feed.values)
     for name, given in feed.values.items():
         borders = _borders_of_file(name, given.npz) if given.npz is not None else None

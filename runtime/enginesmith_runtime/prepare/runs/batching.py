@@ -1,8 +1,8 @@
-"""Shows or denies f(a then b) = f(a) then f(b): without it a server must never join two users' requests.
+"""Proves or disproves f(a then b) = f(a) then f(b). A server may join requests of two users only with this proof.
 
 Many exports mix rows: a softmax over the wrong axis, a reshape that folds the batch into time, a normalisation over the
-batch. A declared batch dimension says nothing of that, so it is tried (see `batch_runs`) with fillings of different
-size, several seeds, and values up to the limits of what the spec allows.
+batch. A declared batch dimension proves nothing, so trials (see `batch_runs`) use fillings of different sizes, several
+seeds, and values up to the limits of the spec.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ _MOST_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
-    """A batch of a profile in two parts: their shapes, a second part that fills it, and its most rows."""
+    """A batch of a profile in two parts: their shapes, a second part that fills it, and the largest number of rows."""
 
     first: Shapes
     second: Shapes
@@ -44,18 +44,18 @@ def prove_batching(
     memory_bytes: int,
     tick: Callable[[], None],
 ) -> Batching:
-    """Try every profile that takes two rows or more, at its smallest other dimensions.
+    """Try every profile that allows two rows or more, with its smallest other dimensions.
 
     Args:
-        model: the FP32 source; precision changes nothing about which rows mix.
-        feed: how inputs are filled.
-        profiles: complete ones.
-        mixing: nodes that are not known to keep rows apart, as text. One is enough against batching: trials of some
-            values show nothing of the next one.
-        folder: for jobs and logs; must exist.
-        limits: of the next child.
-        memory_bytes: of one run.
-        tick: called often; what it raises ends the proof.
+        model: The FP32 source. The precision does not change which rows mix.
+        feed: Values of inputs.
+        profiles: Complete profiles.
+        mixing: Nodes that are not known to process rows separately, as text. One is enough to refuse batching, because
+            trials with some values prove nothing about other values.
+        folder: Existing folder for jobs and logs.
+        limits: Function that returns the limits of the next child.
+        memory_bytes: Memory limit of one run in bytes.
+        tick: Function that is called often. If it raises, the proof ends.
     """
     reason = _shape_reason(feed.facts)
     if reason:
@@ -100,7 +100,7 @@ def _try(job: BatchJob, folder: Path, limits: Limits, tick: Callable[[], None]) 
 
 
 def _shape_reason(facts: ModelFacts) -> str:
-    """Return why the shapes alone rule batching out, empty where they do not."""
+    """Return why the shapes exclude batching, or "" if they do not."""
     for kind, specs in (("input", facts.inputs), ("output", facts.outputs)):
         for spec in specs:
             if not spec.shape:
@@ -111,13 +111,13 @@ def _shape_reason(facts: ModelFacts) -> str:
 
 
 def _split(profile: Profile) -> _Split | None:
-    """Return how a batch is cut in two; None where the profile has no room for both."""
+    """Return the division of a batch into two parts, or None if the profile has no room for both."""
     ranges = profile.inputs.values()
     least = max(sizes.min[0] for sizes in ranges) or 1
     most = min(sizes.max[0] for sizes in ranges)
     if most < 2 * least:
         return None
-    # Of different sizes where there is room: equal halves can hide an exchange.
+    # Use different sizes if possible, because equal halves can hide an exchange.
     other = least + 1 if most > 2 * least else least
 
     def shapes(rows: int) -> Shapes:
@@ -128,5 +128,5 @@ def _split(profile: Profile) -> _Split | None:
 
 
 def _smallest_filled(sizes: ShapeRange) -> tuple[int, ...]:
-    """Return min, or opt where min is empty beyond the batch: rows without values prove nothing."""
+    """Return min, or opt if rows of min have no elements, because empty rows prove nothing."""
     return sizes.opt if 0 in sizes.min[1:] else sizes.min

@@ -1,7 +1,7 @@
-"""Runs the model at every profile's min, opt and max in ONNX Runtime before a GPU is taken.
+"""Runs the model at every profile's min, opt and max in ONNX Runtime before a build uses a GPU.
 
-A height that the model refuses, or a weight file that is missing, shows in a second here and after minutes on a GPU.
-What does not fit the budget of memory and time is `unverified`, never refused: the GPU may well have room for it.
+An unsupported height or a missing weights file is found in a second here, and only after minutes on a GPU. A point that
+does not fit the budget of memory and time is `unverified` and not refused, because the GPU may have enough memory.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,14 +27,14 @@ _SHAPES = TypeAdapter(dict[str, tuple[int, ...]])
 
 @dataclass(frozen=True, kw_only=True)
 class Exercised:
-    """What the runs showed.
+    """Results of the runs.
 
     Attributes:
-        exercises: three for each profile.
-        stored: points whose inputs and outputs lie in the folder as `<run>.npz`: one of each shape, `least` at least.
-        seen: the shapes of those runs.
-        nan: by run, the outputs that are NaN throughout.
-        varied: an output that differed when a run was repeated; empty: none did; None: no run was repeated.
+        exercises: Three exercises for each profile.
+        stored: Points with inputs and outputs in the folder as `<run>.npz`: one of each shape, and at least `least`.
+        seen: Shapes of those runs.
+        nan: Outputs that contain only NaN, by run.
+        varied: Output that differed in a repeated run, or empty; None if no run was repeated.
     """
 
     exercises: tuple[Exercise, ...]
@@ -83,7 +83,7 @@ class _Results:
 
 
 def quick_points(exercised: Exercised, seconds: float) -> tuple[Point, ...]:
-    """Return the first of the stored points, small ones first, as many as ran in `seconds` together; one at least."""
+    """Return the smallest stored points that ran in `seconds` together, at least one."""
     took = {(one.profile, one.point): one.seconds or 0.0 for one in exercised.exercises}
     chosen: list[Point] = []
     for point in exercised.stored:
@@ -114,17 +114,17 @@ def exercise(
     repeats: int = 0,
     least: int = 1,
 ) -> Exercised:
-    """Run every point once, points of one shape together.
+    """Run every point once. Points of one shape share a run.
 
     Args:
-        model: the ONNX file.
+        model: The ONNX file.
         feed: how inputs are filled.
-        profiles: complete ones, see `complete_profiles`.
-        folder: receives inputs and outputs of each distinct point; must exist.
-        budget: of all runs together.
-        tick: called often with the share of runs that are done; what it raises ends the runs.
-        repeats: how often the smallest run is repeated with the same inputs.
-        least: how many runs there are at least, shapes being run again with other random values.
+        profiles: Complete profiles; see `complete_profiles`.
+        folder: Existing folder that receives inputs and outputs of each distinct point.
+        budget: Budget of all runs together.
+        tick: Function that often receives the completed share of the runs. If it raises, the runs end.
+        repeats: Number of repetitions of the smallest run with the same inputs.
+        least: Smallest number of runs. Shapes are run again with other random values if necessary.
 
     Raises:
         enginesmith_contract.errors.ModelError: `ProfileRefusedByModel`, `ValuesRefusedByModel` or `ModelNotRunnable`.
@@ -146,7 +146,7 @@ def attempt(
     repeats: int = 0,
     least: int = 1,
 ) -> Exercised | RefusedPoint:
-    """As `exercise`; returns the first refusal in place of an error.
+    """Like `exercise`, but return the first refusal instead of raising an error.
 
     Raises:
         enginesmith_contract.errors.ModelError: `ModelNotRunnable`.
@@ -184,7 +184,7 @@ def _run(
     tick: Callable[[float], None],
     repeats: int,
 ) -> _Results:
-    """Run the points in children; where one dies in a run, the next takes the runs after it."""
+    """Run the points in children. If a child dies in a run, another one continues with the next run."""
     results = _Results()
     left = list(points)
     while left and "" not in results.refused:
@@ -213,7 +213,7 @@ def _run(
             results.unverified[victim] = _death(end)
         done = results.seconds.keys() | results.unverified.keys() | results.refused.keys()
         remaining = [point for point in left if point.run not in done]
-        if len(remaining) == len(left):  # the model did not even load within the budget
+        if len(remaining) == len(left):  # the model did not load within the budget
             results.unverified |= {point.run: results.unverified.get("", _death(end)) for point in remaining}
             break
         left = remaining

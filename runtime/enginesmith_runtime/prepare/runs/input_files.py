@@ -1,4 +1,4 @@
-"""Files of input values that lie where models may lie: a bucket, a web server, a registry, a volume of the cluster."""
+"""Fetches files of input values from all sources of models: a bucket, a web server, a registry, a volume."""
 
 import os
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class InputFiles:
     """Copies of the .npz files of one preparation.
 
     Attributes:
-        folder: receives them; must exist.
-        source: of the model, whose options count for addresses of the same scheme. Credentials are the same for both.
+        folder: Existing folder that receives them.
+        source: Source of the model. Its options apply to URIs of the same scheme, and its credentials to all.
     """
 
     folder: Path
@@ -27,10 +27,10 @@ class InputFiles:
     reporter: Reporter
 
     def fetch(self, name: str, uri: str) -> Path:
-        """Copy the file at `uri` for the input `name`; returns the copy's path.
+        """Copy the file at `uri` for the input `name`. Return the path of the copy.
 
         Raises:
-            enginesmith_contract.errors.SourceError: it could not be had.
+            enginesmith_contract.errors.SourceError: The file cannot be fetched.
         """
         target = self.folder / f"{sum(1 for _ in self.folder.iterdir())}.npz"
         same = urlsplit(uri).scheme == urlsplit(self.source.uri).scheme

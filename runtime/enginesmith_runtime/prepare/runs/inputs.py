@@ -1,7 +1,7 @@
-"""Inputs of the reference runs: the same values for the same model, profile and point on every machine.
+"""Inputs of the reference runs. They are the same for the same model, profile and point on every machine.
 
-Random by default, since zeros hide faults; inside what the model supports, since a token id outside an embedding's
-table is no test of anything.
+Values are random by default, because zeros hide faults, and inside the range that the model supports, because a token
+id outside an embedding's table tests nothing.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -32,13 +32,13 @@ def fill_inputs(feed: Feed, shapes: Shapes, seed: str) -> dict[str, Array]:
     """Return one array for each input of the model.
 
     Args:
-        feed: the inputs, and what the user and the model ask of their values.
-        shapes: by input name.
-        seed: whatever tells two fillings apart; the same text gives the same values.
+        feed: The inputs, and the requirements of the user and the model for their values.
+        shapes: Shapes by input name.
+        seed: Text that identifies the filling. The same text gives the same values.
 
     Returns:
-        Arrays of the inputs' own dtypes; BYTES are object arrays of `str`, as ONNX Runtime takes them, BF16 the raw
-        uint16 bits.
+        Arrays with the dtypes of the inputs. BYTES are object arrays of `str`, as ONNX Runtime needs them, and BF16 are
+        raw uint16 bits.
     """
     return {
         spec.name: np.array(feed.given[spec.name], spec.dtype.numpy).reshape(shapes[spec.name])
@@ -49,7 +49,7 @@ def fill_inputs(feed: Feed, shapes: Shapes, seed: str) -> dict[str, Array]:
 
 
 def as_floats(array: Array, dtype: DType) -> npt.NDArray[np.float64]:
-    """Return the numbers of an array; BF16 comes as its raw uint16 bits."""
+    """Return the numbers of an array as float64. BF16 is passed as its raw uint16 bits."""
     if dtype is DType.BF16:
         array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return array.astype(np.float64)
@@ -67,22 +67,22 @@ def read_values(name: str, path: Path) -> Array:
 def local_values(
     values: Mapping[str, InputValues], base: Path | None, fetch: Callable[[str, str], Path]
 ) -> dict[str, InputValues]:
-    """Return the values with the path of every .npz file made absolute.
+    """Return the values with absolute paths of all .npz files.
 
     Args:
-        values: by input name.
-        base: folder of the user's document; relative paths start there. None: the current folder.
-        fetch: copies the file at a URI to this machine, for the input of a name; returns its path.
+        values: Values by input name.
+        base: Base folder of relative paths, which is the folder of the user's document; None for the current folder.
+        fetch: Function that copies the file at a URI for an input to this machine and returns its path.
 
     Raises:
         enginesmith_contract.errors.SpecError: `InputsNotFound`.
-        enginesmith_contract.errors.SourceError: a remote file could not be had.
+        enginesmith_contract.errors.SourceError: A remote file cannot be fetched.
     """
     return {name: _local(name, value, base or Path.cwd(), fetch) for name, value in values.items()}
 
 
 def check_values(feed: Feed, profiles: Iterable[Profile]) -> None:
-    """Hold the user's input values against the model and its profiles.
+    """Check the user's input values against the model and its profiles.
 
     Raises:
         enginesmith_contract.errors.SpecError: `UnknownInput`, `InputValuesAmbiguous`, `InputOutOfRange` (a random id
@@ -95,7 +95,7 @@ def check_values(feed: Feed, profiles: Iterable[Profile]) -> None:
         if name not in known:
             raise _wrong(where, "the model has no such input", f"it has {', '.join(known)}", "UnknownInput")
         if any(inputs[name].values is not None for inputs in ranges):
-            raise _wrong(where, "the input's values are said twice", "its profile has values", "InputValuesAmbiguous")
+            raise _wrong(where, "the input's values are given twice", "its profile has values", "InputValuesAmbiguous")
         given = [field for field in ("range", "constant", "npz") if getattr(values, field) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "nothing"
@@ -133,14 +133,14 @@ def _range(spec: TensorSpec, values: InputValues | None, bound: int | None) -> t
     if bound is not None:
         return 0, max(bound - 1, 0)
     if spec.dtype is DType.UINT8:
-        return 0, _UNSIGNED_BYTE_MAX  # bytes of an image
+        return 0, _UNSIGNED_BYTE_MAX  # image bytes
     return 0, 1
 
 
 def typed_values(array: Array, dtype: DType) -> Array:
-    """Return values in a dtype; BF16 as its raw bits."""
+    """Return values in a dtype, BF16 as its raw bits."""
     if dtype is DType.BF16:
-        # The upper half of a float32's bits is a bfloat16.
+        # The upper half of the bits of a float32 is a bfloat16.
         return np.asarray((array.astype(np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16))
     return np.asarray(array.astype(dtype.numpy))
 
@@ -161,7 +161,7 @@ def _local(name: str, values: InputValues, base: Path, fetch: Callable[[str, str
         return InputValues(npz=str(fetch(name, values.npz)))
     path = base / unquote(parts.path) if parts.scheme else base / values.npz
     if not path.is_file():
-        raise _wrong(where, "the file of input values is not there", values.npz, "InputsNotFound")
+        raise _wrong(where, "the file of input values does not exist", values.npz, "InputsNotFound")
     return InputValues(npz=str(path))
 
 
@@ -170,7 +170,7 @@ def _read_npz(where: str, path: Path, name: str) -> Array:
         with np.load(path, allow_pickle=False) as file:
             if name in file:
                 return np.asarray(file[name])
-            found = f"{path.name} holds {', '.join(file.files) or 'nothing'}"
+            found = f"{path.name} contains {', '.join(file.files) or 'nothing'}"
     except (OSError, ValueError, AttributeError) as error:
         raise _wrong(where, "not a readable .npz file", f"{path.name}: {error}", "InputsUnreadable") from error
     raise _wrong(where, "the .npz file has no array of this input's name", found, "InputNotInFile")
@@ -190,7 +190,7 @@ def _check_array(where: str, array: Array, spec: TensorSpec, fits: list[bool]) -
         why = f"the array is {array.dtype}, the input {spec.dtype}"
         raise _wrong(where, "the array's dtype does not fit", why, "InputDoesNotFit")
     if not any(fits):
-        raise _wrong(where, "the array's shape lies in no profile", f"it is {list(array.shape)}", "InputDoesNotFit")
+        raise _wrong(where, "the array's shape fits no profile", f"it is {list(array.shape)}", "InputDoesNotFit")
 
 
 def _wrong(where: str, what: str, why: str, reason: str) -> SpecError:

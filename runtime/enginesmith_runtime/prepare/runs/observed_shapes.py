@@ -1,4 +1,4 @@
-"""Output shapes compared with the runs, so that clients read the shapes that the model really has."""
+"""Compares output shapes with the runs, so that clients get the actual shapes of the model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ class Observation:
 def correct_outputs(
     facts: ModelFacts, unranked: Sequence[str], seen: Sequence[Observation]
 ) -> tuple[ModelFacts, tuple[str, ...]]:
-    """Return the facts with outputs that agree with every run, and a warning for each that was corrected.
+    """Return the facts with outputs that fit every run, and a warning for each corrected output.
 
-    A dimension of which the file and the nodes say nothing is open, whatever the runs had.
+    A dimension that neither the file nor the nodes define is open, even if all runs had the same size.
 
     Args:
-        facts: by the file and by shape inference.
-        unranked: names of outputs of which neither knows the rank.
-        seen: the runs.
+        facts: Facts from the file and from shape inference.
+        unranked: Names of outputs with unknown rank.
+        seen: The runs.
 
     Raises:
-        enginesmith_contract.errors.ModelError: `OutputShapeUnknown`: no run showed the rank of an output.
+        enginesmith_contract.errors.ModelError: `OutputShapeUnknown` if no run gave the rank of an output.
     """
     warnings: list[str] = []
     outputs: list[TensorSpec] = []
@@ -55,7 +55,7 @@ def correct_outputs(
 
 
 def _bound(facts: ModelFacts, shapes: Shapes) -> dict[str, int]:
-    """Return what the names of the inputs' open dimensions stood for in a run."""
+    """Return the sizes of the named open dimensions of the inputs in a run."""
     return {
         symbol: shapes[spec.name][axis]
         for spec in facts.inputs
@@ -69,7 +69,7 @@ def _ranked(spec: TensorSpec, shapes: Sequence[tuple[int, ...]]) -> TensorSpec:
         raise ModelError(
             "the shape of an output is not known",
             where=spec.name,
-            why="it is not in the file, the nodes do not tell it, and no run fitted the budget",
+            why="it is not in the file, the nodes do not define it, and no run fitted the budget",
             remedy="export the model with the shapes of its outputs, or give the preparation more memory and time",
             reason="OutputShapeUnknown",
         )

@@ -1,4 +1,4 @@
-"""The points of profiles that the model is run at, and what their runs may take."""
+"""The points of profiles at which the model is run, and the budget of the runs."""
 
 import time
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from enginesmith_runtime.prepare.jobs import Feed, Shapes, Values
 
 __all__ = ["Budget", "Point", "distinct_points", "more_seeds", "points_of", "shape_key"]
 
-# What an idle child with numpy and ONNX Runtime has; the budget is for the run.
+# Memory of an idle child with numpy and ONNX Runtime, which is not part of the budget of a run.
 _IDLE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One point of a profile; `run` names its files and seeds its values, `given` is as of Feed."""
+    """One point of a profile. `run` is the name of its files and the seed of its values; for `given` see Feed."""
 
     profile: str
     point: str
@@ -27,24 +27,24 @@ class Point:
 
 @dataclass(kw_only=True)
 class Budget:
-    """What the reference runs of one preparation may take together.
+    """Budget of all reference runs of one preparation.
 
     Attributes:
-        memory_bytes: of one run.
-        deadline: on the monotonic clock.
+        memory_bytes: Memory limit of one run in bytes.
+        deadline: Deadline on the monotonic clock.
     """
 
     memory_bytes: int
     deadline: float
 
     def limits(self, most_seconds: float | None = None) -> Limits:
-        """Return what is left for a child, at most `most_seconds`."""
+        """Return the remaining limits of a child, at most `most_seconds`."""
         seconds = self.left if most_seconds is None else min(self.left, most_seconds)
         return Limits(memory_bytes=self.memory_bytes + _IDLE_BYTES, seconds=seconds)
 
     @property
     def left(self) -> float:
-        """Seconds that are left, a moment at least."""
+        """Remaining seconds, always above 0."""
         return max(self.deadline - time.monotonic(), 0.1)
 
     @property
@@ -54,7 +54,7 @@ class Budget:
 
 
 def points_of(profiles: Sequence[Profile]) -> tuple[Point, ...]:
-    """Return every point of complete profiles, small ones first: a budget then gives the most verdicts."""
+    """Return every point of complete profiles, small ones first, so that the budget covers the most points."""
     return tuple(
         Point(
             profile=profile.name,
@@ -69,7 +69,7 @@ def points_of(profiles: Sequence[Profile]) -> tuple[Point, ...]:
 
 
 def distinct_points(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Keep one point of each shape, opt before the others: it is the one that references are kept for last."""
+    """Keep one point of each shape, and prefer opt, which has the highest priority for references."""
     best: dict[object, Point] = {}
     for point in points:
         seen = best.get(shape_key(point))
@@ -79,16 +79,16 @@ def distinct_points(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def more_seeds(feed: Feed, points: Sequence[Point], distinct: Sequence[Point], least: int) -> tuple[Point, ...]:
-    """Return points of a shape that is run already, with values of their own.
+    """Return additional points of a shape that is already run, with other values.
 
-    There are some where there are fewer than `least` runs, as of a static model, and an input is random.
+    There are additional points if there are fewer than `least` runs, as for a static model, and an input is random.
     """
     others = [point for point in points if point not in distinct and _has_random_inputs(feed, point)]
     return tuple(others[: max(least - len(distinct), 0)])
 
 
 def shape_key(point: Point) -> tuple[tuple[str, tuple[int, ...], tuple[int, ...] | None], ...]:
-    """Return what two points share that need one run: the shapes, and the sizes that inputs hold."""
+    """Return the shapes and the sizes in inputs. Points with equal keys share a run."""
     return tuple(sorted((name, tuple(shape), point.given.get(name)) for name, shape in point.shapes.items()))
 
 

@@ -1,4 +1,4 @@
-"""What a probe changes, one at a time, to find out what a model that does not run insists on."""
+"""Changes that a probe makes, one at a time, to find the requirements of a model that does not run."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -10,13 +10,13 @@ from enginesmith_runtime.prepare.runs.inputs import FLOATS
 
 __all__ = ["changes"]
 
-# What integers are tried with where 0 and 1, or the user's values, are refused.
+# Values for integers if 0 and 1, or the user's values, are refused.
 _OTHER_VALUES: Final = (
     InputValues(range=(1, 8)), InputValues(constant=1), InputValues(constant=2), InputValues(constant=0),
     InputValues(constant=16), InputValues(constant=-1),
 )  # fmt: skip
 _STEPS: Final = (8, 14, 16, 32, 64)
-# Sizes that models are known to insist on, tried nearest first.
+# Sizes that some models require, tried in the order of their distance.
 _USUAL_SIZES: Final = (
     1, 2, 3, 4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, 100, 112, 128, 160, 192, 224, 256, 288, 299, 320, 336, 384,
     448, 480, 512, 518, 608, 640, 768, 1024, 1280,
@@ -24,7 +24,7 @@ _USUAL_SIZES: Final = (
 
 
 def changes(job: ProbeJob) -> Iterator[tuple[Change, Feed, Shapes]]:
-    """Yield what is changed, and the feed and the shapes with the change."""
+    """Yield the change, and the feed and the shapes with the change."""
     others = {*FLOATS, DType.BOOL, DType.BYTES}
     integers = [
         spec.name for spec in job.feed.facts.inputs if spec.dtype not in others and spec.name not in job.feed.given
@@ -42,7 +42,7 @@ def _candidates(feed: Feed, shapes: Shapes) -> Iterator[tuple[str, int, int, Sha
     """Yield shapes that differ from `shapes` in one open dimension; dimensions of one symbol change together."""
     seen: set[str] = set()
     for spec in feed.facts.inputs:
-        # The batch last: it is hardly ever what a model insists on.
+        # Try the batch last, because models rarely require a batch size.
         for axis in [*range(1, len(spec.shape)), *range(min(1, len(spec.shape)))]:
             symbol = spec.symbol(axis)
             if spec.shape[axis] >= 0 or symbol in seen:

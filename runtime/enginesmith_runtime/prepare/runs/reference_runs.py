@@ -1,7 +1,7 @@
-"""The child's side of every run in ONNX Runtime: the reference that an engine is verified against.
+"""Runs models in ONNX Runtime in the child process. The results are the references for engines.
 
-Memory is bounded by the child itself (RLIMIT_DATA), so that ONNX Runtime says "failed to allocate" and the next run
-continues; the parent's watch is the second line.
+The child limits its own memory (RLIMIT_DATA), so that ONNX Runtime reports "failed to allocate" and the next run
+continues. The parent also watches the memory.
 """
 
 import ctypes
@@ -66,16 +66,16 @@ _MEMORY_WORDS: Final = ("bad_alloc", "bad allocation", "failed to allocate memor
 _SEVERITY_FATAL: Final = 4
 _BFLOAT16: Final = 16  # TensorProto.BFLOAT16, without importing onnx
 _PROBE_SECONDS: Final = 15.0
-# Kernels that split work by size add in another order; anything that mixes rows differs by far more.
+# Kernels that split work by size add in another order. Mixed rows cause much larger differences.
 SAME_RELATIVE: Final = 1e-3
 _MESSAGE_LENGTH: Final = 300
 _NODE: Final = re.compile(r"while running (?P<op>\w+) node\. Name:'(?P<name>[^']*)'")
-# Up to the file and line of a kernel, its signature, and the condition that was false.
+# Text before the reason: file and line of a kernel, its signature, and the failed condition.
 _BEFORE_REASON: Final = re.compile(r"^.*?Status Message: (?:\S+/onnxruntime/\S+:\d+ (?:.*? was false\. )?)?")
 
 
 class RunFailedError(Exception):
-    """A run that ended in ONNX Runtime's own words; `out_of_memory` tells the two kinds apart."""
+    """A run failed with an error of ONNX Runtime. `out_of_memory` is True if memory was missing."""
 
     def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
         self.message = message
@@ -84,10 +84,10 @@ class RunFailedError(Exception):
 
 
 class Session:
-    """One ONNX model in ONNX Runtime on the CPU, set to be exact and frugal rather than fast."""
+    """One ONNX model in ONNX Runtime on the CPU, configured for exact results and low memory use and not for speed."""
 
     def __init__(self, model: str, *, emulated: bool = False, threads: int = 0, more: Sequence[str] = ()) -> None:
-        """Open the model at a path; `more`: values inside it that become outputs; the others are as in `Feed`."""
+        """Open the model at a path. `more`: inner values that become outputs. For the others see `Feed`."""
         with failures_translated():
             if more:
                 self._session = _open_with(Path(model), more, emulated=emulated, threads=threads)
@@ -102,10 +102,10 @@ class Session:
             )
 
     def run(self, feed: Feed, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once; returns the outputs by name, BF16 as raw uint16 bits.
+        """Run once. Return the outputs by name, BF16 as raw uint16 bits.
 
         Raises:
-            RunFailedError: ONNX Runtime refused or had no memory.
+            RunFailedError: ONNX Runtime refused or ran out of memory.
         """
         names = [spec.name for spec in feed.facts.outputs]
         with failures_translated():
@@ -115,7 +115,7 @@ class Session:
 
 @contextmanager
 def failures_translated() -> Iterator[None]:
-    """Turn what ONNX Runtime raises in the body into a `RunFailedError`."""
+    """Translate errors of ONNX Runtime in the body to a `RunFailedError`."""
     try:
         yield
     except RUN_FAILURES as error:
@@ -125,18 +125,18 @@ def failures_translated() -> Iterator[None]:
 
 
 def exact_options(threads: int = 0, *, has_integers: bool = False) -> ort.SessionOptions:
-    """Return options for a session that computes what the graph says, and keeps no second copy of the weights.
+    """Return options for a session that computes exactly the graph, and keeps no second copy of the weights.
 
     Args:
         threads: inside a node; 0: one for each CPU of this process.
         has_integers: whether the graph has operators that compute in 8 bits, whose sums the optimizer makes exact.
     """
     options = ort.SessionOptions()
-    # Its own choice counts the machine's cores; with fewer for this process, its threads would wait for each other.
+    # The default counts the machine's cores. If this process has fewer, the threads would wait for each other.
     usable = count_usable_cpus()
     options.intra_op_num_threads = threads or (usable if usable < (os.cpu_count() or 1) else 0)
     options.log_severity_level = _SEVERITY_FATAL
-    # Folding and packing copy the weights, and each shape is run once.
+    # Disable folding and packing, because they copy the weights and each shape is run only once.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if has_integers:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -153,10 +153,10 @@ def open_exact(
     """Return a session with `exact_options` of a model in memory.
 
     Args:
-        model: without the weights that are external.
-        folder: of the files with external weights.
-        threads: inside a node.
-        weights: that were detached from the model; see `detach_weights`.
+        model: Model without external weights.
+        folder: Folder of the files with external weights.
+        threads: Number of threads inside a node.
+        weights: Weights that were detached from the model; see `detach_weights`.
     """
     options = exact_options(threads)
     if weights:
@@ -178,7 +178,7 @@ def run_session(
 ) -> list[Array]:
     """Return the named outputs of a session, BF16 as raw uint16 bits."""
     dtypes = {spec.dtype for spec in (*feed.facts.inputs, *feed.facts.outputs)}
-    # OrtValues take BF16, which numpy has not, and no strings, which plain arrays do.
+    # OrtValues support BF16, which numpy does not have. They do not support strings, which plain arrays do.
     if DType.BF16 not in dtypes:
         return [np.asarray(array) for array in session.run(list(names), dict(inputs))]
     values = {spec.name: _as_ort(inputs[spec.name], spec.dtype) for spec in feed.facts.inputs}
@@ -186,7 +186,7 @@ def run_session(
 
 
 def run_all(job: RunJob, emit: Emit) -> None:
-    """Run every entry of the job, saying what became of each."""
+    """Run every entry of the job, and emit the result of each."""
     bound_memory(job.memory_bytes)
     session = open_session(job.model, job.feed, emit)
     if session is None:
@@ -219,7 +219,7 @@ def run_all(job: RunJob, emit: Emit) -> None:
 
 
 def _answer_bytes(outputs: Mapping[str, Array]) -> int:
-    """Return the bytes of an answer with all outputs; texts travel with a length of 4 bytes before each."""
+    """Return the size of a response with all outputs. Each text has a length of 4 bytes before it."""
     return sum(
         sum(4 + len(str(text).encode()) for text in array.ravel().tolist()) if array.dtype == object else array.nbytes
         for array in outputs.values()
@@ -227,9 +227,9 @@ def _answer_bytes(outputs: Mapping[str, Array]) -> int:
 
 
 def probe(job: ProbeJob, emit: Emit) -> None:
-    """Change one input's values, then one open dimension at a time, until the model runs; null where nothing helps.
+    """Change one input's values, then one open dimension at a time, until the model runs. Null if nothing helps.
 
-    Values come first: where they are changed at the same shape, the shape was not at fault.
+    Values come first, because if other values work at the same shape, the shape is not the cause.
     """
     bound_memory(job.memory_bytes)
     session = open_session(job.model, job.feed, emit)
@@ -248,14 +248,14 @@ def probe(job: ProbeJob, emit: Emit) -> None:
 
 
 def is_same(one: Array, other: Array, tolerance: float = SAME_RELATIVE) -> bool:
-    """Whether two arrays of one shape hold the same: floats within a share of the largest, all else exactly."""
+    """Whether two arrays of one shape are equal: floats within a share of the largest value, others exactly."""
     return difference_of(one, other) <= tolerance
 
 
 def difference_of(one: Array, other: Array) -> float:
     """Return the largest difference of two arrays of one shape as a share of the largest value of `other`.
 
-    Infinity where something differs that is no finite float.
+    The result is infinity if values other than finite floats differ.
     """
     if not np.issubdtype(one.dtype, np.floating):
         return 0.0 if np.array_equal(one, other) else np.inf
@@ -269,9 +269,9 @@ def difference_of(one: Array, other: Array) -> float:
 
 
 def bound_memory(extra_bytes: int) -> None:
-    """Let this process have `extra_bytes` of private memory on top of what it has now."""
+    """Limit the private memory of this process to `extra_bytes` more than it has now."""
     status = Path("/proc/self/status")
-    if not status.exists():  # no Linux: the parent's watch has to do
+    if not status.exists():  # not Linux: only the parent watches the memory
         return
     lines = status.read_text(encoding="ascii").splitlines()
     now = sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
@@ -279,7 +279,7 @@ def bound_memory(extra_bytes: int) -> None:
 
 
 def open_session(model: str, feed: Feed, emit: Emit) -> Session | None:
-    """Return the model's session; None where it does not load, which is said."""
+    """Return the model's session. If it does not load, emit an event and return None."""
     try:
         return Session(model, emulated=feed.emulated, threads=feed.threads)
     except RunFailedError as error:
@@ -289,7 +289,7 @@ def open_session(model: str, feed: Feed, emit: Emit) -> Session | None:
 
 
 def save_run(path: Path, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> int:
-    """Write inputs and outputs of a run; returns the bytes of the file."""
+    """Write inputs and outputs of a run. Return the size of the file in bytes."""
     arrays = {f"input:{name}": _storable(array) for name, array in inputs.items()}
     arrays |= {f"output:{name}": _storable(array) for name, array in outputs.items()}
     np.savez(path, allow_pickle=False, **arrays)
@@ -297,7 +297,7 @@ def save_run(path: Path, inputs: Mapping[str, Array], outputs: Mapping[str, Arra
 
 
 def _storable(array: Array) -> Array:
-    """Strings go as UTF-8 bytes of fixed width: an .npz that needs no pickle can be read by anybody safely."""
+    """Convert strings to UTF-8 bytes of fixed width, because an .npz file without pickles can be read safely."""
     if array.dtype != object:
         return array
     return np.char.encode(array.astype(np.str_), "utf-8")
@@ -306,7 +306,7 @@ def _storable(array: Array) -> Array:
 def _repeat(
     job: RunJob, session: Session, inputs: Mapping[str, Array], before: Mapping[str, Array], emit: Emit
 ) -> None:
-    """Run again with the same inputs and say whether an output differs; a run that fails says nothing."""
+    """Run again with the same inputs, and emit whether an output differs. A failed run emits nothing."""
     for _ in range(job.repeats):
         try:
             again = session.run(job.feed, inputs)
@@ -320,7 +320,7 @@ def _repeat(
 
 
 def _nan_outputs(feed: Feed, outputs: Mapping[str, Array]) -> list[str]:
-    """Return the outputs that hold values, and none that is a number."""
+    """Return the outputs that have values of which none is a number."""
     floats = {spec.name: spec.dtype for spec in feed.facts.outputs if spec.dtype in FLOATS}
     return [
         name
@@ -339,7 +339,7 @@ def _as_numpy(value: ort.OrtValue) -> Array:
     if value.element_type() != _BFLOAT16:
         return np.asarray(value.numpy())
     shape = value.shape()
-    # No numpy type, so no `numpy()`: the bits are copied from where they lie.
+    # There is no numpy type, so `numpy()` does not work. Copy the bits from their address.
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.uint16).itemsize
     return np.frombuffer(ctypes.string_at(value.data_ptr(), size), dtype=np.uint16).reshape(shape)
 
@@ -350,7 +350,7 @@ def _failed(error: Exception) -> RunFailedError:
 
 
 def _shortened(words: str) -> str:
-    """Keep the node and the reason: ONNX Runtime puts error classes, C++ paths and signatures around them."""
+    """Keep only the node and the reason, and remove ONNX Runtime's error classes, C++ paths and signatures."""
     node = _NODE.search(words)
     rest = words.split(" : ", maxsplit=3)[-1] if words.startswith("[ONNXRuntimeError]") else words
     rest = _BEFORE_REASON.sub("", rest)

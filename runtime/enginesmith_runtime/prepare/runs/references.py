@@ -1,4 +1,4 @@
-"""References that every engine of this model is compared with: inputs and FP32 outputs at each profile's points."""
+"""Stores the references for every engine of a model: inputs and FP32 outputs at each profile's points."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +11,16 @@ from enginesmith_runtime.store.interface import Store
 __all__ = ["MOST_BYTES", "store_references"]
 
 MOST_BYTES: Final = 256 << 20
-"""All references of one preparation: a server loads them before it is Ready."""
+"""Size limit of all references of one preparation, because a server loads them before it is Ready."""
 
 
 def store_references(
     store: Store, folder: Path, points: Sequence[Point], most_bytes: int = MOST_BYTES
 ) -> tuple[tuple[ReferenceSet, ...], tuple[str, ...]]:
-    """Store `<run>.npz` of each point; beyond the budget opt goes first, then min, then max.
+    """Store `<run>.npz` of each point. If the budget is too small, opt has priority, then min, then max.
 
     Returns:
-        The references in the order of points, and a warning for each that was left out.
+        The references in the order of points, and a warning for each omitted one.
     """
     order = sorted(points, key=lambda point: ("opt", "min", "max").index(point.point))
     left = most_bytes
@@ -28,7 +28,7 @@ def store_references(
     warnings: list[str] = []
     for point in order:
         size = (folder / f"{point.run}.npz").stat().st_size
-        if size <= left or not chosen:  # one at least, or nothing could ever be verified
+        if size <= left or not chosen:  # keep at least one, or nothing could be verified
             chosen.add(point.run)
             left -= size
             continue

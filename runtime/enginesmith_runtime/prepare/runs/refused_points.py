@@ -1,4 +1,4 @@
-"""A point that the model refuses: which single change makes it run, and the error that says so."""
+"""Finds a single change that makes a refused point run, and creates the error message."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _CHANGE: Final[TypeAdapter[Change]] = TypeAdapter(Change)
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedPoint:
-    """The first point that the model refuses: its words, and a change that helps; None: none was found."""
+    """The first point that the model refuses, its error, and a change that helps (None if none was found)."""
 
     point: Point
     words: str
@@ -31,7 +31,7 @@ class RefusedPoint:
 def find_change(
     model: Path, feed: Feed, point: Point, folder: Path, budget: Budget, tick: Callable[[], None]
 ) -> Change | None:
-    """Return the single change that makes the model run; None where none was found."""
+    """Return the single change that makes the model run, or None if none was found."""
     found: list[Change] = []
 
     def receive(event: Event) -> None:
@@ -50,7 +50,7 @@ def find_change(
 
 
 def refusal_error(model: Path, feed: Feed, refused: RefusedPoint) -> ModelError:
-    """Return the error of a refused point: `ProfileRefusedByModel`, or `ValuesRefusedByModel` where values help."""
+    """Return the error of a refused point: `ValuesRefusedByModel` if other values help, or `ProfileRefusedByModel`."""
     point, change = refused.point, refused.change
     sizes = _unsaid_sizes(feed, point)
     if isinstance(change, OtherValues) and not sizes:
@@ -70,12 +70,12 @@ def refusal_error(model: Path, feed: Feed, refused: RefusedPoint) -> ModelError:
 
 
 def _unsaid_sizes(feed: Feed, point: Point) -> str:
-    """Return what to add where inputs that hold sizes were filled without a word of the profile."""
+    """Return the advice to add sizes to the profile for inputs that hold sizes."""
     unsaid = [
         spec for spec in feed.facts.inputs if spec.name in feed.facts.shape_inputs and spec.name not in point.given
     ]
     return "; ".join(
-        f"say the sizes that {spec.name} holds, in the profile's inputs: {values_entry(spec)}" for spec in unsaid
+        f"add the sizes that {spec.name} holds to the profile's inputs: {values_entry(spec)}" for spec in unsaid
     )
 
 

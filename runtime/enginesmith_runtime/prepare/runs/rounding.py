@@ -1,8 +1,8 @@
-"""How sensitive a model is to rounding: no two FP32 implementations agree on the last bits.
+"""Measures the sensitivity of a model to rounding, because FP32 implementations differ in the last bits.
 
-Every weight of a product or a convolution, and every float input, is made larger or smaller by 2^-23 of itself. An
-ordinary model answers 1e-6 of its scale apart; a model that subtracts what is nearly equal, or whose answers to the
-reference inputs are nearly nothing, much further. Neither TensorRT nor any other library can do better than that.
+Every weight of a product or a convolution, and every float input, is increased or decreased by 2^-23 of itself. The
+outputs of an ordinary model change by 1e-6 of their scale. They change much more if the model subtracts nearly equal
+values, or if its outputs for the reference inputs are close to zero. TensorRT cannot be more exact than that.
 """
 
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ from enginesmith_runtime.prepare.runs.reference_runs import bound_memory, exact_
 __all__ = ["measure_rounding", "with_other_bits"]
 
 _LAST_BIT: Final = np.float32(2.0**-23)
-_WEIGHT_RANK: Final = 2  # scales, sizes and thresholds have less; those say what is computed
-_MOST_BYTES: Final = 256 << 20  # of all weights: they are in memory three times
+_WEIGHT_RANK: Final = 2  # scales, sizes and thresholds have lower ranks and are not changed
+_MOST_BYTES: Final = 256 << 20  # limit of all weights, which are in memory three times
 
 
 def measure_rounding(job: RoundingJob) -> Mapping[str, float]:
@@ -53,7 +53,7 @@ def measure_rounding(job: RoundingJob) -> Mapping[str, float]:
 
 
 def _open(path: Path, feed: Feed, random: np.random.Generator) -> ort.InferenceSession:
-    """Return a session of the model with other last bits in its weights; of a large one, with the same."""
+    """Return a session of the model with changed last bits in its weights. A large model is not changed."""
     model = read_graph(path)
     if feed.emulated and (emulation := emulate(model)) is not None:
         return emulation.open(ort, path, exact_options(feed.threads))
@@ -72,13 +72,13 @@ def _open(path: Path, feed: Feed, random: np.random.Generator) -> ort.InferenceS
 
 
 def _moved(array: Array, dtype: DType, random: np.random.Generator) -> Array:
-    """Return the input with other last bits where it is FP32; texts as ONNX Runtime takes them."""
+    """Return the input with changed last bits if it is FP32. Texts are converted for ONNX Runtime."""
     if dtype is DType.BYTES:
         return np.char.decode(array.astype(np.bytes_), "utf-8").astype(object)
     return with_other_bits(array, random) if dtype is DType.FP32 else np.asarray(array)
 
 
 def with_other_bits(values: Array, random: np.random.Generator) -> Array:
-    """Return numbers as FP32, each larger or smaller by its last bit."""
+    """Return numbers as FP32, each increased or decreased by its last bit."""
     signs = random.integers(0, 2, values.shape).astype(np.float32) * 2 - 1
     return np.asarray(values.astype(np.float32) * (1 + signs * _LAST_BIT), dtype=np.float32)

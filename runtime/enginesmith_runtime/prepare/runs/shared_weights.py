@@ -1,4 +1,4 @@
-"""Weights that several sessions of ONNX Runtime share, instead of a copy in each of them and in their models."""
+"""Weights that several sessions of ONNX Runtime share, so that sessions and models have no copies."""
 
 from collections.abc import Collection
 from typing import Final
@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper
 
 __all__ = ["detach_weights"]
 
-# Smaller ones hold shapes and axes, which ONNX Runtime reads from the model.
+# Smaller weights hold shapes and axes, which ONNX Runtime reads from the model.
 _SHARED_BYTES: Final = 1 << 10
 _SHARED_TYPES: Final = frozenset(
     {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8}
@@ -20,11 +20,11 @@ _SHARED_TYPES: Final = frozenset(
 def detach_weights(
     model: onnx.ModelProto, kept: Collection[str] = ()
 ) -> tuple[onnx.ModelProto, dict[str, ort.OrtValue]]:
-    """Take large weights out of a model.
+    """Remove large weights from a model.
 
     Args:
-        model: its weights in files of their own stay there. It must not be used any more.
-        kept: names of weights that stay in the model.
+        model: Model, which must not be used afterwards. External weights stay in their files.
+        kept: Names of weights that stay in the model.
 
     Returns:
         The model, and the weights by name, for `SessionOptions.add_external_initializers`.
@@ -42,7 +42,7 @@ def detach_weights(
         tensor.dims.extend(dims)
         for key, value in (("location", "shared"), ("offset", "0"), ("length", str(array.nbytes))):
             tensor.external_data.add(key=key, value=value)
-    # A message keeps the memory of what was taken out of it.
+    # A message keeps the memory of removed data, so copy the rest.
     light = onnx.ModelProto()
     light.CopyFrom(model)
     return light, found

@@ -1,7 +1,7 @@
 """`python -m enginesmith_runtime.server.front_ends`: one front end, started by the process with the engines.
 
-It receives on its standard input the settings, and then lines that each say to stop within that many seconds of grace.
-The end of its input is the end of the other process.
+It reads the settings from its standard input. Each later line is a number of seconds: the front end stops within them.
+The input ends when the process with the engines ends.
 """
 
 import os
@@ -22,7 +22,7 @@ __all__: list[str] = []
 
 
 def main() -> None:
-    """Serve until a line says to stop, or until the other process ends."""
+    """Serve until a line on standard input stops it, or until the process with the engines ends."""
     log_to_stderr()
     settings = Settings.from_line(sys.stdin.readline())
     transport = open_transport(
@@ -42,7 +42,7 @@ def main() -> None:
 
     for line in sys.stdin:
         threading.Thread(target=stop, args=(float(line),), daemon=True).start()
-    # Not by returning: the library's threads would be waited for.
+    # Do not return: the interpreter would wait for the library's threads.
     os._exit(ExitCode.OK)
 
 

@@ -1,4 +1,4 @@
-"""The calls that come by links, answered in the process with the engines."""
+"""Answers the calls that arrive over links, in the process with the engines."""
 
 import select
 import threading
@@ -26,14 +26,14 @@ __all__ = ["Calls"]
 
 
 class Calls:
-    """Answers what comes by links, each on a thread of its own."""
+    """Answers the calls of links. Each link has its own thread."""
 
     def __init__(self, methods: Methods) -> None:
         self._methods = methods
         self._departures = _Departures()
 
     def serve(self, link: Link) -> None:
-        """Answer one call after another until the other side has gone."""
+        """Answer one call after another until the other side hangs up."""
         try:
             while (packet := link.receive()) is not None:
                 (name, deadline, *sender), data = packet
@@ -42,9 +42,9 @@ class Calls:
                         _send(link, self._answer(call, data, link, deadline, sender))
                     case WatchMethod(subscribe=subscribe):
                         _watch(subscribe, bytes(data), link)
-                # The last reference to a large request must not live until the next one comes.
+                # Release the last reference to a large request now, and not when the next request arrives.
                 del packet, data
-        except OSError:  # the front end has ended; nothing waits for the answer
+        except OSError:  # the front end has ended, so nothing waits for the response
             return
         finally:
             link.close()
@@ -70,7 +70,7 @@ def _watch(subscribe: Callable[[Body, Emit], Callable[[], None]], data: Body, li
         if body is None:
             link.hang_up()
             return
-        with suppress(OSError):  # it has gone, which `receive` tells
+        with suppress(OSError):  # the other side hung up; `receive` reports it
             link.send(["emitted"], body)
 
     unsubscribe = subscribe(data, emit)
@@ -81,7 +81,7 @@ def _watch(subscribe: Callable[[Body, Emit], Callable[[], None]], data: Body, li
 
 
 class _LinkCallContext(CallContext):
-    """A call whose client has gone is one whose front end hangs up; `sender`: client, connection and trace."""
+    """Context of one call. A front end hangs up if the client has gone. `sender`: client, connection and trace."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class _LinkCallContext(CallContext):
 class _Departures:
     """Calls back when the other side of a link hangs up while it waits for an answer."""
 
-    # It sends nothing then, so all that can be read is its end.
+    # The other side sends nothing while it waits, so a readable connection means that it has hung up.
     _EVENTS: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 
     def __init__(self) -> None:

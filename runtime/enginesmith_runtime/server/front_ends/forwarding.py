@@ -1,4 +1,4 @@
-"""The methods of the process with the engines, as a front end offers them: each call is carried there and back."""
+"""The methods that a front end offers. Each call is forwarded to the process with the engines."""
 
 import os
 import threading
@@ -28,14 +28,14 @@ from enginesmith_runtime.server.transport.pending import Outcome, begin
 __all__ = ["forwarded_methods"]
 
 _MOST_IDLE: Final = 32
-"""Links that are kept for later calls; each keeps memory for the largest message that it has carried."""
+"""Number of idle links that are kept for later calls. Each keeps memory for its largest message so far."""
 
 _LARGEST_KEPT_BYTES: Final = 32 << 20
-"""Of memory that a link may keep; as much as `memory.keep_freed_memory` keeps of one buffer."""
+"""Memory that a link may keep; equal to the largest buffer that `memory.keep_freed_memory` keeps."""
 
 
 def forwarded_methods(settings: Settings) -> Methods:
-    """Return handlers that let the process with the engines answer."""
+    """Return handlers that forward calls to the process with the engines."""
     carrier = _Carrier(
         settings.engines, threads=settings.limits.max_waiting_calls, names_clients=settings.names_clients
     )
@@ -57,12 +57,12 @@ class _Carrier:
         self._engines = engines
         self._names_clients = names_clients
         self._traces = is_wanted()
-        # The last one that was used comes first: few links carry large messages, and few have memory for them.
+        # The last used link comes first, so that few links carry large messages and need memory for them.
         self._idle: list[Link] = []
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="forward")
 
     def call(self, method: str, data: Body, context: CallContext, reply: Reply) -> None:
-        """Carry one request and its answer."""
+        """Forward one request and return its response."""
         carry = partial(self._carry, method)
         if context.may_run_here and context.may_block:
             carry(data, context, reply)
@@ -70,7 +70,7 @@ class _Carrier:
             self._threads.submit(begin, carry, data, context, reply)
 
     def watch(self, method: str, data: Body, emit: Emit) -> Callable[[], None]:
-        """Carry one request, and answers until the returned function is called."""
+        """Forward one request, and its responses until the returned function is called."""
         link = self._connect()
         try:
             link.send([method, None], data)
@@ -95,7 +95,7 @@ class _Carrier:
         errand = _Errand(link)
         context.on_cancel(errand.cancel)
         packet = None
-        with suppress(OSError):  # the other side has gone
+        with suppress(OSError):  # the other side hung up
             link.send([method, context.deadline, *self._sender(context)], data)
             packet = link.receive()
         errand.end()
@@ -112,7 +112,7 @@ class _Carrier:
         reply(outcome)
 
     def _sender(self, context: CallContext) -> tuple[object, ...]:
-        """Return the client's name, what tells its connection from those of every front end, and its trace."""
+        """Return the client's name, an id of its connection that is unique over all front ends, and its trace."""
         if not (self._names_clients or self._traces):
             return ()
         trace = context_fields(context.metadata()) if self._traces else {}
@@ -132,10 +132,10 @@ class _Carrier:
 
 
 class _Errand:
-    """One call on its way. Safe from any thread.
+    """One forwarded call. Safe from any thread.
 
     Attributes:
-        cancelled: the client went before there was an answer.
+        cancelled: Whether the client went away before the response.
     """
 
     def __init__(self, link: Link) -> None:
@@ -145,14 +145,14 @@ class _Errand:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Hang up, where the answer has not come yet."""
+        """Hang up if the response has not arrived."""
         with self._lock:
             if not self._ended:
                 self.cancelled = True
                 self._link.hang_up()
 
     def end(self) -> None:
-        """Let no cancellation reach the link any more: it may carry another call."""
+        """Detach the call from the link, which may carry another call. A later cancellation has no effect."""
         with self._lock:
             self._ended = True
 

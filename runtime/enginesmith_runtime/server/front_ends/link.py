@@ -1,8 +1,8 @@
 """One connection between a front end and the process with the engines. It carries one call at a time.
 
-A packet is a line of JSON and, behind a NUL byte, the bytes of a message. A message that is too large for a packet lies
-in the link's memory, an anonymous file that both sides map: it is written there once, and read where it lies. Both are
-processes of one server, so, unlike with a client's shared memory, neither changes it while the other reads.
+A packet is a line of JSON, a NUL byte and the bytes of a message. A message that is too large for a packet is in the
+link's memory, an anonymous file that both sides map: one side writes it once, and the other reads it there. Both are
+processes of one server. Unlike the owner of a client's shared memory, neither changes it while the other reads.
 """
 
 import json
@@ -19,7 +19,7 @@ from enginesmith_runtime.server.transport.interface import Body
 __all__ = ["Link", "listen"]
 
 _LARGEST_IN_PACKET: Final = 32 << 10
-"""Bytes of a message; copying so few through the kernel costs less than anything else about a call."""
+"""Largest message in a packet, in bytes. A copy of this size through the kernel is a small part of a call's cost."""
 
 _PACKET_BYTES: Final = _LARGEST_IN_PACKET + (32 << 10)
 
@@ -27,7 +27,7 @@ _SMALLEST_MEMORY: Final = 1 << 20
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a socket on which front ends can connect; every process with access to the folder can connect."""
+    """Return a socket that accepts front ends. Every process with access to the folder can connect."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(path))
     listener.listen(socket.SOMAXCONN)
@@ -35,11 +35,11 @@ def listen(path: Path) -> socket.socket:
 
 
 class Link:
-    """Both ends are the same; `send` and `receive` take turns as the call has it.
+    """One end of a connection. Both ends have the same methods; the call determines the order of `send` and `receive`.
 
     Args:
-        connection: of packets.
-        memory: descriptor of the anonymous file.
+        connection: Socket for packets.
+        memory: Descriptor of the anonymous file.
     """
 
     def __init__(self, connection: socket.socket, memory: int) -> None:
@@ -52,7 +52,7 @@ class Link:
         """Connect to the process with the engines.
 
         Raises:
-            OSError: it has ended.
+            OSError: The process has ended.
         """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -69,18 +69,18 @@ class Link:
         """Wait for a front end to connect.
 
         Raises:
-            OSError: the listener was closed, or a front end ended before it had connected.
+            OSError: The listener was closed, or a front end ended before it had connected.
         """
         connection, _ = listener.accept()
         _, descriptors, _, _ = socket.recv_fds(connection, 64, 1)
         if not descriptors:
             connection.close()
-            raise ConnectionAbortedError("a front end went before it had connected")
+            raise ConnectionAbortedError("a front end ended before it had connected")
         return cls(connection, descriptors[0])
 
     @property
     def memory_bytes(self) -> int:
-        """How much memory the link holds for messages, as far as this side knows."""
+        """Bytes of memory that the link holds for messages, as known to this side."""
         return 0 if self._mapped is None else len(self._mapped)
 
     def fileno(self) -> int:
@@ -91,11 +91,11 @@ class Link:
         """Send one packet.
 
         Args:
-            head: what JSON can hold.
-            body: a message of any size; it may be changed as soon as the other side has answered.
+            head: Values that JSON can represent.
+            body: Message of any size. It may be changed when the other side has answered.
 
         Raises:
-            OSError: the other side has gone.
+            OSError: The other side hung up.
         """
         packed = json.dumps([len(body), *head], separators=(",", ":")).encode()
         if len(body) > _LARGEST_IN_PACKET:
@@ -104,9 +104,9 @@ class Link:
         self._connection.sendmsg([packed, b"\0", body])
 
     def receive(self) -> tuple[list[Any], Body] | None:
-        """Return head and body of the next packet; a large body is valid until something is sent.
+        """Return head and body of the next packet, or None if the other side hung up.
 
-        None: the other side has gone.
+        A large body is valid until the next `send`.
         """
         try:
             packet = self._connection.recv(_PACKET_BYTES)
@@ -120,7 +120,7 @@ class Link:
 
     @property
     def other_side_gone(self) -> bool:
-        """Whether the other side has hung up; to be asked only while it has nothing to send."""
+        """Whether the other side has hung up. Call it only while the other side has nothing to send."""
         try:
             return not self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -129,12 +129,12 @@ class Link:
             return True
 
     def hang_up(self) -> None:
-        """End what either side waits for, from any thread."""
+        """Shut the connection down, so that neither side waits any longer. Safe from any thread."""
         with suppress(OSError):  # it has ended
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Free the connection; the memory is freed when no process reads it any more."""
+        """Close the connection. The memory is freed when no process uses it."""
         self._connection.close()
         os.close(self._memory)
         self._mapped = None

@@ -1,4 +1,4 @@
-"""What a front end receives when it starts, as one line of JSON on its standard input."""
+"""Settings of a front end, which it reads at its start as one line of JSON from its standard input."""
 
 import json
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ LISTENING: Final = "listening"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Where a front end listens and what it offers.
+    """Address and methods of a front end.
 
     Attributes:
-        address: host:port; other front ends have it too.
-        engines: path of the socket of the process with the engines.
-        transport: as in `ServerOptions`.
-        unary: names of methods with one request and one answer, with whether a call may wait for an instance.
-        streams: names of methods with a stream of requests, with how many of one stream may be unanswered.
-        watches: names of methods with one request and answers until the client leaves.
-        free: names of methods whose calls need no token.
-        tls: as in `ServerOptions`.
-        tokens: as in `ServerOptions`.
-        names_clients: whether the process with the engines has to know whose calls it gets.
+        address: host:port, which all front ends share.
+        engines: Path of the socket of the process with the engines.
+        transport: See `ServerOptions`.
+        unary: Names of methods with one request and one response, and whether a call may wait for an instance.
+        streams: Names of methods with a stream of requests, and the limit of unanswered requests in a stream.
+        watches: Names of methods with one request, and responses until the client leaves.
+        free: Names of methods that need no token.
+        tls: See `ServerOptions`.
+        tokens: See `ServerOptions`.
+        names_clients: Whether the process with the engines must know the client of each call.
     """
 
     address: str
@@ -68,7 +68,7 @@ class Settings:
 
     @classmethod
     def from_line(cls, line: str) -> Self:
-        """Return what `to_line` made."""
+        """Return the settings from the output of `to_line`."""
         fields = json.loads(line)
         name, tls = fields["transport"], fields["tls"]
         return cls(

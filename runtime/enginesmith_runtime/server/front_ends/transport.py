@@ -1,4 +1,4 @@
-"""The front ends as one transport: processes that share a port, and links by which their calls come here."""
+"""The front ends as one transport: processes that share a port and send their calls to this process over links."""
 
 import contextlib
 import logging
@@ -25,17 +25,17 @@ __all__ = ["FrontEnds"]
 _log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS: Final = 1.0
-"""Before a front end that ended is started again."""
+"""Seconds before a front end that ended is started again."""
 
 _ENDING_SECONDS: Final = 10.0
-"""For a front end to end after its grace, and also for it to send its clients away."""
+"""Seconds in which a front end must end after its grace period, and must send GOAWAY to its clients."""
 
 
 class FrontEnds:
-    """So many processes that listen on one address; see `Transport`.
+    """Several processes that listen on one address; see `Transport`.
 
     Args:
-        folder: for the socket between the processes; no other process may have access to it.
+        folder: Folder of the socket between the processes. No other process may have access to it.
     """
 
     def __init__(self, methods: Methods, limits: TransportLimits, options: ServerOptions, *, folder: Path) -> None:
@@ -76,7 +76,7 @@ class FrontEnds:
         return address
 
     def stop(self, grace_seconds: float) -> None:
-        """Let each front end send its clients away, and return when all have ended."""
+        """Stop all front ends, which send GOAWAY to their clients, and wait until they have ended."""
         self._stopping.set()
         for one in self._front_ends:
             one.tell_to_stop(grace_seconds)
@@ -98,7 +98,7 @@ class FrontEnds:
 
 
 def _allow_many_files() -> None:
-    """Raise the process's own limit: each call that runs or waits has a connection and a file of memory."""
+    """Raise the limit of open files. Each call that runs or waits has a connection and a memory file."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -107,18 +107,18 @@ def _reserve(address: str) -> tuple[socket.socket, str]:
     """Return a socket that keeps a port for processes that share it, and the address with that port.
 
     Raises:
-        ServeError: another process listens on that address.
+        ServeError: Another process listens on that address.
     """
     host, _, port = address.rpartition(":")
     try:
         family, _, _, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        # Sharing a port with another server would be no error, so it is asked for alone first.
+        # Sharing a port with another server is not an error, so first bind it without sharing.
         with socket.socket(family) as alone:
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind(where)
             alone.listen()
         shared = socket.socket(family)
-        # As the library does: connections that a server before this one has closed may still be waiting for their end.
+        # The library does the same: closed connections of an earlier server may still be in TIME_WAIT.
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         shared.bind(where)
@@ -128,7 +128,7 @@ def _reserve(address: str) -> tuple[socket.socket, str]:
 
 
 class _FrontEnd:
-    """One front end, started again where it ends by itself."""
+    """One front end. It is restarted if it ends by itself."""
 
     def __init__(self, settings: Settings, stopping: threading.Event) -> None:
         self._settings = settings
@@ -140,15 +140,15 @@ class _FrontEnd:
         """Wait until clients can reach it.
 
         Raises:
-            ServeError: it ended before.
+            ServeError: The front end ended before that.
         """
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         if self._process.stdout.readline().strip() != LISTENING.encode():
             raise ServeError(
-                "a front end ended as it started",
+                "a front end ended during its start",
                 where=self._settings.address,
                 why=ChildEnd.from_code(self._process.wait()).cause,
-                remedy="see what it wrote to stderr",
+                remedy="see its output on stderr",
                 reason="FrontEndFailed",
             )
 

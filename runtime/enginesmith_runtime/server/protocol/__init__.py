@@ -1,1 +1,1 @@
-"""What each call of the protocol means: bytes in, bytes out, no transport."""
+"""The calls of the protocol, from request bytes to response bytes. Nothing here depends on a transport."""

@@ -1,4 +1,4 @@
-"""ModelInfer and ModelStreamInfer: a request's bytes become a job, the job's outputs become the answer's bytes."""
+"""ModelInfer and ModelStreamInfer: from the bytes of a request to a job, and from its outputs to the response."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -61,8 +61,8 @@ class Inference:
     """Answers inference requests for the models of a repository.
 
     Args:
-        regions: of shared memory; None: switched off.
-        device_lost: called when an engine says that its device is broken; the process must end.
+        regions: Shared memory regions; None if shared memory is disabled.
+        device_lost: Function to call when an engine reports a device failure. The process must end.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Inference:
         """Handle ModelInfer.
 
         Raises:
-            ProtocolError: the request was refused before it was queued.
+            ProtocolError: The request was refused before it was queued.
         """
         self._check_size(data)
         layout = self._plans.find(data)
@@ -98,7 +98,7 @@ class Inference:
         self.submit(plan, partial(plan.read_inputs, parts.raw), context, reply, id_field)
 
     def brief(self, data: Body) -> Call | None:
-        """Return how to handle a request without a look at its elements; None: only `infer` can."""
+        """Return a handler for a request whose elements need not be read, or None if only `infer` can handle it."""
         layout = self._plans.find(data)
         return partial(self._infer_again, layout) if layout is not None and layout.is_brief else None
 
@@ -106,7 +106,7 @@ class Inference:
         self.submit(layout.plan, partial(layout.read_inputs, data), context, reply, layout.read_id(data))
 
     def stream_infer(self, data: Body, context: CallContext, reply: Reply) -> None:
-        """Handle one request of ModelStreamInfer: every failure is an answer, so that the stream continues."""
+        """Handle one request of ModelStreamInfer. A failure is sent as a response, so that the stream continues."""
         request_id = ""
 
         def reply_in_stream(answer: Answer | ProtocolError) -> None:
@@ -133,16 +133,16 @@ class Inference:
         if len(data) > most:
             raise ProtocolError(
                 Code.RESOURCE_EXHAUSTED,
-                f"the request has {len(data)} bytes, more than serving.maxMessageBytes allows here: {most}; send a "
+                f"the request has {len(data)} bytes, more than serving.maxMessageBytes allows: {most}; send a "
                 "smaller batch or raise the field",
                 reason="RequestTooLarge",
             )
 
     def plan(self, request: ModelInferRequest, make: Callable[[LoadedModel], _PlanT]) -> _PlanT:
-        """Return the plan that `make` makes for the request's model.
+        """Return the plan that `make` creates for the model of the request.
 
         Raises:
-            ProtocolError: there is no such model, or what `make` raises.
+            ProtocolError: The model does not exist, or `make` raised the error.
         """
         began_ns = time.perf_counter_ns()
         model = self._repository.find_ready(request.model_name, request.model_version)
@@ -163,10 +163,10 @@ class Inference:
         reply: Reply,
         id_field: bytes = b"",
     ) -> None:
-        """Queue a request; `read_inputs` returns the inputs that do not lie in shared memory, by name.
+        """Queue a request. `read_inputs` returns the inputs that are not in shared memory, by name.
 
         Raises:
-            ProtocolError: the request was refused before it was queued.
+            ProtocolError: The request was refused before it was queued.
         """
         began_ns = time.perf_counter_ns()
         try:
@@ -209,7 +209,7 @@ class Inference:
 
 
 class InferJob(Job):
-    """One request's inference; `id_field` as for `RequestPlan.encode`."""
+    """The inference of one request. For `id_field` see `RequestPlan.encode`."""
 
     id_field: bytes = b""
 
@@ -239,7 +239,7 @@ class InferJob(Job):
         self._cache_key: bytes | None = None
 
     def answer_from(self, cache: ResponseCache) -> bool:
-        """Answer with the outputs of an earlier request, where there are any."""
+        """Answer with the cached outputs of an earlier request; return whether there are any."""
         statistics = self.plan.model.statistics
         self._cache_key = self.plan.cache_key(self.inputs)
         outputs = cache.find(self._cache_key)
@@ -273,7 +273,7 @@ class InferJob(Job):
         started_ns = time.perf_counter_ns()
         try:
             answer = self._answer(instance, started_ns)
-        except Exception as error:  # noqa: BLE001 - a backend may raise anything, and the client must be answered
+        except Exception as error:  # noqa: BLE001 - a backend may raise any exception, and the client needs a response
             self.fail(error)
         else:
             self.send(answer)
@@ -289,25 +289,25 @@ class InferJob(Job):
         self._reply(error)
 
     def release(self) -> None:
-        """Give shared memory back."""
+        """Release the shared memory regions."""
         if self._shared is not None:
             self._shared.release()
 
     def send(self, answer: Answer) -> None:
         """Answer the request."""
-        # First: a client that has its answer may unregister the region and free its memory.
+        # Release first: a client that has its response may unregister the region and free its memory.
         self.release()
         self._reply(answer)
 
     def fail(self, error: Exception) -> None:
-        """Answer the request with what its inference failed of."""
+        """Answer the request with the error of its inference."""
         match error:
             case ProtocolError():
                 self.refuse(error)
             case SpecError():
                 self.refuse(ProtocolError(Code.INVALID_ARGUMENT, error.sentence(), reason=error.reason))
             case DeviceFailedError():
-                # First: no later request may reach the engine while this one is answered.
+                # Do this first: no later request may reach the engine while this one is answered.
                 self._device_lost(error)
                 self.refuse(device_failed(error))
             case InferenceError():
@@ -340,7 +340,7 @@ class InferJob(Job):
         return answer
 
     def encode_rows(self, rows: RowBytes, start: int) -> Answer | None:
-        """Return the answer with this job's rows of a joined run; None where `encode_part` has to make it."""
+        """Return the response with this job's rows of a joined run, or None if only `encode_part` can create it."""
         plan = self.plan
         if plan.wants_timings or self._cache_key is not None:
             return None
@@ -352,10 +352,10 @@ class InferJob(Job):
     def encode_part(
         self, outputs: Mapping[str, Array | DeviceArray], started_ns: int, run_ns: int
     ) -> Answer | Exception:
-        """Return the answer with this job's rows of a joined run, or why there is none."""
+        """Return the response with this job's rows of a joined run, or the error."""
         try:
             return self._encode(outputs, _NOTHING, started_ns, run_ns)
-        except Exception as error:  # noqa: BLE001 - one answer's failure is not the others'
+        except Exception as error:  # noqa: BLE001 - a failed response must not affect the others
             return error
 
     def _encode(
@@ -375,7 +375,7 @@ class InferJob(Job):
         if answer.size > most:
             raise ProtocolError(
                 Code.RESOURCE_EXHAUSTED,
-                f"the answer has {answer.size} bytes, more than serving.maxMessageBytes allows here: {most}; ask for "
+                f"the answer has {answer.size} bytes, more than serving.maxMessageBytes allows: {most}; ask for "
                 "fewer outputs, send a smaller batch or raise the field",
                 reason="AnswerTooLarge",
             )
@@ -384,7 +384,7 @@ class InferJob(Job):
         return answer
 
     def times(self, started_ns: int, read_ns: int, inferred_ns: int, ended_ns: int) -> RunTimes:
-        """Return how long the parts of this job took, from the moments at which they ended."""
+        """Return the durations of the parts of this job, from the times at which they ended."""
         return RunTimes(
             started_ns - self.queued_ns,
             self._decode_ns + read_ns - started_ns,
@@ -393,5 +393,5 @@ class InferJob(Job):
         )
 
     def _timings(self, started_ns: int, run_ns: int) -> dict[str, int]:
-        """Return how long the request waited for an instance, and how long the engine ran; in microseconds."""
+        """Return the time that the request waited for an instance, and the run time of the engine, in microseconds."""
         return {"queue_us": (started_ns - self.queued_ns) // _NS_PER_US, "compute_us": run_ns // _NS_PER_US}

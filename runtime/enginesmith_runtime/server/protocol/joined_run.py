@@ -24,7 +24,7 @@ class _Run(NamedTuple):
 
 
 def run_joined(jobs: "Sequence[InferJob]", instance: Instance) -> None:
-    """Run jobs of one `join_key`. Where that fails each runs alone, so that only those at fault fail."""
+    """Run jobs with the same `join_key`. If that fails, run each job alone, so that only the faulty ones fail."""
     started_ns = perf_counter_ns()
     try:
         run = _infer(jobs, instance)
@@ -32,7 +32,7 @@ def run_joined(jobs: "Sequence[InferJob]", instance: Instance) -> None:
         for job in jobs:
             job.fail(error)
         return
-    except Exception:  # noqa: BLE001 - whatever it is, alone it meets only the requests that cause it
+    except Exception:  # noqa: BLE001 - if each job runs alone, only the faulty requests fail
         run = None
     if run is None:
         for job in jobs:
@@ -46,7 +46,7 @@ def run_joined(jobs: "Sequence[InferJob]", instance: Instance) -> None:
         if isinstance(outcome, Answer)
     ]
     if answered:
-        # Before the first answer: its client may ask for the counters.
+        # Count before the first response is sent, because its client may then read the counters.
         jobs[0].plan.model.statistics.record_run(answered, sum(job.rows for job in jobs))
     for job, outcome in zip(jobs, outcomes, strict=True):
         if isinstance(outcome, Answer):
@@ -56,7 +56,7 @@ def run_joined(jobs: "Sequence[InferJob]", instance: Instance) -> None:
 
 
 def _infer(jobs: "Sequence[InferJob]", instance: Instance) -> _Run | None:
-    """Run all as one; None where the outputs do not have their rows."""
+    """Run all jobs as one inference. Return None if the outputs do not have one row for each input row."""
     plan = jobs[0].plan
     rows = [job.rows for job in jobs]
     inputs = join_inputs([job.inputs for job in jobs], instance)
@@ -72,7 +72,7 @@ def _infer(jobs: "Sequence[InferJob]", instance: Instance) -> _Run | None:
 
 
 def _encode(jobs: "Sequence[InferJob]", run: _Run, started_ns: int) -> "list[Answer | Exception]":
-    """Return each job's answer, or why there is none."""
+    """Return the response or the error of each job."""
     outcomes: list[Answer | Exception] = []
     start = 0
     for job in jobs:

@@ -1,4 +1,4 @@
-"""Several requests as one inference: which may be joined, their inputs in one buffer, the rows of the outputs."""
+"""Joins several requests into one inference: which may be joined, the joined inputs, and the rows of the outputs."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,11 +14,11 @@ __all__ = ["JoinTerms", "RowBytes", "join_inputs", "join_terms", "rows_of"]
 
 
 class JoinTerms(NamedTuple):
-    """With what a request may be joined.
+    """Which other requests a request may be joined with.
 
     Attributes:
-        key: equal for requests that differ in their rows only; None: the request runs alone.
-        most_rows: of a batch that it is in.
+        key: Equal for requests that differ only in their rows; None if the request runs alone.
+        most_rows: Largest number of rows of a batch with this request.
     """
 
     key: Hashable
@@ -29,12 +29,12 @@ _ALONE = JoinTerms(None, 1)
 
 
 def join_terms(model: LoadedModel, headers: Sequence[InputHeader], outputs: Sequence[str]) -> JoinTerms:
-    """Return with what a checked request may be joined.
+    """Return which requests a checked request may be joined with.
 
     Args:
-        model: that it is for.
-        headers: of its inputs, none of which lies in shared memory.
-        outputs: names of those that it asks for; none is left in shared memory.
+        model: Model of the request.
+        headers: Headers of its inputs. None of the inputs is in shared memory.
+        outputs: Names of the requested outputs. None of them is written to shared memory.
     """
     if model.why_not_joined or len({header.shape[0] for header in headers}) != 1:
         return _ALONE
@@ -44,19 +44,19 @@ def join_terms(model: LoadedModel, headers: Sequence[InputHeader], outputs: Sequ
     if not 0 < rows < most:
         return _ALONE
     try:
-        # The model may call the rows and another dimension alike.
+        # The model may use one symbol for the rows and another dimension.
         model.profiles.choose({name: (most, *shape[1:]) for name, shape in shapes.items()})
     except ProtocolError:
         return _ALONE
-    # As text, which keeps its hash: the queue looks it up several times for each request.
+    # A string caches its hash, and the queue looks the key up several times for each request.
     return JoinTerms(repr((*outputs, *sorted((name, shape[1:]) for name, shape in shapes.items()))), most)
 
 
 def join_inputs(parts: Sequence[Mapping[str, Array]], instance: Instance) -> dict[str, Array | DeviceArray]:
-    """Return each input with the rows of all parts, in the instance's own memory.
+    """Return each input with the rows of all parts, in memory of the instance.
 
     Raises:
-        enginesmith_contract.errors.InferenceError: `RequestTooLarge`: the instance's memory holds less.
+        enginesmith_contract.errors.InferenceError: `RequestTooLarge` if the memory of the instance is too small.
     """
     joined: dict[str, Array | DeviceArray] = {}
     for name, first in parts[0].items():
@@ -66,25 +66,25 @@ def join_inputs(parts: Sequence[Mapping[str, Array]], instance: Instance) -> dic
         if first.dtype == np.object_:
             np.concatenate(arrays, out=staged)
         else:
-            # As bytes: arrays that are views of messages may be unaligned, which numpy would copy element by element.
+            # Copy bytes: views of messages may be unaligned, and numpy would copy them element by element.
             np.concatenate([_bytes_of(array) for array in arrays], out=_bytes_of(staged))
         joined[name] = staged
     return joined
 
 
 class RowBytes:
-    """The outputs of a joined run as bytes, of which each request gets its rows.
+    """The outputs of a joined run as bytes. Each request gets its rows of them.
 
     Attributes:
-        tails: shapes of the outputs without their rows.
-        outputs: bytes of each output, and how many of them are a row.
+        tails: Shapes of the outputs without the first dimension.
+        outputs: Bytes of each output, and the number of bytes of a row.
     """
 
     __slots__ = ("outputs", "tails")
 
     def __init__(self, arrays: Sequence[Array]) -> None:
         self.tails = [array.shape[1:] for array in arrays]
-        # Elements of BYTES are no bytes of the array; nothing asks for those.
+        # The bytes of a BYTES array are not its elements. The caller never uses them.
         texts = any(array.dtype.hasobject for array in arrays)
         self.outputs = (
             []
@@ -94,7 +94,7 @@ class RowBytes:
 
 
 def rows_of(outputs: Mapping[str, Array], start: int, count: int) -> dict[str, Array | DeviceArray]:
-    """Return `count` rows of each output from row `start` on, as views."""
+    """Return `count` rows of each output, beginning with row `start`, as views."""
     return {name: array[start : start + count] for name, array in outputs.items()}
 
 

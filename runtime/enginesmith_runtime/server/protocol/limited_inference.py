@@ -1,4 +1,4 @@
-"""Inference requests of clients that have limits, or whose requests are counted. Others pay nothing for it."""
+"""Inference with limits and counters for each client. A server without them does not use this class."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a client may learn of a model: ModelMetadata, ModelConfig, ModelStatistics."""
+"""Responses that describe a model: ModelMetadata, ModelConfig and ModelStatistics."""
 
 import json
 from typing import cast
@@ -16,7 +16,7 @@ __all__ = ["describe_config", "describe_metadata", "describe_statistics"]
 
 
 def describe_metadata(model: LoadedModel) -> pb.ModelMetadataResponse:
-    """Return the model's tensors, the range of each open dimension and where the engine comes from."""
+    """Return the model's tensors, the range of each open dimension and the origin of the engine."""
     manifest = model.manifest
     return pb.ModelMetadataResponse(
         name=model.name,
@@ -37,7 +37,7 @@ def describe_metadata(model: LoadedModel) -> pb.ModelMetadataResponse:
 
 
 def describe_config(model: LoadedModel) -> config.ModelConfig:
-    """Return what can be said in Triton's terms."""
+    """Return the part of the description that Triton's ModelConfig can express."""
     manifest, batched = model.manifest, model.max_batch_size > 0
     on_gpu = model.engine.device_memory is not None
     described = config.ModelConfig(
@@ -59,7 +59,7 @@ def describe_config(model: LoadedModel) -> config.ModelConfig:
                 name=model.name,
                 count=model.pool.size,
                 kind=config.ModelInstanceGroup.KIND_GPU if on_gpu else config.ModelInstanceGroup.KIND_CPU,
-                # A server uses the first GPU that it sees; a pod sees one.
+                # A server uses the first visible GPU, and a pod has one.
                 gpus=[0] if on_gpu else [],
                 profile=[profile.name for profile in model.profiles.profiles],
             )

@@ -1,8 +1,8 @@
-"""Plans of requests that come again with other tensors: found without parsing the request, or even splitting it.
+"""Cache of plans for repeated requests. A lookup does not parse or split the request.
 
-Clients repeat themselves: the same model, names, datatypes and shapes with other bytes. A request of the same length
-that has the same bytes everywhere but in its raw contents and its id differs in these alone. So its plan is known and
-so are the places of its tensors, and comparing some hundred bytes is all that it takes to see it.
+Clients often send the same model, names, datatypes and shapes with other tensor bytes. If two requests have the same
+length and differ only in their raw contents and their id, they have the same plan and the same positions of tensors. A
+comparison of some hundred bytes is enough to find this out.
 """
 
 import threading
@@ -22,19 +22,19 @@ __all__ = ["Layout", "PlanCache"]
 
 _CACHED_PLANS: Final = 512
 _CACHED_HEAD_BYTES: Final = 2048
-"""Bounds of the cache: at most a few megabytes, whatever clients send."""
+"""Bounds of the cache, which limit it to a few megabytes."""
 
 _CACHED_LENGTHS: Final = 256
 _LAYOUTS_OF_A_LENGTH: Final = 4
-"""The same for layouts: by length, and the newest of each."""
+"""Bounds of the layouts: the number of lengths, and the number of newest layouts of each length."""
 
 
 class Layout:
-    """A repeated request: its plan, where its tensors are, and all other bytes.
+    """Layout of a repeated request: its plan, the positions of its tensors, and all other bytes.
 
     Attributes:
-        plan: of every request that has these other bytes.
-        is_brief: whether the elements of such a request's tensors are read only when it runs.
+        plan: Plan of every request that has these other bytes.
+        is_brief: Whether the elements of the request's tensors are read only when it runs.
     """
 
     __slots__ = ("_bools", "_id", "_id_prefix", "_kept", "_tensors", "is_brief", "plan")
@@ -46,7 +46,7 @@ class Layout:
             for header, start in zip(plan.in_message, starts, strict=True)
         )
         self._bools = tuple(header.spec for header in plan.in_message if header.spec.dtype is DType.BOOL)
-        # A cache looks for the digest of the tensors.
+        # The response cache needs the digest of the tensors.
         self.is_brief = not self._bools and plan.model.cache is None
         varies = [(start, start + header.size) for header, start in zip(plan.in_message, starts, strict=True)]
         self._id = request_id
@@ -62,22 +62,22 @@ class Layout:
         )
 
     def fits(self, data: Body) -> bool:
-        """Return whether a request of the same length is of this kind."""
+        """Return whether a request of the same length has this layout."""
         for begin, end, kept in self._kept:
             if data[begin:end] != kept:
                 return False
-        # Other ids are checked where requests are parsed.
+        # Ids of other lengths are checked when the request is parsed.
         return self._id is None or bytes(data[self._id]).isascii()
 
     def read_id(self, data: Body) -> bytes:
-        """Return the field `id` of a request's answer; empty: it has none."""
+        """Return the serialised field `id` of the response, or b"" if the request has no id."""
         return self._id_prefix + bytes(data[self._id]) if self._id is not None else b""
 
     def read_inputs(self, data: Body) -> dict[str, Array]:
         """Return a request's inputs as views of its bytes; see `read_raw`.
 
         Raises:
-            ProtocolError: INVALID_ARGUMENT; the bytes are no values of the datatype.
+            ProtocolError: INVALID_ARGUMENT if the bytes are not values of the datatype.
         """
         inputs: dict[str, Array] = {
             name: np.ndarray(shape, dtype, data, start) for name, shape, dtype, start in self._tensors
@@ -96,19 +96,19 @@ class PlanCache:
         self._layouts: dict[int, tuple[Layout, ...]] = {}
 
     def find(self, data: Body) -> Layout | None:
-        """Return the layout of a request that came before with other raw contents."""
+        """Return the layout of an earlier request that differs only in its raw contents and its id."""
         for layout in self._layouts.get(len(data), ()):
             if layout.fits(data):
                 return layout
         return None
 
     def find_plan(self, head: bytes) -> RequestPlan | None:
-        """Return the plan of a request that has these bytes in addition to its id and its raw contents."""
-        # Without raw contents these bytes are the whole request, and hashing megabytes would be for nothing.
+        """Return the plan of a request with these bytes in addition to its id and its raw contents."""
+        # Without raw contents these bytes are the whole request, and hashing megabytes would not help.
         return self._plans.get(head) if len(head) <= _CACHED_HEAD_BYTES else None
 
     def keep(self, head: bytes, plan: RequestPlan) -> None:
-        """Keep a plan; the oldest one makes room."""
+        """Keep a plan. The oldest one is removed if the cache is full."""
         if len(head) > _CACHED_HEAD_BYTES:
             return
         with self._lock:
@@ -117,7 +117,7 @@ class PlanCache:
             self._plans[head] = plan
 
     def keep_layout(self, request: SplitRequest, plan: RequestPlan, data: Body) -> None:
-        """Keep the layout of a request whose plan is kept, where every input has its fixed size in bytes."""
+        """Keep the layout of a request with a cached plan, if every input has a fixed size in bytes."""
         sizes = [header.size for header in plan.in_message]
         if len(request.head) > _CACHED_HEAD_BYTES or 0 in sizes or [len(one) for one in request.raw] != sizes:
             return

@@ -1,7 +1,7 @@
-"""What a request asks for, once all but its tensors' bytes has been read and checked.
+"""The plan of a request: everything except the bytes of its tensors, read and checked.
 
-Whatever the next request of the kind needs as well is found out once, here: see `plan_cache`. The same holds for the
-head of the answer, by the shapes of the outputs.
+Everything that later requests of the same kind also need is computed once, here: see `plan_cache`. The head of the
+response is also computed once, for each combination of output shapes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,10 +34,10 @@ __all__ = ["RequestPlan"]
 _MICROSECONDS: Final = 1e-6
 
 _PLAIN_KINDS: Final = "biuf"
-"""Of numpy's datatypes: those whose arrays are their bytes for every library."""
+"""Kinds of numpy datatypes whose arrays every library can read as bytes."""
 
 _JOINED_BYTES: Final = 1 << 16
-"""Of the last output: an answer with a larger one is sent in parts, which saves a copy."""
+"""Largest last output in bytes for a response in one piece. A larger response is sent in parts, which saves a copy."""
 
 _Template = tuple[list[tuple[int, ...]], list[bytes]]
 
@@ -49,18 +49,18 @@ class RequestPlan:
     """A checked request without its tensors. Safe from any thread.
 
     Attributes:
-        timeout_seconds: how long the request may wait for an instance; None: as long as its deadline.
-        profile: index of the engine's profile.
-        priority: at which the request waits for an instance; lower runs first.
-        batch: inferences in the request.
-        pace: how long such requests run.
-        joins: with which requests this one may run as one inference.
-        repeatable: whether another request has the same plan if all its bytes except its raw contents are the same.
-        output_places: outputs that are left in shared memory, by name.
-        in_message: inputs that do not lie in shared memory.
-        shares_memory: whether a tensor lies in shared memory.
-        reads_values: whether the profile depends on the elements of an input that holds sizes.
-        wants_timings: whether the answer says how long the request took.
+        timeout_seconds: Seconds that the request may wait for an instance; None for the time until its deadline.
+        profile: Index of the engine's profile.
+        priority: Priority level of the request; a lower level runs first.
+        batch: Number of inferences in the request.
+        pace: Run times of such requests.
+        joins: Which requests this one may be joined with.
+        repeatable: Whether another request has the same plan if all its bytes except its raw contents are the same.
+        output_places: Outputs that are written to shared memory, by name.
+        in_message: Inputs that are not in shared memory.
+        shares_memory: Whether a tensor is in shared memory.
+        reads_values: Whether the profile depends on the elements of an input that holds sizes.
+        wants_timings: Whether the response contains the times of the request.
     """
 
     def __init__(self, request: ModelInferRequest, model: LoadedModel, *, raw: bool, streamed: bool) -> None:
@@ -83,7 +83,7 @@ class RequestPlan:
         self.reads_values = bool(model.profiles.value_inputs)
         self.joins = JoinTerms(None, 1) if self.shares_memory else join_terms(model, self.headers, self.output_names)
         self._joined_profiles: dict[int, int] = {}
-        # An answer comes as the request did, unless a datatype has no typed contents.
+        # The response uses the form of the request (raw or typed), unless a datatype has no typed contents.
         self._typed = (
             not self.repeatable and not self.output_places and all(spec.dtype in TYPED_FIELDS for spec in self._outputs)
         )
@@ -94,17 +94,17 @@ class RequestPlan:
         self._row_template: _Template = ([], [])
 
     def read_inputs(self, raw: Sequence[memoryview]) -> dict[str, Array]:
-        """Return the inputs that do not lie in shared memory, by name.
+        """Return the inputs that are not in shared memory, by name.
 
         Raises:
-            ProtocolError: INVALID_ARGUMENT; the contents do not fit what the request says of them.
+            ProtocolError: INVALID_ARGUMENT if the contents do not fit the headers.
         """
         if self._request is not None:
             return read_typed(self._request, self.headers)
         return read_raw(self.in_message, raw)
 
     def cache_key(self, inputs: Mapping[str, Array]) -> bytes:
-        """Return what tells the request's outputs from those of every other request to the model."""
+        """Return a key that identifies the outputs of the request among all requests to the model."""
         parts = [(header.spec.name, header.shape) for header in self.headers]
         digest = sha256(repr((self.output_names, parts)).encode())
         for name, _ in parts:
@@ -112,7 +112,7 @@ class RequestPlan:
         return digest.digest()
 
     def profile_of_rows(self, rows: int) -> int:
-        """Return the index of the profile for a batch that this request is in. A size always runs in the same one."""
+        """Return the index of the profile for a batch with this request. A batch size always has the same profile."""
         found = self._joined_profiles.get(rows)
         if found is None:
             shapes = {header.spec.name: (rows, *header.shape[1:]) for header in self.headers}
@@ -120,7 +120,7 @@ class RequestPlan:
         return found
 
     def profile_of_values(self, inputs: Mapping[str, Array | DeviceArray]) -> int:
-        """Return the index of the profile that takes the elements of the inputs that hold sizes.
+        """Return the index of the profile that accepts the elements of the inputs that hold sizes.
 
         Raises:
             ProtocolError: INVALID_ARGUMENT naming the input, the element and its value.
@@ -150,15 +150,15 @@ class RequestPlan:
         """Return the serialised ModelInferResponse.
 
         Args:
-            outputs: all of them.
-            left: sizes in bytes of those that were left in shared memory; they take no room in the answer.
-            timings: further parameters of the answer, of this request alone.
-            id_field: field `id` of the answer, serialised; empty: the plan's own id holds.
-            outputs_last: whether large outputs may be parts of the answer, which are read when it is sent.
+            outputs: All outputs of the request.
+            left: Sizes in bytes of the outputs in shared memory. Their contents are not part of the response.
+            timings: Additional parameters of this response.
+            id_field: Serialised field `id` of the response; if empty, the id of the plan is used.
+            outputs_last: Whether large outputs may be separate parts of the response, which are read when it is sent.
         """
         if not left and not timings and not self._typed:
             arrays = [on_host(outputs[name]) for name in self.output_names]
-            # Read once: where shapes depend on values, another thread may put a template of others in its place.
+            # Read it once: if shapes depend on values, another thread may replace the template.
             known, prefixes = self._template
             if known != [array.shape for array in arrays]:
                 prefixes = self._fill_template(outputs, arrays)
@@ -175,18 +175,19 @@ class RequestPlan:
         head = self._heads.get(shapes)
         if head is None:
             head = self._response(outputs, left).SerializeToString()
-            # One entry: a plan's shapes are fixed, so an output's shape varies only where it depends on the values.
+            # One entry is enough: the input shapes of a plan are fixed, so output shapes vary only if they depend on
+            # values.
             self._heads = {shapes: head}
-        # One content for each output, in their order: what lies elsewhere has an empty one.
+        # Raw contents have one entry for each output, in order. An output in shared memory has an empty one.
         contents = [
             b"" if spec.name in left else encode_tensor(on_host(outputs[spec.name]), spec) for spec in self._outputs
         ]
         return join_raw_outputs(head + id_field + _timing_parameters(timings), contents)
 
     def encode_rows(self, rows: RowBytes, start: int, id_field: bytes) -> bytes | None:
-        """Return the serialised answer with this request's rows of a joined run, from row `start` on.
+        """Return the serialised response with this request's rows of a joined run, beginning with row `start`.
 
-        None where `encode` has not made such an answer before.
+        Return None if `encode` has not created such a response before.
         """
         tails, prefixes = self._row_template
         if tails != rows.tails:
@@ -198,7 +199,7 @@ class RequestPlan:
         return b"".join(parts)
 
     def _fill_template(self, outputs: Mapping[str, Array | DeviceArray], arrays: Sequence[Array]) -> list[bytes]:
-        """Return what goes before the contents of each output, and keep it for these shapes; empty: they convert."""
+        """Return the bytes before the contents of each output, and keep them by shape; empty if outputs convert."""
         if any(array.dtype.kind not in _PLAIN_KINDS for array in arrays):
             return []
         prefixes = [raw_output_prefix(array.nbytes) for array in arrays]
@@ -216,7 +217,7 @@ class RequestPlan:
             parameters=string_parameters({"engine": self.model.manifest.engine_key, "target": self.model.target}),
         )
         if self._streamed:
-            # One answer a request, so each is the last; clients of decoupled models look for it.
+            # Each request has one response, so it is the final one. Clients of decoupled models read this parameter.
             response.parameters["triton_final_response"].CopyFrom(InferParameter(bool_param=True))
         describe_outputs(response, outputs, self._outputs)
         for tensor in response.outputs:
@@ -229,7 +230,7 @@ class RequestPlan:
 def _join(prefixes: Sequence[bytes], arrays: Sequence[Array]) -> bytes:
     parts: list[bytes | memoryview] = []
     for prefix, array in zip(prefixes, arrays, strict=True):
-        # An array is its bytes for `join`, which asks for no format.
+        # `join` accepts any buffer, so arrays need no conversion to bytes.
         parts += (prefix, cast("memoryview", np.ascontiguousarray(array)))
     return b"".join(parts)
 
@@ -269,7 +270,7 @@ def _output_places(request: ModelInferRequest) -> dict[str, TensorPlace]:
 
 
 def _timing_parameters(timings: Mapping[str, int]) -> bytes:
-    """Return parameters to append to a serialised answer: protobuf merges a field that comes in several parts."""
+    """Return parameters to append to a serialised response. Protobuf merges a repeated occurrence of the field."""
     if not timings:
         return b""
     parameters = {name: InferParameter(int64_param=value) for name, value in timings.items()}
@@ -286,7 +287,7 @@ def _wants_timings(request: ModelInferRequest) -> bool:
 
 
 def _timeout_seconds(request: ModelInferRequest) -> float | None:
-    """Return the parameter `timeout`. The sequence parameters are taken and change nothing here."""
+    """Return the parameter `timeout`. The sequence parameters are accepted but have no effect here."""
     microseconds = _integer(request, "timeout")
     if microseconds < 0:
         raise ProtocolError(Code.INVALID_ARGUMENT, f"parameter 'timeout' is {microseconds} microseconds")
@@ -294,12 +295,12 @@ def _timeout_seconds(request: ModelInferRequest) -> float | None:
 
 
 def _shorter(own: float | None, usual: float | None) -> float | None:
-    """Return how long a request may wait: a client can be less patient than the server, and not more."""
+    """Return the timeout of a request. A client can only shorten the timeout of the server."""
     return own if usual is None else min(own or usual, usual)
 
 
 def _priority(request: ModelInferRequest) -> int:
-    """Return the parameter `priority`; 0: none."""
+    """Return the parameter `priority`, or 0 if it is not set."""
     return max(_integer(request, "priority"), 0)
 
 

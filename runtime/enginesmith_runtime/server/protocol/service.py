@@ -1,4 +1,4 @@
-"""Every call of `inference.GRPCInferenceService`, by full name."""
+"""Handlers of every call of `inference.GRPCInferenceService`, by full name."""
 
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -38,10 +38,10 @@ _EXTENSIONS: Final = ("model_configuration", "model_repository", "statistics", "
 _SHARING_EXTENSIONS: Final = ("system_shared_memory", "cuda_shared_memory")
 
 _FREE: Final = frozenset({"ServerLive", "ServerReady", "ModelReady"})
-"""Calls that need no token: probes and load balancers have none."""
+"""Calls that need no token, because probes and load balancers have none."""
 
 _STREAM_IN_FLIGHT: Final = 32
-"""Unanswered requests of one stream; enough to keep every instance of a GPU busy from one client."""
+"""Limit of unanswered requests of one stream. With it one client can keep every instance of a GPU busy."""
 
 _RequestT = TypeVar("_RequestT", bound=Message)
 
@@ -49,7 +49,7 @@ _RequestT = TypeVar("_RequestT", bound=Message)
 def inference_methods(
     repository: Repository, inference: Inference, regions: RegionTable | None, *, traced: bool = False
 ) -> Methods:
-    """Return the handlers of the whole service; `regions` as for `Inference`; `traced`: requests leave spans."""
+    """Return the handlers of the whole service. For `regions` see `Inference`. `traced`: send spans of requests."""
     extensions = _EXTENSIONS if regions is None else (*_EXTENSIONS, *_SHARING_EXTENSIONS)
     answers = _Answers(repository, extensions, "TIMESTAMPS" if traced else "OFF")
     shared = SharedMemoryCalls(repository, regions)
@@ -86,7 +86,7 @@ _FIXED_MODELS: Final = (
 
 
 class _Answers:
-    """The calls that are answered at once."""
+    """The calls that need no inference."""
 
     def __init__(self, repository: Repository, extensions: tuple[str, ...], trace_level: str) -> None:
         self._repository = repository

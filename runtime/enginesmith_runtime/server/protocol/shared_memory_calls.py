@@ -1,4 +1,4 @@
-"""The six calls by which a client registers memory that it shares with the server."""
+"""The six calls for shared memory, with which clients register, list and unregister regions."""
 
 from typing import Final
 
@@ -22,7 +22,7 @@ class SharedMemoryCalls:
     """Answers the calls.
 
     Args:
-        table: None: switched off; nothing is registered, and nothing can be.
+        table: Registered regions; None if shared memory is disabled.
     """
 
     def __init__(self, repository: Repository, table: RegionTable | None) -> None:
@@ -30,7 +30,7 @@ class SharedMemoryCalls:
         self._table = table
 
     def system_status(self, request: pb.SystemSharedMemoryStatusRequest) -> pb.SystemSharedMemoryStatusResponse:
-        """List regions of the system."""
+        """List system regions."""
         regions = self._table.find(SystemRegion, request.name) if self._table is not None else ()
         kind = pb.SystemSharedMemoryStatusResponse.RegionStatus
         return pb.SystemSharedMemoryStatusResponse(
@@ -40,7 +40,7 @@ class SharedMemoryCalls:
         )
 
     def system_register(self, request: pb.SystemSharedMemoryRegisterRequest) -> pb.SystemSharedMemoryRegisterResponse:
-        """Open a POSIX shared memory object."""
+        """Register a POSIX shared memory object."""
         self._switched_on().register(
             request.name, lambda: SystemRegion(request.name, request.key, request.offset, request.byte_size)
         )
@@ -49,13 +49,13 @@ class SharedMemoryCalls:
     def system_unregister(
         self, request: pb.SystemSharedMemoryUnregisterRequest
     ) -> pb.SystemSharedMemoryUnregisterResponse:
-        """Forget regions of the system."""
+        """Unregister system regions."""
         if self._table is not None:
             self._table.unregister(SystemRegion, request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
 
     def cuda_status(self, request: pb.CudaSharedMemoryStatusRequest) -> pb.CudaSharedMemoryStatusResponse:
-        """List regions of GPUs."""
+        """List CUDA regions."""
         regions = self._table.find(DeviceRegion, request.name) if self._table is not None else ()
         kind = pb.CudaSharedMemoryStatusResponse.RegionStatus
         return pb.CudaSharedMemoryStatusResponse(
@@ -63,7 +63,7 @@ class SharedMemoryCalls:
         )
 
     def cuda_register(self, request: pb.CudaSharedMemoryRegisterRequest) -> pb.CudaSharedMemoryRegisterResponse:
-        """Map device memory of another process."""
+        """Register device memory of another process."""
         self._switched_on().register(
             request.name,
             lambda: DeviceRegion(
@@ -73,7 +73,7 @@ class SharedMemoryCalls:
         return pb.CudaSharedMemoryRegisterResponse()
 
     def cuda_unregister(self, request: pb.CudaSharedMemoryUnregisterRequest) -> pb.CudaSharedMemoryUnregisterResponse:
-        """Forget regions of GPUs."""
+        """Unregister CUDA regions."""
         if self._table is not None:
             self._table.unregister(DeviceRegion, request.name)
         return pb.CudaSharedMemoryUnregisterResponse()
@@ -84,7 +84,7 @@ class SharedMemoryCalls:
         return self._table
 
     def _mapping_engine(self) -> Engine:
-        """Return an engine that runs on a GPU; where there is none, one that says so."""
+        """Return an engine that runs on a GPU. Without one, return any engine; it refuses with an error."""
         engines = [entry.model.engine for entry in self._repository if entry.model is not None]
         if not engines:
             raise ProtocolError(Code.UNAVAILABLE, "no model is loaded yet; try again when the server is ready")

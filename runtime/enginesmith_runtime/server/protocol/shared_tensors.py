@@ -1,4 +1,4 @@
-"""The tensors of one request that lie in shared memory: taken before it is queued, read and written while it runs."""
+"""The tensors of one request in shared memory. They are acquired before it is queued, and used while it runs."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -21,16 +21,16 @@ __all__ = ["SharedTensors"]
 
 
 class SharedTensors:
-    """Holds the regions of one request. `release` must be called once, whatever became of the request.
+    """Holds the regions of one request. `release` must be called once, also after a failure.
 
     Args:
-        table: has the regions.
-        inputs: all of the request's.
-        outputs: places of those that shall be left in shared memory, by name.
-        specs: of the model's outputs.
+        table: Registered regions.
+        inputs: All inputs of the request.
+        outputs: Places of the outputs to write to shared memory, by name.
+        specs: Specifications of the model's outputs.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT; a region is unknown, or a tensor does not lie within it.
+        ProtocolError: INVALID_ARGUMENT if a region is unknown, or a tensor exceeds it.
     """
 
     def __init__(
@@ -59,26 +59,26 @@ class SharedTensors:
 
     @property
     def on_device(self) -> bool:
-        """Whether some of them lie on a GPU."""
+        """Whether some of the regions are on a GPU."""
         return any(isinstance(region, DeviceRegion) for region in self._taken)
 
     def release(self) -> None:
-        """Give the regions back."""
+        """Return the regions to the table."""
         while self._taken:
             self._table.give_back(self._taken.pop())
 
     def read_inputs(self, instance: Instance) -> dict[str, Array | DeviceArray]:
-        """Return the inputs: where they lie if the engine can take them from there, else in the instance's own memory.
+        """Return the inputs: in shared memory if the engine can read them there, else copies in the instance's memory.
 
         Raises:
-            ProtocolError: INVALID_ARGUMENT; a client took the memory away, or its bytes are no such tensor.
+            ProtocolError: INVALID_ARGUMENT if a client removed the memory, or its bytes are not a valid tensor.
         """
         return {header.spec.name: _read(header, place, region, instance) for header, place, region in self._inputs}
 
     def infer(
         self, instance: Instance, inputs: Mapping[str, Array | DeviceArray], *, profile: int, outputs: Sequence[str]
     ) -> dict[str, Array | DeviceArray]:
-        """Run the inference with its outputs in their places, as far as the engine can do that.
+        """Run the inference. The engine writes outputs to their places directly if it can.
 
         Raises:
             As `Instance.infer` does.
@@ -89,10 +89,10 @@ class SharedTensors:
         return instance.infer_in_place(inputs, profile=profile, outputs=outputs, places=self._places)
 
     def write_outputs(self, outputs: Mapping[str, Array | DeviceArray]) -> dict[str, int]:
-        """Leave the outputs where the request wants them; returns the size of each in bytes.
+        """Write the outputs to the places of the request. Return the size of each in bytes.
 
         Raises:
-            ProtocolError: INVALID_ARGUMENT; an output is larger than its place, or a client took memory away since
+            ProtocolError: INVALID_ARGUMENT if an output is larger than its place, or a client removed the memory since
                 the request was read.
         """
         sizes: dict[str, int] = {}
@@ -115,7 +115,7 @@ class SharedTensors:
         }
 
     def _host_places(self, instance: Instance) -> dict[str, Array]:
-        """Return the places that the engine can use itself: shape known, aligned, and no other tensor overlaps."""
+        """Return the places that the engine can use directly: of known shape, aligned and without overlap."""
         places: dict[str, Array] = {}
         extents = [
             region.extent(place.offset, place.size)
@@ -130,14 +130,14 @@ class SharedTensors:
             extents.append(extent)
             if apart and instance.works_in_place(name) and (shape := self._expected_shape(spec)) is not None:
                 size = prod(shape) * spec.dtype.numpy.itemsize
-                # The check for room and its message are those of an output that is copied.
+                # A place that is too small is reported when the output is copied.
                 view = region.view(place.offset, size).view(spec.dtype.numpy) if 0 < size <= place.size else None
                 if view is not None and view.flags.aligned:
                     places[name] = view.reshape(shape)
         return places
 
     def _expected_shape(self, spec: TensorSpec) -> tuple[int, ...] | None:
-        """Return the shape that an output will have; None where only the run tells."""
+        """Return the shape that an output will have, or None if only the run determines it."""
         symbols = spec.symbols or (None,) * len(spec.shape)
         shape = tuple(
             size if size >= 0 else self._sizes.get(symbol, -1) for size, symbol in zip(spec.shape, symbols, strict=True)
@@ -166,7 +166,7 @@ def _read(header: InputHeader, place: TensorPlace, region: Region, instance: Ins
         return DeviceArray(
             address=region.address + place.offset, shape=shape, dtype=spec.dtype.numpy, nbytes=place.size
         )
-    assert isinstance(region, SystemRegion)  # noqa: S101 - the other kind
+    assert isinstance(region, SystemRegion)  # noqa: S101 - the only other kind
     source = region.view(place.offset, place.size)
     if spec.dtype is DType.BYTES:
         content = memoryview(source.tobytes())
@@ -177,7 +177,7 @@ def _read(header: InputHeader, place: TensorPlace, region: Region, instance: Ins
         array = source.view(spec.dtype.numpy).reshape(shape)
         if array.flags.aligned:
             return array
-    # Copied before it is checked: the client can change its own at any moment.
+    # Copy before the check, because the client can change its memory at any time.
     array = instance.staging(spec.name, shape)
     array.reshape(-1).view(np.uint8)[:] = source
     region.check()
@@ -188,7 +188,7 @@ def _read(header: InputHeader, place: TensorPlace, region: Region, instance: Ins
 def _write(array: Array | DeviceArray, spec: TensorSpec, place: TensorPlace, region: Region) -> int:
     if isinstance(array, DeviceArray):
         return prod(array.shape) * array.dtype.itemsize
-    assert isinstance(region, SystemRegion)  # noqa: S101 - the engine leaves the others on the device
+    assert isinstance(region, SystemRegion)  # noqa: S101 - the engine writes device outputs itself
     content = np.frombuffer(encode_tensor(array, spec), np.uint8)
     if content.nbytes > place.size:
         raise _outside(

@@ -1,4 +1,4 @@
-"""Input tensors: from a request's raw or typed contents to arrays, every byte accounted for."""
+"""Converts the raw or typed contents of a request to arrays, and checks the number of bytes."""
 
 import math
 import struct
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 _SMALL_BYTES: Final = 4096
-"""Of a tensor: up to here asking for the instance's memory costs more than a copy that is not needed."""
+"""Size up to which an avoidable copy of a tensor costs less than a request for the instance's memory."""
 
 TYPED_FIELDS: Final[Mapping[DType, str]] = {
     DType.BOOL: "bool_contents",
@@ -39,13 +39,13 @@ TYPED_FIELDS: Final[Mapping[DType, str]] = {
     DType.FP64: "fp64_contents",
     DType.BYTES: "bytes_contents",
 }
-"""The field of InferTensorContents that holds each datatype; FP16 and BF16 have none."""
+"""Field of InferTensorContents for each datatype. FP16 and BF16 have no field."""
 
 _WIDE: Final[Mapping[str, "np.dtype[np.generic]"]] = {
     "int_contents": np.dtype(np.int32),
     "uint_contents": np.dtype(np.uint32),
 }
-"""What the fields hold that carry narrower datatypes too; protobuf has no integers of 8 and 16 bits."""
+"""Datatypes of fields that also contain narrower datatypes, since protobuf has no integers of 8 and 16 bits."""
 
 _LENGTH: Final = struct.Struct("<I")
 
@@ -54,12 +54,11 @@ def read_raw(headers: Sequence[InputHeader], raw: Sequence[memoryview]) -> dict[
     """Return an array for each input, from the raw contents in the same order.
 
     Args:
-        headers: of the inputs that do not lie in shared memory.
-        raw: their contents.
+        headers: Headers of the inputs that are not in shared memory.
+        raw: Raw contents of these inputs.
 
     Returns:
-        C-contiguous arrays that may be views of `raw`: read only. A view starts wherever the message put it, and may
-        not be aligned to its elements.
+        C-contiguous, read-only arrays that may be views of `raw`. A view may not be aligned to its element size.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT naming the input.
@@ -76,7 +75,7 @@ def read_raw(headers: Sequence[InputHeader], raw: Sequence[memoryview]) -> dict[
 
 
 def read_typed(request: ModelInferRequest, headers: Sequence[InputHeader]) -> dict[str, Array]:
-    """Return an array for each input that does not lie in shared memory, from the typed contents.
+    """Return an array for each input that is not in shared memory, from the typed contents.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT naming the input.
@@ -89,7 +88,7 @@ def read_typed(request: ModelInferRequest, headers: Sequence[InputHeader]) -> di
 
 
 def read_strings(content: memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
-    """Return the BYTES tensor in `content`, a length before each element.
+    """Return the BYTES tensor in `content`, which has a length before each element.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT naming the input.
@@ -98,7 +97,7 @@ def read_strings(content: memoryview, spec: TensorSpec, shape: tuple[int, ...]) 
 
 
 def check_values(array: Array, spec: TensorSpec) -> None:
-    """Refuse bytes that are no values of the datatype.
+    """Refuse bytes that are not values of the datatype.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT naming the input.
@@ -108,7 +107,7 @@ def check_values(array: Array, spec: TensorSpec) -> None:
 
 
 def refuse_typed(request: ModelInferRequest, headers: Sequence[InputHeader], *, raw: bool) -> None:
-    """Refuse typed contents of an input whose contents lie elsewhere.
+    """Refuse typed contents of an input that also has other contents.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT naming the first such input.
@@ -150,10 +149,10 @@ def _split_strings(content: memoryview, spec: TensorSpec, count: int) -> list[by
 def _from_typed(contents: InferTensorContents, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     field = TYPED_FIELDS.get(spec.dtype)
     if field is None:
-        raise invalid(f"input '{spec.name}': {spec.dtype} travels in raw_input_contents only")
+        raise invalid(f"input '{spec.name}': {spec.dtype} can only be sent in raw_input_contents")
     present = [descriptor.name for descriptor, _ in contents.ListFields()]
     if any(name != field for name in present):
-        raise invalid(f"input '{spec.name}': {spec.dtype} travels in {field}, the request has {quoted(present)}")
+        raise invalid(f"input '{spec.name}': {spec.dtype} belongs in {field}, the request has {quoted(present)}")
     values = getattr(contents, field)
     count = math.prod(shape)
     if len(values) != count:
@@ -185,15 +184,15 @@ def _strings(values: list[bytes], shape: tuple[int, ...]) -> Array:
 
 
 def align(array: Array, name: str, instance: Instance) -> Array:
-    """Return `array`, or a copy where it does not start at a multiple of its elements' size.
+    """Return `array`, or a copy if its address is not a multiple of the element size.
 
-    The copy goes to the instance's own memory, where an engine on a GPU would copy it anyway.
+    The copy is in the instance's memory, to which an engine on a GPU would copy it anyway.
     """
     if array.flags.aligned:
         return array
     if array.nbytes <= _SMALL_BYTES:
         return array.copy()
     staged = instance.staging(name, array.shape)
-    # As bytes: plain memory to plain memory, without the interpreter's lock.
+    # Copy bytes: numpy then releases the interpreter's lock.
     staged.reshape(-1).view(np.uint8)[:] = array.reshape(-1).view(np.uint8)
     return staged

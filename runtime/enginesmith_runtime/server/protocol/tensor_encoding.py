@@ -1,4 +1,4 @@
-"""Output tensors: from arrays to the parts of a ModelInferResponse."""
+"""Converts output arrays to the parts of a ModelInferResponse."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ __all__ = ["describe_outputs", "encode_tensor", "fill_typed", "on_host", "string
 
 
 def encode_tensor(array: Array, spec: TensorSpec) -> bytes | memoryview:
-    """Return a tensor's raw contents, as a view where it needs no conversion."""
+    """Return a tensor's raw contents, as a view if it needs no conversion."""
     if spec.dtype is DType.BYTES:
         return _join_strings(array)
     # A flat view of bytes: memoryview.cast refuses empty arrays.
@@ -30,13 +30,13 @@ def describe_outputs(
 
 
 def on_host(tensor: Array | DeviceArray) -> Array:
-    """Return an output that was not asked for on a device, for it then is an array."""
-    assert not isinstance(tensor, DeviceArray)  # noqa: S101 - engines leave on a device only what the request names
+    """Return an output that is on the host, because the request has no device place for it."""
+    assert not isinstance(tensor, DeviceArray)  # noqa: S101 - engines leave only requested outputs on a device
     return tensor
 
 
 def fill_typed(response: ModelInferResponse, outputs: Mapping[str, Array | DeviceArray]) -> None:
-    """Add typed contents to outputs that are described already."""
+    """Add typed contents to outputs that `describe_outputs` added."""
     for tensor in response.outputs:
         values = on_host(outputs[tensor.name]).ravel().tolist()
         getattr(tensor.contents, TYPED_FIELDS[DType(tensor.datatype)]).extend(values)

@@ -1,6 +1,6 @@
-"""Input headers: every input of the model once, with its datatype, its rank, its fixed dimensions and its size.
+"""Checks the input headers of a request: each input once, with its datatype, rank, fixed dimensions and size.
 
-The range of the other dimensions is a profile's: see `profile_choice`.
+Profiles limit the other dimensions: see `profile_choice`.
 """
 
 import math
@@ -18,10 +18,10 @@ InferInput = ModelInferRequest.InferInputTensor
 
 
 class InputHeader(NamedTuple):
-    """One input as a request describes it, checked against the model's.
+    """Description of one input in a request, checked against the model.
 
     Attributes:
-        place: where it lies in shared memory; None: in the message.
+        place: Place of the input in shared memory; None if it is in the message.
     """
 
     spec: TensorSpec
@@ -30,16 +30,16 @@ class InputHeader(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Return the size of its contents in bytes; 0: empty, or BYTES, of which each has its own."""
+        """Return the size of the contents in bytes; 0 if it is empty, or BYTES, whose elements have different sizes."""
         return 0 if self.spec.dtype is DType.BYTES else math.prod(self.shape) * self.spec.dtype.numpy.itemsize
 
 
 def check_headers(request: ModelInferRequest, specs: Mapping[str, TensorSpec]) -> tuple[InputHeader, ...]:
-    """Return the request's inputs in its order: every input of the model once, with its datatype and a shape that fits.
+    """Return the headers of a request in its order, and check that each input of the model occurs once and fits.
 
     Args:
-        request: with or without its raw contents.
-        specs: the model's inputs by name.
+        request: Request with or without its raw contents.
+        specs: Inputs of the model by name.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT naming the input.

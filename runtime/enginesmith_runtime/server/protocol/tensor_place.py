@@ -1,4 +1,4 @@
-"""The parameters by which a request says that a tensor lies in shared memory, or shall be left there."""
+"""The parameters of a request that place a tensor in shared memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ _REGION, _SIZE, _OFFSET = "shared_memory_region", "shared_memory_byte_size", "sh
 
 @dataclass(frozen=True, slots=True)
 class TensorPlace:
-    """Where one tensor lies.
+    """Place of one tensor in shared memory.
 
     Attributes:
-        region: name of a registered region, which may be gone when the request runs.
-        offset: into the region, in bytes.
-        size: of an input, exactly; of an output, at most.
+        region: Name of a region, which may no longer be registered when the request runs.
+        offset: Offset in the region in bytes.
+        size: Size in bytes: exact for an input, and an upper limit for an output.
     """
 
     region: str
@@ -26,13 +26,13 @@ class TensorPlace:
     size: int
 
     def parameters(self, size: int) -> dict[str, InferParameter]:
-        """Return what an answer says of an output of `size` bytes that was left here."""
+        """Return the parameters of an output of `size` bytes that was written here."""
         said = {_REGION: InferParameter(string_param=self.region), _SIZE: InferParameter(int64_param=size)}
         return {**said, _OFFSET: InferParameter(int64_param=self.offset)} if self.offset else said
 
 
 def read_place(tensor: str, parameters: Mapping[str, InferParameter]) -> TensorPlace | None:
-    """Return where `tensor` ("input 'x'") lies; None: in the message.
+    """Return the place of `tensor` ("input 'x'") in shared memory, or None if it is in the message.
 
     Raises:
         ProtocolError: INVALID_ARGUMENT naming the parameter.
@@ -41,7 +41,7 @@ def read_place(tensor: str, parameters: Mapping[str, InferParameter]) -> TensorP
         return None
     region = parameters[_REGION].string_param
     if not region:
-        raise _invalid(tensor, f"parameter '{_REGION}' is no name")
+        raise _invalid(tensor, f"parameter '{_REGION}' is not a name")
     if _SIZE not in parameters:
         raise _invalid(tensor, f"parameter '{_SIZE}' is missing; it belongs with '{_REGION}'")
     return TensorPlace(region, _number(tensor, _OFFSET, parameters), _number(tensor, _SIZE, parameters))
@@ -57,7 +57,7 @@ def _number(tensor: str, name: str, parameters: Mapping[str, InferParameter]) ->
         case "uint64_param":
             value = parameter.uint64_param
         case _:
-            raise _invalid(tensor, f"parameter '{name}' is no int64")
+            raise _invalid(tensor, f"parameter '{name}' is not an int64")
     if value < 0:
         raise _invalid(tensor, f"parameter '{name}' is {value}")
     return value

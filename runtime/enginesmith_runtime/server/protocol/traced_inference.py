@@ -1,4 +1,4 @@
-"""Inference requests that leave spans of what became of them. A server without traces has none of this."""
+"""Inference that sends a span for each request. A server without tracing does not use this class."""
 
 import time
 from collections.abc import Callable

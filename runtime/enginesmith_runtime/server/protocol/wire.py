@@ -1,8 +1,9 @@
 """The raw tensors of a message without a copy.
 
 A protobuf library copies `raw_input_contents` into the message and again out of it. For a request of several megabytes
-these copies are most of the cost, so the top level of the message is walked by hand: raw fields become views into the
-received bytes, everything else goes to the library. See the wire format, https://protobuf.dev/programming-guides/encoding/.
+these copies are most of the cost. So this module parses the top level of the message: raw fields become views into the
+received bytes, and the library parses everything else. For the wire format see
+https://protobuf.dev/programming-guides/encoding/.
 """
 
 from collections.abc import Sequence
@@ -14,13 +15,13 @@ __all__ = ["SplitRequest", "id_prefix", "join_raw_outputs", "raw_output_prefix",
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _ID_TAG = 3 << 3 | _BYTES
-"""Of a request and of its answer."""
+"""Tag of the id in a request and in its response."""
 
 _RAW_INPUT_TAG = 7 << 3 | _BYTES
 _RAW_OUTPUT_TAG = bytes([6 << 3 | _BYTES])
 _MAX_VARINT_BYTES = 10
 _LAST_BYTE = 0x7F
-"""A byte of a varint up to this one has no continuation bit."""
+"""Largest byte of a varint without the continuation bit."""
 
 Buffer = bytes | memoryview
 
@@ -29,9 +30,9 @@ class SplitRequest(NamedTuple):
     """The parts of a ModelInferRequest.
 
     Attributes:
-        head: bytes of all other fields.
-        raw: raw contents, as views into the request.
-        request_id: the id as a view into the request; None: the request has none.
+        head: Bytes of all other fields.
+        raw: Raw contents, as views into the request.
+        request_id: Id as a view into the request; None if the request has no id.
     """
 
     head: bytes
@@ -40,10 +41,10 @@ class SplitRequest(NamedTuple):
 
     @property
     def id_field(self) -> bytes:
-        """Return the field `id` of the answer; empty: it has none.
+        """Return the serialised field `id` of the response, or b"" if the request has no id.
 
         Raises:
-            ProtocolError: INVALID_ARGUMENT; the id is no UTF-8.
+            ProtocolError: INVALID_ARGUMENT if the id is not valid UTF-8.
         """
         if self.request_id is None:
             return b""
@@ -59,7 +60,7 @@ def split_request(data: Buffer) -> SplitRequest:
     """Return the parts of a ModelInferRequest.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT; the bytes end too early or hold an unknown wire type.
+        ProtocolError: INVALID_ARGUMENT if the bytes are cut off or have an unknown wire type.
     """
     view, end = memoryview(data), len(data)
     kept: list[memoryview] = []
@@ -68,7 +69,7 @@ def split_request(data: Buffer) -> SplitRequest:
     position = start = 0
     while position < end:
         tag_at = position
-        # The tags and most sizes are single bytes: reading them here halves the time of a small request.
+        # Tags and most sizes are single bytes. Reading them here halves the time for a small request.
         tag = data[position]
         if tag > _LAST_BYTE:
             tag, position = _varint(data, position)
@@ -87,7 +88,7 @@ def split_request(data: Buffer) -> SplitRequest:
             start = position
         elif tag == _ID_TAG:
             kept.append(view[start:tag_at])
-            # The last one counts, and an empty one is none.
+            # The last id applies, and an empty id counts as missing.
             request_id = view[position - size : position] if size else None
             start = position
     if not kept:
@@ -97,7 +98,7 @@ def split_request(data: Buffer) -> SplitRequest:
 
 
 def id_prefix(size: int) -> bytes:
-    """Return what goes before an id of `size` bytes, in a request and in its answer."""
+    """Return the bytes before an id of `size` bytes, in a request and in its response."""
     return bytes([_ID_TAG]) + _encode_varint(size)
 
 
@@ -110,7 +111,7 @@ def join_raw_outputs(head: bytes, raw: Sequence[Buffer]) -> bytes:
 
 
 def raw_output_prefix(size: int) -> bytes:
-    """Return what goes before an output's raw contents of `size` bytes."""
+    """Return the bytes before an output's raw contents of `size` bytes."""
     return _RAW_OUTPUT_TAG + _encode_varint(size)
 
 

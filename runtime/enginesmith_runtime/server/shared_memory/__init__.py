@@ -1,1 +1,1 @@
-"""Memory that clients on this machine share with the server, so that requests carry its name in place of tensors."""
+"""Memory that clients on this machine share with the server. Requests contain its name instead of the tensors."""

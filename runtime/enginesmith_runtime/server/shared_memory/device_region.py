@@ -1,4 +1,4 @@
-"""Regions in the memory of a GPU, mapped by an engine that runs on it: a client on that GPU moves no bytes."""
+"""Regions in GPU memory. An engine on that GPU maps them, so a client on the same GPU copies nothing."""
 
 import logging
 from typing import ClassVar, Final
@@ -15,22 +15,22 @@ __all__ = ["DeviceRegion"]
 _log = logging.getLogger(__name__)
 
 _HANDLE_BYTES: Final = 64
-"""Of a cudaIpcMemHandle_t."""
+"""Size of a cudaIpcMemHandle_t."""
 
 
 class DeviceRegion(Region):
     """Device memory of a client.
 
     Args:
-        name: what requests call it.
-        engine: maps it; every engine of the process then sees it at the same address.
-        handle: a cudaIpcMemHandle_t.
-        device_id: CUDA's index of the GPU.
-        size: in bytes.
+        name: Name of the region in requests.
+        engine: Engine that maps the memory. Every engine of the process then has it at the same address.
+        handle: Bytes of the cudaIpcMemHandle_t.
+        device_id: CUDA index of the GPU.
+        size: Size in bytes.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT; the handle is none, or cannot be opened. UNIMPLEMENTED: no engine has a GPU.
-            UNAVAILABLE: the GPU is broken.
+        ProtocolError: INVALID_ARGUMENT if the handle is invalid or cannot be opened, UNIMPLEMENTED if no engine has a
+            GPU, UNAVAILABLE if the GPU has failed.
     """
 
     kind: ClassVar[str] = "CUDA"
@@ -56,13 +56,13 @@ class DeviceRegion(Region):
 
     @property
     def address(self) -> int:
-        """Of the region's first byte, in this process."""
+        """Address of the first byte of the region in this process."""
         return self._memory.address
 
     @override
     def close(self) -> None:
         try:
             self._memory.close()
-        except Exception:  # noqa: BLE001 - whatever the driver says, nothing can be done about it
-            # A broken device unmaps nothing; the memory goes with the process, which is about to end.
+        except Exception:  # noqa: BLE001 - a driver error cannot be handled here
+            # A failed device cannot unmap memory. The end of the process, which follows, frees it.
             _log.exception("region %s could not be unmapped", self.name)

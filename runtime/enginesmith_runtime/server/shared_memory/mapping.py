@@ -1,11 +1,12 @@
-"""A client's shared memory object, mapped into this process and guarded against its owner.
+"""Maps a client's shared memory object into this process and handles the case that the client shrinks it.
 
 A client can shrink its object at any moment. The kernel then sends SIGBUS to each thread that touches a page beyond the
-new end, and by default that ends the process. Here a handler maps private, empty memory over what is gone, and marks
-the mapping as lost. The thread continues, and its request fails when it looks at the mark.
+new end, and by default that ends the process. Here a handler maps private, empty memory over the missing pages, and
+marks the mapping as lost. The thread continues, and its request fails when it looks at the mark.
 
-The signal comes from the instruction that touches the page, so the handler runs where a thread reads or writes a
-tensor: never within the allocator or under a lock of the interpreter's own. That is why the handler may be Python.
+The signal comes from the instruction that touches the page, so the handler runs only while a thread reads or writes a
+tensor, and never in the allocator or under an internal lock of the interpreter. Therefore the handler can be a Python
+function.
 """
 
 import ctypes
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Mapping"]
 
-# signal.h and siginfo.h of Linux on 64-bit machines, whatever the C library.
+# Constants from signal.h and siginfo.h of Linux on 64-bit machines, which all C libraries share.
 _SA_SIGINFO: Final = 4
 _SA_RESTART: Final = 0x10000000
 _BUS_ADRERR: Final = 2
@@ -46,12 +47,12 @@ class Mapping:
     """A part of an open file in this process's memory, for reading and writing.
 
     Attributes:
-        bytes: the part, as uint8.
-        lost: whether a page could not be had when it was touched. What is behind that page is no longer the client's.
+        bytes: Mapped bytes as a uint8 array.
+        lost: Whether an access to a page failed. Bytes from that page on are no longer the client's.
 
     Raises:
-        OSError: it cannot be mapped.
-        ValueError: the file has become shorter.
+        OSError: The file cannot be mapped.
+        ValueError: The file has become shorter.
     """
 
     def __init__(self, descriptor: int, offset: int, size: int) -> None:
@@ -67,17 +68,17 @@ class Mapping:
 
     @property
     def shrunk(self) -> bool:
-        """Whether the file is too short now. Its last page is then still there, with zeros."""
+        """Whether the file has become too short. Its last page still exists and is filled with zeros."""
         return self._memory.size() < self._needs
 
     def close(self) -> None:
-        """Let the client's memory go; no request has it any more. A view that is left sees empty memory."""
+        """Unmap the client's memory, which no request uses any more. Remaining views then have empty memory."""
         self.replace(self._begin)
         del _guarded[self._begin]
         del self.bytes, self._memory
 
     def replace(self, address: int) -> bool:
-        """Put empty memory over the page at `address` and all that follow; returns whether that page is valid now."""
+        """Map empty memory over the page at `address` and all later pages. Return whether that page is valid now."""
         if not self._begin <= address < self._end:
             return False
         self.lost = True
@@ -94,7 +95,7 @@ _libc.mmap.argtypes = (
 )  # fmt: skip
 
 _guarded: Final[dict[int, Mapping]] = {}
-"""By their first address."""
+"""Mappings by their first address."""
 
 _previous: Final = _Action()
 _lock: Final = threading.Lock()
@@ -109,7 +110,7 @@ def _on_bus_error(_number: int, info: int, _context: int) -> None:
             repaired = any(mapping.replace(address) for mapping in tuple(_guarded.values()))
     finally:
         if not repaired:
-            # Not a client's memory: it ends the process as it would have without this handler.
+            # The address is not in a client's memory: end the process, as without this handler.
             _libc.sigaction(signal.SIGBUS, ctypes.byref(_previous), None)
             signal.raise_signal(signal.SIGBUS)
 

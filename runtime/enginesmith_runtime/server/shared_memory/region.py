@@ -1,4 +1,4 @@
-"""What a registered region is, whichever memory it lies in."""
+"""Base class of registered regions."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -12,9 +12,9 @@ class Region(ABC):
     """A block of a client's memory under a name.
 
     Attributes:
-        kind: "system" or "CUDA", for sentences; each has calls of its own, and names are unique over both.
-        size: in bytes; tensors lie within it.
-        users: requests that have it at this moment, counted by the table.
+        kind: "system" or "CUDA", for messages. Each kind has its own calls, and names are unique over both kinds.
+        size: Size in bytes.
+        users: Number of requests that use the region now. The table counts them.
     """
 
     kind: ClassVar[str]
@@ -26,7 +26,7 @@ class Region(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let the memory go; no request has it any more."""
+        """Release the memory, which no request uses any more."""
 
 
 def region_invalid(name: str, why: str) -> ProtocolError:

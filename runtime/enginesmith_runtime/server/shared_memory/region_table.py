@@ -1,7 +1,7 @@
-"""The regions that are registered, and who uses them.
+"""The registered regions and the number of requests that use each.
 
-A request takes its regions before it is queued and gives them back once it has ended, so that a region which is
-unregistered meanwhile is gone for new requests at once and closed after the last one that has it.
+A request acquires its regions before it is queued and returns them when it has ended. A region that is unregistered
+meanwhile is unknown to new requests at once, and it is closed after the last request that uses it.
 """
 
 import threading
@@ -16,7 +16,7 @@ __all__ = ["RegionTable"]
 _RegionT = TypeVar("_RegionT", bound=Region)
 
 _MAX_REGIONS: Final = 512
-"""A region of the system is an open file, and a process has a thousand of them in many containers."""
+"""A system region is an open file, and in many containers a process can have about a thousand open files."""
 
 
 class RegionTable:
@@ -27,10 +27,10 @@ class RegionTable:
         self._regions: dict[str, Region] = {}
 
     def register(self, name: str, open_region: Callable[[], Region]) -> None:
-        """Register what `open_region` opens.
+        """Register the region that `open_region` opens.
 
         Raises:
-            ProtocolError: ALREADY_EXISTS, or what `open_region` raises.
+            ProtocolError: ALREADY_EXISTS, or an error of `open_region`.
         """
         with self._lock:
             self._refuse_unless_new(name)
@@ -44,7 +44,7 @@ class RegionTable:
             raise
 
     def find(self, kind: type[_RegionT], name: str) -> tuple[_RegionT, ...]:
-        """Return the region `name`, or all of a kind where the name is empty.
+        """Return the region `name`, or all regions of a kind if the name is empty.
 
         Raises:
             ProtocolError: NOT_FOUND.
@@ -56,10 +56,10 @@ class RegionTable:
         return found
 
     def unregister(self, kind: type[Region], name: str) -> None:
-        """Forget the region `name`, or all of a kind where the name is empty; an unknown name is no error.
+        """Unregister the region `name`, or all regions of a kind if the name is empty. An unknown name is not an error.
 
         Raises:
-            ProtocolError: INVALID_ARGUMENT; the region is of the other kind.
+            ProtocolError: INVALID_ARGUMENT if the region is of the other kind.
         """
         with self._lock:
             other = self._regions.get(name)
@@ -75,10 +75,10 @@ class RegionTable:
             region.close()
 
     def take(self, name: str) -> Region:
-        """Return the region for a request, which gives it back.
+        """Return the region for a request, which must return it with `give_back`.
 
         Raises:
-            ProtocolError: INVALID_ARGUMENT; there is no such region.
+            ProtocolError: INVALID_ARGUMENT if the region does not exist.
         """
         with self._lock:
             region = self._regions.get(name)
@@ -92,7 +92,7 @@ class RegionTable:
             return region
 
     def give_back(self, region: Region) -> None:
-        """Take a region back from a request, and close it where it was unregistered and this was its last user."""
+        """Return a region from a request. Close it if it is unregistered and this was its last user."""
         with self._lock:
             region.users -= 1
             unused = not region.users and self._regions.get(region.name) is not region
@@ -100,7 +100,7 @@ class RegionTable:
             region.close()
 
     def close(self) -> None:
-        """Forget every region."""
+        """Unregister every region."""
         self.unregister(Region, "")  # type: ignore[type-abstract]  # asked for, never made
 
     def _find(self, kind: type[_RegionT], name: str) -> tuple[_RegionT, ...]:

@@ -1,7 +1,7 @@
-"""Regions in POSIX shared memory, mapped once, when they are registered.
+"""Regions in POSIX shared memory. They are mapped once, when they are registered.
 
-A client can change a value at any moment, also between a check and its use: a reader copies what must not
-change. It can also take the memory away; see `mapping`.
+A client can change a value at any time, even between a check and its use, so a reader copies values that must not
+change. The client can also shrink the memory; see `mapping`.
 """
 
 import errno
@@ -20,11 +20,11 @@ from enginesmith_runtime.server.shared_memory.region import Region, region_inval
 __all__ = ["Extent", "SystemRegion"]
 
 Extent = tuple[tuple[int, int], int, int]
-"""An object (device and inode), and the begin and the end of a range in it."""
+"""An object (device and inode), and the start and the end of a range in it."""
 
-_FOLDER: Final = Path("/dev/shm")  # noqa: S108 - where shm_open(3) has its objects on Linux
+_FOLDER: Final = Path("/dev/shm")  # noqa: S108 - folder of shm_open(3) on Linux
 
-# No link leads elsewhere, and no pipe or terminal under that name makes the server wait.
+# Do not follow links, and do not block on a pipe or a terminal with this name.
 _FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -32,14 +32,14 @@ class SystemRegion(Region):
     """A part of a POSIX shared memory object.
 
     Args:
-        name: what requests call it.
-        key: the object's name, as shm_open(3) takes it.
-        offset: of the region in the object, in bytes.
-        size: of the region.
+        name: Name of the region in requests.
+        key: Name of the object for shm_open(3).
+        offset: Offset of the region in the object in bytes.
+        size: Size of the region in bytes.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT; the object cannot be had, or is smaller. RESOURCE_EXHAUSTED: too many files or
-            mappings.
+        ProtocolError: INVALID_ARGUMENT if the object cannot be opened or is too small, RESOURCE_EXHAUSTED if there are
+            too many files or mappings.
     """
 
     kind: ClassVar[str] = "system"
@@ -65,18 +65,18 @@ class SystemRegion(Region):
             os.close(descriptor)
 
     def view(self, offset: int, size: int) -> Array:
-        """Return `size` bytes from `offset` on, as uint8; the range lies within the region.
+        """Return `size` bytes from `offset` on as uint8. The range must be inside the region.
 
-        The client may change them at any moment. `check` tells afterwards whether they were the client's at all.
+        The client may change them at any time. Call `check` afterwards to find out whether they were valid.
         """
         return self._mapping.bytes[offset : offset + size]
 
     def check(self) -> None:
-        """Refuse a request that used the region after the client took its memory away.
+        """Refuse a request that used the region after the client had removed its memory.
 
         Raises:
-            ProtocolError: INVALID_ARGUMENT: the object has become smaller. RESOURCE_EXHAUSTED: it is as large as it
-                was, and a page of it could not be had.
+            ProtocolError: INVALID_ARGUMENT if the object has become smaller, RESOURCE_EXHAUSTED if it has its size but
+                there was no memory for a page.
         """
         if self._mapping.shrunk:
             raise region_invalid(self.name, f"the shared memory object '{self.key}' has become smaller than the region")
@@ -89,7 +89,7 @@ class SystemRegion(Region):
             )
 
     def extent(self, offset: int, size: int) -> Extent:
-        """Return where a range of the region lies in its object; two regions can have one object."""
+        """Return the range of the region in its object. Two regions can share an object."""
         return self._object, self.offset + offset, self.offset + offset + size
 
     @override
@@ -123,5 +123,5 @@ def _open(name: str, key: str) -> int:
         ) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise region_invalid(name, f"'{key}' is no shared memory object")
+        raise region_invalid(name, f"'{key}' is not a shared memory object")
     return descriptor

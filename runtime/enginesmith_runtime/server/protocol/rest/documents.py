@@ -1,4 +1,4 @@
-"""JSON on both sides: bodies that are checked as they are read, and messages of gRPC as documents."""
+"""JSON of requests and responses: reading and checking bodies, and writing messages of gRPC as documents."""
 
 import contextlib
 import json
@@ -27,10 +27,10 @@ _PARAMETERS: Final[Mapping[type, str]] = {
 def read_document(content: bytes | memoryview) -> Document:
     """Return the JSON object in `content`; an empty body is an empty object.
 
-    NaN and infinities come as floats, so that the tensor that has them can be named.
+    NaN and infinities are read as floats, so that the error can name the tensor.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT saying where the JSON is wrong.
+        ProtocolError: INVALID_ARGUMENT with the position of the error in the JSON.
     """
     if not content:
         return {}
@@ -38,18 +38,18 @@ def read_document(content: bytes | memoryview) -> Document:
         document = json.loads(bytes(content))
     except RecursionError:
         raise invalid("the body's JSON is nested too deeply") from None
-    except ValueError as error:  # no UTF-8, no JSON, or a number of thousands of digits
-        raise invalid(f"the body is no JSON: {error}") from None
+    except ValueError as error:  # invalid UTF-8, invalid JSON, or a number with thousands of digits
+        raise invalid(f"the body is not valid JSON: {error}") from None
     if not isinstance(document, dict):
-        raise invalid("the body's JSON is no object")
+        raise invalid("the body's JSON is not an object")
     return document
 
 
 def take(document: Document, name: str, kind: type[_ValueT], where: str = "the request") -> _ValueT:
-    """Return a field of `document`, or an empty value of its kind where it is missing.
+    """Return a field of `document`, or an empty value of its kind if it is missing.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT; it is of another kind.
+        ProtocolError: INVALID_ARGUMENT if the field has another kind.
     """
     value = document.get(name)
     if value is None:
@@ -60,23 +60,23 @@ def take(document: Document, name: str, kind: type[_ValueT], where: str = "the r
 
 
 def parameter(where: str, name: str, value: object) -> InferParameter:
-    """Return a parameter as gRPC has it.
+    """Return a parameter as a message of gRPC.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT; it is a list, an object or too large.
+        ProtocolError: INVALID_ARGUMENT if the value is a list, an object or too large.
     """
     field = _PARAMETERS.get(type(value))
     if isinstance(value, int) and value >= 1 << 63:
         field = "uint64_param"
     if field is not None:
         chosen: Document = {field: value}
-        with contextlib.suppress(ValueError):  # a number beyond 64 bits, or text that is no UTF-8
+        with contextlib.suppress(ValueError):  # a number of more than 64 bits, or invalid UTF-8
             return InferParameter(**chosen)
-    raise invalid(f"{where}: parameter '{name}' is no number of 64 bits, string, true or false")
+    raise invalid(f"{where}: parameter '{name}' is not a 64-bit number, string, true or false")
 
 
 def parameter_value(given: InferParameter) -> object:
-    """Return what `parameter` was given."""
+    """Return the value that `parameter` received."""
     chosen = given.WhichOneof("parameter_choice")
     return None if chosen is None else getattr(given, chosen)
 

@@ -1,4 +1,4 @@
-"""An inference over HTTP: its JSON becomes the request of gRPC, its answer is written as JSON and binary data."""
+"""Inference over HTTP: converts the JSON to a request of gRPC, and writes the response as JSON and binary data."""
 
 import json
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -29,7 +29,7 @@ from enginesmith_runtime.server.transport.interface import Answer, CallContext
 __all__ = ["JSON_LENGTH", "infer"]
 
 JSON_LENGTH = "inference-header-content-length"
-"""The header that says how much of a body is JSON; binary data follows."""
+"""The header with the length of the JSON in a body. Binary data follows the JSON."""
 
 _BINARY_SIZE, _BINARY, _BINARY_ALL = "binary_data_size", "binary_data", "binary_data_output"
 
@@ -58,13 +58,13 @@ def infer(
 
 
 class RestPlan(RequestPlan):
-    """A plan whose answer is JSON, with the outputs in it or as binary data behind it. One for each request.
+    """The plan of one request with a JSON response. Outputs are in the JSON or follow it as binary data.
 
     Args:
-        document: the request's JSON.
+        document: JSON of the request.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT, as for `RequestPlan`, or an output is wanted in JSON that has none.
+        ProtocolError: INVALID_ARGUMENT as for `RequestPlan`, or if JSON cannot represent a requested output.
     """
 
     def __init__(self, request: ModelInferRequest, model: LoadedModel, document: Document) -> None:
@@ -79,7 +79,8 @@ class RestPlan(RequestPlan):
         for spec in self._outputs:
             if not has_json(spec.dtype) and spec.name not in self._binary and spec.name not in self.output_places:
                 raise invalid(
-                    f"output '{spec.name}': {spec.dtype} travels as binary data only; ask for it with the parameter "
+                    f"output '{spec.name}': {spec.dtype} can only be sent as binary data; ask for it with the "
+                    "parameter "
                     f"'{_BINARY}'"
                 )
         self._json_length = 0
@@ -121,7 +122,7 @@ class RestPlan(RequestPlan):
         return b"".join((head, *contents))
 
     def answer(self, body: bytes) -> HttpAnswer:
-        """Return the answer with what `encode` returned."""
+        """Return the HTTP response for a body from `encode`."""
         if self._json_length == len(body):
             return HttpAnswer(200, body, (("content-type", "application/json"),))
         length = (JSON_LENGTH, str(self._json_length))
@@ -129,7 +130,7 @@ class RestPlan(RequestPlan):
 
 
 def _split(request: HttpRequest) -> tuple[Document, memoryview]:
-    """Return the request's JSON, and the binary data behind it."""
+    """Return the JSON of the request and the binary data after it."""
     body, said = memoryview(request.body), request.headers.get(JSON_LENGTH)
     if said is None:
         return read_document(body), body[:0]
@@ -160,19 +161,19 @@ def _tensors(document: Document, field: str) -> list[Document]:
     tensors: list[Document] = take(document, field, list)
     for index, tensor in enumerate(tensors):
         if not isinstance(tensor, dict):
-            raise invalid(f"the request: element {index} of '{field}' is no object")
+            raise invalid(f"the request: element {index} of '{field}' is not an object")
     return tensors
 
 
 def _text(document: Document, field: str, where: str) -> str:
     text = take(document, field, str, where)
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise invalid(f"{where}: '{field}' is no text: half of a surrogate pair")
+        raise invalid(f"{where}: '{field}' is not valid text: half of a surrogate pair")
     return text
 
 
 def _copy_parameters(document: Document, into: MutableMapping[str, InferParameter], where: str, own: str) -> None:
-    """Copy the parameters but the one that is HTTP's own."""
+    """Copy the parameters except the one that only HTTP has."""
     for name, value in take(document, "parameters", dict, where).items():
         if name != own:
             into[_text({"name": name}, "name", where)].CopyFrom(parameter(where, name, value))
@@ -181,12 +182,12 @@ def _copy_parameters(document: Document, into: MutableMapping[str, InferParamete
 def _shape(sizes: list[Any], where: str) -> list[int]:
     for axis, size in enumerate(sizes):
         if type(size) is not int or not -(2**63) <= size < 2**63:
-            raise invalid(f"{where}: dimension {axis} of 'shape' is no whole number of 64 bits")
+            raise invalid(f"{where}: dimension {axis} of 'shape' is not a 64-bit integer")
     return sizes
 
 
 def _contents(document: Document, headers: Sequence[InputHeader], binary: memoryview) -> list[memoryview]:
-    """Return the raw contents of the inputs that do not lie in shared memory, in order."""
+    """Return the raw contents of the inputs that are not in shared memory, in order."""
     raw: list[memoryview] = []
     rest = binary
     for tensor, header in zip(document.get("inputs") or (), headers, strict=True):

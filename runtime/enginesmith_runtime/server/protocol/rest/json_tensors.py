@@ -1,4 +1,4 @@
-"""Tensors in JSON: lists, flat or nested as the shape says, to raw contents and back. FP16 and BF16 have no JSON."""
+"""Converts tensors in JSON to raw contents and back. Lists are flat or nested. FP16 and BF16 have no JSON."""
 
 import json
 import math
@@ -24,16 +24,16 @@ _ELEMENTS: Final[Mapping[str, tuple[type, ...]]] = {
     "f": (float, int),
     "O": (str,),
 }
-"""Types of JSON's values, by numpy's kind of the datatype."""
+"""Types of JSON values, by the numpy kind of the datatype."""
 
 _SHOWN: Final = 40
-"""Characters of a wrong element in a message."""
+"""Number of characters of an invalid element in a message."""
 
 _WANTED: Final = {"b": "true or false", "i": "a whole number", "u": "a whole number", "f": "a number", "O": "a string"}
 
 
 def has_json(dtype: DType) -> bool:
-    """Whether JSON carries the datatype, as typed contents do."""
+    """Whether JSON can represent the datatype, as typed contents can."""
     return dtype not in (DType.FP16, DType.BF16)
 
 
@@ -41,13 +41,13 @@ def read_data(data: object, spec: TensorSpec, shape: tuple[int, ...]) -> memoryv
     """Return the raw contents of an input whose `data` is JSON.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT naming the input and, where it is an element, its index and value.
+        ProtocolError: INVALID_ARGUMENT with the input and, for an invalid element, its index and value.
     """
     if not has_json(spec.dtype):
-        raise invalid(f"input '{spec.name}': {spec.dtype} travels as binary data only (binary_data_size)")
+        raise invalid(f"input '{spec.name}': {spec.dtype} can only be sent as binary data (binary_data_size)")
     values = _flatten(data, spec, shape)
     kind = spec.dtype.numpy.kind
-    # A set of types is made in C; only where one is wrong is each element looked at.
+    # Python creates a set of types in C. Elements are checked one by one only if a type is wrong.
     if not set(map(type, values)) <= set(_ELEMENTS[kind]):
         index = next(index for index, value in enumerate(values) if type(value) not in _ELEMENTS[kind])
         raise _element(spec, index, values[index], f"{spec.dtype} takes {_WANTED[kind]}")
@@ -60,14 +60,14 @@ def write_data(array: Array, spec: TensorSpec) -> list[Any]:
     """Return an output's elements, flat and in order.
 
     Raises:
-        ProtocolError: INVALID_ARGUMENT; JSON has no such value, and the output must be asked for as binary data.
+        ProtocolError: INVALID_ARGUMENT if JSON cannot represent a value. The client must request binary data.
     """
     values: list[Any] = array.ravel().tolist()
     if spec.dtype is DType.BYTES:
         try:
             return [value.decode() for value in values]
         except UnicodeDecodeError:
-            raise _unwritable(spec, "has an element that is no UTF-8") from None
+            raise _unwritable(spec, "has an element that is not valid UTF-8") from None
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         index = int(np.argmin(np.isfinite(array.ravel())))
         raise _unwritable(spec, f"element {index} is {values[index]}")
@@ -100,7 +100,7 @@ def _check_lists(level: list[Any], spec: TensorSpec, shape: tuple[int, ...], dep
     for index, one in enumerate(level):
         if not isinstance(one, list):
             raise invalid(
-                f"input '{spec.name}': element {index} at depth {depth + 1} of data is no list; data is flat, or "
+                f"input '{spec.name}': element {index} at depth {depth + 1} of data is not a list; data is flat, or "
                 f"nested as shape {list(shape)}"
             )
 
@@ -134,7 +134,7 @@ def _join(values: list[str], spec: TensorSpec) -> bytes:
         try:
             encoded = value.encode()
         except UnicodeEncodeError:
-            raise _element(spec, index, value, "it is no text: half of a surrogate pair") from None
+            raise _element(spec, index, value, "it is not valid text: half of a surrogate pair") from None
         parts += (struct.pack("<I", len(encoded)), encoded)
     return b"".join(parts)
 

@@ -1,4 +1,4 @@
-"""The paths of the protocol, and what answers each: the calls of gRPC, with JSON on both sides."""
+"""The HTTP paths of the protocol. Each path calls a method of gRPC, with JSON for request and response."""
 
 import base64
 import binascii
@@ -44,17 +44,17 @@ _STATUS: Final[Mapping[Code, int]] = {
     Code.UNAVAILABLE: 503,
 }
 _RETRY: Final = (("retry-after", "1"),)
-"""For clients that are refused because of the moment."""
+"""Header for refused clients that can retry."""
 
 _AUTHENTICATE: Final = (("www-authenticate", "Bearer"),)
 
 _READY_LENGTHS: Final = (4, 6)
-"""Of the paths that ask whether a model, or a version of it, is ready."""
+"""Lengths of the paths for the readiness of a model and of a version."""
 
 
 @dataclass(frozen=True)
 class _Route:
-    """One path: a call of gRPC, the field of its request that each variable fills, and how its answer is written."""
+    """One path: the gRPC method, the request field for each variable, and the function that writes the response."""
 
     method: str
     path: str
@@ -71,7 +71,7 @@ def _json(document: object, status: int = 200) -> HttpAnswer:
 
 
 def _state(field: str, message: Message) -> HttpAnswer:
-    """Write a health answer: probes read the status, and clients the field."""
+    """Write a health response. Probes read the status code, and clients read the field."""
     good = getattr(message, field)
     return _json({field: good}, 200 if good else 503)
 
@@ -126,12 +126,12 @@ class RestService:
     """Answers requests over HTTP.
 
     Args:
-        methods: of gRPC; those of `inference_methods` are called.
-        inference: as it answers gRPC.
+        methods: Methods of gRPC; those of `inference_methods` are called.
+        inference: Inference service, which is also used for gRPC.
     """
 
     def __init__(self, methods: Methods, inference: Inference) -> None:
-        # Inference first: paths are tried in order.
+        # Inference comes first, because paths are tried in order.
         self._paths: dict[tuple[str, ...], dict[str, _Answering]] = {
             tuple(path.split("/")): {"POST": partial(infer, inference)} for path in _INFER_PATHS
         }
@@ -150,7 +150,7 @@ class RestService:
             self._route(request, context, answer)
         except ProtocolError as error:
             answer(error)
-        except Exception as error:  # noqa: BLE001 - a client must be answered, whatever happened
+        except Exception as error:  # noqa: BLE001 - a client needs a response to any failure
             answer(internal_error(error, trace_id(context.metadata())))
 
     def _route(
@@ -163,7 +163,7 @@ class RestService:
             chosen = answering.get("GET" if request.method == "HEAD" else request.method)
             if chosen is None:
                 allowed = ", ".join(answering)
-                answer(refusal(405, f"{request.method} is not offered here; use {allowed}", ("allow", allowed)))
+                answer(refusal(405, f"{request.method} is not supported here; use {allowed}", ("allow", allowed)))
             else:
                 chosen(request, variables, context, answer)
             return
@@ -171,7 +171,7 @@ class RestService:
 
 
 def _match(pattern: tuple[str, ...], path: tuple[str, ...]) -> dict[str, str] | None:
-    """Return the path's variables; None where it is another one."""
+    """Return the variables of the path, or None if the path does not match."""
     if len(pattern) != len(path):
         return None
     variables: dict[str, str] = {}
@@ -202,7 +202,7 @@ def _call(
 
 def _message(message: Message, document: Document, variables: Mapping[str, str]) -> Message:
     handle = document.get("raw_handle")
-    if isinstance(handle, dict):  # as Triton writes bytes; a handle that is none is refused by the call
+    if isinstance(handle, dict):  # Triton's form of bytes; the call refuses an invalid handle
         document = {**document, "raw_handle": _base64(handle.get("b64"))}
     try:
         json_format.ParseDict({**document, **variables}, message, ignore_unknown_fields=True)
@@ -215,11 +215,11 @@ def _base64(text: object) -> str:
     try:
         return base64.b64encode(base64.b64decode(str(text), validate=True)).decode()
     except (binascii.Error, ValueError):
-        raise invalid("'raw_handle' is no base64") from None
+        raise invalid("'raw_handle' is not valid base64") from None
 
 
 def admission(tokens: Tokens) -> HttpAdmission:
-    """Return what lets requests of these tokens in; health and readiness need none."""
+    """Return a function that admits requests with these tokens. Health and readiness need no token."""
 
     def admit(path: tuple[str, ...], authorization: str) -> HttpAnswer | str | None:
         if path[:2] == ("v2", "health") or (
