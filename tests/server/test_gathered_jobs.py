@@ -57,11 +57,9 @@ class _Call(CallContext):
 
 
 class _Job(Job):
-    most_rows = 4
-
     def __init__(self, name: str, runs: list[tuple[str, bool]], read: _Read | None, join_key: str | None = "k") -> None:
         super().__init__(_Call(read))
-        self.join_key = join_key
+        self.join_key, self.most_rows = join_key, 4
         self.name, self._runs = name, runs
         self.answered = threading.Event()
         self.refused: ProtocolError | None = None

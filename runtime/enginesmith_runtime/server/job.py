@@ -6,11 +6,13 @@ from collections.abc import Hashable, Sequence
 
 from enginesmith_runtime.engines.interface import Instance
 from enginesmith_runtime.server.errors import ProtocolError
+from enginesmith_runtime.server.transport.compiling import mypyc_attr
 from enginesmith_runtime.server.transport.interface import CallContext
 
 __all__ = ["Job"]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Job(ABC):
     """One inference. Exactly one of `run`, `run_joined` and `refuse` answers it, once.
 
@@ -21,13 +23,13 @@ class Job(ABC):
         priority: Priority level; a lower number runs first.
     """
 
-    join_key: Hashable = None
-    rows: int = 1
-    most_rows: int = 1
-    priority: int = 0
+    join_key: Hashable
 
     def __init__(self, context: CallContext) -> None:
         self.context = context
+        self.join_key = None
+        self.rows = self.most_rows = 1
+        self.priority = 0
         self.queued_ns = time.perf_counter_ns()
 
     @property

@@ -37,6 +37,7 @@ from enginesmith_runtime.server.response_cache import ResponseCache
 from enginesmith_runtime.server.shared_memory.region_table import RegionTable
 from enginesmith_runtime.server.statistics import RunTimes
 from enginesmith_runtime.server.tracing import trace_id
+from enginesmith_runtime.server.transport.compiling import mypyc_attr
 from enginesmith_runtime.server.transport.interface import Answer, Body, Call, CallContext, Reply
 from enginesmith_runtime.server.transport.messages import parse
 
@@ -57,6 +58,7 @@ class InferenceLimits:
     max_message_bytes: int
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Inference:
     """Answers inference requests for the models of a repository.
 
@@ -208,10 +210,9 @@ class Inference:
         return shared
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class InferJob(Job):
     """The inference of one request. For `id_field` see `RequestPlan.encode`."""
-
-    id_field: bytes = b""
 
     def __init__(
         self,
@@ -226,6 +227,7 @@ class InferJob(Job):
         began_ns: int,
     ) -> None:
         super().__init__(context)
+        self.id_field = b""
         self.plan = plan
         self.inputs = inputs
         self.join_key, self.most_rows = plan.joins

@@ -27,6 +27,7 @@ from enginesmith_runtime.server.protocol.tensor_encoding import (
 from enginesmith_runtime.server.protocol.tensor_headers import InputHeader, check_headers
 from enginesmith_runtime.server.protocol.tensor_place import TensorPlace, read_place
 from enginesmith_runtime.server.protocol.wire import join_raw_outputs, raw_output_prefix
+from enginesmith_runtime.server.transport.compiling import mypyc_attr
 from enginesmith_runtime.server.transport.interface import Content
 
 __all__ = ["RequestPlan"]
@@ -45,6 +46,7 @@ _CLASSIFICATION: Final = "classification"
 _TIMINGS: Final = "timings"
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RequestPlan:
     """A checked request without its tensors. Safe from any thread.
 

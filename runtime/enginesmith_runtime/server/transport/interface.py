@@ -7,9 +7,10 @@ or in native code.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from enginesmith_runtime.server.errors import ProtocolError
+from enginesmith_runtime.server.transport.compiling import mypyc_attr
 
 __all__ = [
     "Answer",
@@ -31,6 +32,7 @@ __all__ = [
 GatheredT = TypeVar("GatheredT")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class CallContext:
     """What a call carries in addition to its bytes. Each adapter has its own: only it knows when a client has gone.
 
@@ -149,10 +151,10 @@ class StreamMethod:
         in_flight: how many requests of one stream may be unanswered; the adapter reads no further until one is.
     """
 
-    free: ClassVar[bool] = False
-    brief: ClassVar[None] = None
     call: Call
     in_flight: int
+    free: bool = False
+    brief: None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def begin(call: Call, data: Body, context: CallContext, reply: Reply) -> None:
     """Call a handler; whatever it raises is the answer."""
     try:
         call(data, context, reply)
-    except ProtocolError as error:
-        reply(error)
+    except ProtocolError as refusal:
+        reply(refusal)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an id and the log the rest
         reply(internal_error(error, trace_id(context.metadata())))

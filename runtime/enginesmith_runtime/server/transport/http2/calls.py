@@ -33,7 +33,9 @@ _MESSAGE_BYTES: Final = 256
 class _SingleRequest(Stream):
     """A call that takes exactly one request."""
 
-    _request: Body | None = None
+    def __init__(self, connection: "Connection", number: int, head: RequestHead, kind: int) -> None:
+        super().__init__(connection, number, head, kind)
+        self._request: Body | None = None
 
     def _expect_first(self) -> None:
         if self._request is not None:

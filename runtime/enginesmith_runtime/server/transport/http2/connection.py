@@ -179,8 +179,8 @@ class Connection(BufferedProtocol):
             function(argument)
         except StreamFault as fault:
             self.reset(fault.stream, fault.code)
-        except ConnectionFault as fault:
-            self.end(fault.code, fault.why)
+        except ConnectionFault as end:
+            self.end(end.code, end.why)
         except Exception:  # noqa: BLE001 - whatever it is, it is one client's, and the log has it
             _log.exception("a connection ends by a fault of this server")
             self._end_or_abort()

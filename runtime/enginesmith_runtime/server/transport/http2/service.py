@@ -81,7 +81,7 @@ class Service:
         self.leaving = False
         self.now = time.monotonic
         self.most_held = max(bounds.held_bytes, 8 * limits.max_message_bytes)
-        self._thread = 0
+        self._loop_thread = 0
         self._posted: deque[tuple[Connection, Callable[[Any], None], Any]] = deque()
         self._woken = False
         self.gathers = False
@@ -95,11 +95,11 @@ class Service:
     def bind(self, loop: AbstractEventLoop) -> None:
         """Take the loop that runs on this thread."""
         self._loop = loop
-        self._thread = get_ident()
+        self._loop_thread = get_ident()
 
     def is_loop_thread(self) -> bool:
         """Whether the caller runs on the event loop."""
-        return get_ident() == self._thread
+        return get_ident() == self._loop_thread
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> TimerHandle:
         """Call back on the event loop."""
@@ -108,7 +108,7 @@ class Service:
     def post(self, connection: "Connection", function: Callable[[_ArgumentT], None], argument: _ArgumentT) -> None:
         """Call a function for a connection on the event loop; many replies wake it once."""
         self._posted.append((connection, function, argument))
-        if not self._woken and self._thread:
+        if not self._woken and self._loop_thread:
             self._woken = True
             self._loop.call_soon_threadsafe(self._run_posted)
 

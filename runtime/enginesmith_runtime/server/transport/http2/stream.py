@@ -47,14 +47,13 @@ class Stream(CallContext):
         gathered: whether the call's request waits for what arrived with it; its deadline is watched only then.
     """
 
-    sender: str | None = None
-    gathered = False
-
     def __init__(self, connection: "Connection", number: int, head: RequestHead, kind: int) -> None:
         self.connection = connection
         self.number = number
         self.head = head
         self.kind = kind
+        self.sender: str | None = None
+        self.gathered = False
         seconds = head.timeout_seconds
         self.until = self.deadline = None if seconds is None else time.monotonic() + seconds
         self.may_run_here = True

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from enginesmith_runtime.server.errors import Code, ProtocolError
+from enginesmith_runtime.server.transport.compiling import is_compiled
 from enginesmith_runtime.server.transport.http2.bounds import Bounds
 from enginesmith_runtime.server.transport.http2.connection import Connection
 from enginesmith_runtime.server.transport.http2.event_loop import LOOP_NAME, new_event_loop
@@ -60,7 +61,7 @@ class Http2Transport:
     @property
     def name(self) -> str:
         """See `Transport`."""
-        return f"http2 on {LOOP_NAME}"
+        return f"http2 on {LOOP_NAME}{', compiled' if is_compiled(Connection) else ''}"
 
     def start(self, address: str) -> str:
         """Listen; see `Transport`."""
