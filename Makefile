@@ -10,7 +10,7 @@ BIN := .venv/bin
 TOOLCHAINS ?= tensorrt-10.6-cu12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run images test test-fast test-local test-extended lint verify docs lock bench bench-serving clean
+.PHONY: help setup demo run images test test-fast test-local test-compiled test-extended lint verify docs lock bench bench-serving clean
 
 help:  ## this list of targets
 	@grep -hE '^[a-z-]+:.*  ## ' Makefile | sed -E 's/^([a-z-]+):.*  ## (.*)/\1\t\2/' | sort | column -t -s $$'\t'
@@ -50,8 +50,13 @@ test-fast: setup  ## run the tests that start no server, no build and no client
 test-local: setup  ## run the tests that need no cluster, and therefore no root
 	$(BIN)/pytest -n 2 --dist worksteal -m "not cluster"
 
+test-compiled: setup  ## run the server's tests on compiled modules, as images have them
+	PYTHONPATH="$$(hack/compiled)" $(BIN)/pytest -n 2 --dist worksteal --second-try \
+		-m "not cluster and not extended" tests/http2 tests/server
+
 test: lint verify docs  ## run everything that CI runs
 	$(BIN)/pytest -n 2 --dist worksteal --second-try -m "not extended"
+	$(MAKE) test-compiled
 
 test-extended: setup  ## run the long tests, most of them of the development cluster, and write tests/records
 	hack/test-extended

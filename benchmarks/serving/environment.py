@@ -12,7 +12,16 @@ from pathlib import Path
 
 import onnxruntime
 
-__all__ = ["NotAvailableError", "build_cpp", "build_native", "cache", "onnxruntime_library", "python_of", "run"]
+__all__ = [
+    "NotAvailableError",
+    "build_cpp",
+    "build_native",
+    "cache",
+    "compiled_runtime",
+    "onnxruntime_library",
+    "python_of",
+    "run",
+]
 
 _HERE = Path(__file__).resolve().parent
 _DEBIAN = ("libgrpc++-dev", "libgrpc-dev", "libprotobuf-dev", "protobuf-compiler", "protobuf-compiler-grpc")
@@ -48,6 +57,12 @@ def run(command: Sequence[str | Path], **more: str) -> str:
 def onnxruntime_library() -> Path:
     """Return ONNX Runtime's own library, the one file that every server here runs."""
     return next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
+
+
+@functools.cache
+def compiled_runtime() -> Path:
+    """Return the runtime of this checkout with its hot modules compiled, as images have it: a folder for PYTHONPATH."""
+    return Path(run([_HERE.parent.parent / "hack" / "compiled"]).splitlines()[-1])
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.serving.client import Row, Work, wait_ready
-from benchmarks.serving.environment import build_cpp, build_native, onnxruntime_library, python_of
+from benchmarks.serving.environment import build_cpp, build_native, compiled_runtime, onnxruntime_library, python_of
 from benchmarks.serving.models import Model
 
 __all__ = ["SERVERS", "Launch", "Server", "running"]
@@ -110,6 +110,10 @@ def _ours(launch: Launch, *more: str) -> list[str]:
     return [*command, "--address", f"127.0.0.1:{launch.port}", "--metrics-address", "127.0.0.1:0", *more]
 
 
+def _compiled(launch: Launch, *more: str) -> list[str]:
+    return ["env", f"PYTHONPATH={compiled_runtime()}", *_ours(launch, *more)]
+
+
 def _grpcio(*kind: str) -> Callable[[Launch], list[str]]:
     program = [sys.executable, "-m", "benchmarks.serving.peers.grpcio_server"]
     return lambda launch: [*program, str(launch.port), *_model(launch), *kind]
@@ -199,10 +203,11 @@ def _cpp(launch: Launch) -> list[str]:
 SERVERS = {
     server.name: server
     for server in (
-        Server(name="enginesmith", command=_ours, shared_memory=True, quick=True),
+        Server(name="enginesmith", command=_compiled, shared_memory=True, quick=True),
+        Server(name="enginesmith-sources", command=_ours, shared_memory=True, quick=True),
         Server(
             name="enginesmith-grpcio",
-            command=lambda launch: _ours(launch, "--transport", "grpcio"),
+            command=lambda launch: _compiled(launch, "--transport", "grpcio"),
             shared_memory=True,
             quick=True,
         ),

@@ -72,8 +72,17 @@ class Snapshot:
         )
 
 
-_RUNTIME_LOCKS: Final = ("requirements/image-runtime.txt", "requirements/toolchain-build.txt")
-_RUNTIME_SOURCES: Final = ("runtime/enginesmith_contract", "runtime/enginesmith_runtime", "runtime/toolchain")
+_RUNTIME_LOCKS: Final = (
+    "requirements/compile.txt",
+    "requirements/image-runtime.txt",
+    "requirements/toolchain-build.txt",
+)
+_RUNTIME_SOURCES: Final = (
+    "runtime/compile",
+    "runtime/enginesmith_contract",
+    "runtime/enginesmith_runtime",
+    "runtime/toolchain",
+)
 OPERATOR: Final = ProductImage(
     name="enginesmith/operator",
     dockerfile="operator/Dockerfile",
