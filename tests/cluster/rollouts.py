@@ -127,7 +127,7 @@ def target(tenant: Tenant) -> dict[str, Any]:
 
 def _waiting(tenant: Tenant) -> Document | None:
     seen = target(tenant)
-    return seen if seen["phase"] == "WaitingForGPU" else None
+    return seen if seen.get("phase") == "WaitingForGPU" else None
 
 
 def _switched(tenant: Tenant, traffic: Traffic, cause: Callable[[], None]) -> str:

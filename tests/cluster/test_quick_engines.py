@@ -165,7 +165,7 @@ def test_on_one_gpu_the_quick_engine_serves_until_there_is_another(tenant: Tenan
 def _waiting(tenant: Tenant) -> dict[str, Any] | None:
     """Return the target's status while the full engine's build finds no GPU."""
     seen = target(tenant)
-    return seen if seen["reason"] == "NoFreeGPU" else None
+    return seen if seen.get("reason") == "NoFreeGPU" else None
 
 
 def _offer(tenant: Tenant, *counts: str) -> None:

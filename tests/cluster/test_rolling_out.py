@@ -109,7 +109,7 @@ def _damage(tenant: Tenant, key: str) -> None:
 def _rolled_back(tenant: Tenant) -> Document | None:
     """Return the target's status once one pod of the earlier engine serves and no other is left."""
     seen = target(tenant)
-    return seen if (seen["reason"], seen["phase"], _pods(tenant)) == ("RolledBack", "Serving", 1) else None
+    return seen if (seen.get("reason"), seen.get("phase"), _pods(tenant)) == ("RolledBack", "Serving", 1) else None
 
 
 def _pods(tenant: Tenant) -> int:

@@ -71,7 +71,10 @@ def test_a_negative_value_before_a_relu_that_others_read_is_not_cut() -> None:
     ]
     normal = normalise(make_case(nodes, ["n", 3, 16, 16], {"w": (4, 3, 3, 3)})).model
     placed = place(normal, ranges_of(normal, _X))
-    assert sqnr(run(normal, _X)["y"], run(placed, _X, optimised=True)["y"]) > 25
+    # 24 to 26 dB, by the instructions of the processor. With the values cut, y is 2 r.
+    want = run(normal, _X, fetch=["r"])
+    assert sqnr(want["y"], run(placed, _X, optimised=True)["y"]) > 20
+    assert sqnr(want["y"], 2 * want["r"]) < 10
 
 
 def test_others_that_read_a_quantised_weight_get_its_values() -> None:
