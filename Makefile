@@ -50,9 +50,10 @@ test-fast: setup  ## run the tests that start no server, no build and no client
 test-local: setup  ## run the tests that need no cluster, and therefore no root
 	$(BIN)/pytest -n 2 --dist worksteal -m "not cluster"
 
-test-compiled: setup  ## run the server's tests on compiled modules, as images have them
+test-compiled: setup  ## run the tests of the transport and of joined requests on compiled modules, as images have them
 	PYTHONPATH="$$(hack/compiled)" $(BIN)/pytest -n 2 --dist worksteal --second-try \
-		-m "not cluster and not extended" tests/http2 tests/server
+		-m "not cluster and not extended" tests/http2 \
+		tests/server/test_gathered_jobs.py tests/server/test_joined_requests.py tests/server/test_batching.py
 
 test: lint verify docs  ## run everything that CI runs
 	$(BIN)/pytest -n 2 --dist worksteal --second-try -m "not extended"

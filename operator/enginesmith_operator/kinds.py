@@ -27,6 +27,7 @@ __all__ = [
     "NAMESPACE",
     "NODE",
     "POD",
+    "REGISTER",
     "RESOURCE_SLICE",
     "SERVICE",
     "VOLUME_CLAIM",
@@ -272,6 +273,8 @@ LEASE: Final = Resource(
     grants=(Grant(("get", "update", "create")),),
     in_own_namespace=True,
 )
+REGISTER: Final = "enginesmith-operators"
+"""Name of the Lease in which the operators of a cluster register."""
 
 KINDS: Final = (
     NODE,

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from enginesmith_operator.controller.process.registration import REGISTER
 from enginesmith_operator.controller.shared.settings import load_settings
-from enginesmith_operator.kinds import CONFIG_MAP, KINDS, LEASE
+from enginesmith_operator.kinds import CONFIG_MAP, KINDS, LEASE, REGISTER
 from enginesmith_operator.planning.catalog import read_catalog
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.cluster.access import Cluster
 
-from enginesmith_operator.controller.process.registration import REGISTER
+from enginesmith_operator.kinds import REGISTER
 
 __all__ = [
     "CHART",

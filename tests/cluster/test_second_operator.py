@@ -10,7 +10,7 @@ from tests.cluster.access import Cluster
 from tests.cluster.engines import Tenant
 from tests.cluster.installation import CHART, SYSTEM, chart_values, run_helm, scale_operator
 
-from enginesmith_operator.controller.process.registration import REGISTER
+from enginesmith_operator.kinds import REGISTER
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("sole_operator")]
 

@@ -33,12 +33,9 @@ from enginesmith_operator.cluster.errors import (
     ObjectExistsError,
 )
 from enginesmith_operator.cluster.transport import Json, Transport
-from enginesmith_operator.kinds import LEASE
+from enginesmith_operator.kinds import LEASE, REGISTER
 
-__all__ = ["REGISTER", "OtherOperatorError", "Registration", "RegistrationTimes"]
-
-REGISTER: Final = "enginesmith-operators"
-"""Name of the Lease."""
+__all__ = ["OtherOperatorError", "Registration", "RegistrationTimes"]
 
 _LOGGER: Final = logging.getLogger(__name__)
 _ENTRIES: Final = "enginesmith.io/operators"
