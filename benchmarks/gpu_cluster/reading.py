@@ -3,6 +3,8 @@
 import time
 from typing import Final
 
+from benchmarks.gpu_cluster.asking import first_answer
+from benchmarks.gpu_cluster.documents import SHAPES
 from benchmarks.gpu_cluster.workplace import ROOT, Workplace
 from client import Client
 from detect import Float32Array
@@ -30,6 +32,8 @@ class _Services(Client):
 
 def run(work: Workplace) -> None:
     """Read the example's page and compare it with its text."""
+    for model in ("det", "cls", "rec"):
+        first_answer(work, model, SHAPES[model][0], seconds=30)
     clients = {model: Client(service_address(work.tenant(model), model)) for model in ("det", "cls", "rec")}
     with Image.open(_PAGE / "image.png") as page:
         picture = page.convert("RGB")
