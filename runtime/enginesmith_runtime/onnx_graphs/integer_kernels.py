@@ -1,23 +1,13 @@
-"""Exact results of ONNX Runtime's INT8 kernels on x86 CPUs without VNNI.
+"""Operators of ONNX and ONNX Runtime that compute in 8 bits as they are written."""
 
-Such a CPU multiplies UINT8 by INT8 and adds two products in 16 bits, so that large sums are cut off at 32,767. With
-`session.x64quantprecision` ONNX Runtime turns INT8 weights into UINT8 and uses kernels that add in 32 bits. Its
-optimizer does so from the extended level on. The option changes nothing on a CPU with VNNI.
-Source: `kOrtSessionOptionsAvx2PrecisionMode` in onnxruntime_session_options_config_keys.h.
-"""
-
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import onnx
 
 from enginesmith_runtime.onnx_graphs.graph import all_nodes
 
-if TYPE_CHECKING:
-    import onnxruntime as ort
+__all__ = ["has_integer_kernels"]
 
-__all__ = ["add_in_32_bits", "has_integer_kernels"]
-
-_OPTION: Final = "session.x64quantprecision"
 _OPERATORS: Final = frozenset(
     {
         "ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm",
@@ -26,11 +16,6 @@ _OPERATORS: Final = frozenset(
 )  # fmt: skip
 
 
-def add_in_32_bits(options: "ort.SessionOptions") -> None:
-    """Make INT8 kernels add in 32 bits on every CPU."""
-    options.add_session_config_entry(_OPTION, "1")
-
-
 def has_integer_kernels(model: onnx.ModelProto) -> bool:
-    """Return whether the graph, or a graph inside it, has operators that compute in 8 bits as they are written."""
+    """Return whether the graph, or a graph inside it, has such an operator."""
     return any(node.op_type in _OPERATORS for node in all_nodes(model.graph))

@@ -8,7 +8,7 @@ from enginesmith_contract.backends import Backend
 from enginesmith_contract.providers import Provider
 from enginesmith_runtime.engines.option_errors import option_refused
 from enginesmith_runtime.local_files.cpus import count_usable_cpus
-from enginesmith_runtime.onnx_graphs.integer_kernels import add_in_32_bits
+from enginesmith_runtime.onnx_graphs.integer_sums import add_in_32_bits
 
 __all__ = ["provider_options", "session_options"]
 

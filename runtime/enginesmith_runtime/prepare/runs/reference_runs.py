@@ -24,7 +24,8 @@ from enginesmith_contract.text import one_line
 from enginesmith_runtime.local_files.cpus import count_usable_cpus
 from enginesmith_runtime.onnx_graphs.emulation import emulate
 from enginesmith_runtime.onnx_graphs.graph import read_graph
-from enginesmith_runtime.onnx_graphs.integer_kernels import add_in_32_bits, has_integer_kernels
+from enginesmith_runtime.onnx_graphs.integer_kernels import has_integer_kernels
+from enginesmith_runtime.onnx_graphs.integer_sums import add_in_32_bits
 from enginesmith_runtime.prepare.jobs import Change, EventKind, Feed, ProbeJob, RunJob
 from enginesmith_runtime.prepare.runs.inputs import FLOATS, Array, as_floats, fill_inputs
 from enginesmith_runtime.prepare.runs.probe_changes import changes
