@@ -73,7 +73,7 @@ def test_a_gpu_with_all_that_it_needs_works(command: CommandLine, fake_machine: 
     assert "gpu 0    NVIDIA-H200, compute capability 9.0, 144384 MiB" in run.stdout
     assert "driver   580.159.04, runs CUDA up to 13.0" in run.stdout
     assert "works    enginesmith up builds and serves on NVIDIA-H200 with tensorrt-cu12-bindings" in run.stdout
-    assert "note     pycuda is not installed; cuda-bindings does its part" in run.stdout
+    assert "note     pycuda is not installed; cuda-bindings is used instead" in run.stdout
     assert "TensorRT for RTX runs on compute capability" in run.stdout
 
 

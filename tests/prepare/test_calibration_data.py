@@ -261,7 +261,7 @@ def _with_nan() -> np.ndarray[Any, Any]:
         (lambda data: _replace(data, picture(7).astype("U4")), "DoesNotFit", ["s07.npy", "<U4", "x"]),
         (lambda data: _replace(data, _with_nan()), "DoesNotFit", ["s07.npy", "x", "NaN"]),
         (lambda data: _replace(data, np.full((1, 3, 4, 8), 1e300)), "DoesNotFit", ["s07.npy", "x", "cannot hold"]),
-        (_truncate, "Unreadable", ["s07.npy", "cut short"]),
+        (_truncate, "Unreadable", ["s07.npy", "cut off"]),
         (lambda data: (data / "part/s07.npy").write_bytes(b"hello"), "Unreadable", ["s07.npy"]),
         (lambda data: (data / "part/s07.npy").write_bytes(b""), "Unreadable", ["s07.npy"]),
         (lambda data: _npz(data, y=picture(7)), "DoesNotFit", ["s07.npz", "input x", "y"]),

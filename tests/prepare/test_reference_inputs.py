@@ -60,7 +60,7 @@ def test_an_array_from_a_file_is_cropped_and_repeated_to_each_point(tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "array", "want_reason", "want_fragment"),
     [
-        pytest.param("z", np.zeros((1, 4), np.float32), "InputNotInFile", "holds z", id="another name"),
+        pytest.param("z", np.zeros((1, 4), np.float32), "InputNotInFile", "contains z", id="another name"),
         pytest.param("x", np.zeros((1, 9), np.float32), "InputDoesNotFit", "[1, 9]", id="a shape in no profile"),
         pytest.param("x", np.zeros((1, 4, 1), np.float32), "InputDoesNotFit", "[1, 4, 1]", id="another rank"),
         pytest.param("x", np.array([["a"] * 4]), "InputDoesNotFit", "<U1", id="another dtype"),
