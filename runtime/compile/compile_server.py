@@ -57,7 +57,7 @@ def compile_server(sources: Path, target: Path) -> None:
         (folder / "mypy.ini").write_text(_SETTINGS)
         # In a process of its own: mypyc and setuptools work in the current folder and change what they import.
         command: list[str | Path] = [sys.executable, Path(__file__).resolve(), "--here", *names]
-        # What the compiler thinks of generated code helps nobody.
+        # Warnings about generated code are of no use.
         quiet = {**os.environ, "CFLAGS": f"{os.environ.get('CFLAGS', '')} -w"}
         subprocess.run(command, cwd=folder, check=True, env=quiet)
         built = folder / "built"

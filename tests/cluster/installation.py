@@ -93,7 +93,7 @@ def hardware_to_oneself(cluster: Cluster) -> Iterator[None]:
 def installed_operator(
     cluster: Cluster, images: dict[str, str], *, alone: bool = False, settings: Mapping[str, object] | None = None
 ) -> Iterator[None]:
-    """Have the operator of this checkout, installed by its Helm chart; whoever runs one of its own waits meanwhile.
+    """Install the operator of this checkout with its Helm chart. Tests that run their own operator wait.
 
     Args:
         cluster: to install it in.
@@ -134,7 +134,7 @@ def no_installed_operator(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def own_kinds(cluster: Cluster) -> Iterator[None]:
-    """Have the kinds of this checkout; whoever wants to change them waits meanwhile."""
+    """Install the CRDs of this checkout. Tests that change the CRDs wait until the block ends."""
     with _operator_lock(cluster).open("w") as lock:
         with _turn(cluster):
             fcntl.flock(lock, fcntl.LOCK_SH)

@@ -33,9 +33,9 @@ class OperatorCalls:
         self._position = self.cluster.audit_log.stat().st_size
 
     def until_quiet(self, *, quiet_seconds: float = 6.0) -> None:
-        """Wait until it has asked for nothing for a while; where it never stops, fail with what it goes on asking.
+        """Wait until the operator sends no requests for a while. If it never stops, fail with its last requests.
 
-        The while is counted in looks: a machine that stands still for some seconds is no operator at rest.
+        The quiet time is counted in polls, so that a machine that stalls does not look like a quiet operator.
         """
         give_up = time.monotonic() + _PATIENCE_SECONDS
         looks = 0

@@ -159,7 +159,7 @@ def test_on_one_gpu_the_quick_engine_serves_until_there_is_another(tenant: Tenan
     assert before == []
     assert _level_of(tenant)[traffic.engines()[-1]] == 0
     assert {one.code for one in traffic.lost()} <= {"UNAVAILABLE"}
-    print(f"gap {traffic.gap_seconds():.1f} s")  # noqa: T201 - for the person who looks at what it costs
+    print(f"gap {traffic.gap_seconds():.1f} s")  # noqa: T201 - shows the cost in the test's output
 
 
 def _waiting(tenant: Tenant) -> dict[str, Any] | None:

@@ -94,7 +94,7 @@ def _tell(seen: Rollout) -> None:
     told = (
         f"{len(traffic.answers())} requests, {len(traffic.errors())} errors, at each switch {gaps} s without an answer"
     )
-    print(told)  # noqa: T201 - for whoever looks at what it costs
+    print(told)  # noqa: T201 - shows the cost in the test's output
 
 
 def _damage(tenant: Tenant, key: str) -> None:

@@ -259,6 +259,6 @@ def test_an_operator_that_is_killed_before_and_after_every_write_leaves_what_an_
     assert json.dumps(killed.objects, indent=1, sort_keys=True) == json.dumps(
         undisturbed.objects, indent=1, sort_keys=True
     )
-    # An engine that misses a probe on a busy machine is told of again when it is back.
+    # A server that misses a probe on a busy machine causes one more event when it is ready again.
     missed = sum(life.missed_probes for life in (undisturbed, killed))
     assert [event for event, times in killed.events.items() if times > 1 + missed] == []
